@@ -1,0 +1,166 @@
+//! Wiring: builds every part, runs the loops, and takes them down in order.
+//!
+//! Concrete types are named here and nowhere else. The shutdown is a chain of closing queues: no
+//! requests, so no desk; no desk, so the writer ends; no writer, so the relay drains and ends.
+
+mod shutdown;
+mod supervisor;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use tokio::sync::mpsc;
+use tracing::info;
+
+pub use shutdown::Shutdown;
+use supervisor::Supervisor;
+
+use crate::{
+    bell::Bell,
+    broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaSettings, Publisher},
+    clock::SystemClock,
+    config::Config,
+    desk, health,
+    http::{self, AppState, Server},
+    metrics::Metrics,
+    order::{IdMint, Status, Timestamp},
+    pipeline::{Intake, Progress, Relay, Survey, Writer, simulator},
+    store::{Guarded, SqliteStore, Store},
+};
+
+/// How many orders may wait between writer and relay; more are found through the outbox.
+const FRESH: usize = 4_096;
+
+/// The service, started.
+pub struct App {
+    address: SocketAddr,
+    brokers: String,
+    store: Arc<dyn Store>,
+    tasks: Supervisor,
+    shutdown: Shutdown,
+    /// Forgets its messages when it is dropped, so it goes last.
+    _embedded: Option<EmbeddedBroker>,
+}
+
+/// Opens the store that the settings name and brings its schema up to date.
+pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    if config.store.pg_dsn.is_some() {
+        bail!("PG_DSN is set, but this release has the embedded database only: unset it");
+    }
+    let delays = config.pipeline.stage_delays;
+    let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock), delays).await?;
+    Ok(Arc::new(store))
+}
+
+fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<EmbeddedBroker>)> {
+    if let Some(brokers) = &config.kafka.kafka_brokers {
+        return Ok((config.kafka_settings(brokers.clone(), false), None));
+    }
+    let (topic, dlq_topic) = (&config.kafka.kafka_topic, config.dlq_topic());
+    let partitions = config.kafka.kafka_topic_partitions;
+    let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
+    Ok((config.kafka_settings(embedded.address(), true), Some(embedded)))
+}
+
+impl App {
+    /// Builds every part and starts every loop. The broker may be away.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let store: Arc<dyn Store> = Arc::new(Guarded::new(open_store(config).await?, Arc::clone(&metrics)));
+        let (settings, embedded) = broker_settings(config)?;
+        let brokers = settings.brokers.clone();
+        let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
+        let (receipts, receipts_out) = mpsc::channel(IN_FLIGHT);
+        let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
+        let (condition, broker) = health::unknown();
+        let (desk, inbox) = desk::open();
+
+        let state = AppState {
+            store: Arc::clone(&store),
+            desk: desk.clone(),
+            metrics: Arc::clone(&metrics),
+            broker,
+        };
+        let (host, port) = (config.http.app_host.as_str(), config.http.app_port);
+        let server = Server::bind((host, port), http::router(state))
+            .await
+            .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
+        let address = server.address()?;
+
+        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
+        let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));
+        let (fresh, fresh_out) = mpsc::channel(FRESH);
+        let writer = Writer {
+            inbox,
+            store: Arc::clone(&store),
+            fresh,
+            bell: Arc::clone(&bell),
+            first_delay: first_delay(config),
+            clock: Arc::new(SystemClock),
+            metrics: Arc::clone(&metrics),
+            mint: IdMint::default(),
+            hurry: shutdown.hard(),
+        };
+        let to_topic: Arc<dyn Publisher> = publisher.clone();
+        let relay = Relay::new(
+            Arc::clone(&store),
+            Arc::clone(&to_topic),
+            fresh_out,
+            receipts_out,
+            Arc::clone(&metrics),
+            shutdown.give_up(),
+        );
+        let subscription = Box::new(kafka.subscribe()?);
+        let intake =
+            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&bell), Arc::clone(&metrics));
+        let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&metrics));
+        let survey = Survey::new(Arc::clone(&store), metrics);
+        let watch = BrokerWatch::new(kafka, publisher, condition);
+
+        tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
+        tasks.spawn("writer", writer.run());
+        tasks.spawn("relay", relay.run());
+        tasks.spawn("intake", intake.run(shutdown.soft()));
+        tasks.spawn("progress loop", progress.run(shutdown.soft()));
+        tasks.spawn("survey", survey.run(shutdown.soft()));
+        tasks.spawn("broker watch", watch.run(shutdown.soft()));
+        if config.pipeline.simulate_rate > 0.0 {
+            tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
+        }
+        Ok(Self { address, brokers, store, tasks, shutdown, _embedded: embedded })
+    }
+
+    /// Where HTTP listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the broker listens; `kcat -b` takes it.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Works until `stop` is ready or a part dies, then drains. An error means that a part died or
+    /// that draining took too long.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let died = tokio::select! {
+            () = stop => None,
+            name = self.tasks.first_end() => Some(name),
+        };
+        info!("stopping");
+        let drained = self.shutdown.drain(&mut self.tasks).await;
+        self.store.close().await;
+        if let Some(name) = died {
+            bail!("the {name} ended by itself; the service can't go on without it");
+        }
+        drained?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn first_delay(config: &Config) -> std::time::Duration {
+    let start = Timestamp::UNIX_EPOCH;
+    let due = config.pipeline.stage_delays.due_after(Status::Placed, start);
+    due.and_then(|due| (due - start).to_std().ok()).unwrap_or_default()
+}

@@ -1,0 +1,69 @@
+//! The time that stopping may take, dealt out: first requests, then the queues, then whatever is
+//! left is dropped, so that the process ends in time in any case.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Supervisor;
+
+/// Three signals, in this order.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    timeout: Duration,
+    soft: CancellationToken,
+    hard: CancellationToken,
+    give_up: CancellationToken,
+}
+
+impl Shutdown {
+    /// A shutdown that takes at most `timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        let [soft, hard, give_up] = std::array::from_fn(|_| CancellationToken::new());
+        Self { timeout, soft, hard, give_up }
+    }
+
+    /// Take nothing new; finish what is under way.
+    pub fn soft(&self) -> CancellationToken {
+        self.soft.clone()
+    }
+
+    /// Drop requests that are still open; no more retries.
+    pub fn hard(&self) -> CancellationToken {
+        self.hard.clone()
+    }
+
+    /// Leave what no broker has acknowledged to the outbox.
+    pub fn give_up(&self) -> CancellationToken {
+        self.give_up.clone()
+    }
+
+    /// Sends the signals and waits until every task has ended.
+    pub(super) async fn drain(&self, tasks: &mut Supervisor) -> anyhow::Result<()> {
+        let part = |tenths: u32| Instant::now() + self.timeout * tenths / 10;
+        let (hard_at, give_up_at, end) = (part(5), part(8), part(9));
+        self.soft.cancel();
+        let signals = async {
+            sleep_until(hard_at).await;
+            self.hard.cancel();
+            sleep_until(give_up_at).await;
+            self.give_up.cancel();
+            std::future::pending::<()>().await;
+        };
+        let ended = async {
+            tokio::select! {
+                panicked = tasks.all_ended() => panicked,
+                () = signals => Vec::new(),
+            }
+        };
+        match timeout_at(end, ended).await {
+            Ok(panicked) if panicked.is_empty() => Ok(()),
+            Ok(panicked) => bail!("while stopping, these failed: {}", panicked.join(", ")),
+            Err(_) => {
+                bail!("stopping took longer than {:?}; still at work: {}", self.timeout, tasks.names().join(", "))
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What librdkafka tells us besides messages: logs, errors and statistics.
+
+use std::sync::{Arc, Mutex};
+
+use rdkafka::{
+    ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
+};
+use tracing::{debug, error};
+
+use super::super::BrokerError;
+use crate::metrics::Metrics;
+
+/// Shared by all clients of a cluster.
+#[derive(Clone)]
+pub(super) struct Context {
+    metrics: Arc<Metrics>,
+    /// The reason behind the last error: codes alone say "local: all broker connections are down".
+    last_reason: Arc<Mutex<Option<String>>>,
+}
+
+impl Context {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, last_reason: Arc::default() }
+    }
+
+    /// An error with the reason that librdkafka last gave.
+    pub(super) fn explain(&self, error: &KafkaError) -> BrokerError {
+        let code = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+        match &*self.last_reason.lock().expect("no holder panics") {
+            Some(reason) => BrokerError(format!("{code}: {reason}")),
+            None => BrokerError(code),
+        }
+    }
+}
+
+impl ClientContext for Context {
+    /// librdkafka logs each failed attempt of each client; the health probe says it once.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if matches!(level, RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical) {
+            error!(facility, message, "kafka client");
+        } else {
+            debug!(facility, message, "kafka client");
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "kafka client");
+        *self.last_reason.lock().expect("no holder panics") = Some(reason.to_owned());
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        // -1 is "not known", also for partitions of others.
+        let lag = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum();
+        self.metrics.lag(lag);
+    }
+}
+
+impl ConsumerContext for Context {}

@@ -1,0 +1,177 @@
+//! The Kafka client: settings, topics and health. This folder alone names rdkafka's clients.
+//!
+//! Every property that a promise rests on is set here, with its reason; `KAFKA_PROPERTIES` come
+//! after and may override them.
+
+mod context;
+mod publisher;
+mod subscription;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+    producer::Producer,
+};
+use tokio::sync::mpsc;
+
+pub use publisher::KafkaPublisher;
+pub use subscription::KafkaSubscription;
+
+use super::{BrokerError, Receipt};
+use crate::metrics::Metrics;
+use context::Context;
+
+/// How long one call of the admin client may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the health probe waits for metadata.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How to reach the cluster and what things are called there.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// Bootstrap servers, comma-separated.
+    pub brokers: String,
+    /// Where orders go.
+    pub topic: String,
+    /// Where messages go that can't become orders.
+    pub dlq_topic: String,
+    /// Used when a topic is created.
+    pub partitions: i32,
+    /// Used when a topic is created.
+    pub replication: i32,
+    /// The consumer group of all replicas.
+    pub group: String,
+    /// Handed to the client as they are.
+    pub properties: Vec<(String, String)>,
+    /// Whether this is librdkafka's mock cluster, which settles groups faster with `range` and
+    /// knows no admin calls.
+    pub embedded: bool,
+}
+
+/// A cluster, reachable or not.
+pub struct Kafka {
+    settings: KafkaSettings,
+    context: Context,
+}
+
+impl Kafka {
+    /// Describes a cluster; connects to nothing yet.
+    pub fn new(settings: KafkaSettings, metrics: Arc<Metrics>) -> Self {
+        Self { settings, context: Context::new(metrics) }
+    }
+
+    fn base_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.settings.brokers)
+            .set("client.id", "order-tracker")
+            // The default of 10 s is how late one would notice that the broker is back.
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        config
+    }
+
+    fn with_properties(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.settings.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    fn producer_config(&self) -> ClientConfig {
+        let mut config = self.base_config();
+        config
+            // No duplicate from the client's own retries, no gap, and no acknowledgement before
+            // every in-sync replica has the message.
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // Same partition for a key as every Java client.
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "1")
+            // For ever: a message given up locally and sent again later would be a duplicate. The
+            // relay bounds how many wait.
+            .set("message.timeout.ms", "0");
+        self.with_properties(config)
+    }
+
+    fn consumer_config(&self) -> ClientConfig {
+        let strategy = if self.settings.embedded { "range" } else { "cooperative-sticky" };
+        let mut config = self.base_config();
+        config
+            .set("group.id", &self.settings.group)
+            // A new group must see what was placed before it joined.
+            .set("auto.offset.reset", "earliest")
+            // Only what the database has taken is stored, and only what is stored is committed.
+            .set("enable.auto.offset.store", "false")
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "1000")
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "2000")
+            .set("partition.assignment.strategy", strategy)
+            .set("queued.max.messages.kbytes", "16384")
+            .set("statistics.interval.ms", "5000");
+        self.with_properties(config)
+    }
+
+    /// Makes the client that publishes; receipts arrive on `receipts`, whose capacity must be
+    /// [`super::IN_FLIGHT`].
+    pub fn publisher(&self, receipts: mpsc::Sender<Receipt>) -> Result<KafkaPublisher, BrokerError> {
+        KafkaPublisher::new(self.producer_config(), &self.settings, self.context.clone(), receipts)
+    }
+
+    /// Makes the client that consumes and subscribes to the topic.
+    pub fn subscribe(&self) -> Result<KafkaSubscription, BrokerError> {
+        KafkaSubscription::new(&self.consumer_config(), &self.settings.topic, self.context.clone())
+    }
+
+    /// Creates both topics where they are missing.
+    pub async fn ensure_topics(&self) -> Result<(), BrokerError> {
+        if self.settings.embedded {
+            return Ok(());
+        }
+        let config = self.with_properties(self.base_config());
+        let admin: AdminClient<Context> = rdkafka::config::FromClientConfigAndContext::from_config_and_context(
+            &config,
+            self.context.clone(),
+        )
+        .map_err(|error| self.context.explain(&error))?;
+        let topics = [&self.settings.topic, &self.settings.dlq_topic]
+            .map(|name| NewTopic::new(name, self.settings.partitions, TopicReplication::Fixed(self.settings.replication)));
+        let options = AdminOptions::new()
+            .request_timeout(Some(ADMIN_TIMEOUT))
+            .operation_timeout(Some(ADMIN_TIMEOUT));
+        let results =
+            admin.create_topics(&topics, &options).await.map_err(|error| self.context.explain(&error))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(BrokerError(format!("can't create topic {topic}: {code}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the cluster for the topic's metadata; an answer means that it is there.
+    pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
+        let (publisher, topic) = (Arc::clone(publisher), self.settings.topic.clone());
+        let probe = tokio::task::spawn_blocking(move || {
+            publisher.client().client().fetch_metadata(Some(&topic), PROBE_TIMEOUT)
+        });
+        let metadata = probe
+            .await
+            .map_err(|error| BrokerError(error.to_string()))?
+            .map_err(|error| self.context.explain(&error))?;
+        match metadata.topics().iter().find_map(|topic| topic.error()) {
+            Some(code) => Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code)))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Publishing: hand over, and pass the broker's answer on as a receipt.
+
+use std::sync::{Arc, RwLock};
+
+use async_trait::async_trait;
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    config::FromClientConfigAndContext,
+    error::KafkaError,
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::{error, warn};
+
+use super::{Context, KafkaSettings};
+use crate::{
+    broker::{BrokerError, Publisher, Receipt, Record},
+    order::{MAX_MESSAGE_BYTES, OrderId, OrderPlaced, Reject},
+};
+
+/// Travels with a message through librdkafka and comes back with the answer.
+pub(super) enum Delivery {
+    Order { order_id: OrderId, since: Instant },
+    DeadLetter(oneshot::Sender<Result<(), BrokerError>>),
+}
+
+/// Turns delivery reports into receipts.
+#[derive(Clone)]
+pub(super) struct DeliveryContext {
+    context: Context,
+    receipts: mpsc::Sender<Receipt>,
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Self::DeliveryOpaque) {
+        let outcome = match result {
+            Ok(_) => Ok(()),
+            Err((error, message)) => {
+                Err(BrokerError(format!("{error} (topic {}, partition {})", message.topic(), message.partition())))
+            }
+        };
+        match *delivery {
+            Delivery::Order { order_id, since } => {
+                let receipt = Receipt { order_id, outcome, took: since.elapsed() };
+                // The channel holds as many as may be in flight; it is closed only once the relay
+                // is gone, and then the outbox row speaks for the order.
+                if let Err(mpsc::error::TrySendError::Full(receipt)) = self.receipts.try_send(receipt) {
+                    error!(order_id = %receipt.order_id, "more receipts than orders in flight; one is dropped");
+                }
+            }
+            // Nobody listens any more if the intake was stopped; the letter comes again then.
+            Delivery::DeadLetter(answer) => drop(answer.send(outcome)),
+        }
+    }
+}
+
+type Client = ThreadedProducer<DeliveryContext, NoCustomPartitioner>;
+
+/// The producing side of the Kafka client.
+pub struct KafkaPublisher {
+    config: ClientConfig,
+    context: DeliveryContext,
+    topic: String,
+    dlq_topic: String,
+    client: RwLock<Arc<Client>>,
+}
+
+impl KafkaPublisher {
+    pub(super) fn new(
+        config: ClientConfig,
+        settings: &KafkaSettings,
+        context: Context,
+        receipts: mpsc::Sender<Receipt>,
+    ) -> Result<Self, BrokerError> {
+        let context = DeliveryContext { context, receipts };
+        let client = Self::connect(&config, &context)?;
+        let (topic, dlq_topic) = (settings.topic.clone(), settings.dlq_topic.clone());
+        Ok(Self { config, context, topic, dlq_topic, client: RwLock::new(Arc::new(client)) })
+    }
+
+    fn connect(config: &ClientConfig, context: &DeliveryContext) -> Result<Client, BrokerError> {
+        ThreadedProducer::from_config_and_context(config, context.clone())
+            .map_err(|error| context.context.explain(&error))
+    }
+
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.client.read().expect("no holder panics"))
+    }
+
+    /// An idempotent producer that has met a fatal error (its sequence is lost, say, because the
+    /// broker lost its log) never sends again. Puts a new one in its place.
+    fn replace_if_dead(&self) -> Result<(), BrokerError> {
+        let mut current = self.client.write().expect("no holder panics");
+        let Some((code, reason)) = current.client().fatal_error() else { return Ok(()) };
+        warn!(%code, reason, "the kafka producer is beyond recovery and is replaced");
+        let dead = std::mem::replace(&mut *current, Arc::new(Self::connect(&self.config, &self.context)?));
+        // Dropping waits for its threads and hands out what it held as failed receipts.
+        tokio::task::spawn_blocking(move || drop(dead));
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: OwnedHeaders,
+        delivery: Delivery,
+    ) -> Result<(), BrokerError> {
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(delivery)).headers(headers);
+        record.key = key;
+        record.payload = value;
+        let client = self.client();
+        client.send(record).map_err(|(error, _)| {
+            if let Err(error) = self.replace_if_dead() {
+                return error;
+            }
+            BrokerError(error.to_string())
+        })
+    }
+}
+
+fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
+    pairs.iter().fold(OwnedHeaders::new_with_capacity(pairs.len()), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(*value) })
+    })
+}
+
+#[async_trait]
+impl Publisher for KafkaPublisher {
+    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError> {
+        let key = message.order_id.to_string();
+        let value = serde_json::to_vec(message).map_err(|error| BrokerError(error.to_string()))?;
+        // CloudEvents 1.0, binary mode: the value stays the specification's, the rest is headers.
+        let headers = headers(&[
+            ("ce_specversion", "1.0"),
+            ("ce_id", &message.event_id()),
+            ("ce_type", "order.placed.v1"),
+            ("ce_source", "/order-tracker"),
+            ("ce_subject", &key),
+            ("ce_time", &message.created_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
+            ("content-type", "application/json"),
+        ]);
+        let delivery = Delivery::Order { order_id: message.order_id, since: Instant::now() };
+        self.send(&self.topic, Some(key.as_bytes()), Some(&value), headers, delivery)
+    }
+
+    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+        let headers = headers(&[
+            ("dlq_reason", reject.reason.as_str()),
+            ("dlq_detail", &reject.detail),
+            ("dlq_topic", &record.topic),
+            ("dlq_partition", &record.partition.to_string()),
+            ("dlq_offset", &record.offset.to_string()),
+        ]);
+        // What is too large stays where it is; topic, partition and offset lead there.
+        let small = |bytes: &Option<Vec<u8>>| bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec);
+        let (key, value) = (small(&record.key), small(&record.value));
+        let (answer, outcome) = oneshot::channel();
+        let letter = Delivery::DeadLetter(answer);
+        self.send(&self.dlq_topic, key.as_deref(), value.as_deref().or(Some(b"")), headers, letter)?;
+        outcome.await.map_err(|_| BrokerError("the kafka producer is gone".to_owned()))?
+    }
+}

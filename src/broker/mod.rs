@@ -1,0 +1,79 @@
+//! The broker carries messages, at least once; the tables absorb what comes twice.
+//!
+//! The pipeline sees the two traits here. `kafka.rs` implements them for a real cluster and for the
+//! `embedded` one alike: there is one code path.
+
+mod embedded;
+mod kafka;
+mod watch;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use embedded::EmbeddedBroker;
+pub use kafka::{Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription};
+pub use watch::BrokerWatch;
+
+use crate::order::{OrderId, OrderPlaced, Reject};
+
+/// How many orders may wait for an acknowledgement at once; the capacity of the receipt channel,
+/// so that a receipt always finds a place.
+pub const IN_FLIGHT: usize = 10_000;
+
+/// Puts orders on the topic.
+#[async_trait]
+pub trait Publisher: Send + Sync + 'static {
+    /// Hands an order to the client; a [`Receipt`] follows on the channel given to the publisher
+    /// when it was made, unless this answers an error. Never waits.
+    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError>;
+
+    /// Puts a message that can't become an order on the dead-letter topic and waits for the
+    /// acknowledgement.
+    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError>;
+}
+
+/// What the broker said to one order.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Acknowledged by all in-sync replicas, or not.
+    pub outcome: Result<(), BrokerError>,
+    /// How long the answer took.
+    pub took: Duration,
+}
+
+/// Reads the topic as a member of the consumer group.
+#[async_trait]
+pub trait Subscription: Send + 'static {
+    /// Waits for a message and takes those that have arrived with it, up to `max`.
+    /// Cancel safe: what was taken is not lost, it comes again.
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Record>, BrokerError>;
+
+    /// Says that these were handled; their offsets are committed soon after, and at the close.
+    fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError>;
+
+    /// Commits what was handled and leaves the group.
+    async fn close(self: Box<Self>);
+}
+
+/// A message as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it was read.
+    pub topic: String,
+    /// Where it was read.
+    pub partition: i32,
+    /// Where it was read.
+    pub offset: i64,
+    /// The key, if there is one.
+    pub key: Option<Vec<u8>>,
+    /// The value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The broker could not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokerError(pub String);

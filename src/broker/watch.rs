@@ -1,0 +1,75 @@
+//! Looks after the broker: creates the topics once it is there, and says whether it is up.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{BrokerError, Kafka, KafkaPublisher};
+use crate::health::Condition;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Watches one cluster.
+pub struct BrokerWatch {
+    kafka: Arc<Kafka>,
+    publisher: Arc<KafkaPublisher>,
+    condition: watch::Sender<Condition>,
+    topics_exist: bool,
+    down_since: Option<Instant>,
+}
+
+impl BrokerWatch {
+    /// A watch that reports to `condition`.
+    pub fn new(
+        kafka: Arc<Kafka>,
+        publisher: Arc<KafkaPublisher>,
+        condition: watch::Sender<Condition>,
+    ) -> Self {
+        Self { kafka, publisher, condition, topics_exist: false, down_since: None }
+    }
+
+    /// Works until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let work = async {
+            loop {
+                self.step().await;
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// Looks once; logs only when the answer changes.
+    pub async fn step(&mut self) {
+        let condition = match self.look().await {
+            Ok(()) => {
+                if let Some(since) = self.down_since.take() {
+                    info!(after = ?since.elapsed(), "the broker is back");
+                }
+                Condition::Up
+            }
+            Err(error) => {
+                if self.down_since.is_none() {
+                    self.down_since = Some(Instant::now());
+                    warn!(%error, "the broker is away; orders are accepted and wait in the outbox");
+                }
+                Condition::Down(error.to_string())
+            }
+        };
+        self.condition.send_replace(condition);
+    }
+
+    async fn look(&mut self) -> Result<(), BrokerError> {
+        if !self.topics_exist {
+            self.kafka.ensure_topics().await?;
+            self.topics_exist = true;
+        }
+        self.kafka.probe(&self.publisher).await
+    }
+}

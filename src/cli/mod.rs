@@ -1,0 +1,102 @@
+//! What people type. Results go to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 well, 1 failed, 2 a setting or argument is wrong, 130 stopped by a second signal.
+
+mod client;
+mod healthcheck;
+mod order;
+mod output;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Config, HttpConfig, LogConfig};
+
+/// Takes food orders, walks each one to the door, and can prove that none was lost
+///
+/// Without a command it serves. Without settings it keeps orders in ./data and starts a broker of
+/// its own, so nothing else is needed.
+#[derive(Debug, Parser)]
+#[command(name = "order-tracker", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")"))]
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    log: LogConfig,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service (the default)
+    Serve(Box<Config>),
+    /// Bring the database's schema up to date and exit
+    Migrate(Box<Config>),
+    /// Ask a running service whether it lives; for containers
+    Healthcheck(HealthcheckArgs),
+    /// Place and look up orders on a running service
+    #[command(subcommand)]
+    Order(order::OrderCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct HealthcheckArgs {
+    #[command(flatten)]
+    http: HttpConfig,
+}
+
+/// Parses, starts logging and runs the command.
+pub fn main() -> ExitCode {
+    let command = settings::without_empty_variables(Cli::command());
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return settings::explain(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::failed(&anyhow::Error::new(error).context("can't start threads")),
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A Kafka client has been seen to hang in its own clean-up; all that matters is done by now.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::failed(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => serve::serve(&cli.config, &cli.log).await,
+        Some(Command::Serve(config)) => serve::serve(&config, &cli.log).await,
+        Some(Command::Migrate(config)) => serve::migrate(&config).await,
+        Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args.http).await,
+        Some(Command::Order(command)) => order::run(command).await,
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);
+            output::print_bytes(&script)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,79 @@
+//! `serve` and `migrate`.
+
+use std::io::{IsTerminal as _, stderr};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::output;
+use crate::{
+    app::{self, App},
+    config::{Config, LogConfig, LogFormat},
+};
+
+/// Runs the service until a signal.
+pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()> {
+    start_logging(log)?;
+    info!(?config, "settings");
+    // Before the first order can come in, so that no signal is missed.
+    let mut signals = Signals::new()?;
+    let app = App::start(config).await?;
+    if config.kafka.kafka_brokers.is_none() {
+        info!(brokers = app.brokers(), "embedded broker; try: kcat -C -b {} -t {}", app.brokers(), config.kafka.kafka_topic);
+    }
+    let url = format!("http://{}", app.address());
+    info!(url, "listening on {url}");
+    app.run(async move {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            warn!("stopped by a second signal; what was accepted is stored, what was not published waits in the outbox");
+            std::process::exit(130);
+        });
+    })
+    .await
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Brings the schema up to date.
+pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
+    app::open_store(config).await?.close().await;
+    output::print("the database is up to date")
+}
+
+fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
+    let terminal = stderr().is_terminal();
+    let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let lines = fmt()
+        .with_env_filter(EnvFilter::try_new(&log.rust_log)?)
+        .with_writer(stderr)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+    match format {
+        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    // A panic is a line of the log like any other failure.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Every setting, declared once: environment variable, flag, default and meaning.
+//!
+//! A test holds `.env.example` and the README's table to this file.
+
+use std::{fmt, num::ParseFloatError, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use crate::{broker::KafkaSettings, order::StageDelays};
+
+/// Highest `SIMULATE_RATE`, orders a second.
+const MAX_SIMULATE_RATE: f64 = 1_000.0;
+
+/// The settings of the service.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    #[command(flatten)]
+    pub(crate) http: HttpConfig,
+    #[command(flatten)]
+    pub(crate) store: StoreConfig,
+    #[command(flatten)]
+    pub(crate) kafka: KafkaConfig,
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineConfig,
+}
+
+/// Where HTTP listens.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpConfig {
+    /// Where HTTP listens
+    #[arg(long, env = "APP_HOST", default_value = "127.0.0.1", value_name = "HOST")]
+    pub(crate) app_host: String,
+    /// Where HTTP listens; 0 takes a free port and prints it
+    #[arg(long, env = "APP_PORT", default_value_t = 8080, value_name = "PORT")]
+    pub(crate) app_port: u16,
+}
+
+/// Where orders are kept.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
+pub(crate) struct StoreConfig {
+    /// PostgreSQL (not in this release: leave it unset for the embedded database)
+    #[arg(long, env = "PG_DSN", value_name = "URL", hide_env_values = true)]
+    pub(crate) pg_dsn: Option<Secret>,
+    /// Where the embedded database lives
+    #[arg(long, env = "DATA_DIR", default_value = "data", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Where messages go.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kafka")]
+pub(crate) struct KafkaConfig {
+    /// Bootstrap servers, comma-separated; unset means the embedded broker
+    #[arg(long, env = "KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    pub(crate) kafka_brokers: Option<String>,
+    /// Where orders are published; created if missing
+    #[arg(long, env = "KAFKA_TOPIC", default_value = "orders.v1", value_name = "TOPIC")]
+    pub(crate) kafka_topic: String,
+    /// Where messages go that can't become orders; `<topic>.dlq` if unset; created if missing
+    #[arg(long, env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC")]
+    pub(crate) kafka_dlq_topic: Option<String>,
+    /// Used only when the topic is created
+    #[arg(long, env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub(crate) kafka_topic_partitions: i32,
+    /// Used only when the topic is created
+    #[arg(long, env = "KAFKA_TOPIC_REPLICATION", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=32_767))]
+    pub(crate) kafka_topic_replication: i32,
+    /// Consumer group, shared by all replicas
+    #[arg(long, env = "KAFKA_GROUP", default_value = "order-tracker", value_name = "GROUP")]
+    pub(crate) kafka_group: String,
+    /// Handed to the Kafka client as they are (TLS, SASL, ...)
+    #[arg(long, env = "KAFKA_PROPERTIES", value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = property, hide_env_values = true)]
+    pub(crate) kafka_properties: Vec<Property>,
+}
+
+/// How orders move.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Orders")]
+pub(crate) struct PipelineConfig {
+    /// Time spent in PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY; one value stands for all four
+    #[arg(long, env = "STAGE_DELAYS", default_value_t = StageDelays::default(), value_name = "DURATION,...")]
+    pub(crate) stage_delays: StageDelays,
+    /// Orders a second that the service places by itself; 0 means none
+    #[arg(long, env = "SIMULATE_RATE", default_value_t = 0.0, value_name = "RATE", value_parser = rate)]
+    pub(crate) simulate_rate: f64,
+    /// How long SIGTERM may take
+    #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = shutdown_timeout)]
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// How the service logs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogConfig {
+    /// `text` on a terminal, else `json`, if unset
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", global = true)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, such as `debug` or `info,order_tracker::http=debug`
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER", value_parser = log_filter, global = true)]
+    pub(crate) rust_log: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs, one object a line.
+    Json,
+}
+
+/// A value that is never shown.
+#[derive(Clone)]
+pub(crate) struct Secret(#[expect(dead_code, reason = "for the PostgreSQL adapter")] String);
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One `name=value` of `KAFKA_PROPERTIES`; the value may be a password.
+#[derive(Clone)]
+pub(crate) struct Property {
+    name: String,
+    value: String,
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=***", self.name)
+    }
+}
+
+fn property(text: &str) -> Result<Property, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok(Property { name: name.trim().to_owned(), value: value.to_owned() })
+        }
+        _ => Err("must be name=value pairs with commas between".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let allowed = || format!("must be a number from 0 to {MAX_SIMULATE_RATE}");
+    let rate: f64 = text.parse().map_err(|_: ParseFloatError| allowed())?;
+    if (0.0..=MAX_SIMULATE_RATE).contains(&rate) { Ok(rate) } else { Err(allowed()) }
+}
+
+fn shutdown_timeout(text: &str) -> Result<Duration, String> {
+    let allowed = "must be a duration from 1s to 1h, such as 10s";
+    let timeout = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
+    let range = Duration::from_secs(1)..=Duration::from_hours(1);
+    if range.contains(&timeout) { Ok(timeout) } else { Err(allowed.to_owned()) }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("must be a filter such as info or order_tracker=debug: {error}")),
+    }
+}
+
+impl Config {
+    /// The settings of a cluster at `brokers`.
+    pub(crate) fn kafka_settings(&self, brokers: String, embedded: bool) -> KafkaSettings {
+        let kafka = &self.kafka;
+        KafkaSettings {
+            brokers,
+            topic: kafka.kafka_topic.clone(),
+            dlq_topic: self.dlq_topic(),
+            partitions: kafka.kafka_topic_partitions,
+            replication: kafka.kafka_topic_replication,
+            group: kafka.kafka_group.clone(),
+            // TLS and passwords are for a real cluster; the embedded one speaks in the clear.
+            properties: if embedded { Vec::new() } else { kafka.kafka_properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect() },
+            embedded,
+        }
+    }
+
+    /// The dead-letter topic, by default named after the topic.
+    pub(crate) fn dlq_topic(&self) -> String {
+        self.kafka.kafka_dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.kafka.kafka_topic))
+    }
+}

@@ -1,0 +1,128 @@
+//! The front desk: where an order is handed in, by a POST or by the simulator, and waits for the
+//! writer. Bounded; when it is full the answer is "busy", at once.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    order::{Draft, OrderId},
+    store::StoreError,
+};
+
+/// How many orders may wait for the writer.
+const CAPACITY: usize = 4_096;
+/// How long one may wait for its commit, retries included.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An order handed in.
+#[derive(Debug)]
+pub struct Slip {
+    /// What is ordered.
+    pub draft: Draft,
+    /// The client's `Idempotency-Key`.
+    pub key: Option<String>,
+    /// Kept with the CREATED event.
+    pub meta: Option<Value>,
+    /// When it was handed in.
+    pub since: Instant,
+    /// Where the answer goes; closed when nobody waits for it any more.
+    pub answer: oneshot::Sender<Result<Accepted, DeskError>>,
+}
+
+/// An order that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub order_id: OrderId,
+    /// Whether the idempotency key had placed it before.
+    pub replayed: bool,
+}
+
+/// Why an order was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeskError {
+    /// Too many wait already; nothing was written.
+    #[error("too many orders are waiting to be written")]
+    Busy,
+    /// The service is stopping; nothing was written.
+    #[error("the service is stopping")]
+    Closed,
+    /// The database is away; nothing was written, as far as can be known.
+    #[error("the database is unavailable")]
+    Unavailable,
+    /// No answer in time; the order may still be written.
+    #[error("the order was not written in time")]
+    TooSlow,
+    /// The idempotency key has placed a different order.
+    #[error("the idempotency key was used for another order")]
+    KeyReused,
+    /// The database refuses this order.
+    #[error("the database refused the order: {0}")]
+    Refused(String),
+}
+
+impl From<&StoreError> for DeskError {
+    fn from(error: &StoreError) -> Self {
+        if error.is_transient() { Self::Unavailable } else { Self::Refused(error.to_string()) }
+    }
+}
+
+/// Makes a desk and the writer's end of it.
+pub fn open() -> (Desk, mpsc::Receiver<Slip>) {
+    let (slips, inbox) = mpsc::channel(CAPACITY);
+    (Desk { slips }, inbox)
+}
+
+/// The customers' side. The writer ends when the last copy is dropped.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    slips: mpsc::Sender<Slip>,
+}
+
+impl Desk {
+    /// Hands an order in and waits until it is stored.
+    pub async fn place(
+        &self,
+        draft: Draft,
+        key: Option<String>,
+        meta: Option<Value>,
+    ) -> Result<Accepted, DeskError> {
+        let (answer, stored) = oneshot::channel();
+        let slip = Slip { draft, key, meta, since: Instant::now(), answer };
+        self.slips.try_send(slip).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
+            mpsc::error::TrySendError::Closed(_) => DeskError::Closed,
+        })?;
+        match timeout(PATIENCE, stored).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(DeskError::Closed),
+            Err(_) => Err(DeskError::TooSlow),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft() -> Draft {
+        Draft::new("Ada", "1 High St", "pizza", "small").expect("valid")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_desk_is_busy_and_a_slow_one_is_left() {
+        let (desk, inbox) = open();
+        let waiting = (0..CAPACITY).map(|_| desk.place(draft(), None, None));
+        let (outcomes, refused) =
+            tokio::join!(futures::future::join_all(waiting), desk.place(draft(), None, None));
+        assert_eq!(refused, Err(DeskError::Busy));
+        assert!(outcomes.iter().all(|outcome| *outcome == Err(DeskError::TooSlow)));
+        drop(inbox);
+        assert_eq!(desk.place(draft(), None, None).await, Err(DeskError::Closed));
+    }
+}

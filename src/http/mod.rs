@@ -1,0 +1,78 @@
+//! What clients see: routes, and the layers around them.
+//!
+//! A handler parses, asks the desk or the store, and shapes the answer. Errors are [`Problem`]s.
+//!
+//! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
+
+mod bare_errors;
+mod body;
+mod observe;
+mod ops;
+mod orders;
+mod problem;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use problem::{Problem, ProblemBody};
+pub use server::Server;
+
+use crate::{desk::Desk, health, metrics::Metrics, store::Store};
+
+/// Longest time between a request's head and its answer; body and database have shorter ones.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct AppState {
+    /// For reading.
+    pub store: Arc<dyn Store>,
+    /// For placing.
+    pub desk: Desk,
+    /// For `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// For `/readyz`.
+    pub broker: health::Watcher,
+}
+
+/// All routes with all layers.
+pub fn router(state: AppState) -> Router {
+    observe::declare(&state.metrics);
+    Router::new()
+        .route("/orders", get(orders::list).post(orders::place))
+        .route("/orders/{id}", get(orders::find))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(middleware::from_fn(within_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
+        .with_state(state)
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("the request took too long").into_response(),
+    }
+}
+
+/// The panic itself is logged by the panic hook; the client learns only that it was our fault.
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Problem::internal().into_response()
+}

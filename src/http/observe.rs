@@ -1,0 +1,85 @@
+//! The outermost layer: request id, metrics, one log line per request, and the body of problems.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::problem::{self, Problem};
+use crate::metrics::Metrics;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The route of every path that is not ours, so that strangers can't make series.
+const UNMATCHED: &str = "unmatched";
+/// The method of every request that a route does not take.
+const OTHER: &str = "OTHER";
+
+/// The answers that happen on good and bad days; others appear with their first request.
+const KNOWN: &[(&str, &str, &[&str])] = &[
+    ("/orders", "POST", &["201", "400", "413", "415", "422", "503"]),
+    ("/orders", "GET", &["200", "400", "503"]),
+    ("/orders/{id}", "GET", &["200", "304", "404", "503"]),
+    ("/healthz", "GET", &["200"]),
+    ("/readyz", "GET", &["200", "503"]),
+    ("/metrics", "GET", &["200"]),
+    (UNMATCHED, OTHER, &["404"]),
+];
+
+/// Declares the known answers at 0.
+pub(super) fn declare(metrics: &Metrics) {
+    for (route, method, statuses) in KNOWN {
+        for status in *statuses {
+            metrics.declare_http(route, method, status);
+        }
+    }
+}
+
+pub(super) async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let request_id = request_id(request.headers());
+
+    let mut response = next.run(request).await;
+
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        *response.body_mut() = Body::from(problem.body(&path, &request_id));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+
+    let status = response.status();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let method = method_label(&method, route, status);
+    metrics.http_answered(route, method, status.as_str(), started.elapsed());
+    debug!(request_id, method, route, status = status.as_u16(), took = ?started.elapsed(), "answered");
+    response
+}
+
+fn method_label<'a>(method: &'a Method, route: &str, status: StatusCode) -> &'a str {
+    let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED;
+    if taken { method.as_str() } else { OTHER }
+}
+
+/// The client's id if it is safe to log and to echo, else one of our own.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let safe = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    given.filter(safe).map_or_else(problem::new_request_id, str::to_owned)
+}

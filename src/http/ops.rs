@@ -1,0 +1,79 @@
+//! What operators and their machines ask: `/healthz`, `/readyz`, `/metrics`.
+
+use std::{fmt::Write as _, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{AppState, Problem};
+use crate::{health::Condition, metrics, store::Backlog};
+
+/// An unsent order older than this means that the relay is behind.
+const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
+/// A step later than this means that the progress loop is behind; promised are 2 s.
+const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
+
+/// The process lives; touches nothing else.
+pub(super) async fn healthz() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// A line per part; 503 if one of them can't do its work.
+pub(super) async fn readyz(State(state): State<AppState>) -> Response {
+    let backlog = state.store.backlog().await.map_err(|error| error.to_string());
+    let broker = match &*state.broker.borrow() {
+        Condition::Up => Ok("ok".to_owned()),
+        Condition::Unknown => Err("not reached yet".to_owned()),
+        Condition::Down(reason) => Err(reason.clone()),
+    };
+    let lines = [
+        ("database", backlog.as_ref().map(|_| "ok".to_owned()).map_err(Clone::clone)),
+        ("broker", broker),
+        ("relay", judge(&backlog, relay)),
+        ("progress", judge(&backlog, progress)),
+    ];
+    let status = if lines.iter().all(|(_, line)| line.is_ok()) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let text = lines.iter().fold(String::new(), |mut text, (part, line)| {
+        let _ = match line {
+            Ok(line) => writeln!(text, "{part}: {line}"),
+            Err(line) => writeln!(text, "{part}: DOWN, {}", line.lines().next().unwrap_or_default()),
+        };
+        text
+    });
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+}
+
+type Line = Result<String, String>;
+
+fn judge(backlog: &Result<Backlog, String>, line: impl Fn(&Backlog) -> Line) -> Line {
+    backlog.as_ref().map_err(|_| "not known without the database".to_owned()).and_then(line)
+}
+
+fn relay(backlog: &Backlog) -> Line {
+    let Backlog { unsent, oldest_unsent_age: age, .. } = backlog;
+    let line = format!("{unsent} orders unsent, the oldest for {:.1} s", age.as_secs_f64());
+    if *age > RELAY_MAY_LAG { Err(line) } else { Ok(format!("ok, {line}")) }
+}
+
+fn progress(backlog: &Backlog) -> Line {
+    let line = format!("the most overdue step is {:.1} s late", backlog.overdue.as_secs_f64());
+    if backlog.overdue > PROGRESS_MAY_LAG { Err(line) } else { Ok(format!("ok, {line}")) }
+}
+
+/// All series, in the format that the content type names.
+pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
+    let text = state.metrics.render().map_err(|error| {
+        tracing::error!(%error, "metrics can't be rendered");
+        Problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}

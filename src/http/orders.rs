@@ -1,0 +1,145 @@
+//! `POST /orders`, `GET /orders/{id}`, `GET /orders`.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{AppState, Problem, body::JsonBytes};
+use crate::{
+    order::{Draft, OrderId, RawDraft, Status, TrackedOrder},
+    store::Page,
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Longest `Idempotency-Key`, as at Stripe.
+const MAX_KEY_CHARS: usize = 255;
+/// Page length of a list that asks for none.
+const DEFAULT_LIMIT: usize = 50;
+/// Longest page; a larger limit means this one.
+const MAX_LIMIT: usize = 200;
+
+/// Places an order: 201 once it is stored.
+pub(super) async fn place(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let raw = RawDraft::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
+    let accepted = state.desk.place(Draft::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+    let location = format!("/orders/{}", accepted.order_id);
+    let body = Json(json!({"order_id": accepted.order_id}));
+    let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
+    if accepted.replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// One order with its timeline; 304 if the client has seen this very timeline.
+pub(super) async fn find(
+    State(state): State<AppState>,
+    Path(order_id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    // What can't be an id is simply not there: nobody learns how ids are made.
+    let found = match order_id.parse() {
+        Ok(order_id) => state.store.find(order_id).await?,
+        Err(_) => None,
+    };
+    let tracked = found.ok_or_else(|| Problem::not_found("no order has this id"))?;
+    let etag = etag(&tracked);
+    let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
+    let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
+    Ok(if unchanged {
+        (StatusCode::NOT_MODIFIED, caching).into_response()
+    } else {
+        (caching, Json(tracked)).into_response()
+    })
+}
+
+/// Weak, since JSON may be spelled in other ways; the timeline only grows, so its length is enough.
+fn etag(tracked: &TrackedOrder) -> String {
+    format!("W/\"{}\"", tracked.events.last().map_or(0, |last| last.event.seq()))
+}
+
+/// Weak comparison, RFC 9110 section 13.1.2.
+fn matches(seen: &HeaderValue, etag: &str) -> bool {
+    let opaque = etag.trim_start_matches("W/");
+    let Ok(seen) = seen.to_str() else { return false };
+    seen.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque)
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    status: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// The newest orders; `Link` leads to the next page.
+pub(super) async fn list(
+    State(state): State<AppState>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let mut page = page(&query)?;
+    let limit = page.limit;
+    // One more than asked for tells whether there is a next page.
+    page.limit += 1;
+    let mut orders = state.store.list(&page).await?;
+    let more = orders.len() > limit;
+    orders.truncate(limit);
+    let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));
+    let mut response = Json(orders).into_response();
+    if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
+        response.headers_mut().insert(header::LINK, next);
+    }
+    Ok(response)
+}
+
+fn page(query: &ListQuery) -> Result<Page, Problem> {
+    let status = query.status.as_deref().map(str::parse::<Status>).transpose();
+    let status = status.map_err(|error| Problem::invalid_value("status", "choice", error.to_string()))?;
+    let limit = query.limit.as_deref().map_or(Some(DEFAULT_LIMIT), limit).ok_or_else(|| {
+        Problem::invalid_value("limit", "range", format!("must be a whole number from 1; above {MAX_LIMIT} means {MAX_LIMIT}"))
+    })?;
+    let before = query.cursor.as_deref().map(|cursor| format!("ORD-{cursor}").parse::<OrderId>()).transpose();
+    let before = before.map_err(|_| {
+        Problem::invalid_value("cursor", "cursor", "must be taken as it is from a Link header")
+    })?;
+    Ok(Page { status, before, limit })
+}
+
+/// Digits only; a number too large for any type is still above the maximum.
+fn limit(text: &str) -> Option<usize> {
+    let number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    Some(text.parse().unwrap_or(MAX_LIMIT).min(MAX_LIMIT)).filter(|limit| number && *limit > 0)
+}
+
+fn next_link(last: OrderId, limit: usize, status: Option<Status>) -> String {
+    let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
+    let cursor = last.to_string();
+    let cursor = cursor.trim_start_matches("ORD-");
+    format!("</orders?limit={limit}{status}&cursor={cursor}>; rel=\"next\"")
+}
+
+/// Bare, or quoted as the IETF draft (`draft-ietf-httpapi-idempotency-key-header`) wants it.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let valid = !bare.is_empty() && bare.len() <= MAX_KEY_CHARS && bare.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if !valid || values.next().is_some() {
+        let message = format!("must be given once, as 1 to {MAX_KEY_CHARS} printable ASCII characters");
+        return Err(Problem::invalid_value("Idempotency-Key", "header", message));
+    }
+    Ok(Some(bare.to_owned()))
+}

@@ -1,0 +1,218 @@
+//! Errors as clients see them: RFC 9457 problems. Nothing inside the service shows through.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    desk::DeskError,
+    order::{DraftErrors, FieldError},
+    store::StoreError,
+};
+
+/// The media type of every error.
+pub(super) const CONTENT_TYPE: &str = "application/problem+json";
+/// What a client is told to wait before it tries again, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// An error on its way out; `observe` adds path and request id and writes the body.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub(super) status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    detail: String,
+    errors: Vec<FieldError>,
+}
+
+/// The body of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemBody {
+    /// `/problems/` and the code: a name, not a page.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind of error in words.
+    pub title: String,
+    /// The HTTP status again.
+    pub status: u16,
+    /// What happened here and what to do.
+    pub detail: String,
+    /// The path that was asked for, if it could be read.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// A stable word for programs.
+    pub code: String,
+    /// One entry per field that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// Also in the `x-request-id` header, and in our logs.
+    pub request_id: String,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, title, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// 400: the request can't be read at all.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read", detail)
+    }
+
+    /// 400: single fields are wrong.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = "see errors for the fields and what they must be";
+        let title = "The request holds invalid values";
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "validation-error", title, detail) }
+    }
+
+    /// 400: one parameter or header is wrong.
+    pub fn invalid_value(field: &str, code: &str, message: impl Into<String>) -> Self {
+        let error = FieldError { field: field.to_owned(), code: code.to_owned(), message: message.into() };
+        Self::invalid(vec![error])
+    }
+
+    /// 404.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    /// 405; the router adds `Allow`.
+    pub fn method_not_allowed() -> Self {
+        let detail = "the Allow header names the methods that this path knows";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+    }
+
+    /// 408: head or body did not arrive in time.
+    pub fn too_slow(detail: impl Into<String>) -> Self {
+        let title = "The request did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", title, detail)
+    }
+
+    /// 413.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("a body may have up to {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+    }
+
+    /// 415.
+    pub fn unsupported_media_type() -> Self {
+        let detail = "send JSON with the header content-type: application/json";
+        let title = "The content type is not supported";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
+    }
+
+    /// 422: an idempotency key came back with another body.
+    fn key_reused() -> Self {
+        let detail = "this Idempotency-Key has placed another order; use a new key for a new order";
+        let title = "The idempotency key was used before";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
+    }
+
+    /// 414.
+    pub fn path_too_long() -> Self {
+        let detail = "no path of this service is that long";
+        Self::new(StatusCode::URI_TOO_LONG, "path-too-long", "The path is too long", detail)
+    }
+
+    /// 431.
+    pub fn head_too_large() -> Self {
+        let detail = "the request line and headers are too long or too many";
+        let title = "The request's head is too large";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", title, detail)
+    }
+
+    /// 500; says nothing about the inside.
+    pub fn internal() -> Self {
+        let detail = "this is our fault; the request id leads to the cause in our logs";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "Internal error", detail)
+    }
+
+    /// 503, with `Retry-After`.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
+    }
+
+    /// A whole response for a connection on which no request could be read.
+    pub(super) fn raw_response(&self) -> Vec<u8> {
+        let request_id = new_request_id();
+        let body = self.body("", &request_id);
+        let mut head = format!(
+            "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n",
+            self.status,
+            body.len()
+        );
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            head.push_str(&format!("retry-after: {RETRY_AFTER}\r\n"));
+        }
+        head.push_str("connection: close\r\n\r\n");
+        [head.into_bytes(), body].concat()
+    }
+
+    /// The body as it goes out.
+    pub(super) fn body(&self, instance: &str, request_id: &str) -> Vec<u8> {
+        let body = ProblemBody {
+            kind: format!("/problems/{}", self.code),
+            title: self.title.to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            instance: instance.to_owned(),
+            code: self.code.to_owned(),
+            errors: self.errors.clone(),
+            request_id: request_id.to_owned(),
+        };
+        serde_json::to_vec(&body).expect("strings and numbers always serialise")
+    }
+}
+
+/// An id for a request that brought none.
+pub(super) fn new_request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<DraftErrors> for Problem {
+    fn from(errors: DraftErrors) -> Self {
+        Self::invalid(errors.0)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            tracing::warn!(%error, "a request is not answered");
+            Self::unavailable("the database is away; try again shortly")
+        } else {
+            tracing::error!(%error, "a request failed");
+            Self::internal()
+        }
+    }
+}
+
+/// The writer has logged the cause already.
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Busy => Self::unavailable("too many orders are waiting; try again shortly"),
+            DeskError::Closed => Self::unavailable("the service is stopping; try again shortly"),
+            DeskError::Unavailable => Self::unavailable("the database is away; try again shortly"),
+            DeskError::TooSlow => Self::unavailable(
+                "the order was not written in time and may still be: try again with the same Idempotency-Key",
+            ),
+            DeskError::KeyReused => Self::key_reused(),
+            DeskError::Refused(_) => Self::internal(),
+        }
+    }
+}

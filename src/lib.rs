@@ -1,0 +1,26 @@
+//! Takes food orders, walks each one to the door, and can prove that none was lost.
+//!
+//! The map, from the inside out; `ARCHITECTURE.md` tells the story.
+//!
+//! - [`order`]: what an order is and may become. Pure.
+//! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
+//! - [`store`]: remembers. SQL lives here.
+//! - [`broker`]: carries messages. Kafka lives here.
+//! - [`desk`]: where orders are handed in.
+//! - [`pipeline`]: the loops from the desk to the door.
+//! - [`http`]: what clients see.
+//! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
+
+pub mod app;
+pub mod bell;
+pub mod broker;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod desk;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod order;
+pub mod pipeline;
+pub mod store;

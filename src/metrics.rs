@@ -1,0 +1,349 @@
+//! Every series of `/metrics`, declared once. The specification's names are verbatim; every label
+//! set that is known beforehand stands at 0 from the start.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use crate::{
+    order::{RejectReason, Status},
+    store::{Backlog, Move},
+};
+
+/// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// HTTP answers come from memory or one query: 1 ms to the request timeout of 5 s.
+const HTTP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// From a commit on a fast disk to the store's deadline of 2 s.
+const DB_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0];
+/// As the database's, and up to a broker that was away for a minute.
+const STEP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+
+/// A step of the pipeline, the label of `pipeline_step_duration_seconds`.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// From the moment an order is handed in to its commit.
+    Place,
+    /// From the hand-over to the Kafka client to the broker's acknowledgement.
+    Publish,
+    /// Taking over one batch of messages.
+    Admit,
+    /// Moving one batch of due orders.
+    Advance,
+}
+
+impl Step {
+    const ALL: [Self; 4] = [Self::Place, Self::Publish, Self::Admit, Self::Advance];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Place => "place",
+            Self::Publish => "publish",
+            Self::Admit => "admit",
+            Self::Advance => "advance",
+        }
+    }
+}
+
+/// What became of a consumed message, the label of `consumer_messages_total`.
+#[derive(Debug, Clone, Copy)]
+pub enum Consumed {
+    /// An unknown order, now stored.
+    Admitted,
+    /// A known order.
+    Known,
+    /// Set aside as a dead letter.
+    Rejected,
+    /// No value: counted and skipped.
+    Tombstone,
+}
+
+impl Consumed {
+    const ALL: [Self; 4] = [Self::Admitted, Self::Known, Self::Rejected, Self::Tombstone];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Known => "known",
+            Self::Rejected => "rejected",
+            Self::Tombstone => "tombstone",
+        }
+    }
+}
+
+/// All series of the process.
+pub struct Metrics {
+    registry: Registry,
+    http_requests: IntCounterVec,
+    http_duration: HistogramVec,
+    orders_produced: IntCounter,
+    orders_consumed: IntCounter,
+    transitions: IntCounterVec,
+    steps: [Histogram; 4],
+    db_write: Histogram,
+    db_errors: IntCounter,
+    in_progress: IntGaugeVec,
+    outbox_pending: IntGauge,
+    outbox_oldest: Gauge,
+    overdue: Gauge,
+    consumer_messages: [IntCounter; 4],
+    consumer_lag: IntGauge,
+    dead_letters: IntCounterVec,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Declares every series.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let http_labels = &["route", "method", "status"];
+        let steps = histogram_vec(
+            r,
+            "pipeline_step_duration_seconds",
+            "Duration of a step: place (hand-in to commit), publish (to acknowledgement), admit and advance (a batch)",
+            STEP_BUCKETS,
+            &["step"],
+        );
+        let consumer_messages = counter_vec(
+            r,
+            "consumer_messages_total",
+            "Messages consumed, by what became of them",
+            &["result"],
+        );
+        let metrics = Self {
+            http_requests: counter_vec(r, "http_requests_total", "Requests answered", http_labels),
+            http_duration: histogram_vec(
+                r,
+                "http_request_duration_seconds",
+                "Time from a request's head to its answer",
+                HTTP_BUCKETS,
+                http_labels,
+            ),
+            orders_produced: counter(r, "orders_produced_total", "Orders acknowledged by the broker"),
+            orders_consumed: counter(r, "orders_consumed_total", "Messages of the orders topic handled"),
+            transitions: counter_vec(r, "status_transitions_total", "Steps made", &["from", "to"]),
+            steps: Step::ALL.map(|step| steps.with_label_values(&[step.as_str()])),
+            db_write: histogram(r, "db_write_latency_seconds", "Duration of a write transaction", DB_BUCKETS),
+            db_errors: counter(r, "db_errors_total", "Database calls that failed or took too long"),
+            in_progress: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new("orders_in_progress", "Orders not yet delivered, in the whole database"),
+                    &["status"],
+                ),
+            ),
+            outbox_pending: register(
+                r,
+                IntGauge::new("outbox_pending", "Orders that no broker has acknowledged yet"),
+            ),
+            outbox_oldest: register(
+                r,
+                Gauge::new(
+                    "outbox_oldest_timestamp_seconds",
+                    "When the oldest unacknowledged order was placed, 0 if there is none",
+                ),
+            ),
+            overdue: register(r, Gauge::new("pipeline_overdue_seconds", "How late the most overdue step is")),
+            consumer_messages: Consumed::ALL
+                .map(|result| consumer_messages.with_label_values(&[result.as_str()])),
+            consumer_lag: register(
+                r,
+                IntGauge::new("consumer_lag", "Messages of this replica's partitions not yet consumed"),
+            ),
+            dead_letters: counter_vec(r, "dead_letters_total", "Messages set aside", &["reason"]),
+            registry,
+        };
+        metrics.declare_known_labels();
+        metrics
+    }
+
+    fn declare_known_labels(&self) {
+        for pair in Status::ALL.windows(2) {
+            self.transitions.with_label_values(&[pair[0].as_str(), pair[1].as_str()]);
+        }
+        for status in &Status::ALL[..4] {
+            self.in_progress.with_label_values(&[status.as_str()]);
+        }
+        for reason in RejectReason::ALL {
+            self.dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        let build: GaugeVec = register(
+            &self.registry,
+            GaugeVec::new(Opts::new("build_info", "What runs here; always 1"), &["version", "commit"]),
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("BUILD_COMMIT")]).set(1.0);
+        #[cfg(target_os = "linux")]
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("registered once");
+    }
+
+    /// Declares a route's answer, so that its series start at 0.
+    pub fn declare_http(&self, route: &str, method: &str, status: &str) {
+        self.http_requests.with_label_values(&[route, method, status]);
+        self.http_duration.with_label_values(&[route, method, status]);
+    }
+
+    /// A request was answered.
+    pub fn http_answered(&self, route: &str, method: &str, status: &str, took: Duration) {
+        self.http_requests.with_label_values(&[route, method, status]).inc();
+        self.http_duration.with_label_values(&[route, method, status]).observe(took.as_secs_f64());
+    }
+
+    /// A step of the pipeline is done.
+    pub fn step_done(&self, step: Step, took: Duration) {
+        self.steps[step as usize].observe(took.as_secs_f64());
+    }
+
+    /// The broker acknowledged an order.
+    pub fn produced(&self) {
+        self.orders_produced.inc();
+    }
+
+    /// A message was handled.
+    pub fn consumed(&self, result: Consumed) {
+        self.orders_consumed.inc();
+        self.consumer_messages[result as usize].inc();
+    }
+
+    /// A message was set aside.
+    pub fn dead_letter(&self, reason: RejectReason) {
+        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Orders took these steps.
+    pub fn moved(&self, moves: &[Move]) {
+        for step in moves {
+            self.transitions.with_label_values(&[step.from.as_str(), step.to.as_str()]).inc();
+        }
+    }
+
+    /// A write transaction ended, well or not.
+    pub fn db_written(&self, took: Duration) {
+        self.db_write.observe(took.as_secs_f64());
+    }
+
+    /// A database call failed.
+    pub fn db_failed(&self) {
+        self.db_errors.inc();
+    }
+
+    /// What waits to be done, as last asked.
+    pub fn backlog(&self, backlog: &Backlog) {
+        for status in &Status::ALL[..4] {
+            let count = backlog.in_progress[*status as usize];
+            self.in_progress.with_label_values(&[status.as_str()]).set(signed(count));
+        }
+        self.outbox_pending.set(signed(backlog.unsent));
+        self.outbox_oldest.set(backlog.oldest_unsent.map_or(0.0, |at| seconds(at.timestamp_millis())));
+        self.overdue.set(backlog.overdue.as_secs_f64());
+    }
+
+    /// How many messages wait in this replica's partitions.
+    pub fn lag(&self, messages: u64) {
+        self.consumer_lag.set(signed(messages));
+    }
+
+    /// Everything in Prometheus' text format, of [`CONTENT_TYPE`].
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit for 285,000 years")]
+fn seconds(millis: i64) -> f64 {
+    millis as f64 / 1e3
+}
+
+/// Names and labels are constants, so a failure here is a mistake that the first test meets.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("a valid name");
+    registry.register(Box::new(metric.clone())).expect("registered once");
+    metric
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(options))
+}
+
+fn histogram_vec(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+    labels: &[&str],
+) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, HistogramVec::new(options, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render().expect("renders")).expect("utf-8")
+    }
+
+    #[test]
+    fn known_series_stand_at_zero_from_the_start() {
+        let text = text(&Metrics::new());
+        for line in [
+            "orders_produced_total 0",
+            "orders_consumed_total 0",
+            "db_errors_total 0",
+            "db_write_latency_seconds_bucket{le=\"+Inf\"} 0",
+            "outbox_oldest_timestamp_seconds 0",
+            "pipeline_overdue_seconds 0",
+            "consumer_lag 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        for (name, sets) in [
+            ("status_transitions_total{", 4),
+            ("pipeline_step_duration_seconds_count{", 4),
+            ("orders_in_progress{", 4),
+            ("consumer_messages_total{", 4),
+            ("dead_letters_total{", RejectReason::ALL.len()),
+            ("build_info{", 1),
+        ] {
+            assert_eq!(text.lines().filter(|line| line.starts_with(name)).count(), sets, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_drained_backlog_goes_on_reporting_zero() {
+        let metrics = Metrics::new();
+        metrics.backlog(&Backlog { in_progress: [3, 0, 0, 0, 0], unsent: 2, ..Backlog::default() });
+        assert!(text(&metrics).contains("orders_in_progress{status=\"PLACED\"} 3\n"));
+        metrics.backlog(&Backlog::default());
+        let drained = text(&metrics);
+        assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
+        assert!(drained.contains("outbox_pending 0\n"));
+    }
+}

@@ -1,0 +1,243 @@
+//! An order before it is one: who wants what, where, and how large.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest customer name and item, in characters after trimming.
+const MAX_NAME_CHARS: usize = 100;
+/// Longest address, in characters after trimming.
+const MAX_ADDRESS_CHARS: usize = 300;
+
+/// How large the item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// `small`
+    Small,
+    /// `medium`
+    Medium,
+    /// `large`
+    Large,
+}
+
+impl Size {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
+
+    /// The name in the database and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is none of the three sizes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be one of small, medium, large")]
+pub struct ParseSizeError;
+
+impl FromStr for Size {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|size| size.as_str() == text).ok_or(ParseSizeError)
+    }
+}
+
+/// The four fields of a new order, checked and trimmed. Two drafts are equal when the same thing
+/// was ordered, which is what an `Idempotency-Key` is held to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawDraft")]
+pub struct Draft {
+    /// Who ordered, 1 to 100 characters.
+    pub customer_name: String,
+    /// Where it goes, 1 to 300 characters.
+    pub address: String,
+    /// What was ordered, 1 to 100 characters.
+    pub item: String,
+    /// How large.
+    pub size: Size,
+}
+
+/// A draft as somebody sent it: any field may be missing or of any type; unknown ones are ignored.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
+pub struct RawDraft {
+    customer_name: Option<Value>,
+    address: Option<Value>,
+    item: Option<Value>,
+    size: Option<Value>,
+}
+
+/// What is wrong with one field, in words that tell how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// The field's name in the request.
+    pub field: String,
+    /// A stable word for programs: `required`, `type`, `length`, `control_character`, `choice`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl FieldError {
+    fn new(field: &str, code: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), code: code.to_owned(), message: message.into() }
+    }
+}
+
+/// Every fault of a draft at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DraftErrors(pub Vec<FieldError>);
+
+impl fmt::Display for DraftErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "; " };
+            write!(f, "{comma}{} {}", error.field, error.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DraftErrors {}
+
+impl RawDraft {
+    /// Reads a body; the error says where it stops being JSON.
+    pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        // A derived struct would take an array of its fields too.
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(serde::de::Error::custom("invalid type: sequence, expected a JSON object"));
+        }
+        serde_json::from_slice(body)
+    }
+}
+
+impl TryFrom<RawDraft> for Draft {
+    type Error = DraftErrors;
+
+    fn try_from(raw: RawDraft) -> Result<Self, Self::Error> {
+        let mut errors = Vec::new();
+        let mut text = |field, value, max| {
+            text_field(field, value, max).map_err(|error| errors.push(error)).ok()
+        };
+        let customer_name = text("customer_name", raw.customer_name, MAX_NAME_CHARS);
+        let address = text("address", raw.address, MAX_ADDRESS_CHARS);
+        let item = text("item", raw.item, MAX_NAME_CHARS);
+        let size = size_field(raw.size).map_err(|error| errors.push(error)).ok();
+        match (customer_name, address, item, size) {
+            (Some(customer_name), Some(address), Some(item), Some(size)) => {
+                Ok(Self { customer_name, address, item, size })
+            }
+            _ => Err(DraftErrors(errors)),
+        }
+    }
+}
+
+impl Draft {
+    /// Checks and trims four plain texts.
+    pub fn new(customer_name: &str, address: &str, item: &str, size: &str) -> Result<Self, DraftErrors> {
+        let text = |text: &str| Some(Value::from(text));
+        Self::try_from(RawDraft {
+            customer_name: text(customer_name),
+            address: text(address),
+            item: text(item),
+            size: text(size),
+        })
+    }
+}
+
+fn string(field: &str, value: Option<Value>) -> Result<String, FieldError> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(FieldError::new(field, "type", "must be a string")),
+        None => Err(FieldError::new(field, "required", "is required")),
+    }
+}
+
+fn text_field(field: &str, value: Option<Value>, max: usize) -> Result<String, FieldError> {
+    let text = string(field, value)?;
+    let trimmed = text.trim();
+    if trimmed.chars().any(char::is_control) {
+        return Err(FieldError::new(field, "control_character", "must not hold control characters"));
+    }
+    if trimmed.is_empty() || trimmed.chars().nth(max).is_some() {
+        let message = format!("must be 1 to {max} characters long after trimming");
+        return Err(FieldError::new(field, "length", message));
+    }
+    Ok(if trimmed.len() == text.len() { text } else { trimmed.to_owned() })
+}
+
+fn size_field(value: Option<Value>) -> Result<Size, FieldError> {
+    string("size", value)?
+        .parse()
+        .map_err(|error: ParseSizeError| FieldError::new("size", "choice", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(body: Value) -> Vec<(String, String)> {
+        let raw: RawDraft = serde_json::from_value(body).expect("an object");
+        match Draft::try_from(raw) {
+            Ok(draft) => panic!("accepted {draft:?}"),
+            Err(DraftErrors(errors)) => errors.into_iter().map(|e| (e.field, e.code)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_good_draft_is_trimmed_and_unknown_fields_are_ignored() {
+        let body = json!({"customer_name": "  Ada ", "address": "1 High St\u{3000}", "item": "pizza",
+            "size": "large", "status": "DELIVERED", "order_id": 7});
+        let draft: Draft = serde_json::from_value(body).expect("valid");
+        assert_eq!(draft, Draft::new("Ada", "1 High St", "pizza", "large").expect("valid"));
+    }
+
+    #[test]
+    fn only_an_object_is_a_draft() {
+        for bad in [r#" ["Ada", "1 High St", "pizza", "small"]"#, "null", "7", "\"x\"", "", "{\"item\": \"a\", \"item\": \"b\"}"] {
+            assert!(RawDraft::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(RawDraft::parse(b" {} ").is_ok());
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let found = faults(json!({"customer_name": " ", "address": 5, "size": "huge"}));
+        let expected = [("customer_name", "length"), ("address", "type"), ("item", "required"), ("size", "choice")];
+        assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code.to_owned())));
+    }
+
+    #[test]
+    fn lengths_count_characters_after_trimming() {
+        let long = |n| "é".repeat(n);
+        assert!(Draft::new(&long(100), &long(300), &format!(" {} ", long(100)), "small").is_ok());
+        for (name, address, item) in [(101, 1, 1), (1, 301, 1), (1, 1, 101), (0, 1, 1)] {
+            let draft = Draft::new(&long(name), &long(address), &long(item), "small");
+            assert_eq!(draft.expect_err("too long or empty").0.len(), 1);
+        }
+    }
+
+    #[test]
+    fn control_characters_are_refused_and_other_scripts_are_not() {
+        for bad in ["a\0b", "a\nb", "a\u{1b}[31mb", "a\u{85}b"] {
+            let body = json!({"customer_name": bad, "address": "x", "item": "x", "size": "small"});
+            assert_eq!(faults(body), [("customer_name".to_owned(), "control_character".to_owned())], "{bad:?}");
+        }
+        assert!(Draft::new("مها <b>\u{202e}", "東京都", "🍕 \"x\"", "small").is_ok());
+    }
+}

@@ -1,0 +1,105 @@
+//! The timeline: six kinds of event in one fixed order.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ParseStatusError, Status, Timestamp, rfc3339_millis};
+
+/// What happened to an order. There is at most one event of each kind per order, and they come in
+/// this order, so a kind is also a position in the timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKind {
+    /// The order was accepted.
+    Created,
+    /// The order reached this status.
+    Reached(Status),
+}
+
+impl EventKind {
+    /// All six, in the order of the life cycle.
+    pub const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Reached(Status::Placed),
+        Self::Reached(Status::Preparing),
+        Self::Reached(Status::Cooking),
+        Self::Reached(Status::OutForDelivery),
+        Self::Reached(Status::Delivered),
+    ];
+
+    /// The position in the timeline, 1 for CREATED to 6 for DELIVERED: `seq` in messages, `id` in
+    /// event streams, the tag in `ETag`.
+    pub fn seq(self) -> u8 {
+        match self {
+            Self::Created => 1,
+            Self::Reached(status) => status as u8 + 2,
+        }
+    }
+
+    /// The name in the database and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "CREATED",
+            Self::Reached(status) => status.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for EventKind {
+    type Err = ParseStatusError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "CREATED" { Ok(Self::Created) } else { text.parse().map(Self::Reached) }
+    }
+}
+
+impl Serialize for EventKind {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for EventKind {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One row of an order's timeline; never changed and never deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub event: EventKind,
+    /// When; never before the event that precedes it.
+    #[serde(serialize_with = "rfc3339_millis")]
+    pub timestamp: Timestamp,
+    /// Where it came from, if there is anything to say.
+    pub meta: Option<Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_from_one_to_six() {
+        let positions: Vec<u8> = EventKind::ALL.iter().map(|kind| kind.seq()).collect();
+        assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
+        assert!(EventKind::ALL.is_sorted());
+    }
+
+    #[test]
+    fn names_survive_a_round_trip() {
+        for kind in EventKind::ALL {
+            let json = serde_json::to_string(&kind).expect("json");
+            assert_eq!(serde_json::from_str::<EventKind>(&json).expect("kind"), kind);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Order ids: `ORD-` and 26 characters of Crockford base 32, a ULID.
+//!
+//! The first 48 bits are milliseconds since 1970, so ids rise and index well; the rest is random,
+//! so nobody guesses one. The layout is that of <https://github.com/ulid/spec>.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+const PREFIX: &str = "ORD-";
+const DIGITS: usize = 26;
+const TEXT_LEN: usize = PREFIX.len() + DIGITS;
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const RANDOM_BITS: u32 = 80;
+/// How far apart two ids of the same millisecond are, at random: the promised 74 random bits.
+const STEP_BITS: u32 = 74;
+
+/// The business key of an order. Later ids are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(u128);
+
+impl OrderId {
+    /// The text form in a buffer of its own, without an allocation.
+    fn text(self) -> [u8; TEXT_LEN] {
+        let mut text = [0; TEXT_LEN];
+        text[..PREFIX.len()].copy_from_slice(PREFIX.as_bytes());
+        for (place, digit) in text[PREFIX.len()..].iter_mut().rev().enumerate() {
+            *digit = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
+        }
+        text
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not an order id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be ORD- and 26 characters out of 0-9 and A-Z without I, L, O and U")]
+pub struct ParseIdError;
+
+impl FromStr for OrderId {
+    type Err = ParseIdError;
+
+    /// Strict: upper case only, so that an id has exactly one spelling in databases and topics.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix(PREFIX).ok_or(ParseIdError)?.as_bytes();
+        // 26 digits hold 130 bits; the first may only use three of its five.
+        if digits.len() != DIGITS || digits[0] > b'7' {
+            return Err(ParseIdError);
+        }
+        digits.iter().try_fold(0, |value: u128, digit| {
+            let bits = ALPHABET.iter().position(|known| known == digit).ok_or(ParseIdError)?;
+            Ok(value << 5 | bits as u128)
+        }).map(Self)
+    }
+}
+
+impl Serialize for OrderId {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OrderId {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Makes ids that strictly rise within one process, also inside a millisecond and when the clock
+/// steps back.
+#[derive(Debug, Default)]
+pub struct IdMint {
+    last: u128,
+}
+
+impl IdMint {
+    /// Makes the next id from milliseconds since 1970 and 128 random bits.
+    pub fn mint(&mut self, unix_millis: u64, random: u128) -> OrderId {
+        let fresh = u128::from(unix_millis) << RANDOM_BITS | low_bits(random, RANDOM_BITS);
+        let after_last = self.last.saturating_add(1 + low_bits(random, STEP_BITS));
+        self.last = if fresh >> RANDOM_BITS > self.last >> RANDOM_BITS { fresh } else { after_last };
+        OrderId(self.last)
+    }
+}
+
+fn low_bits(value: u128, bits: u32) -> u128 {
+    value & ((1 << bits) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_text_form_is_the_one_of_a_ulid() {
+        // Time part from the example in the ULID specification: 01ARZ3NDEK is 1469922850259.
+        let id = IdMint::default().mint(1_469_922_850_259, 0);
+        assert_eq!(id.to_string(), "ORD-01ARZ3NDEK0000000000000000");
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        for bad in [
+            "",
+            "ORD-",
+            "01ARZ3NDEK0000000000000000",
+            "ORD-01ARZ3NDEK000000000000000",
+            "ORD-01ARZ3NDEK00000000000000000",
+            "ORD-01arz3ndek0000000000000000",
+            "ORD-81ARZ3NDEK0000000000000000",
+            "ORD-01ARZ3NDEKU000000000000000",
+            "ORD-01ARZ3NDEKé00000000000000",
+        ] {
+            assert_eq!(bad.parse::<OrderId>(), Err(ParseIdError), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_survives_a_round_trip(value: u128) {
+            prop_assert_eq!(OrderId(value).to_string().parse(), Ok(OrderId(value)));
+        }
+
+        #[test]
+        fn text_sorts_as_the_id_does(a: u128, b: u128) {
+            let texts = OrderId(a).to_string().cmp(&OrderId(b).to_string());
+            prop_assert_eq!(texts, OrderId(a).cmp(&OrderId(b)));
+        }
+
+        #[test]
+        fn ids_rise_whatever_the_clock_does(times in prop::collection::vec((0_u64..1 << 42, any::<u128>()), 2..50)) {
+            let mut mint = IdMint::default();
+            let ids: Vec<_> = times.into_iter().map(|(at, random)| mint.mint(at, random)).collect();
+            prop_assert!(ids.is_sorted_by(|a, b| a < b), "{:?}", ids);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What an order is and what it may become: pure rules, no I/O, no clock.
+//!
+//! Everything that enters (a POST body, a message from the topic, a database row) becomes one of
+//! these types or is refused here, so that the rest of the code never meets a half-valid order.
+
+mod draft;
+mod event;
+mod id;
+mod message;
+mod schedule;
+mod status;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use draft::{Draft, DraftErrors, FieldError, RawDraft, Size};
+pub use event::{Event, EventKind};
+pub use id::{IdMint, OrderId, ParseIdError};
+pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
+pub use schedule::{Moves, ParseDelaysError, StageDelays};
+pub use status::{ParseStatusError, Status};
+
+/// A moment in UTC; whole milliseconds wherever it was stamped by this service.
+pub type Timestamp = DateTime<Utc>;
+
+/// Cuts a moment to whole milliseconds, the resolution of every stored and shown stamp.
+pub fn to_millis(at: Timestamp) -> Timestamp {
+    at.trunc_subsecs(3)
+}
+
+/// An order as the `orders` table holds it: the eight columns of the data model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Business key, `ORD-` and 26 characters.
+    pub order_id: OrderId,
+    /// What was ordered, by whom and where to; never changes.
+    #[serde(flatten)]
+    pub draft: Draft,
+    /// Where the order is now: the last event of its timeline.
+    pub status: Status,
+    /// When it was created.
+    #[serde(serialize_with = "rfc3339_millis")]
+    pub created_at: Timestamp,
+    /// When its status last changed.
+    #[serde(serialize_with = "rfc3339_millis")]
+    pub updated_at: Timestamp,
+}
+
+/// An order with its whole timeline, oldest event first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackedOrder {
+    /// The order itself.
+    pub order: Order,
+    /// Its events in the order of the life cycle.
+    pub events: Vec<Event>,
+}
+
+/// Writes a moment as RFC 3339 in UTC with milliseconds: `2026-11-23T12:00:00.000Z`.
+pub(crate) fn rfc3339_millis<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(&at.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
+}

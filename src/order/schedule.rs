@@ -1,0 +1,157 @@
+//! How long each stage takes, and which steps are due.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use super::{Status, Timestamp};
+
+/// Longest delay of one stage.
+const MAX_DELAY: Duration = Duration::from_hours(365 * 24);
+
+/// Time spent in PLACED, PREPARING, COOKING and OUT_FOR_DELIVERY, in whole milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageDelays([Duration; 4]);
+
+impl Default for StageDelays {
+    fn default() -> Self {
+        Self([3, 5, 7, 10].map(Duration::from_secs))
+    }
+}
+
+impl StageDelays {
+    /// The same delay for all four stages.
+    pub fn uniform(delay: Duration) -> Self {
+        Self([delay; 4])
+    }
+
+    /// When an order that reached `status` at `at` is due for its next step; `None` at the end.
+    pub fn due_after(&self, status: Status, at: Timestamp) -> Option<Timestamp> {
+        Some(at + *self.0.get(status as usize)?)
+    }
+
+    /// The steps that an order in `status`, due at `due_at`, may take at `now`.
+    ///
+    /// A step is stamped with the moment it is made, and the next one counts from there, so that
+    /// no stamp is earlier than its delay allows; further steps are due at once only where their
+    /// delay is zero.
+    pub fn moves(&self, status: Status, due_at: Timestamp, now: Timestamp) -> Moves {
+        let mut moves = Moves { status, due_at: Some(due_at), steps: Vec::new() };
+        while let (Some(due), Some(next)) = (moves.due_at, moves.status.next())
+            && due <= now
+        {
+            moves.status = next;
+            moves.due_at = self.due_after(next, now);
+            moves.steps.push(next);
+        }
+        moves
+    }
+}
+
+/// What an order becomes in one write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moves {
+    /// The status after the last step.
+    pub status: Status,
+    /// When the step after that is due; `None` once delivered.
+    pub due_at: Option<Timestamp>,
+    /// The statuses reached, in order; empty when nothing was due.
+    pub steps: Vec<Status>,
+}
+
+impl fmt::Display for StageDelays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = self.0.map(|delay| humantime::format_duration(delay).to_string().replace(' ', ""));
+        f.write_str(&texts.join(","))
+    }
+}
+
+/// The text is not a list of delays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be one duration or four with commas between, such as 250ms or 3s,5s,7s,10s, each at most 365 days")]
+pub struct ParseDelaysError;
+
+impl FromStr for StageDelays {
+    type Err = ParseDelaysError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let delays = text.split(',').map(parse_delay).collect::<Result<Vec<_>, _>>()?;
+        match delays[..] {
+            [all] => Ok(Self::uniform(all)),
+            [placed, preparing, cooking, out] => Ok(Self([placed, preparing, cooking, out])),
+            _ => Err(ParseDelaysError),
+        }
+    }
+}
+
+/// Rounds up to whole milliseconds, so that a step is never early.
+fn parse_delay(text: &str) -> Result<Duration, ParseDelaysError> {
+    let delay = humantime::parse_duration(text.trim()).map_err(|_| ParseDelaysError)?;
+    let millis = u64::try_from(delay.as_micros().div_ceil(1000)).map_err(|_| ParseDelaysError)?;
+    Some(Duration::from_millis(millis)).filter(|delay| *delay <= MAX_DELAY).ok_or(ParseDelaysError)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn delays_are_written_for_people() {
+        for (text, shown) in [
+            ("3s,5s,7s,10s", "3s,5s,7s,10s"),
+            ("250ms", "250ms,250ms,250ms,250ms"),
+            ("0s", "0s,0s,0s,0s"),
+            (" 1m , 2m,1h 30m,1500us", "1m,2m,1h30m,2ms"),
+        ] {
+            assert_eq!(text.parse::<StageDelays>().expect(text).to_string(), shown);
+        }
+        for bad in ["", "3", "3s,5s", "-1s", "3s,5s,7s,10s,", "10000d", "99999999999y"] {
+            assert_eq!(bad.parse::<StageDelays>(), Err(ParseDelaysError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_moves_before_its_time() {
+        let at = Timestamp::UNIX_EPOCH;
+        let delays = StageDelays::default();
+        let due = delays.due_after(Status::Placed, at).expect("not the end");
+        assert_eq!(due - at, TimeDelta::seconds(3));
+        assert!(delays.moves(Status::Placed, due, due - TimeDelta::milliseconds(1)).steps.is_empty());
+        let moves = delays.moves(Status::Placed, due, due);
+        assert_eq!(moves.steps, [Status::Preparing]);
+        assert_eq!(moves.due_at, Some(due + TimeDelta::seconds(5)));
+    }
+
+    #[test]
+    fn without_delays_all_stages_pass_in_one_write() {
+        let at = Timestamp::UNIX_EPOCH;
+        let moves = StageDelays::uniform(Duration::ZERO).moves(Status::Placed, at, at);
+        assert_eq!(moves.steps, Status::ALL[1..]);
+        assert_eq!((moves.status, moves.due_at), (Status::Delivered, None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_is_never_early_and_stamps_never_go_back(
+            delays in prop::array::uniform4(0_u64..50), looks in prop::collection::vec(0_i64..100, 1..60),
+        ) {
+            let delays = StageDelays(delays.map(Duration::from_millis));
+            let mut now = Timestamp::UNIX_EPOCH;
+            let (mut status, mut entered) = (Status::Placed, now);
+            let mut due_at = delays.due_after(status, now);
+            for wait in looks {
+                now += TimeDelta::milliseconds(wait);
+                let Some(due) = due_at else { break };
+                let moves = delays.moves(status, due, now);
+                for step in &moves.steps {
+                    prop_assert!(status.may_become(*step));
+                    prop_assert!(now - entered >= TimeDelta::from_std(delays.0[status as usize]).expect("small"));
+                    (status, entered) = (*step, now);
+                }
+                prop_assert_eq!(moves.status, status);
+                due_at = moves.due_at;
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Pauses between tries: growing, capped, and a little different for each replica.
+
+use std::time::Duration;
+
+const SCHEDULE_MS: [u64; 6] = [100, 250, 500, 1_000, 2_000, 3_000];
+
+/// Where a loop stands in its pauses.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: usize,
+}
+
+impl Backoff {
+    /// The next pause; the last of the schedule from then on, each up to a fifth shorter at random.
+    pub fn next_pause(&mut self) -> Duration {
+        let millis = SCHEDULE_MS[self.failures.min(SCHEDULE_MS.len() - 1)];
+        self.failures += 1;
+        Duration::from_millis(millis - rand::random_range(0..=millis / 5))
+    }
+
+    /// Begins anew after a success.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_cap_and_begin_anew() {
+        let mut backoff = Backoff::default();
+        for limit in SCHEDULE_MS.into_iter().chain([3_000, 3_000]) {
+            let pause = backoff.next_pause();
+            assert!(pause <= Duration::from_millis(limit) && pause >= Duration::from_millis(limit / 5 * 4));
+        }
+        backoff.reset();
+        assert!(backoff.next_pause() <= Duration::from_millis(100));
+    }
+}

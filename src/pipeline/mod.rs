@@ -1,0 +1,60 @@
+//! The loops that carry an order from the desk to the door.
+//!
+//! `writer` stores what was handed in, `relay` publishes it, `intake` reads the topic back,
+//! `progress` makes due steps, `survey` measures what waits. Each is a public `step()` inside a
+//! small `run()`; tests call `step`. Every queue between them is bounded.
+//!
+//! Invariant: a loop never gives up on trouble; it says so once per pause and tries again.
+
+mod backoff;
+mod intake;
+mod progress;
+mod relay;
+pub mod simulator;
+mod survey;
+mod writer;
+
+pub use backoff::Backoff;
+pub use intake::Intake;
+pub use progress::Progress;
+pub use relay::Relay;
+pub use survey::Survey;
+pub use writer::Writer;
+
+use std::fmt;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{broker::BrokerError, store::StoreError};
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// So many orders, messages or receipts were worked on.
+    Worked(usize),
+    /// There was nothing to do.
+    Idle,
+    /// Nothing will come any more: the queue is closed and empty.
+    Finished,
+}
+
+/// Why a step failed; the same step may succeed later.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The database's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker's fault.
+    #[error("the broker is unavailable: {0}")]
+    Broker(#[from] BrokerError),
+}
+
+/// Says what failed and pauses, longer each time, unless told to stop.
+async fn pause(name: &str, backoff: &mut Backoff, error: &(dyn fmt::Display + Sync), stop: &CancellationToken) {
+    let pause = backoff.next_pause();
+    tracing::warn!(%error, "{name} will try again in {pause:?}");
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = stop.cancelled() => {}
+    }
+}

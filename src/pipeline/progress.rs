@@ -1,0 +1,67 @@
+//! Makes due steps. A timer is a row (`due_at`), so it survives any crash; this loop only decides
+//! when to look: at the next due time, when the bell rings, and at least every second for what
+//! other replicas left behind.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Outcome, StepError, pause};
+use crate::{
+    bell::Bell,
+    metrics::{Metrics, Step},
+    store::Store,
+};
+
+/// Most orders moved in one transaction.
+const BATCH: usize = 1_000;
+/// Longest time between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Moves orders.
+pub struct Progress {
+    store: Arc<dyn Store>,
+    bell: Arc<Bell>,
+    metrics: Arc<Metrics>,
+}
+
+impl Progress {
+    /// A loop that is woken by `bell`.
+    pub fn new(store: Arc<dyn Store>, bell: Arc<Bell>, metrics: Arc<Metrics>) -> Self {
+        Self { store, bell, metrics }
+    }
+
+    /// Works until told to stop; a step cut short is rolled back and due again.
+    pub async fn run(self, stop: CancellationToken) {
+        let work = async {
+            let mut backoff = Backoff::default();
+            loop {
+                match self.step().await {
+                    Ok(Outcome::Idle) => self.bell.wait(LOOK_EVERY).await,
+                    Ok(_) => backoff.reset(),
+                    Err(error) => pause("the progress loop", &mut backoff, &error, &stop).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    /// Moves what is due now and sets the bell for what is due next. Idle when nothing more is due.
+    pub async fn step(&self) -> Result<Outcome, StepError> {
+        let started = Instant::now();
+        let advance = self.store.advance(BATCH).await?;
+        if let Some(wait) = advance.next_due_in {
+            self.bell.ring_in(wait);
+        }
+        if advance.moves.is_empty() {
+            return Ok(Outcome::Idle);
+        }
+        self.metrics.step_done(Step::Advance, started.elapsed());
+        self.metrics.moved(&advance.moves);
+        Ok(Outcome::Worked(advance.moves.len()))
+    }
+}

@@ -1,0 +1,197 @@
+//! From the outbox to the topic.
+//!
+//! Orders come from the writer's memory right after their commit; the outbox table is swept for
+//! what a crash, a full queue or a refused message left behind. A row goes only after the broker's
+//! acknowledgement, so every order is published at least once; and a row has one owner at a time
+//! (see [`Store::take_unsent`]), so without faults it is published exactly once.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Outcome, StepError, pause};
+use crate::{
+    broker::{IN_FLIGHT, Publisher, Receipt},
+    metrics::{Metrics, Step},
+    order::{OrderId, OrderPlaced},
+    store::Store,
+};
+
+/// Most orders, receipts or rows in one go.
+const BATCH: usize = 1_000;
+/// How often the outbox is swept; also the sign of life that keeps our rows ours.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long an acknowledged row may wait for others to be cleared with it.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
+
+/// Publishes orders. Ends when the writer is gone and every order in memory is settled.
+pub struct Relay {
+    store: Arc<dyn Store>,
+    publisher: Arc<dyn Publisher>,
+    fresh: mpsc::Receiver<OrderPlaced>,
+    receipts: mpsc::Receiver<Receipt>,
+    metrics: Arc<Metrics>,
+    /// Told when the time for draining is over.
+    give_up: CancellationToken,
+    /// Handed to the broker's client and not answered yet.
+    in_flight: usize,
+    /// Acknowledged; rows to be cleared.
+    acknowledged: Vec<OrderId>,
+    /// Not acknowledged; rows to be given back.
+    failed: Vec<OrderId>,
+    settle_at: Option<Instant>,
+    sweep_at: Instant,
+    /// Rows are left alone until then, longer each time the broker refuses one.
+    hold_until: Instant,
+    refusals: Backoff,
+    writer_gone: bool,
+}
+
+impl Relay {
+    /// A relay that publishes what arrives on `fresh`; `receipts` is the publisher's other end.
+    pub fn new(
+        store: Arc<dyn Store>,
+        publisher: Arc<dyn Publisher>,
+        fresh: mpsc::Receiver<OrderPlaced>,
+        receipts: mpsc::Receiver<Receipt>,
+        metrics: Arc<Metrics>,
+        give_up: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            publisher,
+            fresh,
+            receipts,
+            metrics,
+            give_up,
+            in_flight: 0,
+            acknowledged: Vec::new(),
+            failed: Vec::new(),
+            settle_at: None,
+            sweep_at: Instant::now(),
+            hold_until: Instant::now(),
+            refusals: Backoff::default(),
+            writer_gone: false,
+        }
+    }
+
+    /// Works until all is settled or it is told to give up.
+    pub async fn run(mut self) {
+        let (mut backoff, give_up) = (Backoff::default(), self.give_up.clone());
+        while !give_up.is_cancelled() {
+            match self.step().await {
+                Ok(Outcome::Finished) => return,
+                Ok(_) => backoff.reset(),
+                Err(error) => pause("the relay", &mut backoff, &error, &give_up).await,
+            }
+        }
+        let left = self.held();
+        tracing::warn!(left, "orders stay in the outbox and are published after the next start");
+    }
+
+    /// Waits for the next thing to do and does it: publish, note receipts, clear rows or sweep.
+    pub async fn step(&mut self) -> Result<Outcome, StepError> {
+        if self.writer_gone && self.held() == 0 {
+            return Ok(Outcome::Finished);
+        }
+        // What is late comes first, however busy the queues are.
+        let now = Instant::now();
+        if self.settle_at.is_some_and(|at| at <= now) {
+            return self.settle().await;
+        }
+        if self.sweep_at <= now {
+            return self.sweep().await;
+        }
+        let wake_at = self.settle_at.map_or(self.sweep_at, |at| at.min(self.sweep_at));
+        let room = self.room();
+        let (mut receipts, mut orders) = (Vec::new(), Vec::new());
+        tokio::select! {
+            () = self.give_up.cancelled() => {}
+            () = sleep_until(wake_at) => {}
+            _ = self.receipts.recv_many(&mut receipts, BATCH), if self.in_flight > 0 => self.note(receipts),
+            count = self.fresh.recv_many(&mut orders, room), if room > 0 && !self.writer_gone => {
+                self.writer_gone = count == 0;
+                self.publish_all(&orders);
+                return Ok(Outcome::Worked(count));
+            }
+        }
+        Ok(Outcome::Idle)
+    }
+
+    /// How many orders were taken over and are not done with.
+    fn held(&self) -> usize {
+        self.in_flight + self.acknowledged.len() + self.failed.len()
+    }
+
+    /// How many more orders may be handed to the broker's client.
+    fn room(&self) -> usize {
+        IN_FLIGHT.saturating_sub(self.held()).min(BATCH)
+    }
+
+    fn publish_all(&mut self, orders: &[OrderPlaced]) {
+        for order in orders {
+            match self.publisher.publish(order) {
+                Ok(()) => self.in_flight += 1,
+                Err(error) => self.refused(order.order_id, &error),
+            }
+        }
+    }
+
+    fn note(&mut self, receipts: Vec<Receipt>) {
+        for Receipt { order_id, outcome, took } in receipts {
+            self.in_flight -= 1;
+            match outcome {
+                Ok(()) => {
+                    self.metrics.produced();
+                    self.metrics.step_done(Step::Publish, took);
+                    self.acknowledged.push(order_id);
+                    self.refusals.reset();
+                }
+                Err(error) => self.refused(order_id, &error),
+            }
+        }
+        self.settle_at.get_or_insert(Instant::now() + SETTLE_AFTER);
+    }
+
+    fn refused(&mut self, order_id: OrderId, error: &dyn std::fmt::Display) {
+        // The first of a series is logged; a broker that refuses one mostly refuses all.
+        if self.failed.is_empty() {
+            let pause = self.refusals.next_pause();
+            self.hold_until = Instant::now() + pause;
+            tracing::warn!(%order_id, %error, "an order was not published; it stays in the outbox for {pause:?}");
+        }
+        self.failed.push(order_id);
+        self.settle_at.get_or_insert(Instant::now() + SETTLE_AFTER);
+    }
+
+    /// Clears the rows of acknowledged orders and gives the others back.
+    async fn settle(&mut self) -> Result<Outcome, StepError> {
+        let settled = self.acknowledged.len() + self.failed.len();
+        if !self.acknowledged.is_empty() {
+            self.store.mark_sent(&self.acknowledged).await?;
+            self.acknowledged.clear();
+        }
+        if !self.failed.is_empty() {
+            self.store.release(&self.failed).await?;
+            self.failed.clear();
+        }
+        self.settle_at = None;
+        Ok(Outcome::Worked(settled))
+    }
+
+    /// Publishes rows that nobody alive holds in memory.
+    async fn sweep(&mut self) -> Result<Outcome, StepError> {
+        let held_back = self.writer_gone || Instant::now() < self.hold_until;
+        let room = if held_back { 0 } else { self.room() };
+        let left_behind = self.store.take_unsent(room).await?;
+        // A full batch means that there may be more.
+        let more = room > 0 && left_behind.len() == room;
+        self.sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
+        self.publish_all(&left_behind);
+        Ok(if left_behind.is_empty() { Outcome::Idle } else { Outcome::Worked(left_behind.len()) })
+    }
+}

@@ -1,0 +1,156 @@
+//! Group commit: all orders that wait at the desk at one moment are stored in one transaction.
+//!
+//! There is no timer: an idle writer writes a lone order at once, a busy one finds more waiting.
+//! Ids are chosen before the first try, so that a retry after a lost answer finds the order stored.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, mpsc::Permit},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{Backoff, Outcome, pause};
+use crate::{
+    bell::Bell,
+    clock::Clock,
+    desk::{Accepted, DeskError, Slip},
+    metrics::{Metrics, Step},
+    order::{IdMint, OrderPlaced},
+    store::{NewOrder, Outbox, Placement, Store, StoreError},
+};
+
+/// Most orders in one transaction.
+const BATCH: usize = 512;
+/// How long a batch is retried before its callers are told that the database is away.
+const RETRY_FOR: Duration = Duration::from_millis(1500);
+
+/// Writes orders. Ends when every [`crate::desk::Desk`] is dropped and all slips are answered.
+pub struct Writer {
+    /// Where slips wait.
+    pub inbox: mpsc::Receiver<Slip>,
+    /// Where they are stored.
+    pub store: Arc<dyn Store>,
+    /// To the relay: orders to publish from memory.
+    pub fresh: mpsc::Sender<OrderPlaced>,
+    /// Tells the progress loop when the first step of a new order is due.
+    pub bell: Arc<Bell>,
+    /// How long after being placed that is.
+    pub first_delay: Duration,
+    /// For the time part of ids.
+    pub clock: Arc<dyn Clock>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Makes ids.
+    pub mint: IdMint,
+    /// Cuts retries short.
+    pub hurry: CancellationToken,
+}
+
+impl Writer {
+    /// Works until there is nothing more to come.
+    pub async fn run(mut self) {
+        while self.step().await != Outcome::Finished {}
+    }
+
+    /// Waits for slips and stores all that wait.
+    pub async fn step(&mut self) -> Outcome {
+        let mut slips = Vec::new();
+        if self.inbox.recv_many(&mut slips, BATCH).await == 0 {
+            return Outcome::Finished;
+        }
+        // Whoever has given up waiting was told so; an order must not appear after that.
+        slips.retain(|slip| !slip.answer.is_closed());
+        let orders: Vec<NewOrder> = slips.iter().map(|slip| self.new_order(slip)).collect();
+        let mut answers = self.place(&orders).await.into_iter();
+        for slip in slips {
+            let answer = answers.next().unwrap_or(Err(DeskError::Unavailable));
+            self.metrics.step_done(Step::Place, slip.since.elapsed());
+            // A caller that has left meanwhile finds the order by its idempotency key.
+            drop(slip.answer.send(answer));
+        }
+        Outcome::Worked(orders.len())
+    }
+
+    fn new_order(&mut self, slip: &Slip) -> NewOrder {
+        let millis = self.clock.now().timestamp_millis().unsigned_abs();
+        NewOrder {
+            order_id: self.mint.mint(millis, rand::random()),
+            draft: slip.draft.clone(),
+            key: slip.key.clone(),
+            meta: slip.meta.clone(),
+        }
+    }
+
+    async fn place(&mut self, orders: &[NewOrder]) -> Vec<Result<Accepted, DeskError>> {
+        match self.place_with_retries(orders).await {
+            Ok(accepted) => accepted,
+            Err(error) if error.is_transient() => {
+                warn!(%error, orders = orders.len(), "orders are not accepted");
+                vec![Err(DeskError::Unavailable); orders.len()]
+            }
+            // One that the database refuses must not take its neighbours with it.
+            Err(_) if orders.len() > 1 => {
+                let mut answers = Vec::with_capacity(orders.len());
+                for order in orders {
+                    answers.extend(Box::pin(self.place(std::slice::from_ref(order))).await);
+                }
+                answers
+            }
+            Err(error) => {
+                error!(%error, "an order is not accepted");
+                vec![Err(DeskError::from(&error)); orders.len()]
+            }
+        }
+    }
+
+    async fn place_with_retries(
+        &self,
+        orders: &[NewOrder],
+    ) -> Result<Vec<Result<Accepted, DeskError>>, StoreError> {
+        if orders.is_empty() {
+            return Ok(Vec::new());
+        }
+        let give_up = Instant::now() + RETRY_FOR;
+        let mut backoff = Backoff::default();
+        loop {
+            // Room at the relay is reserved before the commit: an order that the outbox says is
+            // ours must be in our memory, or nobody would publish it.
+            let mut seats = self.fresh.try_reserve_many(orders.len()).ok();
+            let outbox = if seats.is_some() { Outbox::Mine } else { Outbox::Anyones };
+            match self.store.place(orders, outbox).await {
+                Ok(placements) => {
+                    self.bell.ring_in(self.first_delay);
+                    let seat = || seats.as_mut().and_then(Iterator::next);
+                    return Ok(answer_all(orders, placements, seat));
+                }
+                Err(error) if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() => {
+                    pause("writing orders", &mut backoff, &error, &self.hurry).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn answer_all<'a>(
+    orders: &[NewOrder],
+    placements: Vec<Placement>,
+    mut seat: impl FnMut() -> Option<Permit<'a, OrderPlaced>>,
+) -> Vec<Result<Accepted, DeskError>> {
+    let pairs = orders.iter().zip(placements);
+    pairs
+        .map(|(order, placement)| match placement {
+            Placement::Placed(message) => {
+                if let Some(seat) = seat() {
+                    seat.send(message);
+                }
+                Ok(Accepted { order_id: order.order_id, replayed: false })
+            }
+            Placement::Replayed(order_id) => Ok(Accepted { order_id, replayed: true }),
+            Placement::KeyReused => Err(DeskError::KeyReused),
+        })
+        .collect()
+}

@@ -1,0 +1,96 @@
+//! A wrapper that bounds and measures every verb, so that adapters stay plain SQL.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+};
+use crate::{
+    metrics::Metrics,
+    order::{Order, OrderId, OrderPlaced, TrackedOrder},
+};
+
+/// How long any one verb may take; no driver setting covers a database that just goes silent.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Gives every verb of the inner store a deadline and a place in the metrics.
+pub struct Guarded {
+    inner: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+}
+
+impl Guarded {
+    /// Wraps `inner`.
+    pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+
+    async fn read<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let outcome = timeout(CALL_TIMEOUT, verb).await.unwrap_or(Err(StoreError::Timeout(CALL_TIMEOUT)));
+        outcome.inspect_err(|_| self.metrics.db_failed())
+    }
+
+    async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let outcome = self.read(verb).await;
+        self.metrics.db_written(started.elapsed());
+        outcome
+    }
+}
+
+#[async_trait]
+impl Store for Guarded {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        self.write(self.inner.place(orders, outbox)).await
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        self.write(self.inner.admit(arrivals)).await
+    }
+
+    /// Counted as a write only when something moved: most looks find nothing due.
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        let started = Instant::now();
+        let advance = self.read(self.inner.advance(limit)).await?;
+        if !advance.moves.is_empty() {
+            self.metrics.db_written(started.elapsed());
+        }
+        Ok(advance)
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        self.read(self.inner.find(order_id)).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        self.read(self.inner.list(page)).await
+    }
+
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.read(self.inner.take_unsent(limit)).await
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        self.write(self.inner.mark_sent(sent)).await
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        self.write(self.inner.release(unsent)).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.read(self.inner.backlog()).await
+    }
+
+    async fn expire_keys(&self) -> Result<u64, StoreError> {
+        self.write(self.inner.expire_keys()).await
+    }
+
+    async fn close(&self) {
+        // Closing waits for connections in use; past the deadline the exit closes them.
+        drop(timeout(CALL_TIMEOUT, self.inner.close()).await);
+    }
+}

@@ -1,0 +1,187 @@
+//! The store remembers orders: each write happens whole or not at all.
+//!
+//! [`Store`] is the contract. Its verbs are sets, so that a batch costs one transaction however
+//! many orders it carries. The store owns the time: it stamps rows and decides what is due, so
+//! that replicas with different clocks can share one database. Every write may be repeated after an
+//! answer got lost; the second time changes nothing.
+//!
+//! Invariant: no SQL outside this folder, no business rule inside it.
+
+#[cfg(test)]
+pub mod conformance;
+mod guarded;
+mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+pub use guarded::Guarded;
+pub use sqlite::SqliteStore;
+
+use crate::order::{Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
+
+/// What every database adapter does. `conformance` holds each to the same suite.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes new orders: each with its CREATED and PLACED events, its outbox row and its
+    /// idempotency key. Answers in the order given. Repeating an id that is stored already
+    /// answers [`Placement::Placed`] again.
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError>;
+
+    /// Takes over orders that arrived on the topic: an unknown one starts at PLACED, a known one
+    /// is left as it is. Answers in the order given.
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError>;
+
+    /// Moves up to `limit` due orders as far as they may go, one event row per step.
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError>;
+
+    /// One order with its timeline.
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError>;
+
+    /// Orders, newest (greatest id) first, by keyset.
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
+
+    /// Takes up to `limit` outbox rows that nobody alive is about to publish and makes them this
+    /// replica's, oldest first. Also says that this replica lives, so it is called at least once
+    /// a second, with a limit of 0 if there is no room.
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError>;
+
+    /// Forgets outbox rows after the broker's acknowledgement.
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError>;
+
+    /// Gives outbox rows back that this replica could not publish, for anybody to take.
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError>;
+
+    /// What waits to be done.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// Forgets idempotency keys older than [`KEY_LIFETIME`]; answers how many.
+    async fn expire_keys(&self) -> Result<u64, StoreError>;
+
+    /// Gives up this replica's outbox rows and closes all connections.
+    async fn close(&self);
+}
+
+/// How long an idempotency key is honoured, at least.
+pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
+
+/// An order to be written.
+#[derive(Debug, Clone)]
+pub struct NewOrder {
+    /// Chosen before the first try, so that a retry can't make a second order.
+    pub order_id: OrderId,
+    /// What was ordered.
+    pub draft: Draft,
+    /// The client's `Idempotency-Key`, if it sent one.
+    pub key: Option<String>,
+    /// Kept with the CREATED event.
+    pub meta: Option<Value>,
+}
+
+/// Who publishes the outbox rows of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbox {
+    /// This replica does, from memory, right after the commit.
+    Mine,
+    /// Whoever calls [`Store::take_unsent`] next.
+    Anyones,
+}
+
+/// What became of a [`NewOrder`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// It is stored; this is what to publish.
+    Placed(OrderPlaced),
+    /// Its idempotency key had placed this order before.
+    Replayed(OrderId),
+    /// Its idempotency key had placed another draft before; nothing was written.
+    KeyReused,
+}
+
+/// An order that came from the topic.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The order as another system, or an earlier life of ours, placed it.
+    pub placed: OrderPlaced,
+    /// Kept with the CREATED event: where it came from.
+    pub meta: Option<Value>,
+}
+
+/// What became of an [`Arrival`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It was unknown and is stored now.
+    Admitted,
+    /// It was known; nothing changed.
+    Known,
+}
+
+/// What [`Store::advance`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// Every step made, in the order made.
+    pub moves: Vec<Move>,
+    /// How long until the next step is due, counted from the answer; `None` if none waits.
+    pub next_due_in: Option<Duration>,
+}
+
+/// One step of one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Whose step.
+    pub order_id: OrderId,
+    /// The status before.
+    pub from: Status,
+    /// The status after.
+    pub to: Status,
+}
+
+/// Which orders to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Only those in this status.
+    pub status: Option<Status>,
+    /// Only those with a smaller id.
+    pub before: Option<OrderId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What waits to be done, as the database knows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Orders that are not delivered, by status in the order of the life cycle (DELIVERED is 0).
+    pub in_progress: [u64; 5],
+    /// Outbox rows that no broker has acknowledged.
+    pub unsent: u64,
+    /// When the oldest of them was written.
+    pub oldest_unsent: Option<Timestamp>,
+    /// How long ago the oldest of them was written.
+    pub oldest_unsent_age: Duration,
+    /// How late the most overdue step is.
+    pub overdue: Duration,
+}
+
+/// A verb failed. What it was to write is not there, or, if only the answer got lost, will be
+/// found there by a retry.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached, is busy, full or restarting; the same call may succeed later.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The call did not end in time and was given up.
+    #[error("the database did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The database refuses this very call, or holds what it can't hold; a retry won't help.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}

@@ -1,0 +1,224 @@
+//! The embedded database: SQLite, one process, one writer, several readers.
+//!
+//! WAL with `synchronous=FULL`: a commit that was answered survives kill -9 and power loss. A lock
+//! file keeps a second process out. Sets travel as one JSON array per statement (`json_each`).
+
+mod rows;
+mod verbs;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+};
+use crate::{
+    clock::Clock,
+    order::{Order, OrderId, OrderPlaced, StageDelays, TrackedOrder},
+};
+
+/// The database's file inside the data folder.
+const DATABASE: &str = "orders.db";
+/// Connections that only read; more gain nothing on a file.
+const READERS: u32 = 4;
+/// How long a call waits for a free connection, and a connection for the file's lock.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The adapter for SQLite.
+pub struct SqliteStore {
+    write: SqlitePool,
+    read: SqlitePool,
+    clock: Arc<dyn Clock>,
+    delays: StageDelays,
+    /// Marks outbox rows that this very process holds in memory.
+    process: i64,
+    /// Held for the life of the store.
+    _lock: File,
+}
+
+/// Why the embedded database did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the data folder {} is in use by another process: stop that one, or set DATA_DIR to another folder", .0.display())]
+    InUse(PathBuf),
+    /// The folder or the file can't be used.
+    #[error("can't use the data folder {}: {error}", folder.display())]
+    Folder {
+        /// `DATA_DIR`.
+        folder: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file is no database of ours.
+    #[error("can't open the embedded database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema can't be brought up to date.
+    #[error("can't migrate the embedded database: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+impl SqliteStore {
+    /// Opens the database in `folder`, made if missing, and brings its schema up to date.
+    pub async fn open(
+        folder: &Path,
+        clock: Arc<dyn Clock>,
+        delays: StageDelays,
+    ) -> Result<Self, OpenError> {
+        let lock = lock_folder(folder)?;
+        let options = SqliteConnectOptions::new()
+            .filename(folder.join(DATABASE))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("recursive_triggers", "ON")
+            .busy_timeout(ACQUIRE_TIMEOUT);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let write = pool(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("migrations/sqlite").run(&write).await?;
+        let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
+        Ok(Self { write, read, clock, delays, process: rand::random(), _lock: lock })
+    }
+
+    /// Takes the write lock at once, so that what is read inside stays true until the commit.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn lock_folder(folder: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::Folder { folder: folder.to_owned(), error };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("lock"))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        let claimed_by = (outbox == Outbox::Mine).then_some(self.process);
+        let mut tx = self.begin().await?;
+        let now = self.clock.now();
+        let placements = verbs::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
+        tx.commit().await?;
+        Ok(placements)
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        let known = verbs::known(&self.read, arrivals).await?;
+        if arrivals.iter().all(|arrival| known.contains(&arrival.placed.order_id)) {
+            return Ok(vec![Admission::Known; arrivals.len()]);
+        }
+        let mut tx = self.begin().await?;
+        let now = self.clock.now();
+        let admissions = verbs::admit(&mut tx, arrivals, now, &self.delays).await?;
+        tx.commit().await?;
+        Ok(admissions)
+    }
+
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        let next_due = verbs::next_due(&self.read).await?;
+        let now = self.clock.now();
+        if next_due.is_none_or(|due| due > now) {
+            return Ok(Advance { moves: Vec::new(), next_due_in: verbs::until(next_due, now) });
+        }
+        let mut tx = self.begin().await?;
+        let now = self.clock.now();
+        let moves = verbs::advance(&mut tx, limit, now, &self.delays).await?;
+        let next_due = verbs::next_due(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(Advance { moves, next_due_in: verbs::until(next_due, now) })
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        verbs::find(&self.read, order_id).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        verbs::list(&self.read, page).await
+    }
+
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        if limit == 0 || !verbs::any_unsent(&self.read, self.process).await? {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.begin().await?;
+        let taken = verbs::take_unsent(&mut tx, limit, self.process).await?;
+        tx.commit().await?;
+        Ok(taken)
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        verbs::mark_sent(&self.write, sent).await
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        verbs::release(&self.write, unsent).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        verbs::backlog(&self.read, self.clock.now()).await
+    }
+
+    async fn expire_keys(&self) -> Result<u64, StoreError> {
+        verbs::expire_keys(&self.write, self.clock.now()).await
+    }
+
+    async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+/// The one place that tells passing trouble of SQLite from what a retry won't mend.
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            sqlx::Error::Database(refusal) => {
+                let code = refusal.code().and_then(|code| code.parse::<i32>().ok());
+                match code.map(|extended| extended & 0xff) {
+                    // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL:
+                    // https://www.sqlite.org/rescode.html
+                    Some(5..=10 | 13..=15) => Self::Unavailable(error.to_string()),
+                    _ => Self::Refused(error.to_string()),
+                }
+            }
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! How orders travel into SQLite (as JSON arrays) and out of it (as rows).
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{FromRow, Row, sqlite::SqliteRow};
+
+use super::StoreError;
+use crate::order::{Draft, Event, EventKind, Order, OrderId, Status, Timestamp};
+
+/// A whole set as one bind parameter.
+pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
+    serde_json::to_string(rows).map_err(|error| StoreError::Refused(error.to_string()))
+}
+
+/// A row of `orders` to be written.
+#[derive(Serialize)]
+pub(super) struct OrderRow<'a> {
+    pub order_id: OrderId,
+    #[serde(flatten)]
+    pub draft: &'a Draft,
+    pub status: Status,
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub due_at: Option<i64>,
+}
+
+/// A row of `order_events` to be written.
+#[derive(Serialize)]
+pub(super) struct EventRow<'a> {
+    pub order_id: OrderId,
+    pub event: EventKind,
+    pub timestamp: i64,
+    pub meta: Option<&'a Value>,
+}
+
+/// What a step changes in `orders`.
+#[derive(Serialize)]
+pub(super) struct StepRow {
+    pub order_id: OrderId,
+    pub from: Status,
+    pub to: Status,
+    pub at: i64,
+    pub due_at: Option<i64>,
+}
+
+/// A row of `idempotency_keys` to be written.
+#[derive(Serialize)]
+pub(super) struct KeyRow<'a> {
+    pub key: &'a str,
+    pub order_id: OrderId,
+}
+
+/// Reads a text column through the domain's own parser: a value we did not write is an error.
+fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> sqlx::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: &str = row.try_get(column)?;
+    text.parse().map_err(|source: T::Err| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+pub(super) fn moment(row: &SqliteRow, column: &str) -> sqlx::Result<Timestamp> {
+    let millis: i64 = row.try_get(column)?;
+    Timestamp::from_timestamp_millis(millis).ok_or_else(|| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: format!("{millis} is no moment").into(),
+    })
+}
+
+/// The columns of a [`Draft`].
+pub(super) struct DraftRow(pub Draft);
+
+impl<'r> FromRow<'r, SqliteRow> for DraftRow {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self(Draft {
+            customer_name: row.try_get("customer_name")?,
+            address: row.try_get("address")?,
+            item: row.try_get("item")?,
+            size: parsed(row, "size")?,
+        }))
+    }
+}
+
+/// The column `order_id` alone.
+pub(super) struct IdRow(pub OrderId);
+
+impl<'r> FromRow<'r, SqliteRow> for IdRow {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        parsed(row, "order_id").map(Self)
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Order {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            order_id: parsed(row, "order_id")?,
+            draft: DraftRow::from_row(row)?.0,
+            status: parsed(row, "status")?,
+            created_at: moment(row, "created_at")?,
+            updated_at: moment(row, "updated_at")?,
+        })
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Event {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        let meta: Option<&str> = row.try_get("meta")?;
+        Ok(Self {
+            event: parsed(row, "event")?,
+            timestamp: moment(row, "timestamp")?,
+            meta: meta.map(serde_json::from_str).transpose().map_err(|error| {
+                sqlx::Error::ColumnDecode { index: "meta".to_owned(), source: Box::new(error) }
+            })?,
+        })
+    }
+}
+
+/// An order that is due.
+pub(super) struct DueRow {
+    pub order_id: OrderId,
+    pub status: Status,
+    pub due_at: Timestamp,
+}
+
+impl<'r> FromRow<'r, SqliteRow> for DueRow {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            order_id: parsed(row, "order_id")?,
+            status: parsed(row, "status")?,
+            due_at: moment(row, "due_at")?,
+        })
+    }
+}
