@@ -67,7 +67,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_during_the_wait_shortens_it() {
         let bell = Bell::default();
-        let (took, ()) = tokio::join!(waited(&bell, 1_000), async { bell.ring_in(Duration::from_millis(50)) });
+        let (took, ()) =
+            tokio::join!(waited(&bell, 1_000), async { bell.ring_in(Duration::from_millis(50)) });
         assert_eq!(took, 50);
     }
 }

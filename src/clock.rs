@@ -1,10 +1,7 @@
 //! The one place that asks the machine for the time. Everybody else is handed a [`Clock`], so that
 //! tests move time by hand; `clippy.toml` forbids the other ways.
 
-use std::{
-    sync::Mutex,
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use chrono::Utc;
 

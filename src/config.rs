@@ -181,7 +181,11 @@ impl Config {
             replication: kafka.kafka_topic_replication,
             group: kafka.kafka_group.clone(),
             // TLS and passwords are for a real cluster; the embedded one speaks in the clear.
-            properties: if embedded { Vec::new() } else { kafka.kafka_properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect() },
+            properties: if embedded {
+                Vec::new()
+            } else {
+                kafka.kafka_properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+            },
             embedded,
         }
     }

@@ -75,12 +75,8 @@ impl App {
         let (condition, broker) = health::unknown();
         let (desk, inbox) = desk::open();
 
-        let state = AppState {
-            store: Arc::clone(&store),
-            desk: desk.clone(),
-            metrics: Arc::clone(&metrics),
-            broker,
-        };
+        let state =
+            AppState { store: Arc::clone(&store), desk: desk.clone(), metrics: Arc::clone(&metrics), broker };
         let (host, port) = (config.http.app_host.as_str(), config.http.app_port);
         let server = Server::bind((host, port), http::router(state))
             .await

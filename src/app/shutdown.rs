@@ -62,7 +62,11 @@ impl Shutdown {
             Ok(panicked) if panicked.is_empty() => Ok(()),
             Ok(panicked) => bail!("while stopping, these failed: {}", panicked.join(", ")),
             Err(_) => {
-                bail!("stopping took longer than {:?}; still at work: {}", self.timeout, tasks.names().join(", "))
+                bail!(
+                    "stopping took longer than {:?}; still at work: {}",
+                    self.timeout,
+                    tasks.names().join(", ")
+                )
             }
         }
     }

@@ -20,7 +20,12 @@ pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()
     let mut signals = Signals::new()?;
     let app = App::start(config).await?;
     if config.kafka.kafka_brokers.is_none() {
-        info!(brokers = app.brokers(), "embedded broker; try: kcat -C -b {} -t {}", app.brokers(), config.kafka.kafka_topic);
+        info!(
+            brokers = app.brokers(),
+            "embedded broker; try: kcat -C -b {} -t {}",
+            app.brokers(),
+            config.kafka.kafka_topic
+        );
     }
     let url = format!("http://{}", app.address());
     info!(url, "listening on {url}");
@@ -42,10 +47,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

@@ -12,7 +12,8 @@ use super::output;
 /// An empty variable is an unset one: compose files write `PG_DSN=${PG_DSN:-}`.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| {
-        let empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        let empty =
+            arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
         if empty { arg.env(None::<&str>) } else { arg }
     });
     command.mut_subcommands(without_empty_variables)

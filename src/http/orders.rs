@@ -108,7 +108,11 @@ fn page(query: &ListQuery) -> Result<Page, Problem> {
     let status = query.status.as_deref().map(str::parse::<Status>).transpose();
     let status = status.map_err(|error| Problem::invalid_value("status", "choice", error.to_string()))?;
     let limit = query.limit.as_deref().map_or(Some(DEFAULT_LIMIT), limit).ok_or_else(|| {
-        Problem::invalid_value("limit", "range", format!("must be a whole number from 1; above {MAX_LIMIT} means {MAX_LIMIT}"))
+        Problem::invalid_value(
+            "limit",
+            "range",
+            format!("must be a whole number from 1; above {MAX_LIMIT} means {MAX_LIMIT}"),
+        )
     })?;
     let before = query.cursor.as_deref().map(|cursor| format!("ORD-{cursor}").parse::<OrderId>()).transpose();
     let before = before.map_err(|_| {
@@ -136,7 +140,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let valid = !bare.is_empty() && bare.len() <= MAX_KEY_CHARS && bare.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let valid = !bare.is_empty()
+        && bare.len() <= MAX_KEY_CHARS
+        && bare.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if !valid || values.next().is_some() {
         let message = format!("must be given once, as 1 to {MAX_KEY_CHARS} printable ASCII characters");
         return Err(Problem::invalid_value("Idempotency-Key", "header", message));

@@ -92,9 +92,8 @@ impl Server {
 async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
-    let service = service_fn(|request: Request<Incoming>| {
-        Box::pin(router.clone().oneshot(request.map(Body::new)))
-    });
+    let service =
+        service_fn(|request: Request<Incoming>| Box::pin(router.clone().oneshot(request.map(Body::new))));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -129,9 +129,8 @@ impl TryFrom<RawDraft> for Draft {
 
     fn try_from(raw: RawDraft) -> Result<Self, Self::Error> {
         let mut errors = Vec::new();
-        let mut text = |field, value, max| {
-            text_field(field, value, max).map_err(|error| errors.push(error)).ok()
-        };
+        let mut text =
+            |field, value, max| text_field(field, value, max).map_err(|error| errors.push(error)).ok();
         let customer_name = text("customer_name", raw.customer_name, MAX_NAME_CHARS);
         let address = text("address", raw.address, MAX_ADDRESS_CHARS);
         let item = text("item", raw.item, MAX_NAME_CHARS);
@@ -209,7 +208,14 @@ mod tests {
 
     #[test]
     fn only_an_object_is_a_draft() {
-        for bad in [r#" ["Ada", "1 High St", "pizza", "small"]"#, "null", "7", "\"x\"", "", "{\"item\": \"a\", \"item\": \"b\"}"] {
+        for bad in [
+            r#" ["Ada", "1 High St", "pizza", "small"]"#,
+            "null",
+            "7",
+            "\"x\"",
+            "",
+            "{\"item\": \"a\", \"item\": \"b\"}",
+        ] {
             assert!(RawDraft::parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(RawDraft::parse(b" {} ").is_ok());
@@ -218,7 +224,8 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let found = faults(json!({"customer_name": " ", "address": 5, "size": "huge"}));
-        let expected = [("customer_name", "length"), ("address", "type"), ("item", "required"), ("size", "choice")];
+        let expected =
+            [("customer_name", "length"), ("address", "type"), ("item", "required"), ("size", "choice")];
         assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code.to_owned())));
     }
 
@@ -236,7 +243,11 @@ mod tests {
     fn control_characters_are_refused_and_other_scripts_are_not() {
         for bad in ["a\0b", "a\nb", "a\u{1b}[31mb", "a\u{85}b"] {
             let body = json!({"customer_name": bad, "address": "x", "item": "x", "size": "small"});
-            assert_eq!(faults(body), [("customer_name".to_owned(), "control_character".to_owned())], "{bad:?}");
+            assert_eq!(
+                faults(body),
+                [("customer_name".to_owned(), "control_character".to_owned())],
+                "{bad:?}"
+            );
         }
         assert!(Draft::new("مها <b>\u{202e}", "東京都", "🍕 \"x\"", "small").is_ok());
     }

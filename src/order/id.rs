@@ -58,10 +58,13 @@ impl FromStr for OrderId {
         if digits.len() != DIGITS || digits[0] > b'7' {
             return Err(ParseIdError);
         }
-        digits.iter().try_fold(0, |value: u128, digit| {
-            let bits = ALPHABET.iter().position(|known| known == digit).ok_or(ParseIdError)?;
-            Ok(value << 5 | bits as u128)
-        }).map(Self)
+        digits
+            .iter()
+            .try_fold(0, |value: u128, digit| {
+                let bits = ALPHABET.iter().position(|known| known == digit).ok_or(ParseIdError)?;
+                Ok(value << 5 | bits as u128)
+            })
+            .map(Self)
     }
 }
 

@@ -43,7 +43,10 @@ impl OrderPlaced {
     pub fn parse(key: Option<&[u8]>, value: &[u8]) -> Result<Self, Reject> {
         let reject = |reason, detail: String| Err(Reject { reason, detail });
         if value.len() > MAX_MESSAGE_BYTES {
-            return reject(RejectReason::TooLarge, format!("{} bytes, allowed are {MAX_MESSAGE_BYTES}", value.len()));
+            return reject(
+                RejectReason::TooLarge,
+                format!("{} bytes, allowed are {MAX_MESSAGE_BYTES}", value.len()),
+            );
         }
         let Some(key) = key else {
             return reject(RejectReason::NoKey, "the key must be the order id".to_owned());

@@ -66,7 +66,9 @@ impl fmt::Display for StageDelays {
 
 /// The text is not a list of delays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be one duration or four with commas between, such as 250ms or 3s,5s,7s,10s, each at most 365 days")]
+#[error(
+    "must be one duration or four with commas between, such as 250ms or 3s,5s,7s,10s, each at most 365 days"
+)]
 pub struct ParseDelaysError;
 
 impl FromStr for StageDelays {

@@ -50,7 +50,12 @@ pub enum StepError {
 }
 
 /// Says what failed and pauses, longer each time, unless told to stop.
-async fn pause(name: &str, backoff: &mut Backoff, error: &(dyn fmt::Display + Sync), stop: &CancellationToken) {
+async fn pause(
+    name: &str,
+    backoff: &mut Backoff,
+    error: &(dyn fmt::Display + Sync),
+    stop: &CancellationToken,
+) {
     let pause = backoff.next_pause();
     tracing::warn!(%error, "{name} will try again in {pause:?}");
     tokio::select! {

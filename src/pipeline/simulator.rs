@@ -11,23 +11,70 @@ use tracing::warn;
 use crate::{desk::Desk, order::Draft};
 
 const FIRST_NAMES: &[&str] = &[
-    "Amina", "Björn", "Chloé", "Dmitri", "Esther", "Farid", "Grace", "Hiroshi", "Inés", "Jakub", "Keisha", "Liam",
-    "Mei", "Noor", "Olga", "Priya", "Quentin", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda", "Ximena", "Yusuf",
-    "Zoë",
+    "Amina", "Björn", "Chloé", "Dmitri", "Esther", "Farid", "Grace", "Hiroshi", "Inés", "Jakub", "Keisha",
+    "Liam", "Mei", "Noor", "Olga", "Priya", "Quentin", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda",
+    "Ximena", "Yusuf", "Zoë",
 ];
 const LAST_NAMES: &[&str] = &[
-    "Adeyemi", "Baker", "Costa", "Dubois", "Eriksson", "Fischer", "García", "Haddad", "Ito", "Jensen", "Kowalski",
-    "Lindqvist", "Moreau", "Nguyen", "O'Brien", "Patel", "Rossi", "Sato", "Tanaka", "Ueda", "Vargas", "Weber",
-    "Yilmaz", "Zhang",
+    "Adeyemi",
+    "Baker",
+    "Costa",
+    "Dubois",
+    "Eriksson",
+    "Fischer",
+    "García",
+    "Haddad",
+    "Ito",
+    "Jensen",
+    "Kowalski",
+    "Lindqvist",
+    "Moreau",
+    "Nguyen",
+    "O'Brien",
+    "Patel",
+    "Rossi",
+    "Sato",
+    "Tanaka",
+    "Ueda",
+    "Vargas",
+    "Weber",
+    "Yilmaz",
+    "Zhang",
 ];
 const STREETS: &[&str] = &[
-    "Station Road", "Mill Lane", "Church Street", "Harbour View", "Orchard Way", "Castle Hill", "Bridge Street",
-    "Garden Row", "King's Parade", "Lime Avenue", "Market Square", "Old Brewery Yard", "Park Terrace", "Quay Street",
-    "River Walk", "Victoria Crescent",
+    "Station Road",
+    "Mill Lane",
+    "Church Street",
+    "Harbour View",
+    "Orchard Way",
+    "Castle Hill",
+    "Bridge Street",
+    "Garden Row",
+    "King's Parade",
+    "Lime Avenue",
+    "Market Square",
+    "Old Brewery Yard",
+    "Park Terrace",
+    "Quay Street",
+    "River Walk",
+    "Victoria Crescent",
 ];
 const ITEMS: &[&str] = &[
-    "pizza margherita", "pizza funghi", "cheeseburger", "veggie burger", "club sandwich", "falafel wrap", "pad thai",
-    "ramen", "chicken tikka", "lentil dal", "caesar salad", "fish and chips", "poke bowl", "sushi set", "lasagne",
+    "pizza margherita",
+    "pizza funghi",
+    "cheeseburger",
+    "veggie burger",
+    "club sandwich",
+    "falafel wrap",
+    "pad thai",
+    "ramen",
+    "chicken tikka",
+    "lentil dal",
+    "caesar salad",
+    "fish and chips",
+    "poke bowl",
+    "sushi set",
+    "lasagne",
     "tacos al pastor",
 ];
 const SIZES: &[&str] = &["small", "medium", "large"];
@@ -51,7 +98,9 @@ pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let desk = desk.clone();
         placing.spawn(async move {
-            if let Err(error) = desk.place(plausible_draft(), None, Some(json!({"source": "simulator"}))).await {
+            if let Err(error) =
+                desk.place(plausible_draft(), None, Some(json!({"source": "simulator"}))).await
+            {
                 warn!(%error, "a simulated order was not placed");
             }
         });

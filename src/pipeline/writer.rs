@@ -126,7 +126,9 @@ impl Writer {
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }
-                Err(error) if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() => {
+                Err(error)
+                    if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() =>
+                {
                     pause("writing orders", &mut backoff, &error, &self.hurry).await;
                 }
                 Err(error) => return Err(error),

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
-};
+use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
 use crate::{
     metrics::Metrics,
     order::{Order, OrderId, OrderPlaced, TrackedOrder},

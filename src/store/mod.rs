@@ -8,7 +8,7 @@
 //! Invariant: no SQL outside this folder, no business rule inside it.
 
 #[cfg(test)]
-pub mod conformance;
+pub(crate) mod conformance;
 mod guarded;
 mod sqlite;
 

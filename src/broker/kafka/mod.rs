@@ -136,16 +136,17 @@ impl Kafka {
             return Ok(());
         }
         let config = self.with_properties(self.base_config());
-        let admin: AdminClient<Context> = rdkafka::config::FromClientConfigAndContext::from_config_and_context(
-            &config,
-            self.context.clone(),
-        )
-        .map_err(|error| self.context.explain(&error))?;
-        let topics = [&self.settings.topic, &self.settings.dlq_topic]
-            .map(|name| NewTopic::new(name, self.settings.partitions, TopicReplication::Fixed(self.settings.replication)));
-        let options = AdminOptions::new()
-            .request_timeout(Some(ADMIN_TIMEOUT))
-            .operation_timeout(Some(ADMIN_TIMEOUT));
+        let admin: AdminClient<Context> =
+            rdkafka::config::FromClientConfigAndContext::from_config_and_context(
+                &config,
+                self.context.clone(),
+            )
+            .map_err(|error| self.context.explain(&error))?;
+        let topics = [&self.settings.topic, &self.settings.dlq_topic].map(|name| {
+            NewTopic::new(name, self.settings.partitions, TopicReplication::Fixed(self.settings.replication))
+        });
+        let options =
+            AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
         let results =
             admin.create_topics(&topics, &options).await.map_err(|error| self.context.explain(&error))?;
         for result in results {
@@ -170,7 +171,9 @@ impl Kafka {
             .map_err(|error| BrokerError(error.to_string()))?
             .map_err(|error| self.context.explain(&error))?;
         match metadata.topics().iter().find_map(|topic| topic.error()) {
-            Some(code) => Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code)))),
+            Some(code) => {
+                Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
+            }
             None => Ok(()),
         }
     }

@@ -51,9 +51,11 @@ impl ProducerContext for DeliveryContext {
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Self::DeliveryOpaque) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, message)) => {
-                Err(BrokerError(format!("{error} (topic {}, partition {})", message.topic(), message.partition())))
-            }
+            Err((error, message)) => Err(BrokerError(format!(
+                "{error} (topic {}, partition {})",
+                message.topic(),
+                message.partition()
+            ))),
         };
         match *delivery {
             Delivery::Order { order_id, since } => {
@@ -170,7 +172,9 @@ impl Publisher for KafkaPublisher {
             ("dlq_offset", &record.offset.to_string()),
         ]);
         // What is too large stays where it is; topic, partition and offset lead there.
-        let small = |bytes: &Option<Vec<u8>>| bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec);
+        let small = |bytes: &Option<Vec<u8>>| {
+            bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec)
+        };
         let (key, value) = (small(&record.key), small(&record.value));
         let (answer, outcome) = oneshot::channel();
         let letter = Delivery::DeadLetter(answer);

@@ -3,6 +3,7 @@
 //! WAL with `synchronous=FULL`: a commit that was answered survives kill -9 and power loss. A lock
 //! file keeps a second process out. Sets travel as one JSON array per statement (`json_each`).
 
+mod arrive;
 mod rows;
 mod verbs;
 
@@ -23,9 +24,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{
-    Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
-};
+use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, TrackedOrder},
@@ -74,11 +73,7 @@ pub enum OpenError {
 
 impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
-    pub async fn open(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-    ) -> Result<Self, OpenError> {
+    pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
         let lock = lock_folder(folder)?;
         let options = SqliteConnectOptions::new()
             .filename(folder.join(DATABASE))
@@ -111,12 +106,8 @@ impl SqliteStore {
 fn lock_folder(folder: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::Folder { folder: folder.to_owned(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("lock"))
-        .map_err(failed)?;
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
@@ -130,19 +121,19 @@ impl Store for SqliteStore {
         let claimed_by = (outbox == Outbox::Mine).then_some(self.process);
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let placements = verbs::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
+        let placements = arrive::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
         tx.commit().await?;
         Ok(placements)
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        let known = verbs::known(&self.read, arrivals).await?;
+        let known = arrive::known(&self.read, arrivals).await?;
         if arrivals.iter().all(|arrival| known.contains(&arrival.placed.order_id)) {
             return Ok(vec![Admission::Known; arrivals.len()]);
         }
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let admissions = verbs::admit(&mut tx, arrivals, now, &self.delays).await?;
+        let admissions = arrive::admit(&mut tx, arrivals, now, &self.delays).await?;
         tx.commit().await?;
         Ok(admissions)
     }

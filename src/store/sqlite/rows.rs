@@ -111,8 +111,9 @@ impl<'r> FromRow<'r, SqliteRow> for Event {
         Ok(Self {
             event: parsed(row, "event")?,
             timestamp: moment(row, "timestamp")?,
-            meta: meta.map(serde_json::from_str).transpose().map_err(|error| {
-                sqlx::Error::ColumnDecode { index: "meta".to_owned(), source: Box::new(error) }
+            meta: meta.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::ColumnDecode {
+                index: "meta".to_owned(),
+                source: Box::new(error),
             })?,
         })
     }

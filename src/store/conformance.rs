@@ -1,0 +1,444 @@
+//! One suite for every adapter. An adapter's tests make a [`Fixture`] on an empty database of its
+//! own and hand it to each case through [`conformance!`].
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use futures::future::{BoxFuture, join_all};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Admission, Arrival, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox, Page, Placement, Store};
+use crate::{
+    clock::{Clock, ManualClock},
+    order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+};
+
+/// The suite's delays: 3, 5, 7 and 10 s, the defaults.
+const DELAYS: [i64; 4] = [3, 5, 7, 10];
+
+/// An empty database behind the contract.
+pub(crate) struct Fixture {
+    /// The store under test.
+    pub store: Arc<dyn Store>,
+    /// A second replica on the same database, or the same store where there can be only one.
+    pub replica: Arc<dyn Store>,
+    /// The clock that both go by.
+    pub clock: Arc<ManualClock>,
+    /// Runs a statement as somebody with a database console would; `Err` is the database's refusal.
+    pub by_hand: Box<dyn Fn(&'static str) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    /// Kept alive as long as the fixture.
+    pub _guard: Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// Where the suite's time begins.
+pub(crate) fn start() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().expect("a moment")
+}
+
+fn draft(name: &str) -> Draft {
+    Draft::new(name, "1 High St", "pizza", "large").expect("valid")
+}
+
+/// `count` new orders with rising ids.
+fn new_orders(count: u64) -> Vec<NewOrder> {
+    let mut mint = IdMint::default();
+    let order = |n| NewOrder {
+        order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),
+        draft: draft(&format!("customer {n}")),
+        key: None,
+        meta: None,
+    };
+    (0..count).map(order).collect()
+}
+
+fn new_order() -> NewOrder {
+    new_orders(1).remove(0)
+}
+
+fn arrival(order: &NewOrder, created_at: Timestamp) -> Arrival {
+    let placed = OrderPlaced::new(order.order_id, order.draft.clone(), created_at);
+    Arrival { placed, meta: Some(json!({"offset": 7})) }
+}
+
+impl Fixture {
+    async fn place(&self, orders: &[NewOrder]) -> Vec<Placement> {
+        self.store.place(orders, Outbox::Mine).await.expect("places")
+    }
+
+    async fn find(&self, order_id: OrderId) -> TrackedOrder {
+        self.store.find(order_id).await.expect("reads").expect("is stored")
+    }
+
+    async fn advance(&self) -> Vec<Move> {
+        self.store.advance(1_000).await.expect("advances").moves
+    }
+
+    async fn backlog(&self) -> Backlog {
+        self.store.backlog().await.expect("reads")
+    }
+
+    /// Moves everything to the end and answers how many steps that took.
+    async fn deliver_all(&self) -> usize {
+        let mut steps = 0;
+        for delay in DELAYS {
+            self.clock.advance(seconds(delay));
+            loop {
+                let moves = self.advance().await;
+                if moves.is_empty() {
+                    break;
+                }
+                steps += moves.len();
+            }
+        }
+        steps
+    }
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(count.unsigned_abs())
+}
+
+/// Promise 3 for one order: legal, complete up to its status, each event once, stamps that rise.
+pub(crate) fn assert_consistent(tracked: &TrackedOrder) {
+    let TrackedOrder { order, events } = tracked;
+    let last = EventKind::Reached(order.status);
+    let expected = EventKind::ALL.into_iter().take_while(|kind| *kind <= last);
+    assert!(events.iter().map(|event| event.event).eq(expected), "{tracked:?}");
+    assert!(events.is_sorted_by_key(|event| event.timestamp), "{tracked:?}");
+    assert_eq!(events.first().map(|event| event.timestamp), Some(order.created_at), "{tracked:?}");
+    assert_eq!(events.last().map(|event| event.timestamp), Some(order.updated_at), "{tracked:?}");
+}
+
+/// Promise 1: accepted means durable.
+pub(crate) async fn a_placed_order_is_found_with_its_first_events(t: Fixture) {
+    let new = NewOrder { meta: Some(json!({"source": "test"})), ..new_order() };
+    let placements = t.place(std::slice::from_ref(&new)).await;
+    let message = OrderPlaced::new(new.order_id, new.draft.clone(), start());
+    assert_eq!(placements, [Placement::Placed(message)]);
+
+    let found = t.find(new.order_id).await;
+    assert_consistent(&found);
+    assert_eq!((&found.order.draft, found.order.status), (&new.draft, Status::Placed));
+    assert_eq!(found.order.created_at, start());
+    assert_eq!(found.events.len(), 2);
+    assert_eq!(found.events[0].meta, Some(json!({"source": "test"})));
+    assert_eq!(found.events[1].meta, None);
+    assert_eq!(t.store.find(new_order().order_id).await.expect("reads"), None);
+}
+
+pub(crate) async fn nothing_at_all_is_a_valid_set(t: Fixture) {
+    assert_eq!(t.place(&[]).await, []);
+    assert_eq!(t.store.admit(&[]).await.expect("admits"), []);
+    t.store.mark_sent(&[]).await.expect("marks");
+    t.store.release(&[]).await.expect("releases");
+    assert_eq!(t.store.take_unsent(0).await.expect("takes"), []);
+    assert_eq!(t.store.advance(10).await.expect("advances").next_due_in, None);
+    assert_eq!(t.backlog().await, Backlog::default());
+}
+
+/// Promise 3: an effect happens once. A try whose answer got lost is repeated.
+pub(crate) async fn placing_again_changes_nothing(t: Fixture) {
+    let orders = new_orders(3);
+    let first = t.place(&orders).await;
+    t.store.mark_sent(&[orders[0].order_id]).await.expect("marks");
+    t.clock.advance(seconds(1));
+    assert_eq!(t.place(&orders).await, first, "the first stamps stay");
+    for order in &orders {
+        assert_consistent(&t.find(order.order_id).await);
+    }
+    assert_eq!(t.backlog().await.unsent, 2, "what was sent is not sent again");
+}
+
+pub(crate) async fn texts_are_stored_as_they_are(t: Fixture) {
+    let texts = ["O'Brien \"x\" \\ %_", "<script>alert(1)</script>", "مها 東京 🍕\u{202e}", "{\"a\": [1]}"];
+    let orders: Vec<NewOrder> = new_orders(4)
+        .into_iter()
+        .zip(texts)
+        .map(|(order, text)| NewOrder {
+            draft: Draft::new(text, text, text, "small").expect("valid"),
+            ..order
+        })
+        .collect();
+    t.place(&orders).await;
+    for order in &orders {
+        assert_eq!(t.find(order.order_id).await.order.draft, order.draft);
+    }
+}
+
+/// Promise 4: timers are rows. Never early, in order, one row per step.
+pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    let mut reached = Status::Placed;
+    for delay in DELAYS {
+        let advance = t.store.advance(10).await.expect("advances");
+        assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
+        t.clock.advance(seconds(delay) - Duration::from_millis(1));
+        assert_eq!(t.advance().await, [], "1 ms early");
+        t.clock.advance(Duration::from_millis(1));
+        let next = reached.next().expect("not the end");
+        assert_eq!(t.advance().await, [Move { order_id: order.order_id, from: reached, to: next }]);
+        let found = t.find(order.order_id).await;
+        assert_consistent(&found);
+        assert_eq!((found.order.status, found.order.updated_at), (next, t.clock.now()));
+        reached = next;
+    }
+    assert_eq!(reached, Status::Delivered);
+    let advance = t.store.advance(10).await.expect("advances");
+    assert_eq!((advance.moves, advance.next_due_in), (vec![], None));
+}
+
+/// Promise 4: timers are rows. A late step is made once, and the next counts from there.
+pub(crate) async fn an_overdue_step_does_not_shorten_the_next(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    t.clock.advance(seconds(3_600));
+    assert_eq!(t.backlog().await.overdue, seconds(3_597));
+    assert_eq!(t.advance().await.len(), 1);
+    assert_eq!(t.store.advance(10).await.expect("advances").next_due_in, Some(seconds(DELAYS[1])));
+}
+
+pub(crate) async fn a_limit_leaves_the_rest_for_the_next_call(t: Fixture) {
+    t.place(&new_orders(5)).await;
+    t.clock.advance(seconds(DELAYS[0]));
+    let first = t.store.advance(2).await.expect("advances");
+    assert_eq!((first.moves.len(), first.next_due_in), (2, Some(Duration::ZERO)));
+    assert_eq!(t.advance().await.len(), 3);
+}
+
+/// Promise 3: an effect happens once. Whatever a clock does, stamps do not go back.
+pub(crate) async fn a_clock_that_steps_back_delays_but_never_reorders(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    t.clock.set(start() - TimeDelta::hours(2));
+    assert_eq!(t.advance().await, []);
+    t.clock.set(start() + TimeDelta::hours(24));
+    assert_eq!(t.advance().await.len(), 1);
+    t.clock.set(start());
+    assert_eq!(t.advance().await, []);
+    assert_consistent(&t.find(order.order_id).await);
+}
+
+/// Promise 3: an effect happens once. Our own messages come back, and come twice.
+pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    t.deliver_all().await;
+    let before = t.find(order.order_id).await;
+    let mut late = arrival(&order, start());
+    late.placed.draft = draft("somebody else");
+    let admissions = t.store.admit(&[arrival(&order, start()), late]).await.expect("admits");
+    assert_eq!(admissions, [Admission::Known, Admission::Known]);
+    assert_eq!(t.find(order.order_id).await, before);
+}
+
+pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
+    let orders = new_orders(2);
+    t.clock.advance(seconds(60));
+    let batch = [
+        arrival(&orders[0], start()),
+        arrival(&orders[0], start()),
+        arrival(&orders[1], start() + TimeDelta::hours(1)),
+    ];
+    let admissions = t.store.admit(&batch).await.expect("admits");
+    assert_eq!(admissions, [Admission::Admitted, Admission::Known, Admission::Admitted]);
+
+    let found = t.find(orders[0].order_id).await;
+    assert_consistent(&found);
+    assert_eq!((found.order.created_at, found.order.updated_at), (start(), t.clock.now()));
+    assert_eq!(found.events[0].meta, Some(json!({"offset": 7})));
+    let ahead = t.find(orders[1].order_id).await;
+    assert_consistent(&ahead);
+    assert_eq!(ahead.order.created_at, t.clock.now(), "a clock ahead of ours is brought back");
+
+    assert_eq!(t.backlog().await.unsent, 0, "it came from the topic, so it is not sent there");
+    assert_eq!(t.deliver_all().await, 8);
+}
+
+/// Promise 3: an effect happens once. Not even by hand.
+pub(crate) async fn events_are_immutable_by_hand_too(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    let before = t.find(order.order_id).await;
+    for statement in [
+        "UPDATE order_events SET event = 'DELIVERED'",
+        "UPDATE order_events SET meta = '{}'",
+        "DELETE FROM order_events",
+        "DELETE FROM orders",
+    ] {
+        (t.by_hand)(statement).await.expect_err(statement);
+    }
+    let doubled = "INSERT INTO order_events (order_id, event, \"timestamp\")
+        SELECT order_id, event, \"timestamp\" FROM order_events";
+    drop((t.by_hand)(doubled).await);
+    assert_eq!(t.find(order.order_id).await, before);
+}
+
+pub(crate) async fn lists_are_newest_first_by_keyset_and_by_status(t: Fixture) {
+    let orders = new_orders(7);
+    t.place(&orders[..4]).await;
+    t.clock.advance(seconds(DELAYS[0]));
+    t.advance().await;
+    t.place(&orders[4..]).await;
+    let list = async |status, before, limit| -> Vec<OrderId> {
+        let page = t.store.list(&Page { status, before, limit }).await.expect("lists");
+        assert!(page.iter().all(|order| status.is_none_or(|status| order.status == status)));
+        page.into_iter().map(|order| order.order_id).collect()
+    };
+    let newest: Vec<OrderId> = orders.iter().rev().map(|order| order.order_id).collect();
+    assert_eq!(list(None, None, 10).await, newest);
+    assert_eq!(list(None, None, 2).await, newest[..2]);
+    assert_eq!(list(None, Some(newest[1]), 3).await, newest[2..5]);
+    assert_eq!(list(Some(Status::Placed), None, 10).await, newest[..3]);
+    assert_eq!(list(Some(Status::Preparing), Some(newest[3]), 10).await, newest[4..]);
+    assert_eq!(list(Some(Status::Delivered), None, 10).await, []);
+}
+
+/// Promise 2: everything accepted reaches the topic. Rows are there until they are marked.
+pub(crate) async fn unsent_rows_are_taken_once_and_stay_until_marked(t: Fixture) {
+    let orders = new_orders(5);
+    let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
+    t.store.place(&orders, Outbox::Anyones).await.expect("places");
+    let taken = t.store.take_unsent(3).await.expect("takes");
+    let expected = |range: std::ops::Range<usize>| -> Vec<OrderPlaced> {
+        orders[range]
+            .iter()
+            .map(|order| OrderPlaced::new(order.order_id, order.draft.clone(), start()))
+            .collect()
+    };
+    assert_eq!(taken, expected(0..3), "oldest first");
+    assert_eq!(t.store.take_unsent(10).await.expect("takes"), expected(3..5));
+    assert_eq!(t.store.take_unsent(10).await.expect("takes"), [], "all are in somebody's hands");
+
+    t.store.release(&ids[1..2]).await.expect("releases");
+    assert_eq!(t.store.take_unsent(10).await.expect("takes"), expected(1..2));
+
+    t.clock.advance(seconds(2));
+    let backlog = t.backlog().await;
+    assert_eq!((backlog.unsent, backlog.oldest_unsent), (5, Some(start())));
+    assert_eq!(backlog.oldest_unsent_age, seconds(2));
+    t.store.mark_sent(&ids).await.expect("marks");
+    t.store.mark_sent(&ids).await.expect("marks again");
+    assert_eq!((t.backlog().await.unsent, t.backlog().await.oldest_unsent), (0, None));
+}
+
+/// Promise 2: everything accepted reaches the topic, and without faults once: nobody takes what
+/// the writer has handed to its own relay.
+pub(crate) async fn rows_in_memory_are_not_taken(t: Fixture) {
+    t.place(&new_orders(3)).await;
+    assert_eq!(t.store.take_unsent(10).await.expect("takes"), []);
+    assert_eq!(t.replica.take_unsent(10).await.expect("takes"), []);
+    assert_eq!(t.backlog().await.unsent, 3);
+}
+
+pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
+    let keyed = |order: &NewOrder, key: &str| NewOrder { key: Some(key.to_owned()), ..order.clone() };
+    let orders = new_orders(6);
+    let same = |order: &NewOrder| NewOrder { draft: orders[0].draft.clone(), ..order.clone() };
+    let batch = [
+        keyed(&orders[0], "a"),
+        keyed(&same(&orders[1]), "a"),
+        keyed(&orders[2], "a"),
+        keyed(&orders[3], "b'\"ü"),
+    ];
+    let first = t.place(&batch).await;
+    assert!(matches!(&first[0], Placement::Placed(message) if message.order_id == orders[0].order_id));
+    assert_eq!(first[1], Placement::Replayed(orders[0].order_id));
+    assert_eq!(first[2], Placement::KeyReused);
+    assert!(matches!(&first[3], Placement::Placed(_)));
+
+    let second = t.place(&[keyed(&same(&orders[4]), "a"), keyed(&orders[5], "a"), batch[0].clone()]).await;
+    assert_eq!(second, [Placement::Replayed(orders[0].order_id), Placement::KeyReused, first[0].clone()]);
+    assert_eq!(t.backlog().await.in_progress[0], 2, "orders 0 and 3, once each");
+
+    t.clock.advance(KEY_LIFETIME);
+    assert_eq!(t.store.expire_keys().await.expect("expires"), 0);
+    t.clock.advance(Duration::from_millis(1));
+    assert_eq!(t.store.expire_keys().await.expect("expires"), 2);
+    assert!(matches!(t.place(&[keyed(&orders[5], "a")]).await[0], Placement::Placed(_)));
+}
+
+pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
+    t.place(&new_orders(3)).await;
+    t.clock.advance(seconds(DELAYS[0]));
+    t.store.advance(2).await.expect("advances");
+    assert_eq!(t.backlog().await.in_progress, [1, 2, 0, 0, 0]);
+    t.deliver_all().await;
+    t.deliver_all().await;
+    let backlog = t.backlog().await;
+    assert_eq!((backlog.in_progress, backlog.overdue), ([0; 5], Duration::ZERO));
+}
+
+/// Promises 3 and 4 with many hands: nothing twice, nothing left.
+pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
+    let orders = new_orders(60);
+    let mut racers = JoinSet::new();
+    for n in 0..6 {
+        let store = if n % 2 == 0 { Arc::clone(&t.store) } else { Arc::clone(&t.replica) };
+        let mine: Vec<NewOrder> = orders[n / 2 * 20..][..20]
+            .iter()
+            .map(|order| NewOrder { key: Some(format!("key {}", order.order_id)), ..order.clone() })
+            .collect();
+        racers.spawn(async move {
+            let arrivals: Vec<Arrival> = mine.iter().map(|order| arrival(order, start())).collect();
+            let (placed, admitted) =
+                tokio::join!(store.place(&mine, Outbox::Anyones), store.admit(&arrivals));
+            placed.expect("places");
+            admitted.expect("admits");
+        });
+    }
+    while let Some(done) = racers.join_next().await {
+        done.expect("no panic");
+    }
+    let mut moved = HashSet::new();
+    for delay in DELAYS {
+        t.clock.advance(seconds(delay));
+        for _ in 0..5 {
+            let looks = (0..4).map(|n| if n % 2 == 0 { t.store.advance(10) } else { t.replica.advance(10) });
+            for advance in join_all(looks).await {
+                for step in advance.expect("advances").moves {
+                    assert!(moved.insert((step.order_id, step.to)), "{step:?} was made twice");
+                }
+            }
+        }
+    }
+    assert_eq!(moved.len(), 60 * 4);
+    for order in &orders {
+        let found = t.find(order.order_id).await;
+        assert_consistent(&found);
+        assert_eq!(found.order.status, Status::Delivered);
+    }
+}
+
+/// Declares the whole suite for the adapter whose fixture `$fixture` makes.
+macro_rules! conformance {
+    ($fixture:path; $($case:ident)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            $crate::store::conformance::$case($fixture().await).await;
+        })*
+    };
+    ($fixture:path) => {
+        $crate::store::conformance::conformance! { $fixture;
+            a_placed_order_is_found_with_its_first_events
+            nothing_at_all_is_a_valid_set
+            placing_again_changes_nothing
+            texts_are_stored_as_they_are
+            orders_move_when_due_and_never_before
+            an_overdue_step_does_not_shorten_the_next
+            a_limit_leaves_the_rest_for_the_next_call
+            a_clock_that_steps_back_delays_but_never_reorders
+            a_known_arrival_changes_nothing
+            an_unknown_arrival_starts_at_placed
+            events_are_immutable_by_hand_too
+            lists_are_newest_first_by_keyset_and_by_status
+            unsent_rows_are_taken_once_and_stay_until_marked
+            rows_in_memory_are_not_taken
+            idempotency_keys_place_once
+            a_backlog_counts_what_is_under_way
+            racing_writers_do_each_thing_once
+        }
+    };
+}
+pub(crate) use conformance;

@@ -1,0 +1,248 @@
+//! The SQL of the verbs by which orders arrive: `place` and `admit`.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
+
+use super::{
+    super::{Admission, Arrival, NewOrder, Placement},
+    StoreError,
+    rows::{DraftRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
+};
+use crate::order::{Draft, EventKind, OrderId, OrderPlaced, StageDelays, Status, Timestamp};
+
+pub(super) async fn place(
+    tx: &mut SqliteConnection,
+    orders: &[NewOrder],
+    now: Timestamp,
+    delays: &StageDelays,
+    claimed_by: Option<i64>,
+) -> Result<Vec<Placement>, StoreError> {
+    let mut keyed = keyed_orders(tx, orders).await?;
+    let (mut fresh, mut placements) = (Vec::new(), Vec::with_capacity(orders.len()));
+    for order in orders {
+        let unkeyed = (order.order_id, order.draft.clone());
+        let (holder, draft) = match &order.key {
+            Some(key) => keyed.entry(key).or_insert(unkeyed),
+            None => &unkeyed,
+        };
+        placements.push(if *draft != order.draft {
+            Placement::KeyReused
+        } else if *holder != order.order_id {
+            Placement::Replayed(*holder)
+        } else {
+            fresh.push(order);
+            Placement::Placed(OrderPlaced::new(order.order_id, order.draft.clone(), now))
+        });
+    }
+    let at = now.timestamp_millis();
+    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.draft, at, now, delays));
+    let inserted = insert_orders(tx, rows.collect()).await?;
+    let (fresh, repeated): (Vec<_>, Vec<_>) =
+        fresh.into_iter().partition(|order| inserted.contains(&order.order_id));
+    let events = fresh.iter().flat_map(|order| first_events(order.order_id, at, at, order.meta.as_ref()));
+    insert_events(tx, events.collect()).await?;
+    insert_outbox(tx, &fresh, at, claimed_by).await?;
+    insert_keys(tx, &fresh, at).await?;
+    if !repeated.is_empty() {
+        restore_first_stamps(tx, &repeated, &mut placements).await?;
+    }
+    Ok(placements)
+}
+
+/// An order that an earlier try of this call has stored keeps the stamp of that try.
+async fn restore_first_stamps(
+    tx: &mut SqliteConnection,
+    repeated: &[&NewOrder],
+    placements: &mut [Placement],
+) -> Result<(), StoreError> {
+    let ids: Vec<OrderId> = repeated.iter().map(|order| order.order_id).collect();
+    let rows = sqlx::query(
+        "SELECT order_id, created_at FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(json(&ids)?)
+    .fetch_all(tx)
+    .await?;
+    for row in &rows {
+        let (id, created_at) = (IdRow::from_row(row)?.0, moment(row, "created_at")?);
+        for placement in placements.iter_mut() {
+            if let Placement::Placed(message) = placement
+                && message.order_id == id
+            {
+                message.created_at = created_at;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn insert_outbox(
+    tx: &mut SqliteConnection,
+    fresh: &[&NewOrder],
+    at: i64,
+    claimed_by: Option<i64>,
+) -> Result<(), StoreError> {
+    let ids: Vec<OrderId> = fresh.iter().map(|order| order.order_id).collect();
+    sqlx::query(
+        "INSERT INTO outbox (order_id, created_at, claimed_by) SELECT value, ?2, ?3 FROM json_each(?1)",
+    )
+    .bind(json(&ids)?)
+    .bind(at)
+    .bind(claimed_by)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The orders that the keys of this batch have placed before.
+async fn keyed_orders<'a>(
+    tx: &mut SqliteConnection,
+    orders: &'a [NewOrder],
+) -> Result<HashMap<&'a str, (OrderId, Draft)>, StoreError> {
+    let keys: Vec<&str> = orders.iter().filter_map(|order| order.key.as_deref()).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(
+        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
+         FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
+         WHERE k.key IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(json(&keys)?)
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let key: &str = row.try_get("key")?;
+        if let Some(key) = keys.iter().find(|sent| **sent == key) {
+            known.insert(*key, (IdRow::from_row(&row)?.0, DraftRow::from_row(&row)?.0));
+        }
+    }
+    Ok(known)
+}
+
+async fn insert_keys(tx: &mut SqliteConnection, fresh: &[&NewOrder], at: i64) -> Result<(), StoreError> {
+    let keys: Vec<KeyRow> = fresh
+        .iter()
+        .filter_map(|order| Some(KeyRow { key: order.key.as_deref()?, order_id: order.order_id }))
+        .collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO idempotency_keys (key, order_id, created_at)
+         SELECT value ->> 'key', value ->> 'order_id', ?2 FROM json_each(?1)",
+    )
+    .bind(json(&keys)?)
+    .bind(at)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Which of the arrivals are stored already; asked outside the write lock, since on a quiet day
+/// every arrival is our own order coming back.
+pub(super) async fn known(read: &SqlitePool, arrivals: &[Arrival]) -> Result<HashSet<OrderId>, StoreError> {
+    let ids: Vec<OrderId> = arrivals.iter().map(|arrival| arrival.placed.order_id).collect();
+    let rows: Vec<IdRow> =
+        sqlx::query_as("SELECT order_id FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))")
+            .bind(json(&ids)?)
+            .fetch_all(read)
+            .await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+pub(super) async fn admit(
+    tx: &mut SqliteConnection,
+    arrivals: &[Arrival],
+    now: Timestamp,
+    delays: &StageDelays,
+) -> Result<Vec<Admission>, StoreError> {
+    let rows = arrivals.iter().map(|arrival| {
+        let placed = &arrival.placed;
+        order_row(placed.order_id, &placed.draft, created_at(arrival, now), now, delays)
+    });
+    let mut inserted = insert_orders(tx, rows.collect()).await?;
+    let mut events = Vec::new();
+    let mut admissions = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let order_id = arrival.placed.order_id;
+        // Removed, so that a second copy in the same batch counts as known.
+        if inserted.remove(&order_id) {
+            let created_at = created_at(arrival, now);
+            events.extend(first_events(order_id, created_at, now.timestamp_millis(), arrival.meta.as_ref()));
+            admissions.push(Admission::Admitted);
+        } else {
+            admissions.push(Admission::Known);
+        }
+    }
+    insert_events(tx, events).await?;
+    Ok(admissions)
+}
+
+/// When another system says the order was created; a clock ahead of ours can't put it after PLACED.
+fn created_at(arrival: &Arrival, now: Timestamp) -> i64 {
+    arrival.placed.created_at.min(now).timestamp_millis()
+}
+
+fn order_row<'a>(
+    order_id: OrderId,
+    draft: &'a Draft,
+    created_at: i64,
+    now: Timestamp,
+    delays: &StageDelays,
+) -> OrderRow<'a> {
+    let due_at = delays.due_after(Status::Placed, now).map(|due| due.timestamp_millis());
+    let updated_at = now.timestamp_millis();
+    OrderRow { order_id, draft, status: Status::Placed, created_at, updated_at, due_at }
+}
+
+fn first_events(
+    order_id: OrderId,
+    created_at: i64,
+    placed_at: i64,
+    meta: Option<&serde_json::Value>,
+) -> [EventRow<'_>; 2] {
+    [
+        EventRow { order_id, event: EventKind::Created, timestamp: created_at, meta },
+        EventRow { order_id, event: EventKind::Reached(Status::Placed), timestamp: placed_at, meta: None },
+    ]
+}
+
+/// Writes those that are not there yet and answers which these were.
+async fn insert_orders(
+    tx: &mut SqliteConnection,
+    rows: Vec<OrderRow<'_>>,
+) -> Result<HashSet<OrderId>, StoreError> {
+    let inserted: Vec<IdRow> = sqlx::query_as(
+        "INSERT INTO orders
+             (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
+         SELECT value ->> 'order_id', value ->> 'customer_name', value ->> 'address', value ->> 'item',
+             value ->> 'size', value ->> 'status', value ->> 'created_at', value ->> 'updated_at',
+             value ->> 'due_at'
+         -- WHERE keeps the parser from reading ON CONFLICT as a join's ON.
+         FROM json_each(?1) WHERE true
+         ON CONFLICT (order_id) DO NOTHING
+         RETURNING order_id",
+    )
+    .bind(json(&rows)?)
+    .fetch_all(tx)
+    .await?;
+    Ok(inserted.into_iter().map(|row| row.0).collect())
+}
+
+pub(super) async fn insert_events(
+    tx: &mut SqliteConnection,
+    rows: Vec<EventRow<'_>>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        r#"INSERT INTO order_events (order_id, event, "timestamp", meta)
+         SELECT value ->> 'order_id', value ->> 'event', value ->> 'timestamp',
+             CASE json_type(value, '$.meta') WHEN 'null' THEN NULL ELSE value -> 'meta' END
+         FROM json_each(?1)"#,
+    )
+    .bind(json(&rows)?)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! The suite on SQLite, and what only SQLite has: the file, its lock, and life after a crash.
+
+use std::{path::Path, sync::Arc};
+
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+
+use super::{DATABASE, OpenError, SqliteStore};
+use crate::{
+    clock::ManualClock,
+    order::{Draft, IdMint, StageDelays},
+    store::{
+        NewOrder, Outbox, Store,
+        conformance::{Fixture, conformance, start},
+    },
+};
+
+conformance!(fixture);
+
+async fn open(folder: &Path) -> SqliteStore {
+    let clock = Arc::new(ManualClock::new(start()));
+    SqliteStore::open(folder, clock, StageDelays::default()).await.expect("opens")
+}
+
+/// A console on the same file: without our pragmas, as `sqlite3` has it, but for foreign keys.
+async fn console(folder: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(folder.join(DATABASE)).foreign_keys(true);
+    options.connect().await.expect("opens")
+}
+
+pub(crate) async fn fixture() -> Fixture {
+    let folder = TempDir::new().expect("a folder");
+    let clock = Arc::new(ManualClock::new(start()));
+    let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
+    let store: Arc<dyn Store> = Arc::new(store.expect("opens"));
+    let path = folder.path().to_owned();
+    let by_hand = move |statement: &'static str| {
+        let path = path.clone();
+        Box::pin(async move {
+            let mut console = console(&path).await;
+            let outcome = sqlx::query(statement).execute(&mut console).await;
+            console.close().await.expect("closes");
+            outcome.map(drop).map_err(|error| error.to_string())
+        }) as futures::future::BoxFuture<'static, _>
+    };
+    Fixture {
+        replica: Arc::clone(&store),
+        store,
+        clock,
+        by_hand: Box::new(by_hand),
+        _guard: Box::new(folder),
+    }
+}
+
+fn new_order() -> NewOrder {
+    let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
+}
+
+/// Promise 2: everything accepted reaches the topic. What a dead process held is anyone's.
+#[tokio::test]
+async fn a_new_process_takes_what_the_last_one_left() {
+    let folder = TempDir::new().expect("a folder");
+    let order = new_order();
+    let store = open(folder.path()).await;
+    store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    assert_eq!(store.take_unsent(10).await.expect("takes"), []);
+    // No farewell: the files are all that is left, as after kill -9.
+    drop(store);
+    let store = open(folder.path()).await;
+    let taken = store.take_unsent(10).await.expect("takes");
+    assert_eq!(taken.iter().map(|message| message.order_id).collect::<Vec<_>>(), [order.order_id]);
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let folder = TempDir::new().expect("a folder");
+    let _first = open(folder.path()).await;
+    let clock = Arc::new(ManualClock::new(start()));
+    let second = SqliteStore::open(folder.path(), clock, StageDelays::default()).await;
+    assert!(matches!(second.err(), Some(OpenError::InUse(_))));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_left_alone() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join(DATABASE);
+    std::fs::write(&file, "precious, but no database: ".repeat(100)).expect("writes");
+    let clock = Arc::new(ManualClock::new(start()));
+    let opened = SqliteStore::open(folder.path(), clock, StageDelays::default()).await;
+    assert!(matches!(opened.err(), Some(OpenError::Database(_))));
+    assert!(std::fs::read_to_string(file).expect("reads").starts_with("precious"));
+}
+
+/// Promise 1: accepted means durable.
+#[tokio::test]
+async fn commits_reach_the_disk_before_the_answer() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(folder.path()).await;
+    let (journal, synchronous): (String, i64) = sqlx::query_as(
+        "SELECT j.journal_mode, s.synchronous FROM pragma_journal_mode AS j, pragma_synchronous AS s",
+    )
+    .fetch_one(&store.write)
+    .await
+    .expect("reads");
+    // 2 is FULL: https://www.sqlite.org/pragma.html#pragma_synchronous
+    assert_eq!((journal.as_str(), synchronous), ("wal", 2));
+}
+
+/// Promise 3: an effect happens once. INSERT OR REPLACE deletes without a delete trigger.
+#[tokio::test]
+async fn events_can_not_be_replaced() {
+    let folder = TempDir::new().expect("a folder");
+    let (store, order) = (open(folder.path()).await, new_order());
+    store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    let before = store.find(order.order_id).await.expect("reads");
+    let mut console = console(folder.path()).await;
+    for statement in [
+        "INSERT OR REPLACE INTO order_events SELECT id, order_id, 'DELIVERED', 0, NULL FROM order_events",
+        "REPLACE INTO order_events (order_id, event, \"timestamp\") SELECT order_id, event, 0 FROM order_events",
+    ] {
+        drop(sqlx::query(statement).execute(&mut console).await);
+        assert_eq!(store.find(order.order_id).await.expect("reads"), before, "{statement}");
+    }
+}
