@@ -12,6 +12,8 @@ mod progress;
 mod relay;
 pub mod simulator;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use backoff::Backoff;

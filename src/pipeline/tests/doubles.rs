@@ -1,0 +1,155 @@
+//! Doubles that make trouble: a store that fails on demand, a subscription with a script, and a
+//! publisher that keeps what it is given.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    broker::{BrokerError, Publisher, Record, Subscription},
+    order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
+    store::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError},
+};
+
+/// What happens to the next write.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trouble {
+    /// It never reaches the database.
+    NotDone,
+    /// It is committed and the answer gets lost.
+    AnswerLost,
+}
+
+/// A store whose next writes meet trouble, and that refuses orders for "poison".
+pub(super) struct Troubled {
+    pub inner: Arc<dyn Store>,
+    pub script: Mutex<VecDeque<Trouble>>,
+}
+
+impl Troubled {
+    pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = Trouble>) -> Self {
+        Self { inner, script: Mutex::new(script.into_iter().collect()) }
+    }
+
+    async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let trouble = self.script.lock().expect("no panic").pop_front();
+        match trouble {
+            None => verb.await,
+            Some(Trouble::NotDone) => Err(StoreError::Unavailable("away".to_owned())),
+            Some(Trouble::AnswerLost) => {
+                verb.await?;
+                Err(StoreError::Unavailable("the answer got lost".to_owned()))
+            }
+        }
+    }
+}
+
+fn refuse_poison<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
+    match names.any(|name| name == "poison") {
+        true => Err(StoreError::Refused("poison".to_owned())),
+        false => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Store for Troubled {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        refuse_poison(orders.iter().map(|order| order.draft.customer_name.as_str()))?;
+        self.write(self.inner.place(orders, outbox)).await
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        refuse_poison(arrivals.iter().map(|arrival| arrival.placed.draft.customer_name.as_str()))?;
+        self.write(self.inner.admit(arrivals)).await
+    }
+
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        self.write(self.inner.advance(limit)).await
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        self.inner.find(order_id).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        self.inner.list(page).await
+    }
+
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.inner.take_unsent(limit).await
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        self.write(self.inner.mark_sent(sent)).await
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        self.write(self.inner.release(unsent)).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.inner.backlog().await
+    }
+
+    async fn expire_keys(&self) -> Result<u64, StoreError> {
+        self.inner.expire_keys().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// What a scripted subscription was told.
+#[derive(Default)]
+pub(super) struct Handled(pub Mutex<Vec<Record>>);
+
+/// Hands out prepared batches, then waits for ever.
+pub(super) struct Scripted {
+    pub batches: VecDeque<Vec<Record>>,
+    pub handled: Arc<Handled>,
+}
+
+#[async_trait]
+impl Subscription for Scripted {
+    async fn next_batch(&mut self, _: usize) -> Result<Vec<Record>, BrokerError> {
+        match self.batches.pop_front() {
+            Some(batch) => Ok(batch),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError> {
+        self.handled.0.lock().expect("no panic").extend_from_slice(records);
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+/// Keeps dead letters; the first `failures` meet a broker that is away.
+#[derive(Default)]
+pub(super) struct Drawer {
+    pub failures: Mutex<usize>,
+    pub letters: Mutex<Vec<(Record, Reject)>>,
+}
+
+#[async_trait]
+impl Publisher for Drawer {
+    fn publish(&self, _: &OrderPlaced) -> Result<(), BrokerError> {
+        Err(BrokerError("this drawer takes letters only".to_owned()))
+    }
+
+    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+        let mut failures = self.failures.lock().expect("no panic");
+        if let Some(left) = failures.checked_sub(1) {
+            *failures = left;
+            return Err(BrokerError("away".to_owned()));
+        }
+        self.letters.lock().expect("no panic").push((record.clone(), reject.clone()));
+        Ok(())
+    }
+}

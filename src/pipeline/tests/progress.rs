@@ -1,0 +1,63 @@
+//! The progress loop over simulated time.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Kitchen, Outcome, doubles::Trouble};
+use crate::{order::Status, pipeline::Progress};
+
+fn progress(kitchen: &Kitchen) -> Progress {
+    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.bell), Arc::clone(&kitchen.metrics))
+}
+
+/// Promise 4: timers are rows. A whole life takes 25 s of the store's clock and not one more.
+#[tokio::test]
+async fn an_order_walks_to_the_door() {
+    let mut kitchen = Kitchen::open().await;
+    let id = kitchen.place(1).await[0];
+    let progress = progress(&kitchen);
+    let mut story = Vec::new();
+    for second in 0..=25 {
+        while progress.step().await.expect("works") != Outcome::Idle {}
+        let found = kitchen.store.find(id).await.expect("reads").expect("stored");
+        if story.last().is_none_or(|(_, status)| *status != found.order.status) {
+            story.push((second, found.order.status));
+        }
+        kitchen.clock.advance(Duration::from_secs(1));
+    }
+    let expected = [0, 3, 8, 15, 25].into_iter().zip(Status::ALL);
+    assert_eq!(story, expected.collect::<Vec<_>>());
+    let text = String::from_utf8(kitchen.metrics.render().expect("renders")).expect("text");
+    for pair in Status::ALL.windows(2) {
+        let series = format!("status_transitions_total{{from=\"{}\",to=\"{}\"}} 1", pair[0], pair[1]);
+        assert!(text.contains(&series), "{series}");
+    }
+}
+
+/// Promise 4: timers are rows. Trouble delays a step and repeats nothing.
+#[tokio::test]
+async fn a_lost_answer_moves_nothing_twice() {
+    let (mut kitchen, store) = Kitchen::troubled().await;
+    let id = kitchen.place(1).await[0];
+    store.script.lock().expect("no panic").extend([Trouble::NotDone, Trouble::AnswerLost]);
+    let progress = progress(&kitchen);
+    kitchen.clock.advance(Duration::from_secs(3));
+    progress.step().await.expect_err("the database is away");
+    progress.step().await.expect_err("its answer got lost");
+    assert_eq!(progress.step().await.expect("works"), Outcome::Idle);
+    let found = kitchen.store.find(id).await.expect("reads").expect("stored");
+    assert_eq!((found.order.status, found.events.len()), (Status::Preparing, 3));
+}
+
+/// The loop sleeps until the next step is due, and no longer.
+#[tokio::test]
+async fn the_bell_is_set_for_the_next_due_step() {
+    let mut kitchen = Kitchen::open().await;
+    kitchen.place(1).await;
+    kitchen.clock.advance(Duration::from_millis(2_600));
+    assert_eq!(progress(&kitchen).step().await.expect("works"), Outcome::Idle);
+    // The database is real, so time is; from here on it is only waited for.
+    tokio::time::pause();
+    let asleep = tokio::time::Instant::now();
+    kitchen.bell.wait(Duration::from_secs(60)).await;
+    assert!((300..=401).contains(&asleep.elapsed().as_millis()), "{:?}", asleep.elapsed());
+}

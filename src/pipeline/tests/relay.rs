@@ -1,0 +1,112 @@
+//! The relay, with the real client and a broker that goes away.
+
+use std::sync::Arc;
+
+use rdkafka::Message as _;
+use rdkafka::message::Headers as _;
+
+use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::Trouble, step_until, texts};
+use crate::store::Outbox;
+
+/// Promise 2: everything accepted reaches the topic, once without faults.
+#[tokio::test(flavor = "multi_thread")]
+async fn fresh_orders_are_published_once_and_their_rows_cleared() {
+    let (mut kitchen, mut broker) = (Kitchen::open().await, Broker::start());
+    let mut relay = broker.relay(&mut kitchen);
+    let ids = kitchen.place(20).await;
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+    assert_eq!(broker.keys(), texts(&ids));
+
+    let message = &broker.read(TOPIC)[0];
+    let value: serde_json::Value = serde_json::from_slice(message.payload().expect("a value")).expect("json");
+    let key = std::str::from_utf8(message.key().expect("a key")).expect("text");
+    assert_eq!((&value["order_id"], &value["status"]), (&key.into(), &"PLACED".into()));
+    let headers = message.headers().expect("headers");
+    let header = |name: &str| {
+        let found = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+        String::from_utf8(found.expect("a header").to_vec()).expect("text")
+    };
+    assert_eq!(header("ce_specversion"), "1.0");
+    assert_eq!(header("ce_id"), format!("{key}:1"));
+    assert_eq!(header("ce_subject"), key);
+    assert_eq!(header("ce_time"), "2026-01-02T03:04:05.000Z");
+    assert_eq!(header("content-type"), "application/json");
+}
+
+/// Promise 2: everything accepted reaches the topic, after the broker's return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_was_away_gets_everything_once() {
+    let (mut kitchen, mut broker) = (Kitchen::open().await, Broker::start());
+    let mut relay = broker.relay(&mut kitchen);
+    let mut ids = kitchen.place(3).await;
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+
+    broker.embedded.cluster().broker_down(1).expect("goes down");
+    ids.extend(kitchen.place(10).await);
+    assert_eq!(relay.step().await.expect("works"), Outcome::Worked(10));
+    assert_eq!(kitchen.unsent().await, 10, "no row is cleared before the acknowledgement");
+
+    broker.embedded.cluster().broker_up(1).expect("comes back");
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+    assert_eq!(broker.keys(), texts(&ids));
+}
+
+/// Promise 5: memory, queues and time are bounded. What has no place in memory waits in the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_beyond_the_queue_are_swept_from_the_table() {
+    let (mut kitchen, mut broker) = (Kitchen::with(|store| store, 5).await, Broker::start());
+    let mut ids = kitchen.place(4).await;
+    ids.extend(kitchen.place(30).await);
+    assert_eq!(kitchen.fresh.as_ref().expect("not taken").len(), 4);
+    let mut relay = broker.relay(&mut kitchen);
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+    assert_eq!(broker.keys(), texts(&ids));
+}
+
+/// Promise 2: everything accepted reaches the topic. A database that fails after the
+/// acknowledgement is asked again; the order is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_clearing_is_repeated_without_publishing_again() {
+    let mut broker = Broker::start();
+    let script = [Trouble::NotDone, Trouble::AnswerLost];
+    let (mut kitchen, store) = Kitchen::troubled().await;
+    let ids = kitchen.place(5).await;
+    store.script.lock().expect("no panic").extend(script);
+    let mut relay = broker.relay(&mut kitchen);
+    let mut failures = 0;
+    let work = async {
+        while kitchen.unsent().await > 0 || failures < script.len() {
+            failures += usize::from(relay.step().await.is_err());
+        }
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("in time");
+    assert_eq!(broker.keys(), texts(&ids));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_relay_drains_first() {
+    let (mut kitchen, mut broker) = (Kitchen::open().await, Broker::start());
+    let ids = kitchen.place(10).await;
+    let relay = broker.relay(&mut kitchen);
+    let store = Arc::clone(&kitchen.store);
+    drop(kitchen.writer);
+    tokio::time::timeout(PATIENCE, relay.run()).await.expect("ends by itself");
+    assert_eq!(store.backlog().await.expect("reads").unsent, 0);
+    assert_eq!(broker.keys(), texts(&ids));
+}
+
+/// What another life left unclaimed is published as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_nobody_are_swept() {
+    let (mut kitchen, mut broker) = (Kitchen::open().await, Broker::start());
+    let order = crate::store::NewOrder {
+        order_id: "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id"),
+        draft: super::draft("Ada"),
+        key: None,
+        meta: None,
+    };
+    kitchen.store.place(std::slice::from_ref(&order), Outbox::Anyones).await.expect("places");
+    let mut relay = broker.relay(&mut kitchen);
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+    assert_eq!(broker.keys(), texts(&[order.order_id]));
+}

@@ -1,0 +1,95 @@
+//! The writer: batches, retries, and the neighbours of a bad order.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use super::{
+    Kitchen, Outcome,
+    doubles::{Trouble, Troubled},
+    draft,
+};
+use crate::{
+    desk::{Accepted, DeskError},
+    store::Page,
+};
+
+const ALL: Page = Page { status: None, before: None, limit: 200 };
+
+#[tokio::test]
+async fn all_that_wait_are_written_in_one_step() {
+    let mut kitchen = Kitchen::open().await;
+    let ids = kitchen.place(50).await;
+    assert!(ids.is_sorted_by(|a, b| a < b), "ids rise in the order of the desk");
+    assert_eq!(kitchen.store.list(&ALL).await.expect("lists").len(), 50);
+    let fresh = kitchen.fresh.as_mut().expect("not taken");
+    let handed_over: Vec<_> =
+        std::iter::from_fn(|| fresh.try_recv().ok()).map(|message| message.order_id).collect();
+    assert_eq!(handed_over, ids, "and go to the relay from memory");
+}
+
+/// Promise 1: accepted means durable. A lost answer is asked for again, with the same ids.
+#[tokio::test]
+async fn trouble_is_retried_and_makes_no_second_order() {
+    let script = [Trouble::NotDone, Trouble::AnswerLost, Trouble::AnswerLost];
+    let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, script)), 100).await;
+    let ids = kitchen.place(3).await;
+    let stored = kitchen.store.list(&ALL).await.expect("lists");
+    assert_eq!(stored.iter().rev().map(|order| order.order_id).collect::<Vec<_>>(), ids);
+    assert_eq!(kitchen.unsent().await, 3);
+    assert_eq!(kitchen.fresh.as_mut().expect("not taken").len(), 3, "each is published from memory, once");
+}
+
+/// Promise 5: memory, queues and time are bounded. Callers are told while the database is away.
+#[tokio::test]
+async fn trouble_that_lasts_is_answered_in_time() {
+    let script = [Trouble::NotDone; 100];
+    let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, script)), 100).await;
+    let (answer, _) = tokio::join!(kitchen.desk.place(draft("Ada"), None, None), kitchen.writer.step());
+    assert_eq!(answer, Err(DeskError::Unavailable));
+    assert_eq!(kitchen.store.list(&ALL).await.expect("lists"), []);
+}
+
+#[tokio::test]
+async fn a_refused_order_does_not_take_its_neighbours_along() {
+    let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, [])), 100).await;
+    let places = ["Ada", "poison", "Grace"].map(|name| kitchen.desk.place(draft(name), None, None));
+    let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
+    assert!(matches!(
+        answers[..],
+        [
+            Ok(Accepted { replayed: false, .. }),
+            Err(DeskError::Refused(_)),
+            Ok(Accepted { replayed: false, .. })
+        ]
+    ));
+    assert_eq!(kitchen.store.list(&ALL).await.expect("lists").len(), 2);
+}
+
+#[tokio::test]
+async fn idempotency_keys_are_answered_through_the_desk() {
+    let mut kitchen = Kitchen::open().await;
+    let key = || Some("key".to_owned());
+    let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.desk.place(draft(name), key(), None));
+    let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
+    let first = answers[0].clone().expect("accepted");
+    assert_eq!(answers[1], Ok(Accepted { replayed: true, ..first }));
+    assert_eq!(answers[2], Err(DeskError::KeyReused));
+}
+
+/// An order must not appear after its customer was told that it did not work.
+#[tokio::test]
+async fn a_caller_that_has_left_is_not_served() {
+    let mut kitchen = Kitchen::open().await;
+    let left = tokio::time::timeout(std::time::Duration::ZERO, kitchen.desk.place(draft("Ada"), None, None));
+    assert!(left.await.is_err());
+    assert_eq!(kitchen.writer.step().await, Outcome::Worked(0));
+    assert_eq!(kitchen.store.list(&ALL).await.expect("lists"), []);
+}
+
+#[tokio::test]
+async fn the_writer_ends_when_the_last_desk_is_gone() {
+    let mut kitchen = Kitchen::open().await;
+    drop(kitchen.desk);
+    assert_eq!(kitchen.writer.step().await, Outcome::Finished);
+}
