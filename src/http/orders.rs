@@ -2,7 +2,10 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -45,13 +48,13 @@ pub(super) async fn place(
 /// One order with its timeline; 304 if the client has seen this very timeline.
 pub(super) async fn find(
     State(state): State<AppState>,
-    Path(order_id): Path<String>,
+    order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // What can't be an id is simply not there: nobody learns how ids are made.
-    let found = match order_id.parse() {
-        Ok(order_id) => state.store.find(order_id).await?,
-        Err(_) => None,
+    let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {
+        Some(order_id) => state.store.find(order_id).await?,
+        None => None,
     };
     let tracked = found.ok_or_else(|| Problem::not_found("no order has this id"))?;
     let etag = etag(&tracked);

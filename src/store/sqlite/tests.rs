@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use proptest::test_runner::{Config, TestRunner};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
@@ -11,7 +12,7 @@ use crate::{
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store,
-        conformance::{Fixture, conformance, start},
+        conformance::{Fixture, conformance, start, stories},
     },
 };
 
@@ -50,6 +51,16 @@ pub(crate) async fn fixture() -> Fixture {
         by_hand: Box::new(by_hand),
         _guard: Box::new(folder),
     }
+}
+
+#[test]
+fn any_story_keeps_the_promises() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
+    let outcome = TestRunner::new(Config::with_cases(48)).run(&stories::stories(), |story| {
+        runtime.block_on(async { stories::any_story_keeps_the_promises(fixture().await, &story).await });
+        Ok(())
+    });
+    outcome.expect("every story");
 }
 
 fn new_order() -> NewOrder {

@@ -1,0 +1,142 @@
+//! Handlers through the router in the process: status codes, headers and whole bodies.
+
+mod limits;
+mod ops;
+mod orders;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, Request, StatusCode},
+};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{AppState, router};
+use crate::{
+    bell::Bell,
+    clock::ManualClock,
+    desk,
+    health::{self, Condition},
+    metrics::Metrics,
+    order::{IdMint, StageDelays},
+    pipeline::Writer,
+    store::{Guarded, SqliteStore, Store},
+};
+
+/// The router on a real store, with the real writer behind the desk.
+struct Api {
+    router: Router,
+    store: Arc<dyn Store>,
+    clock: Arc<ManualClock>,
+    broker: watch::Sender<Condition>,
+    _folder: TempDir,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("json")
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ascii"))
+    }
+
+    /// Checks that this is a whole problem and answers its code and wrong fields.
+    fn problem(&self, status: u16) -> (String, Vec<String>) {
+        let body = self.json();
+        assert_eq!(self.status, status, "{body}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(body["status"], status);
+        assert_eq!(body["type"], format!("/problems/{}", body["code"].as_str().expect("a code")));
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+        for field in ["title", "detail", "instance"] {
+            assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {body}");
+        }
+        let fields = body["errors"].as_array().map(|errors| {
+            errors.iter().map(|error| error["field"].as_str().expect("a field").to_owned()).collect()
+        });
+        (body["code"].as_str().expect("a code").to_owned(), fields.unwrap_or_default())
+    }
+}
+
+impl Api {
+    async fn open() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
+        let metrics = Arc::new(Metrics::new());
+        let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
+        let store: Arc<dyn Store> =
+            Arc::new(Guarded::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
+        let (desk, inbox) = desk::open();
+        let (fresh, _) = mpsc::channel(1);
+        let writer = Writer {
+            inbox,
+            store: Arc::clone(&store),
+            fresh,
+            bell: Arc::new(Bell::default()),
+            first_delay: Duration::ZERO,
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            mint: IdMint::default(),
+            hurry: CancellationToken::new(),
+        };
+        tokio::spawn(writer.run());
+        let (broker, watcher) = health::unknown();
+        let state = AppState { store: Arc::clone(&store), desk, metrics, broker: watcher };
+        Self { router: router(state), store, clock, broker, _folder: folder }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("never fails");
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).expect("valid")).await
+    }
+
+    async fn post(&self, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::post("/orders");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).expect("valid")).await
+    }
+
+    async fn post_json(&self, body: Value) -> Answer {
+        self.post(&[("content-type", "application/json")], body.to_string()).await
+    }
+
+    async fn place(&self, name: &str) -> String {
+        let answer = self.post_json(order(name)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        answer.json()["order_id"].as_str().expect("an id").to_owned()
+    }
+
+    async fn metric(&self, series: &str) -> bool {
+        self.get("/metrics").await.text().lines().any(|line| line == series)
+    }
+}
+
+fn order(name: &str) -> Value {
+    json!({"customer_name": name, "address": "1 High St", "item": "pizza", "size": "large"})
+}

@@ -1,0 +1,144 @@
+//! One suite for every adapter. An adapter's tests make a [`Fixture`] on an empty database of its
+//! own and hand it to each case through [`conformance!`].
+
+pub(crate) mod cases;
+pub(crate) mod stories;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::{Arrival, Backlog, Move, NewOrder, Outbox, Placement, Store};
+use crate::{
+    clock::ManualClock,
+    order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Timestamp, TrackedOrder},
+};
+
+/// The suite's delays: 3, 5, 7 and 10 s, the defaults.
+const DELAYS: [i64; 4] = [3, 5, 7, 10];
+
+/// An empty database behind the contract.
+pub(crate) struct Fixture {
+    /// The store under test.
+    pub store: Arc<dyn Store>,
+    /// A second replica on the same database, or the same store where there can be only one.
+    pub replica: Arc<dyn Store>,
+    /// The clock that both go by.
+    pub clock: Arc<ManualClock>,
+    /// Runs a statement as somebody with a database console would; `Err` is the database's refusal.
+    pub by_hand: Box<dyn Fn(&'static str) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    /// Kept alive as long as the fixture.
+    pub _guard: Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// Where the suite's time begins.
+pub(crate) fn start() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().expect("a moment")
+}
+
+fn draft(name: &str) -> Draft {
+    Draft::new(name, "1 High St", "pizza", "large").expect("valid")
+}
+
+/// `count` new orders with rising ids.
+fn new_orders(count: u64) -> Vec<NewOrder> {
+    let mut mint = IdMint::default();
+    let order = |n| NewOrder {
+        order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),
+        draft: draft(&format!("customer {n}")),
+        key: None,
+        meta: None,
+    };
+    (0..count).map(order).collect()
+}
+
+fn new_order() -> NewOrder {
+    new_orders(1).remove(0)
+}
+
+fn arrival(order: &NewOrder, created_at: Timestamp) -> Arrival {
+    let placed = OrderPlaced::new(order.order_id, order.draft.clone(), created_at);
+    Arrival { placed, meta: Some(json!({"offset": 7})) }
+}
+
+impl Fixture {
+    async fn place(&self, orders: &[NewOrder]) -> Vec<Placement> {
+        self.store.place(orders, Outbox::Mine).await.expect("places")
+    }
+
+    async fn find(&self, order_id: OrderId) -> TrackedOrder {
+        self.store.find(order_id).await.expect("reads").expect("is stored")
+    }
+
+    async fn advance(&self) -> Vec<Move> {
+        self.store.advance(1_000).await.expect("advances").moves
+    }
+
+    async fn backlog(&self) -> Backlog {
+        self.store.backlog().await.expect("reads")
+    }
+
+    /// Moves everything to the end and answers how many steps that took.
+    async fn deliver_all(&self) -> usize {
+        let mut steps = 0;
+        for delay in DELAYS {
+            self.clock.advance(seconds(delay));
+            loop {
+                let moves = self.advance().await;
+                if moves.is_empty() {
+                    break;
+                }
+                steps += moves.len();
+            }
+        }
+        steps
+    }
+}
+
+fn seconds(count: i64) -> Duration {
+    Duration::from_secs(count.unsigned_abs())
+}
+
+/// Promise 3 for one order: legal, complete up to its status, each event once, stamps that rise.
+pub(crate) fn assert_consistent(tracked: &TrackedOrder) {
+    let TrackedOrder { order, events } = tracked;
+    let last = EventKind::Reached(order.status);
+    let expected = EventKind::ALL.into_iter().take_while(|kind| *kind <= last);
+    assert!(events.iter().map(|event| event.event).eq(expected), "{tracked:?}");
+    assert!(events.is_sorted_by_key(|event| event.timestamp), "{tracked:?}");
+    assert_eq!(events.first().map(|event| event.timestamp), Some(order.created_at), "{tracked:?}");
+    assert_eq!(events.last().map(|event| event.timestamp), Some(order.updated_at), "{tracked:?}");
+}
+
+/// Declares the whole suite for the adapter whose fixture `$fixture` makes.
+macro_rules! conformance {
+    ($fixture:path; $($case:ident)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            $crate::store::conformance::cases::$case($fixture().await).await;
+        })*
+    };
+    ($fixture:path) => {
+        $crate::store::conformance::conformance! { $fixture;
+            a_placed_order_is_found_with_its_first_events
+            nothing_at_all_is_a_valid_set
+            placing_again_changes_nothing
+            texts_are_stored_as_they_are
+            orders_move_when_due_and_never_before
+            an_overdue_step_does_not_shorten_the_next
+            a_limit_leaves_the_rest_for_the_next_call
+            a_clock_that_steps_back_delays_but_never_reorders
+            a_known_arrival_changes_nothing
+            an_unknown_arrival_starts_at_placed
+            events_are_immutable_by_hand_too
+            lists_are_newest_first_by_keyset_and_by_status
+            unsent_rows_are_taken_once_and_stay_until_marked
+            rows_in_memory_are_not_taken
+            idempotency_keys_place_once
+            a_backlog_counts_what_is_under_way
+            racing_writers_do_each_thing_once
+        }
+    };
+}
+pub(crate) use conformance;
