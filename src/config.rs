@@ -29,11 +29,11 @@ pub struct Config {
 #[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpConfig {
     /// Where HTTP listens
-    #[arg(long, env = "APP_HOST", default_value = "127.0.0.1", value_name = "HOST")]
-    pub(crate) app_host: String,
+    #[arg(long = "app-host", env = "APP_HOST", default_value = "127.0.0.1", value_name = "HOST")]
+    pub(crate) host: String,
     /// Where HTTP listens; 0 takes a free port and prints it
-    #[arg(long, env = "APP_PORT", default_value_t = 8080, value_name = "PORT")]
-    pub(crate) app_port: u16,
+    #[arg(long = "app-port", env = "APP_PORT", default_value_t = 8080, value_name = "PORT")]
+    pub(crate) port: u16,
 }
 
 /// Where orders are kept.
@@ -53,33 +53,33 @@ pub(crate) struct StoreConfig {
 #[command(next_help_heading = "Kafka")]
 pub(crate) struct KafkaConfig {
     /// Bootstrap servers, comma-separated; unset means the embedded broker
-    #[arg(long, env = "KAFKA_BROKERS", value_name = "HOST:PORT,...")]
-    pub(crate) kafka_brokers: Option<String>,
+    #[arg(long = "kafka-brokers", env = "KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    pub(crate) brokers: Option<String>,
     /// Where orders are published; created if missing
-    #[arg(long, env = "KAFKA_TOPIC", default_value = "orders.v1", value_name = "TOPIC")]
-    pub(crate) kafka_topic: String,
+    #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "orders.v1", value_name = "TOPIC")]
+    pub(crate) topic: String,
     /// Where messages go that can't become orders; `<topic>.dlq` if unset; created if missing
-    #[arg(long, env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC")]
-    pub(crate) kafka_dlq_topic: Option<String>,
+    #[arg(long = "kafka-dlq-topic", env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC")]
+    pub(crate) dlq_topic: Option<String>,
     /// Used only when the topic is created
-    #[arg(long, env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
-    pub(crate) kafka_topic_partitions: i32,
+    #[arg(long = "kafka-topic-partitions", env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub(crate) partitions: i32,
     /// Used only when the topic is created
-    #[arg(long, env = "KAFKA_TOPIC_REPLICATION", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=32_767))]
-    pub(crate) kafka_topic_replication: i32,
+    #[arg(long = "kafka-topic-replication", env = "KAFKA_TOPIC_REPLICATION", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=32_767))]
+    pub(crate) replication: i32,
     /// Consumer group, shared by all replicas
-    #[arg(long, env = "KAFKA_GROUP", default_value = "order-tracker", value_name = "GROUP")]
-    pub(crate) kafka_group: String,
+    #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "order-tracker", value_name = "GROUP")]
+    pub(crate) group: String,
     /// Handed to the Kafka client as they are (TLS, SASL, ...)
-    #[arg(long, env = "KAFKA_PROPERTIES", value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = property, hide_env_values = true)]
-    pub(crate) kafka_properties: Vec<Property>,
+    #[arg(long = "kafka-properties", env = "KAFKA_PROPERTIES", value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = property, hide_env_values = true)]
+    pub(crate) properties: Vec<Property>,
 }
 
 /// How orders move.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Orders")]
 pub(crate) struct PipelineConfig {
-    /// Time spent in PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY; one value stands for all four
+    /// Time spent in `PLACED`, `PREPARING`, `COOKING`, `OUT_FOR_DELIVERY`; one value stands for all four
     #[arg(long, env = "STAGE_DELAYS", default_value_t = StageDelays::default(), value_name = "DURATION,...")]
     pub(crate) stage_delays: StageDelays,
     /// Orders a second that the service places by itself; 0 means none
@@ -175,16 +175,16 @@ impl Config {
         let kafka = &self.kafka;
         KafkaSettings {
             brokers,
-            topic: kafka.kafka_topic.clone(),
+            topic: kafka.topic.clone(),
             dlq_topic: self.dlq_topic(),
-            partitions: kafka.kafka_topic_partitions,
-            replication: kafka.kafka_topic_replication,
-            group: kafka.kafka_group.clone(),
+            partitions: kafka.partitions,
+            replication: kafka.replication,
+            group: kafka.group.clone(),
             // TLS and passwords are for a real cluster; the embedded one speaks in the clear.
             properties: if embedded {
                 Vec::new()
             } else {
-                kafka.kafka_properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+                kafka.properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
             },
             embedded,
         }
@@ -192,6 +192,6 @@ impl Config {
 
     /// The dead-letter topic, by default named after the topic.
     pub(crate) fn dlq_topic(&self) -> String {
-        self.kafka.kafka_dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.kafka.kafka_topic))
+        self.kafka.dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.kafka.topic))
     }
 }

@@ -53,11 +53,11 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<EmbeddedBroker>)> {
-    if let Some(brokers) = &config.kafka.kafka_brokers {
+    if let Some(brokers) = &config.kafka.brokers {
         return Ok((config.kafka_settings(brokers.clone(), false), None));
     }
-    let (topic, dlq_topic) = (&config.kafka.kafka_topic, config.dlq_topic());
-    let partitions = config.kafka.kafka_topic_partitions;
+    let (topic, dlq_topic) = (&config.kafka.topic, config.dlq_topic());
+    let partitions = config.kafka.partitions;
     let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
     Ok((config.kafka_settings(embedded.address(), true), Some(embedded)))
 }
@@ -77,7 +77,7 @@ impl App {
 
         let state =
             AppState { store: Arc::clone(&store), desk: desk.clone(), metrics: Arc::clone(&metrics), broker };
-        let (host, port) = (config.http.app_host.as_str(), config.http.app_port);
+        let (host, port) = (config.http.host.as_str(), config.http.port);
         let server = Server::bind((host, port), http::router(state))
             .await
             .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;

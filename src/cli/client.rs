@@ -56,8 +56,8 @@ impl Client {
         let Ok(problem) = response.json::<ProblemBody>().await else {
             bail!("{} answered {status}: is this an order-tracker?", self.base)
         };
-        let fields: String =
-            problem.errors.iter().map(|error| format!("; {} {}", error.field, error.message)).collect();
-        bail!("{}{}", problem.detail, fields)
+        let fields = problem.errors.iter().map(|error| format!("{} {}", error.field, error.message));
+        let sentences: Vec<String> = std::iter::once(problem.detail).chain(fields).collect();
+        bail!("{}", sentences.join("; "))
     }
 }

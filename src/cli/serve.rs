@@ -19,12 +19,12 @@ pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()
     // Before the first order can come in, so that no signal is missed.
     let mut signals = Signals::new()?;
     let app = App::start(config).await?;
-    if config.kafka.kafka_brokers.is_none() {
+    if config.kafka.brokers.is_none() {
         info!(
             brokers = app.brokers(),
             "embedded broker; try: kcat -C -b {} -t {}",
             app.brokers(),
-            config.kafka.kafka_topic
+            config.kafka.topic
         );
     }
     let url = format!("http://{}", app.address());

@@ -72,7 +72,6 @@ async fn within_time(request: Request, next: Next) -> Response {
 }
 
 /// The panic itself is logged by the panic hook; the client learns only that it was our fault.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }

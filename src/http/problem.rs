@@ -139,15 +139,16 @@ impl Problem {
     pub(super) fn raw_response(&self) -> Vec<u8> {
         let request_id = new_request_id();
         let body = self.body("", &request_id);
-        let mut head = format!(
-            "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n",
+        let retry_after = match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => format!("retry-after: {RETRY_AFTER}\r\n"),
+            _ => String::new(),
+        };
+        let head = format!(
+            "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n\
+             {retry_after}connection: close\r\n\r\n",
             self.status,
             body.len()
         );
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            head.push_str(&format!("retry-after: {RETRY_AFTER}\r\n"));
-        }
-        head.push_str("connection: close\r\n\r\n");
         [head.into_bytes(), body].concat()
     }
 

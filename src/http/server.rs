@@ -67,20 +67,17 @@ impl Server {
                     continue;
                 }
             };
-            match Arc::clone(&seats).try_acquire_owned() {
-                Ok(seat) => {
-                    let serving = serve(stream, router.clone(), stop.clone());
-                    let hard = hard.clone();
-                    connections.spawn(async move {
-                        hard.run_until_cancelled(serving).await;
-                        drop(seat);
-                    });
-                }
-                Err(_) => {
-                    let problem = Problem::unavailable("too many connections; try again shortly");
-                    connections.spawn(refuse(stream, problem));
-                }
-            }
+            let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+                let problem = Problem::unavailable("too many connections; try again shortly");
+                connections.spawn(refuse(stream, problem));
+                continue;
+            };
+            let serving = serve(stream, router.clone(), stop.clone());
+            let hard = hard.clone();
+            connections.spawn(async move {
+                hard.run_until_cancelled(serving).await;
+                drop(seat);
+            });
         }
         // The router holds the desk, and the writer ends when the last desk is gone.
         drop((listener, router));

@@ -7,7 +7,7 @@ use super::{Status, Timestamp};
 /// Longest delay of one stage.
 const MAX_DELAY: Duration = Duration::from_hours(365 * 24);
 
-/// Time spent in PLACED, PREPARING, COOKING and OUT_FOR_DELIVERY, in whole milliseconds.
+/// Time spent in `PLACED`, `PREPARING`, `COOKING` and `OUT_FOR_DELIVERY`, in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageDelays([Duration; 4]);
 

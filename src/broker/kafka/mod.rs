@@ -16,6 +16,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     error::RDKafkaErrorCode,
+    metadata::MetadataTopic,
     producer::Producer,
 };
 use tokio::sync::mpsc;
@@ -170,7 +171,7 @@ impl Kafka {
             .await
             .map_err(|error| BrokerError(error.to_string()))?
             .map_err(|error| self.context.explain(&error))?;
-        match metadata.topics().iter().find_map(|topic| topic.error()) {
+        match metadata.topics().iter().find_map(MetadataTopic::error) {
             Some(code) => {
                 Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
             }

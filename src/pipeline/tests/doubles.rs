@@ -48,10 +48,10 @@ impl Troubled {
 }
 
 fn refuse_poison<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), StoreError> {
-    match names.any(|name| name == "poison") {
-        true => Err(StoreError::Refused("poison".to_owned())),
-        false => Ok(()),
+    if names.any(|name| name == "poison") {
+        return Err(StoreError::Refused("poison".to_owned()));
     }
+    Ok(())
 }
 
 #[async_trait]

@@ -78,7 +78,7 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
     for delay in DELAYS {
         let advance = t.store.advance(10).await.expect("advances");
         assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
-        t.clock.advance(seconds(delay) - Duration::from_millis(1));
+        t.clock.advance(seconds(delay).saturating_sub(Duration::from_millis(1)));
         assert_eq!(t.advance().await, [], "1 ms early");
         t.clock.advance(Duration::from_millis(1));
         let next = reached.next().expect("not the end");
