@@ -1,0 +1,30 @@
+# What people do here, by name. `just` lists it.
+
+[private]
+default:
+    @just --list
+
+# Start the service on embedded defaults.
+run *args:
+    cargo run --release -- {{args}}
+
+# Run all tests that need no service.
+test *args:
+    cargo test {{args}}
+
+# What CI checks, without installing anything.
+check: lint deny test
+
+# Format, clippy and documentation, warnings as errors.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+# Licences, bans and sources of dependencies.
+deny:
+    cargo deny --offline check licenses bans sources
+
+# Build what a release ships: slower to build, smaller.
+dist:
+    cargo build --profile dist
