@@ -10,6 +10,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod guarded;
+mod keys;
 mod sqlite;
 
 use std::time::Duration;

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{Admission, Arrival, NewOrder, Placement},
+    super::{Admission, Arrival, NewOrder, Placement, keys},
     StoreError,
     rows::{DraftRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{Draft, EventKind, OrderId, OrderPlaced, StageDelays, Status, Timestamp};
+use crate::order::{Draft, EventKind, OrderId, StageDelays, Status, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
@@ -18,23 +18,8 @@ pub(super) async fn place(
     delays: &StageDelays,
     claimed_by: Option<i64>,
 ) -> Result<Vec<Placement>, StoreError> {
-    let mut keyed = keyed_orders(tx, orders).await?;
-    let (mut fresh, mut placements) = (Vec::new(), Vec::with_capacity(orders.len()));
-    for order in orders {
-        let unkeyed = (order.order_id, order.draft.clone());
-        let (holder, draft) = match &order.key {
-            Some(key) => keyed.entry(key).or_insert(unkeyed),
-            None => &unkeyed,
-        };
-        placements.push(if *draft != order.draft {
-            Placement::KeyReused
-        } else if *holder != order.order_id {
-            Placement::Replayed(*holder)
-        } else {
-            fresh.push(order);
-            Placement::Placed(OrderPlaced::new(order.order_id, order.draft.clone(), now))
-        });
-    }
+    let verdicts = keys::judge(orders, keyed_orders(tx, orders).await?);
+    let fresh = keys::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
     let rows = fresh.iter().map(|order| order_row(order.order_id, &order.draft, at, now, delays));
     let inserted = insert_orders(tx, rows.collect()).await?;
@@ -44,18 +29,18 @@ pub(super) async fn place(
     insert_events(tx, events.collect()).await?;
     insert_outbox(tx, &fresh, at, claimed_by).await?;
     insert_keys(tx, &fresh, at).await?;
-    if !repeated.is_empty() {
-        restore_first_stamps(tx, &repeated, &mut placements).await?;
-    }
-    Ok(placements)
+    let first_stamps = first_stamps(tx, &repeated).await?;
+    Ok(keys::placements(orders, &verdicts, |id| first_stamps.get(&id).copied().unwrap_or(now)))
 }
 
-/// An order that an earlier try of this call has stored keeps the stamp of that try.
-async fn restore_first_stamps(
+/// Orders that an earlier try of this call has stored keep the stamp of that try.
+async fn first_stamps(
     tx: &mut SqliteConnection,
     repeated: &[&NewOrder],
-    placements: &mut [Placement],
-) -> Result<(), StoreError> {
+) -> Result<HashMap<OrderId, Timestamp>, StoreError> {
+    if repeated.is_empty() {
+        return Ok(HashMap::new());
+    }
     let ids: Vec<OrderId> = repeated.iter().map(|order| order.order_id).collect();
     let rows = sqlx::query(
         "SELECT order_id, created_at FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))",
@@ -63,17 +48,7 @@ async fn restore_first_stamps(
     .bind(json(&ids)?)
     .fetch_all(tx)
     .await?;
-    for row in &rows {
-        let (id, created_at) = (IdRow::from_row(row)?.0, moment(row, "created_at")?);
-        for placement in placements.iter_mut() {
-            if let Placement::Placed(message) = placement
-                && message.order_id == id
-            {
-                message.created_at = created_at;
-            }
-        }
-    }
-    Ok(())
+    rows.iter().map(|row| Ok((IdRow::from_row(row)?.0, moment(row, "created_at")?))).collect()
 }
 
 async fn insert_outbox(
