@@ -6,7 +6,11 @@ use std::{fmt, num::ParseFloatError, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use crate::{broker::KafkaSettings, order::StageDelays};
+use crate::{
+    broker::KafkaSettings,
+    order::StageDelays,
+    store::{PgDsn, PgSettings},
+};
 
 /// Highest `SIMULATE_RATE`, orders a second.
 const MAX_SIMULATE_RATE: f64 = 1_000.0;
@@ -40,9 +44,12 @@ pub(crate) struct HttpConfig {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub(crate) struct StoreConfig {
-    /// PostgreSQL (not in this release: leave it unset for the embedded database)
+    /// PostgreSQL, `postgres://user:password@host:port/db`; unset means the embedded database
     #[arg(long, env = "PG_DSN", value_name = "URL", hide_env_values = true)]
-    pub(crate) pg_dsn: Option<Secret>,
+    pub(crate) pg_dsn: Option<PgDsn>,
+    /// Most connections of this replica to PostgreSQL
+    #[arg(long, env = "PG_MAX_CONNECTIONS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(PgSettings::MIN_CONNECTIONS)..=1_000))]
+    pub(crate) pg_max_connections: u32,
     /// Where the embedded database lives
     #[arg(long, env = "DATA_DIR", default_value = "data", value_name = "FOLDER")]
     pub(crate) data_dir: PathBuf,
@@ -109,22 +116,6 @@ pub(crate) enum LogFormat {
     Text,
     /// For programs, one object a line.
     Json,
-}
-
-/// A value that is never shown.
-#[derive(Clone)]
-pub(crate) struct Secret(#[expect(dead_code, reason = "for the PostgreSQL adapter")] String);
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// One `name=value` of `KAFKA_PROPERTIES`; the value may be a password.

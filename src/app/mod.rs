@@ -10,6 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use shutdown::Shutdown;
@@ -23,9 +24,9 @@ use crate::{
     desk, health,
     http::{self, AppState, Server},
     metrics::Metrics,
-    order::{IdMint, Status, Timestamp},
-    pipeline::{Intake, Progress, Relay, Survey, Writer, simulator},
-    store::{Guarded, SqliteStore, Store},
+    order::{IdMint, Status},
+    pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
+    store::{Guarded, PgSettings, PgStore, SqliteStore, Store},
 };
 
 /// How many orders may wait between writer and relay; more are found through the outbox.
@@ -42,12 +43,13 @@ pub struct App {
     _embedded: Option<EmbeddedBroker>,
 }
 
-/// Opens the store that the settings name and brings its schema up to date.
+/// The store that the settings name; not migrated yet.
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    if config.store.pg_dsn.is_some() {
-        bail!("PG_DSN is set, but this release has the embedded database only: unset it");
-    }
     let delays = config.pipeline.stage_delays;
+    if let Some(dsn) = config.store.pg_dsn.clone() {
+        let max_connections = config.store.pg_max_connections;
+        return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections, delays })));
+    }
     let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock), delays).await?;
     Ok(Arc::new(store))
 }
@@ -60,6 +62,22 @@ fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<Emb
     let partitions = config.kafka.partitions;
     let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
     Ok((config.kafka_settings(embedded.address(), true), Some(embedded)))
+}
+
+/// Lets a task begin once the schema is up to date, or never if the service stops before.
+#[derive(Clone)]
+struct Gate {
+    migrated: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Gate {
+    async fn open(self, task: impl Future<Output = ()>) {
+        let Self { migrated, stop } = self;
+        if stop.run_until_cancelled(migrated.cancelled()).await.is_some() {
+            task.await;
+        }
+    }
 }
 
 impl App {
@@ -91,7 +109,7 @@ impl App {
             store: Arc::clone(&store),
             fresh,
             bell: Arc::clone(&bell),
-            first_delay: first_delay(config),
+            first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
             mint: IdMint::default(),
@@ -115,10 +133,14 @@ impl App {
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
-        tasks.spawn("relay", relay.run());
-        tasks.spawn("intake", intake.run(shutdown.soft()));
-        tasks.spawn("progress loop", progress.run(shutdown.soft()));
-        tasks.spawn("survey", survey.run(shutdown.soft()));
+        // Until the schema is there the loops have nothing to do but to complain.
+        let (migration, migrated) = Migration::new(store.clone());
+        let when_migrated = Gate { migrated, stop: shutdown.soft() };
+        tasks.spawn("schema migration", migration.run(shutdown.soft()));
+        tasks.spawn("relay", when_migrated.clone().open(relay.run()));
+        tasks.spawn("intake", when_migrated.clone().open(intake.run(shutdown.soft())));
+        tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft())));
+        tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
@@ -153,10 +175,4 @@ impl App {
         info!("stopped");
         Ok(())
     }
-}
-
-fn first_delay(config: &Config) -> std::time::Duration {
-    let start = Timestamp::UNIX_EPOCH;
-    let due = config.pipeline.stage_delays.due_after(Status::Placed, start);
-    due.and_then(|due| (due - start).to_std().ok()).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, stderr};
 
+use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
@@ -60,7 +61,10 @@ impl Signals {
 
 /// Brings the schema up to date.
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
-    app::open_store(config).await?.close().await;
+    let store = app::open_store(config).await?;
+    let migrated = store.migrate().await;
+    store.close().await;
+    migrated.context("can't migrate")?;
     output::print("the database is up to date")
 }
 

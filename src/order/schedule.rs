@@ -23,9 +23,14 @@ impl StageDelays {
         Self([delay; 4])
     }
 
+    /// How long an order stays in `status`; `None` at the end.
+    pub fn after(&self, status: Status) -> Option<Duration> {
+        self.0.get(status as usize).copied()
+    }
+
     /// When an order that reached `status` at `at` is due for its next step; `None` at the end.
     pub fn due_after(&self, status: Status, at: Timestamp) -> Option<Timestamp> {
-        Some(at + *self.0.get(status as usize)?)
+        Some(at + self.after(status)?)
     }
 
     /// The steps that an order in `status`, due at `due_at`, may take at `now`.

@@ -1,13 +1,15 @@
 //! The loops that carry an order from the desk to the door.
 //!
 //! `writer` stores what was handed in, `relay` publishes it, `intake` reads the topic back,
-//! `progress` makes due steps, `survey` measures what waits. Each is a public `step()` inside a
+//! `progress` makes due steps, `survey` measures what waits; before all, `migration` brings the schema up
+//! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
 //!
 //! Invariant: a loop never gives up on trouble; it says so once per pause and tries again.
 
 mod backoff;
 mod intake;
+mod migration;
 mod progress;
 mod relay;
 pub mod simulator;
@@ -18,6 +20,7 @@ mod writer;
 
 pub use backoff::Backoff;
 pub use intake::Intake;
+pub use migration::Migration;
 pub use progress::Progress;
 pub use relay::Relay;
 pub use survey::Survey;

@@ -18,6 +18,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// Longest time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two looks that find nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Moves orders.
 pub struct Progress {
@@ -54,10 +56,12 @@ impl Progress {
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let started = Instant::now();
         let advance = self.store.advance(BATCH).await?;
+        let moved = !advance.moves.is_empty();
         if let Some(wait) = advance.next_due_in {
-            self.bell.ring_in(wait);
+            // A due order that could not be moved is in another replica's hands just now.
+            self.bell.ring_in(if moved { wait } else { wait.max(LOOK_AGAIN) });
         }
-        if advance.moves.is_empty() {
+        if !moved {
             return Ok(Outcome::Idle);
         }
         self.metrics.step_done(Step::Advance, started.elapsed());

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 
 /// How long any one verb may take; no driver setting covers a database that just goes silent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pauses between the tries of a read, in milliseconds.
+const RETRY_PAUSES: [u64; 4] = [5, 20, 50, 100];
 
 /// Gives every verb of the inner store a deadline and a place in the metrics.
 pub struct Guarded {
@@ -29,6 +31,24 @@ impl Guarded {
     async fn read<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let outcome = timeout(CALL_TIMEOUT, verb).await.unwrap_or(Err(StoreError::Timeout(CALL_TIMEOUT)));
         outcome.inspect_err(|_| self.metrics.db_failed())
+    }
+
+    /// Tries a read again at once when its connection turns out to be broken: after a restart of the
+    /// database every idle connection is, and no client should have to find them all.
+    async fn read_again<T, F>(&self, verb: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let tries = async {
+            for pause in RETRY_PAUSES {
+                match verb().await {
+                    Err(StoreError::Unavailable(_)) => sleep(Duration::from_millis(pause)).await,
+                    outcome => return outcome,
+                }
+            }
+            verb().await
+        };
+        self.read(tries).await
     }
 
     async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -60,11 +80,11 @@ impl Store for Guarded {
     }
 
     async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        self.read(self.inner.find(order_id)).await
+        self.read_again(|| self.inner.find(order_id)).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
-        self.read(self.inner.list(page)).await
+        self.read_again(|| self.inner.list(page)).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
@@ -80,11 +100,16 @@ impl Store for Guarded {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.read(self.inner.backlog()).await
+        self.read_again(|| self.inner.backlog()).await
     }
 
     async fn expire_keys(&self) -> Result<u64, StoreError> {
         self.write(self.inner.expire_keys()).await
+    }
+
+    /// Without a deadline: a schema change on large tables takes its time.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.inner.migrate().await.inspect_err(|_| self.metrics.db_failed())
     }
 
     async fn close(&self) {

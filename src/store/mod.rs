@@ -11,7 +11,9 @@
 pub(crate) mod conformance;
 mod guarded;
 mod keys;
+mod postgres;
 mod sqlite;
+mod trouble;
 
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 pub use guarded::Guarded;
+pub use postgres::{PgDsn, PgSettings, PgStore};
 pub use sqlite::SqliteStore;
 
 use crate::order::{Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
@@ -60,6 +63,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets idempotency keys older than [`KEY_LIFETIME`]; answers how many.
     async fn expire_keys(&self) -> Result<u64, StoreError>;
+
+    /// Brings the schema up to date; until then every other verb answers
+    /// [`StoreError::Unavailable`]. Replicas may call it at the same time.
+    async fn migrate(&self) -> Result<(), StoreError>;
 
     /// Gives up this replica's outbox rows and closes all connections.
     async fn close(&self);

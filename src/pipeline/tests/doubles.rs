@@ -98,6 +98,10 @@ impl Store for Troubled {
         self.inner.expire_keys().await
     }
 
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.inner.migrate().await
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

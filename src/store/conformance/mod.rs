@@ -111,34 +111,41 @@ pub(crate) fn assert_consistent(tracked: &TrackedOrder) {
     assert_eq!(events.last().map(|event| event.timestamp), Some(order.updated_at), "{tracked:?}");
 }
 
-/// Declares the whole suite for the adapter whose fixture `$fixture` makes.
+/// Declares the whole suite for the adapter whose fixture `$fixture` makes; `$attribute`s go on each case.
 macro_rules! conformance {
-    ($fixture:path; $($case:ident)*) => {
+    ($fixture:path $(, #[$attribute:meta])?) => {
+        $crate::store::conformance::conformance! { $fixture $(, #[$attribute])?;
+            a_placed_order_is_found_with_its_first_events,
+            nothing_at_all_is_a_valid_set,
+            placing_again_changes_nothing,
+            texts_are_stored_as_they_are,
+            orders_move_when_due_and_never_before,
+            an_overdue_step_does_not_shorten_the_next,
+            a_limit_leaves_the_rest_for_the_next_call,
+            a_clock_that_steps_back_delays_but_never_reorders,
+            a_known_arrival_changes_nothing,
+            an_unknown_arrival_starts_at_placed,
+            events_are_immutable_by_hand_too,
+            lists_are_newest_first_by_keyset_and_by_status,
+            unsent_rows_are_taken_once_and_stay_until_marked,
+            rows_in_memory_are_not_taken,
+            idempotency_keys_place_once,
+            a_backlog_counts_what_is_under_way,
+            racing_writers_do_each_thing_once,
+        }
+    };
+    ($fixture:path; $($case:ident,)*) => {
         $(#[tokio::test]
         async fn $case() {
             $crate::store::conformance::cases::$case($fixture().await).await;
         })*
     };
-    ($fixture:path) => {
-        $crate::store::conformance::conformance! { $fixture;
-            a_placed_order_is_found_with_its_first_events
-            nothing_at_all_is_a_valid_set
-            placing_again_changes_nothing
-            texts_are_stored_as_they_are
-            orders_move_when_due_and_never_before
-            an_overdue_step_does_not_shorten_the_next
-            a_limit_leaves_the_rest_for_the_next_call
-            a_clock_that_steps_back_delays_but_never_reorders
-            a_known_arrival_changes_nothing
-            an_unknown_arrival_starts_at_placed
-            events_are_immutable_by_hand_too
-            lists_are_newest_first_by_keyset_and_by_status
-            unsent_rows_are_taken_once_and_stay_until_marked
-            rows_in_memory_are_not_taken
-            idempotency_keys_place_once
-            a_backlog_counts_what_is_under_way
-            racing_writers_do_each_thing_once
-        }
+    ($fixture:path, #[$attribute:meta]; $($case:ident,)*) => {
+        $(#[tokio::test]
+        #[$attribute]
+        async fn $case() {
+            $crate::store::conformance::cases::$case($fixture().await).await;
+        })*
     };
 }
 pub(crate) use conformance;

@@ -186,30 +186,13 @@ impl Store for SqliteStore {
         verbs::expire_keys(&self.write, self.clock.now()).await
     }
 
+    /// Opening has done it.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
-    }
-}
-
-/// The one place that tells passing trouble of SQLite from what a retry won't mend.
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
-            sqlx::Error::Database(refusal) => {
-                let code = refusal.code().and_then(|code| code.parse::<i32>().ok());
-                match code.map(|extended| extended & 0xff) {
-                    // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL:
-                    // https://www.sqlite.org/rescode.html
-                    Some(5..=10 | 13..=15) => Self::Unavailable(error.to_string()),
-                    _ => Self::Refused(error.to_string()),
-                }
-            }
-            _ => Self::Refused(error.to_string()),
-        }
     }
 }

@@ -1,0 +1,210 @@
+//! The SQL of the verbs by which orders arrive: `place` and `admit`.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{PgConnection, PgExecutor, PgPool, Row};
+
+use super::{
+    super::{Admission, Arrival, NewOrder, Placement, keys},
+    rows::{draft, moment, order_id},
+};
+use crate::order::{Draft, OrderId, StageDelays, Status, Timestamp};
+
+/// Orders with their first two events and their outbox rows; those that are there already stay.
+/// Answers what was written. In the order of ids, so that two such statements can't deadlock.
+const WRITE: &str = r#"
+    WITH t AS MATERIALIZED (
+        SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
+    ), input AS (
+        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
+            AS i (order_id, customer_name, address, item, size, created_at, meta)
+    ), written AS (
+        INSERT INTO orders
+            (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
+        SELECT i.order_id, i.customer_name, i.address, i.item, i.size, 'PLACED',
+            -- A clock ahead of ours can't put CREATED after PLACED.
+            LEAST(i.created_at, t.now), t.now, t.now + $9::float8 * interval '1 millisecond'
+        FROM input AS i, t ORDER BY i.order_id
+        ON CONFLICT (order_id) DO NOTHING
+        RETURNING order_id, created_at, updated_at
+    ), history AS (
+        INSERT INTO order_events (order_id, event, "timestamp", meta)
+        SELECT w.order_id, e.event,
+            CASE e.event WHEN 'CREATED' THEN w.created_at ELSE w.updated_at END,
+            CASE e.event WHEN 'CREATED' THEN i.meta END
+        FROM written AS w
+        JOIN (SELECT DISTINCT ON (order_id) order_id, meta FROM input) AS i USING (order_id)
+        CROSS JOIN (VALUES (1, 'CREATED'), (2, 'PLACED')) AS e (n, event)
+        ORDER BY w.order_id, e.n
+    ), unsent AS (
+        INSERT INTO outbox (order_id, created_at, claimed_by)
+        SELECT order_id, created_at, $11 FROM written WHERE $10
+    )
+    SELECT order_id, created_at FROM written"#;
+
+/// One order to be written.
+struct Line<'a> {
+    order_id: OrderId,
+    draft: &'a Draft,
+    created_at: Option<Timestamp>,
+    meta: Option<&'a serde_json::Value>,
+}
+
+/// Whether outbox rows are written too, and whose they are.
+#[derive(Clone, Copy)]
+enum Unsent {
+    ClaimedBy(Option<i64>),
+    None,
+}
+
+async fn write(
+    db: impl PgExecutor<'_>,
+    lines: &[Line<'_>],
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+    unsent: Unsent,
+) -> sqlx::Result<HashMap<OrderId, Timestamp>> {
+    let texts =
+        |text: fn(&Draft) -> &str| -> Vec<&str> { lines.iter().map(|line| text(line.draft)).collect() };
+    let rows = sqlx::query(WRITE)
+        .bind(now)
+        .bind(lines.iter().map(|line| line.order_id.to_string()).collect::<Vec<_>>())
+        .bind(texts(|draft| &draft.customer_name))
+        .bind(texts(|draft| &draft.address))
+        .bind(texts(|draft| &draft.item))
+        .bind(texts(|draft| draft.size.as_str()))
+        .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.meta.cloned()).collect::<Vec<_>>())
+        .bind(delays.after(Status::Placed).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
+        .bind(matches!(unsent, Unsent::ClaimedBy(_)))
+        .bind(match unsent {
+            Unsent::ClaimedBy(replica) => replica,
+            Unsent::None => None,
+        })
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
+}
+
+/// One statement; with idempotency keys a transaction of three.
+pub(super) async fn place(
+    pool: &PgPool,
+    orders: &[NewOrder],
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+    claimed_by: Option<i64>,
+) -> sqlx::Result<Vec<Placement>> {
+    let unsent = Unsent::ClaimedBy(claimed_by);
+    let (verdicts, mut stamps) = if orders.iter().any(|order| order.key.is_some()) {
+        let mut tx = pool.begin().await?;
+        let verdicts = keys::judge(orders, take_keys(&mut tx, orders, now).await?);
+        let stamps = write(&mut *tx, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        tx.commit().await?;
+        (verdicts, stamps)
+    } else {
+        let verdicts = keys::judge(orders, HashMap::new());
+        let stamps = write(pool, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        (verdicts, stamps)
+    };
+    let fresh = keys::fresh(orders, &verdicts);
+    if stamps.len() < fresh.len() {
+        // An earlier try of this call has stored them; they keep the stamps of that try.
+        stamps.extend(first_stamps(pool, &fresh).await?);
+    }
+    Ok(keys::placements(orders, &verdicts, |id| stamps.get(&id).copied().unwrap_or_default()))
+}
+
+fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {
+    let line = |order: &&'a NewOrder| Line {
+        order_id: order.order_id,
+        draft: &order.draft,
+        created_at: None,
+        meta: order.meta.as_ref(),
+    };
+    orders.iter().map(line).collect()
+}
+
+async fn first_stamps(pool: &PgPool, orders: &[&NewOrder]) -> sqlx::Result<Vec<(OrderId, Timestamp)>> {
+    let ids: Vec<String> = orders.iter().map(|order| order.order_id.to_string()).collect();
+    let rows = sqlx::query("SELECT order_id, created_at FROM orders WHERE order_id = ANY($1)")
+        .bind(ids)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
+}
+
+/// Takes the keys of a batch that are free, each for the first order that brings it, and answers
+/// the orders behind those that are not. Another replica's taking is waited for.
+async fn take_keys<'a>(
+    tx: &mut PgConnection,
+    orders: &'a [NewOrder],
+    now: Option<Timestamp>,
+) -> sqlx::Result<HashMap<&'a str, (OrderId, Draft)>> {
+    let mut first: HashMap<&str, OrderId> = HashMap::new();
+    for order in orders {
+        if let Some(key) = order.key.as_deref() {
+            first.entry(key).or_insert(order.order_id);
+        }
+    }
+    let keys: Vec<&str> = first.keys().copied().collect();
+    sqlx::query(
+        "INSERT INTO idempotency_keys (key, order_id, created_at)
+         SELECT k.key, k.order_id, COALESCE($3, clock_timestamp())
+         FROM unnest($1::text[], $2::text[]) AS k (key, order_id) ORDER BY k.key
+         ON CONFLICT (key) DO NOTHING",
+    )
+    .bind(&keys)
+    .bind(first.values().map(OrderId::to_string).collect::<Vec<_>>())
+    .bind(now)
+    .execute(&mut *tx)
+    .await?;
+    // An inner join: a key that was just taken has no order yet.
+    let rows = sqlx::query(
+        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
+         FROM idempotency_keys AS k JOIN orders AS o USING (order_id) WHERE k.key = ANY($1)",
+    )
+    .bind(&keys)
+    .fetch_all(tx)
+    .await?;
+    let mut held = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let key: &str = row.try_get("key")?;
+        if let Some((key, _)) = first.get_key_value(key) {
+            held.insert(*key, (order_id(row)?, draft(row)?));
+        }
+    }
+    Ok(held)
+}
+
+/// Two statements: on a quiet day every arrival is our own order coming back, and one is enough.
+pub(super) async fn admit(
+    pool: &PgPool,
+    arrivals: &[Arrival],
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+) -> sqlx::Result<Vec<Admission>> {
+    let ids: Vec<String> = arrivals.iter().map(|arrival| arrival.placed.order_id.to_string()).collect();
+    let rows =
+        sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let known = rows.iter().map(order_id).collect::<sqlx::Result<HashSet<_>>>()?;
+    let unknown: Vec<Line> = arrivals
+        .iter()
+        .filter(|arrival| !known.contains(&arrival.placed.order_id))
+        .map(|Arrival { placed, meta }| Line {
+            order_id: placed.order_id,
+            draft: &placed.draft,
+            created_at: Some(placed.created_at),
+            meta: meta.as_ref(),
+        })
+        .collect();
+    if unknown.is_empty() {
+        return Ok(vec![Admission::Known; arrivals.len()]);
+    }
+    let mut written = write(pool, &unknown, now, delays, Unsent::None).await?;
+    // Removed, so that a second copy in the same batch counts as known.
+    let admission = |arrival: &Arrival| match written.remove(&arrival.placed.order_id) {
+        Some(_) => Admission::Admitted,
+        None => Admission::Known,
+    };
+    Ok(arrivals.iter().map(admission).collect())
+}

@@ -1,0 +1,232 @@
+//! PostgreSQL 15 and later: any number of equal replicas on one database.
+//!
+//! One or two statements per verb, whatever the number of orders: sets travel as arrays (`unnest`),
+//! and what belongs together is one statement, so that it is one transaction and one round trip.
+//! The database's clock stamps and decides what is due.
+
+mod arrive;
+mod pools;
+mod rows;
+mod verbs;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::time::timeout;
+
+use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
+use crate::{
+    clock::Clock,
+    order::{Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder},
+};
+use pools::{PoolSlot, Pools};
+
+/// How long a verb may take before its connections are given up: nothing else notices a server
+/// that has gone silent.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_900);
+/// The oldest server that the statements are tested with.
+const MIN_VERSION: i32 = 150_000;
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct PgSettings {
+    /// Where it is and who we are there.
+    pub dsn: PgDsn,
+    /// Most connections of this replica, at least [`PgSettings::MIN_CONNECTIONS`].
+    pub max_connections: u32,
+    /// How long each stage takes.
+    pub delays: StageDelays,
+}
+
+impl PgSettings {
+    /// One to place, two for the loops, one to read.
+    pub const MIN_CONNECTIONS: u32 = 4;
+}
+
+/// The address of a database, `postgres://user:password@host:port/database`; never shown.
+#[derive(Clone)]
+pub struct PgDsn(PgConnectOptions);
+
+impl fmt::Debug for PgDsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, database) = (self.0.get_host(), self.0.get_database().unwrap_or_default());
+        write!(f, "postgres://***@{host}:{}/{database}", self.0.get_port())
+    }
+}
+
+/// The text is no address of a database.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be postgres://user:password@host:port/database, special characters in the password %-encoded")]
+pub struct ParseDsnError;
+
+impl FromStr for PgDsn {
+    type Err = ParseDsnError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ours = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        text.parse().ok().filter(|_| ours).map(Self).ok_or(ParseDsnError)
+    }
+}
+
+/// The adapter for PostgreSQL.
+pub struct PgStore {
+    settings: PgSettings,
+    pools: PoolSlot,
+    /// Stands in for the database's clock in tests.
+    clock: Option<Arc<dyn Clock>>,
+    /// Marks outbox rows that this very replica holds in memory.
+    replica: i64,
+    migrated: AtomicBool,
+}
+
+impl PgStore {
+    /// Describes a database; connects to nothing yet.
+    pub fn new(settings: PgSettings) -> Self {
+        Self {
+            pools: PoolSlot::new(&settings),
+            settings,
+            clock: None,
+            replica: rand::random(),
+            migrated: AtomicBool::new(false),
+        }
+    }
+
+    /// The same on a clock of the test's own.
+    #[cfg(test)]
+    fn with_clock(settings: PgSettings, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..Self::new(settings) }
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.clock.as_ref().map(|clock| clock.now())
+    }
+
+    fn pools(&self) -> Result<Arc<Pools>, StoreError> {
+        if self.migrated.load(Ordering::Acquire) {
+            Ok(self.pools.get())
+        } else {
+            Err(StoreError::Unavailable("its schema is not up to date yet".to_owned()))
+        }
+    }
+
+    /// Runs a verb in time; gives up connections that lead nowhere.
+    async fn bounded<T>(
+        &self,
+        pools: &Arc<Pools>,
+        verb: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, StoreError> {
+        match timeout(CALL_TIMEOUT, verb).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                if super::trouble::leads_nowhere(&error) {
+                    self.pools.replace(pools, &self.settings);
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                self.pools.replace(pools, &self.settings);
+                Err(StoreError::Timeout(CALL_TIMEOUT))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
+        self.bounded(&pools, arrive::place(&pools.place, orders, now, &self.settings.delays, claimed_by))
+            .await
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, arrive::admit(&pools.loops, arrivals, now, &self.settings.delays)).await
+    }
+
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::advance(&pools.loops, limit, now, &self.settings.delays)).await
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        let pools = self.pools()?;
+        self.bounded(&pools, verbs::find(&pools.read, order_id)).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        let pools = self.pools()?;
+        self.bounded(&pools, verbs::list(&pools.read, page)).await
+    }
+
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::take_unsent(&pools.loops, limit, now, self.replica)).await
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        let pools = self.pools()?;
+        self.bounded(&pools, verbs::mark_sent(&pools.loops, sent)).await
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        let pools = self.pools()?;
+        self.bounded(&pools, verbs::release(&pools.loops, unsent, self.replica)).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::backlog(&pools.read, now)).await
+    }
+
+    async fn expire_keys(&self) -> Result<u64, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::expire_keys(&pools.loops, now)).await
+    }
+
+    /// On a connection of its own, without the statement timeout of the others. The migrator holds
+    /// an advisory lock, so replicas that start together take turns.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CALL_TIMEOUT)
+            .connect_with(self.settings.dsn.0.clone())
+            .await?;
+        let (version,): (i32,) =
+            sqlx::query_as("SELECT current_setting('server_version_num')::int").fetch_one(&pool).await?;
+        if version < MIN_VERSION {
+            let (found, needed) = (version / 10_000, MIN_VERSION / 10_000);
+            return Err(StoreError::Refused(format!("PostgreSQL {found} is too old, {needed} is needed")));
+        }
+        sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            error => StoreError::Refused(error.to_string()),
+        })?;
+        // The first sign of life: what is placed before the relay's first sweep is ours already.
+        verbs::stay_alive(&pool, self.now(), self.replica).await?;
+        pool.close().await;
+        self.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    async fn close(&self) {
+        if let Ok(pools) = self.pools() {
+            // If it fails, the claim just runs out a few seconds later.
+            drop(self.bounded(&pools, verbs::leave(&pools.loops, self.replica)).await);
+        }
+        self.pools.get().close().await;
+    }
+}

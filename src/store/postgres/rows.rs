@@ -1,0 +1,58 @@
+//! How orders come out of PostgreSQL.
+
+use std::str::FromStr;
+
+use sqlx::{FromRow, Row, postgres::PgRow};
+
+use crate::order::{Draft, Event, Order, OrderId, Timestamp};
+
+/// Reads a text column through the domain's own parser: a value we did not write is an error.
+pub(super) fn parsed<T: FromStr>(row: &PgRow, column: &str) -> sqlx::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: &str = row.try_get(column)?;
+    text.parse().map_err(|source: T::Err| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+pub(super) fn order_id(row: &PgRow) -> sqlx::Result<OrderId> {
+    parsed(row, "order_id")
+}
+
+pub(super) fn draft(row: &PgRow) -> sqlx::Result<Draft> {
+    Ok(Draft {
+        customer_name: row.try_get("customer_name")?,
+        address: row.try_get("address")?,
+        item: row.try_get("item")?,
+        size: parsed(row, "size")?,
+    })
+}
+
+pub(super) fn moment(row: &PgRow, column: &str) -> sqlx::Result<Timestamp> {
+    row.try_get(column)
+}
+
+impl<'r> FromRow<'r, PgRow> for Order {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            order_id: order_id(row)?,
+            draft: draft(row)?,
+            status: parsed(row, "status")?,
+            created_at: moment(row, "created_at")?,
+            updated_at: moment(row, "updated_at")?,
+        })
+    }
+}
+
+impl<'r> FromRow<'r, PgRow> for Event {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            event: parsed(row, "event")?,
+            timestamp: moment(row, "timestamp")?,
+            meta: row.try_get("meta")?,
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! The suite on PostgreSQL, where `PG_DSN` names a server on which databases can be made, and what
+//! only several replicas can do.
+
+use std::sync::Arc;
+
+use proptest::test_runner::{Config, TestRunner};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+
+use super::{PgDsn, PgSettings, PgStore, verbs::CLAIM};
+use crate::{
+    clock::{Clock as _, ManualClock},
+    order::{Draft, IdMint, StageDelays},
+    store::{
+        NewOrder, Outbox, Store, StoreError,
+        conformance::{Fixture, conformance, start, stories},
+    },
+};
+
+conformance!(fixture, #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]);
+
+fn server() -> PgConnectOptions {
+    std::env::var("PG_DSN").expect("PG_DSN").parse().expect("a DSN")
+}
+
+/// A database of the test's own, dropped with it.
+struct Database(String);
+
+impl Database {
+    async fn create() -> Self {
+        let name = format!("test_{:016x}", rand::random::<u64>());
+        let mut console = server().connect().await.expect("connects");
+        run(&mut console, &format!("CREATE DATABASE {name}")).await.expect("creates");
+        Self(name)
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        server().database(&self.0)
+    }
+
+    fn settings(&self) -> PgSettings {
+        PgSettings { dsn: PgDsn(self.options()), max_connections: 6, delays: StageDelays::default() }
+    }
+
+    /// A replica of the service on this database, migrated.
+    async fn replica(&self, clock: &Arc<ManualClock>) -> Arc<PgStore> {
+        let store = PgStore::with_clock(self.settings(), clock.clone());
+        store.migrate().await.expect("migrates");
+        Arc::new(store)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.0);
+        // A runtime of its own: the test's may be gone already.
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
+            runtime.block_on(async {
+                let mut console = server().connect().await.expect("connects");
+                run(&mut console, &statement).await.expect("drops");
+            });
+        };
+        drop(std::thread::spawn(work).join());
+    }
+}
+
+async fn run(console: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(console).await.map(drop)
+}
+
+async fn fixture() -> Fixture {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let (store, replica) = tokio::join!(database.replica(&clock), database.replica(&clock));
+    let options = database.options();
+    let by_hand = move |statement: &'static str| {
+        let options = options.clone();
+        Box::pin(async move {
+            let mut console = options.connect().await.expect("connects");
+            let outcome = run(&mut console, statement).await.map_err(|error| error.to_string());
+            console.close().await.expect("closes");
+            outcome
+        }) as futures::future::BoxFuture<'static, _>
+    };
+    Fixture { store, replica, clock, by_hand: Box::new(by_hand), _guard: Box::new(database) }
+}
+
+fn new_order() -> NewOrder {
+    let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
+}
+
+#[test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+fn any_story_keeps_the_promises() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
+    let outcome = TestRunner::new(Config::with_cases(16)).run(&stories::stories(), |story| {
+        runtime.block_on(async { stories::any_story_keeps_the_promises(fixture().await, &story).await });
+        Ok(())
+    });
+    outcome.expect("every story");
+}
+
+/// Promise 2: everything accepted reaches the topic. A replica that is gone loses its rows after a
+/// few seconds, one that lives keeps them.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn rows_of_a_silent_replica_are_taken_over() {
+    let t = fixture().await;
+    let (dead, alive) = (new_order(), new_order());
+    t.store.place(std::slice::from_ref(&dead), Outbox::Mine).await.expect("places");
+    t.clock.advance(CLAIM / 2);
+    t.replica.place(std::slice::from_ref(&alive), Outbox::Mine).await.expect("places");
+    assert!(t.replica.take_unsent(10).await.expect("takes").is_empty());
+    t.clock.advance(CLAIM / 2);
+    let taken = t.replica.take_unsent(10).await.expect("takes");
+    assert_eq!(taken.iter().map(|message| message.order_id).collect::<Vec<_>>(), [dead.order_id]);
+    // The silent one wakes up late: what it gives back is not its own any more.
+    t.store.release(&[dead.order_id]).await.expect("releases");
+    assert!(t.store.take_unsent(10).await.expect("takes").is_empty());
+}
+
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_replica_that_leaves_gives_its_rows_up_at_once() {
+    let t = fixture().await;
+    t.store.place(&[new_order()], Outbox::Mine).await.expect("places");
+    t.store.close().await;
+    assert_eq!(t.replica.take_unsent(10).await.expect("takes").len(), 1);
+}
+
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn replicas_that_start_together_migrate_once() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let replicas = futures::future::join_all((0..5).map(|_| database.replica(&clock))).await;
+    for replica in &replicas {
+        replica.place(&[new_order()], Outbox::Mine).await.expect("places");
+    }
+    assert_eq!(replicas[0].backlog().await.expect("reads").unsent, 5);
+}
+
+#[tokio::test]
+async fn nothing_works_before_the_schema_is_there() {
+    let dsn = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a DSN");
+    let store = PgStore::new(PgSettings { dsn, max_connections: 4, delays: StageDelays::default() });
+    assert!(matches!(store.backlog().await, Err(StoreError::Unavailable(_))));
+    assert!(store.migrate().await.expect_err("nobody listens").is_transient());
+}
+
+/// Promise 4: timers are rows. The database's clock decides, in whole milliseconds.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn the_database_tells_the_time() {
+    let database = Database::create().await;
+    let delays = StageDelays::uniform(std::time::Duration::ZERO);
+    let store = PgStore::new(PgSettings { delays, ..database.settings() });
+    store.migrate().await.expect("migrates");
+    let order = new_order();
+    store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    assert_eq!(store.advance(10).await.expect("advances").moves.len(), 4, "zero delays pass in one write");
+    let found = store.find(order.order_id).await.expect("reads").expect("stored");
+    let now = crate::clock::SystemClock.now();
+    for event in &found.events {
+        assert_eq!(event.timestamp.timestamp_subsec_nanos() % 1_000_000, 0, "{event:?}");
+        assert!((now - event.timestamp).num_seconds().abs() < 60, "{event:?}");
+    }
+    assert_eq!(found.events.len(), 6);
+}
+
+/// Promise 5: memory, queues and time are bounded. A lock that somebody holds is not waited for.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_locked_table_is_passing_trouble() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let mut console = database.options().connect().await.expect("connects");
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, "LOCK TABLE orders").await.expect("locks");
+    let asked = tokio::time::Instant::now();
+    let error = store.place(&[new_order()], Outbox::Mine).await.expect_err("locked");
+    assert!(error.is_transient() && asked.elapsed() < std::time::Duration::from_secs(2), "{error}");
+    holder.rollback().await.expect("unlocks");
+    store.place(&[new_order()], Outbox::Mine).await.expect("places");
+}
+
+/// Promise 3: an effect happens once. The table can't be emptied at one go either.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn events_can_not_be_truncated() {
+    let t = fixture().await;
+    t.store.place(&[new_order()], Outbox::Mine).await.expect("places");
+    for statement in ["TRUNCATE order_events", "TRUNCATE orders CASCADE"] {
+        let refusal = (t.by_hand)(statement).await.expect_err(statement);
+        assert!(refusal.contains("immutable"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_dsn_is_checked_and_its_password_hidden() {
+    let dsn: PgDsn = "postgres://me:s3cret@db:5433/food".parse().expect("a DSN");
+    assert_eq!(format!("{dsn:?}"), "postgres://***@db:5433/food");
+    for bad in ["", "db:5432", "mysql://me@db/food", "postgres://me@db:port/food"] {
+        assert!(bad.parse::<PgDsn>().is_err(), "{bad}");
+    }
+}

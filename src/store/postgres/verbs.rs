@@ -1,0 +1,255 @@
+//! The SQL of the verbs that move, read and publish.
+
+use std::time::Duration;
+
+use sqlx::{FromRow, PgExecutor, PgPool, Row};
+
+use super::{
+    super::{Advance, Backlog, KEY_LIFETIME, Move, Page},
+    rows::{draft, moment, order_id, parsed},
+};
+use crate::order::{
+    Event, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder, to_millis,
+};
+
+/// How long a replica that gives no sign of life keeps its outbox rows.
+pub(super) const CLAIM: Duration = Duration::from_secs(4);
+
+/// Moves due orders, those that another replica is moving excepted. All steps of an order are made
+/// at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
+const ADVANCE: &str = r#"
+    WITH t AS MATERIALIZED (
+        SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
+    ), due AS MATERIALIZED (
+        SELECT o.order_id, o.status FROM orders AS o, t
+        WHERE o.due_at <= t.now ORDER BY o.due_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED
+    ), moved AS (
+        UPDATE orders AS o SET status = path.last, updated_at = t.now,
+            due_at = t.now + path.delay_ms * interval '1 millisecond'
+        FROM due, t, unnest($3::text[], $4::text[], $5::float8[]) AS path (status, last, delay_ms)
+        WHERE o.order_id = due.order_id AND path.status = due.status
+        RETURNING o.order_id, due.status AS was, o.updated_at
+    ), history AS (
+        INSERT INTO order_events (order_id, event, "timestamp")
+        SELECT m.order_id, step.event, m.updated_at
+        FROM moved AS m
+        JOIN unnest($6::text[], $7::text[]) WITH ORDINALITY AS step (was, event, n) USING (was)
+        ORDER BY m.order_id, step.n
+    )
+    SELECT order_id, was FROM moved"#;
+
+/// What an order in each status becomes when it is due.
+struct Paths(Vec<(Status, Vec<Status>)>);
+
+impl Paths {
+    fn new(delays: &StageDelays) -> Self {
+        let at = Timestamp::UNIX_EPOCH;
+        Self(Status::ALL[..4].iter().map(|from| (*from, delays.moves(*from, at, at).steps)).collect())
+    }
+
+    fn moves(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Move> {
+        let mut from = was;
+        self.0[was as usize].1.iter().map(move |to| {
+            let step = Move { order_id, from, to: *to };
+            from = *to;
+            step
+        })
+    }
+}
+
+pub(super) async fn advance(
+    pool: &PgPool,
+    limit: usize,
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+) -> sqlx::Result<Advance> {
+    let paths = Paths::new(delays);
+    let last = |steps: &Vec<Status>| steps.last().copied().unwrap_or(Status::Delivered);
+    let delay_ms = |status| delays.after(status).map(|delay| delay.as_secs_f64() * 1e3);
+    let (was, events): (Vec<&str>, Vec<&str>) =
+        paths.0.iter().flat_map(|(was, steps)| steps.iter().map(|to| (was.as_str(), to.as_str()))).unzip();
+    let rows = sqlx::query(ADVANCE)
+        .bind(now)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(paths.0.iter().map(|(was, _)| was.as_str()).collect::<Vec<_>>())
+        .bind(paths.0.iter().map(|(_, steps)| last(steps).as_str()).collect::<Vec<_>>())
+        .bind(paths.0.iter().map(|(_, steps)| delay_ms(last(steps))).collect::<Vec<_>>())
+        .bind(was)
+        .bind(events)
+        .fetch_all(pool)
+        .await?;
+    let mut moves = Vec::with_capacity(rows.len());
+    for row in &rows {
+        moves.extend(paths.moves(order_id(row)?, parsed(row, "was")?));
+    }
+    Ok(Advance { moves, next_due_in: next_due_in(pool, now).await? })
+}
+
+async fn next_due_in(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Option<Duration>> {
+    let millis: Option<f64> = sqlx::query_scalar(
+        "SELECT extract(epoch FROM min(due_at) - COALESCE($1, clock_timestamp()))::float8 * 1000
+         FROM orders WHERE due_at IS NOT NULL",
+    )
+    .bind(now)
+    .fetch_one(pool)
+    .await?;
+    // Rounded up: a look that comes a moment early finds nothing.
+    Ok(millis.map(|millis| Duration::from_secs_f64(millis.max(0.0).ceil() / 1e3)))
+}
+
+pub(super) async fn find(read: &PgPool, order_id: OrderId) -> sqlx::Result<Option<TrackedOrder>> {
+    // One statement sees one moment: a step between two would tear order and timeline apart.
+    let rows = sqlx::query(
+        r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
+             o.updated_at, e.event, e."timestamp", e.meta
+         FROM orders AS o JOIN order_events AS e USING (order_id) WHERE o.order_id = $1"#,
+    )
+    .bind(order_id.to_string())
+    .fetch_all(read)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let order = Order::from_row(first)?;
+    let mut events = rows.iter().map(Event::from_row).collect::<sqlx::Result<Vec<_>>>()?;
+    events.sort_by_key(|event| event.event);
+    Ok(Some(TrackedOrder { order, events }))
+}
+
+pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>> {
+    // `~` sorts after every id.
+    let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
+    let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+    match page.status {
+        Some(status) => sqlx::query_as(
+            "SELECT * FROM orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2",
+        )
+        .bind(before)
+        .bind(limit)
+        .bind(status.as_str()),
+        None => sqlx::query_as("SELECT * FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2")
+            .bind(before)
+            .bind(limit),
+    }
+    .fetch_all(read)
+    .await
+}
+
+/// Says that this replica is alive.
+pub(super) async fn stay_alive(
+    db: impl PgExecutor<'_>,
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO relays (replica, alive_until)
+         VALUES ($1, COALESCE($2, clock_timestamp()) + $3::float8 * interval '1 second')
+         ON CONFLICT (replica) DO UPDATE SET alive_until = EXCLUDED.alive_until",
+    )
+    .bind(replica)
+    .bind(now)
+    .bind(CLAIM.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn take_unsent(
+    pool: &PgPool,
+    limit: usize,
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<Vec<OrderPlaced>> {
+    stay_alive(pool, now, replica).await?;
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "WITH unclaimed AS MATERIALIZED (
+             SELECT u.order_id FROM outbox AS u
+             WHERE NOT EXISTS (
+                 SELECT 1 FROM relays AS r
+                 WHERE r.replica = u.claimed_by AND r.alive_until > COALESCE($1, clock_timestamp()))
+             ORDER BY u.order_id LIMIT $2 FOR UPDATE OF u SKIP LOCKED
+         ), taken AS (
+             UPDATE outbox AS u SET claimed_by = $3 FROM unclaimed WHERE u.order_id = unclaimed.order_id
+             RETURNING u.order_id
+         )
+         SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
+         FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id",
+    )
+    .bind(now)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(replica)
+    .fetch_all(pool)
+    .await?;
+    let message = |row| Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?));
+    rows.iter().map(message).collect()
+}
+
+fn texts(ids: &[OrderId]) -> Vec<String> {
+    ids.iter().map(OrderId::to_string).collect()
+}
+
+pub(super) async fn mark_sent(pool: &PgPool, sent: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(pool).await?;
+    Ok(())
+}
+
+pub(super) async fn release(pool: &PgPool, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY($1) AND claimed_by = $2")
+        .bind(texts(unsent))
+        .bind(replica)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn backlog(read: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Backlog> {
+    let row = sqlx::query(
+        "SELECT COALESCE($1, clock_timestamp()) AS now,
+             (SELECT min(due_at) FROM orders WHERE due_at IS NOT NULL) AS next_due,
+             (SELECT count(*) FROM outbox) AS unsent, (SELECT min(created_at) FROM outbox) AS oldest",
+    )
+    .bind(now)
+    .fetch_one(read)
+    .await?;
+    let now = moment(&row, "now")?;
+    let since = |at: Option<Timestamp>| at.and_then(|at| (now - at).to_std().ok()).unwrap_or_default();
+    let oldest: Option<Timestamp> = row.try_get("oldest")?;
+    let mut backlog = Backlog {
+        unsent: row.try_get::<i64, _>("unsent")?.unsigned_abs(),
+        oldest_unsent: oldest.map(to_millis),
+        oldest_unsent_age: since(oldest),
+        overdue: since(row.try_get("next_due")?),
+        ..Backlog::default()
+    };
+    let counts =
+        sqlx::query("SELECT status, count(*) AS orders FROM orders WHERE due_at IS NOT NULL GROUP BY status")
+            .fetch_all(read)
+            .await?;
+    for row in &counts {
+        let status: Status = parsed(row, "status")?;
+        backlog.in_progress[status as usize] = row.try_get::<i64, _>("orders")?.unsigned_abs();
+    }
+    Ok(backlog)
+}
+
+/// Also forgets replicas that have been gone for as long.
+pub(super) async fn expire_keys(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<u64> {
+    let sql = [
+        "DELETE FROM relays WHERE alive_until < COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second'",
+        "DELETE FROM idempotency_keys
+         WHERE created_at < COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second'",
+    ];
+    let mut expired = 0;
+    for statement in sql {
+        let done = sqlx::query(statement).bind(now).bind(KEY_LIFETIME.as_secs_f64()).execute(pool).await?;
+        expired = done.rows_affected();
+    }
+    Ok(expired)
+}
+
+/// Gives up this replica's outbox rows.
+pub(super) async fn leave(pool: &PgPool, replica: i64) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM relays WHERE replica = $1").bind(replica).execute(pool).await?;
+    Ok(())
+}
