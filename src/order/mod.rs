@@ -3,6 +3,7 @@
 //! Everything that enters (a POST body, a message from the topic, a database row) becomes one of
 //! these types or is refused here, so that the rest of the code never meets a half-valid order.
 
+mod audit;
 mod draft;
 mod event;
 mod id;
@@ -13,6 +14,7 @@ mod status;
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use audit::{AuditedOrder, Fault};
 pub use draft::{Draft, DraftErrors, FieldError, RawDraft, Size};
 pub use event::{Event, EventKind};
 pub use id::{IdMint, OrderId, ParseIdError};

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
+use super::{
+    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+};
 use crate::{
     metrics::Metrics,
     order::{Order, OrderId, OrderPlaced, TrackedOrder},
@@ -85,6 +87,10 @@ impl Store for Guarded {
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         self.read_again(|| self.inner.list(page)).await
+    }
+
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.read(self.inner.audit(after, limit)).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {

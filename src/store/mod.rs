@@ -24,7 +24,7 @@ pub use guarded::Guarded;
 pub use postgres::{PgDsn, PgSettings, PgStore};
 pub use sqlite::SqliteStore;
 
-use crate::order::{Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
+use crate::order::{AuditedOrder, Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
 
 /// What every database adapter does. `conformance` holds each to the same suite.
 #[async_trait]
@@ -46,6 +46,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Orders, newest (greatest id) first, by keyset.
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
+
+    /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them.
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError>;
 
     /// Takes up to `limit` outbox rows that nobody alive is about to publish and makes them this
     /// replica's, oldest first. Also says that this replica lives, so it is called at least once
@@ -155,6 +158,15 @@ pub struct Page {
     pub before: Option<OrderId>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Orders for an audit, as they stood at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditPage {
+    /// That moment.
+    pub now: Timestamp,
+    /// The orders, smallest id first.
+    pub orders: Vec<AuditedOrder>,
 }
 
 /// What waits to be done, as the database knows it.

@@ -25,7 +25,13 @@ impl Context {
 
     /// An error with the reason that librdkafka last gave.
     pub(super) fn explain(&self, error: &KafkaError) -> BrokerError {
-        let code = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+        let code = match error {
+            // Its own text shows the value, which may be a password.
+            KafkaError::ClientConfig(_, reason, property, _) => {
+                return BrokerError(format!("{reason} ({property})"));
+            }
+            error => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
+        };
         match &*self.last_reason.lock().expect("no holder panics") {
             Some(reason) => BrokerError(format!("{code}: {reason}")),
             None => BrokerError(code),

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
-    store::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError},
+    store::{
+        Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+    },
 };
 
 /// What happens to the next write.
@@ -76,6 +78,10 @@ impl Store for Troubled {
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         self.inner.list(page).await
+    }
+
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.inner.audit(after, limit).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {

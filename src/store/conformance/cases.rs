@@ -274,6 +274,34 @@ pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
     assert_eq!((backlog.in_progress, backlog.overdue), ([0; 5], Duration::ZERO));
 }
 
+pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
+    let orders = new_orders(5);
+    t.store.place(&orders, Outbox::Anyones).await.expect("places");
+    t.store.mark_sent(&[orders[0].order_id]).await.expect("marks");
+    t.clock.advance(seconds(DELAYS[0]));
+    t.store.advance(3).await.expect("advances");
+    let (mut audited, mut after) = (Vec::new(), None);
+    loop {
+        let page = t.store.audit(after, 2).await.expect("reads");
+        let Some(last) = page.orders.last() else { break };
+        assert_eq!(page.now, t.clock.now());
+        after = Some(last.order_id);
+        audited.extend(page.orders);
+    }
+    let ids = |orders: &[NewOrder]| orders.iter().map(|order| order.order_id).collect::<Vec<_>>();
+    assert_eq!(audited.iter().map(|order| order.order_id).collect::<Vec<_>>(), ids(&orders));
+    for order in &audited {
+        let found = t.find(order.order_id).await;
+        assert!(
+            found.events.iter().map(|event| (event.event, event.timestamp)).eq(order.events.iter().copied())
+        );
+        assert_eq!((order.status, order.updated_at), (found.order.status, found.order.updated_at));
+        assert_eq!(order.unsent, order.order_id != orders[0].order_id);
+        assert_eq!(order.faults(t.clock.now()), []);
+    }
+    assert_eq!(audited.iter().filter(|order| order.status == Status::Preparing).count(), 3);
+}
+
 /// Promises 3 and 4 with many hands: nothing twice, nothing left.
 pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
     let orders = new_orders(60);

@@ -131,6 +131,7 @@ macro_rules! conformance {
             rows_in_memory_are_not_taken,
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
+            an_audit_reads_every_order_once,
             racing_writers_do_each_thing_once,
         }
     };

@@ -26,7 +26,9 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::time::timeout;
 
-use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
+use super::{
+    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+};
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder},
@@ -103,6 +105,13 @@ impl PgStore {
         }
     }
 
+    /// The same for a schema that is there already.
+    pub fn migrated(settings: PgSettings) -> Self {
+        let store = Self::new(settings);
+        store.migrated.store(true, Ordering::Release);
+        store
+    }
+
     /// The same on a clock of the test's own.
     #[cfg(test)]
     fn with_clock(settings: PgSettings, clock: Arc<dyn Clock>) -> Self {
@@ -170,6 +179,11 @@ impl Store for PgStore {
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let pools = self.pools()?;
         self.bounded(&pools, verbs::list(&pools.read, page)).await
+    }
+
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::audit(&pools.read, after, limit, now)).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, PgExecutor, PgPool, Row};
+use sqlx::{FromRow, PgExecutor, PgPool, Row, postgres::PgRow};
 
 use super::{
-    super::{Advance, Backlog, KEY_LIFETIME, Move, Page},
+    super::{Advance, AuditPage, Backlog, KEY_LIFETIME, Move, Page},
     rows::{draft, moment, order_id, parsed},
 };
 use crate::order::{
-    Event, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder, to_millis,
+    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
+    TrackedOrder, to_millis,
 };
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
@@ -131,6 +132,45 @@ pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>>
     }
     .fetch_all(read)
     .await
+}
+
+pub(super) async fn audit(
+    read: &PgPool,
+    after: Option<OrderId>,
+    limit: usize,
+    now: Option<Timestamp>,
+) -> sqlx::Result<AuditPage> {
+    let rows = sqlx::query(
+        r#"SELECT COALESCE($3, clock_timestamp()) AS now, o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
+             EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent, e.events, e.stamps
+         FROM orders AS o CROSS JOIN LATERAL (
+             SELECT array_agg(event ORDER BY id) AS events, array_agg("timestamp" ORDER BY id) AS stamps
+             FROM order_events WHERE order_id = o.order_id) AS e
+         WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2"#,
+    )
+    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(now)
+    .fetch_all(read)
+    .await?;
+    let now = rows.first().map(|row| moment(row, "now")).transpose()?.unwrap_or_default();
+    Ok(AuditPage { now, orders: rows.iter().map(audited).collect::<sqlx::Result<_>>()? })
+}
+
+fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
+    let events: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
+    let stamps: Vec<Timestamp> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
+    let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let kinds = events.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
+    Ok(AuditedOrder {
+        order_id: order_id(row)?,
+        status: parsed(row, "status")?,
+        created_at: moment(row, "created_at")?,
+        updated_at: moment(row, "updated_at")?,
+        due_at: row.try_get("due_at")?,
+        unsent: row.try_get("unsent")?,
+        events: kinds.into_iter().zip(stamps).collect(),
+    })
 }
 
 /// Says that this replica is alive.

@@ -24,7 +24,9 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Admission, Advance, Arrival, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError};
+use super::{
+    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+};
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, TrackedOrder},
@@ -46,7 +48,7 @@ pub struct SqliteStore {
     /// Marks outbox rows that this very process holds in memory.
     process: i64,
     /// Held for the life of the store.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Why the embedded database did not open.
@@ -75,32 +77,46 @@ impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
     pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
         let lock = lock_folder(folder)?;
-        let options = SqliteConnectOptions::new()
-            .filename(folder.join(DATABASE))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .pragma("recursive_triggers", "ON")
-            .busy_timeout(ACQUIRE_TIMEOUT);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-        };
+        let options = options(folder).create_if_missing(true);
         let write = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
-        Ok(Self { write, read, clock, delays, process: rand::random(), _lock: lock })
+        Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
+    }
+
+    /// Opens the database for reading only, beside the process that has it.
+    pub async fn open_read_only(
+        folder: &Path,
+        clock: Arc<dyn Clock>,
+        delays: StageDelays,
+    ) -> Result<Self, OpenError> {
+        let read = pool(READERS).connect_with(options(folder).read_only(true)).await?;
+        Ok(Self { write: read.clone(), read, clock, delays, process: rand::random(), _lock: None })
     }
 
     /// Takes the write lock at once, so that what is read inside stays true until the commit.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+fn options(folder: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(folder.join(DATABASE))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("recursive_triggers", "ON")
+        .busy_timeout(ACQUIRE_TIMEOUT)
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
 fn lock_folder(folder: &Path) -> Result<File, OpenError> {
@@ -158,6 +174,11 @@ impl Store for SqliteStore {
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         verbs::list(&self.read, page).await
+    }
+
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+        let orders = verbs::audit(&self.read, after, limit).await?;
+        Ok(AuditPage { now: self.clock.now(), orders })
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {

@@ -51,7 +51,7 @@ pub(super) struct KeyRow<'a> {
 }
 
 /// Reads a text column through the domain's own parser: a value we did not write is an error.
-fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> sqlx::Result<T>
+pub(super) fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> sqlx::Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {

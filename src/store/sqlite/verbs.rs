@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, SqliteConnection, SqliteExecutor, SqlitePool};
+use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
     super::{Backlog, KEY_LIFETIME, Move, Page},
     StoreError,
     arrive::insert_events,
-    rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, json, moment},
+    rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, json, moment, parsed},
 };
 use crate::order::{
-    Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
+    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
 };
 
 pub(super) async fn next_due(db: impl SqliteExecutor<'_>) -> Result<Option<Timestamp>, StoreError> {
@@ -94,6 +94,47 @@ pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, S
             .bind(i64::try_from(page.limit).unwrap_or(i64::MAX)),
     };
     Ok(query.fetch_all(read).await?)
+}
+
+pub(super) async fn audit(
+    read: &SqlitePool,
+    after: Option<OrderId>,
+    limit: usize,
+) -> Result<Vec<AuditedOrder>, StoreError> {
+    let rows = sqlx::query(
+        r#"SELECT o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
+             EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent, e.event, e."timestamp"
+         FROM (SELECT * FROM orders WHERE order_id > ?1 ORDER BY order_id LIMIT ?2) AS o
+         LEFT JOIN order_events AS e USING (order_id) ORDER BY o.order_id, e.id"#,
+    )
+    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(read)
+    .await?;
+    let mut orders: Vec<AuditedOrder> = Vec::new();
+    for row in &rows {
+        let order_id = IdRow::from_row(row)?.0;
+        if orders.last().is_none_or(|last| last.order_id != order_id) {
+            orders.push(audited(row, order_id)?);
+        }
+        if let (Some(order), Some(_)) = (orders.last_mut(), row.try_get::<Option<&str>, _>("event")?) {
+            order.events.push((parsed(row, "event")?, moment(row, "timestamp")?));
+        }
+    }
+    Ok(orders)
+}
+
+fn audited(row: &SqliteRow, order_id: OrderId) -> sqlx::Result<AuditedOrder> {
+    let due_at: Option<i64> = row.try_get("due_at")?;
+    Ok(AuditedOrder {
+        order_id,
+        status: parsed(row, "status")?,
+        created_at: moment(row, "created_at")?,
+        updated_at: moment(row, "updated_at")?,
+        due_at: due_at.and_then(Timestamp::from_timestamp_millis),
+        unsent: row.try_get("unsent")?,
+        events: Vec::new(),
+    })
 }
 
 /// The upper end of a page; `~` sorts after every id.
