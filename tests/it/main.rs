@@ -1,1 +1,9 @@
-fn main() {}
+//! Order Tracker from outside: the real binary, its HTTP port, its topic and its database file.
+
+mod abuse;
+mod harness;
+mod journey;
+mod kafka;
+mod raw;
+mod slow;
+mod topic;
