@@ -9,4 +9,5 @@ mod journey;
 mod kafka;
 mod raw;
 mod slow;
+mod tidy;
 mod topic;
