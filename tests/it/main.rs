@@ -1,1 +1,13 @@
-fn main() {}
+//! Order Tracker from outside: the real binary, its HTTP port, its topic and its database file.
+
+mod abuse;
+mod cli;
+mod crash;
+mod harness;
+mod help;
+mod journey;
+mod kafka;
+mod raw;
+mod slow;
+mod tidy;
+mod topic;

@@ -1,0 +1,240 @@
+//! What people type and what they read.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::harness::{SIX, Service, binary, ended, eventually, folder, names};
+
+/// A port where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = binary(arguments, settings);
+    command.env("COLUMNS", "100");
+    ended(command).await
+}
+
+fn text(bytes: &[u8]) -> String {
+    let lines: Vec<&str> = std::str::from_utf8(bytes).expect("text").lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+/// The stdout of a command that must end well and complain about nothing.
+pub(crate) async fn said(arguments: &[&str]) -> String {
+    let output = run(arguments, &[]).await;
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+    text(&output.stdout)
+}
+
+/// The one line of a command that must fail with this exit code and print no result.
+async fn complaint(arguments: &[&str], settings: &[(&str, &str)], code: i32) -> String {
+    let output = run(arguments, settings).await;
+    let line = text(&output.stderr);
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(code), String::new()),
+        "{settings:?}: {line}"
+    );
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+/// The release and the commit in brackets.
+#[tokio::test]
+async fn the_version_names_release_and_commit() {
+    let version = said(&["--version"]).await;
+    let commit = version.strip_prefix(concat!("order-tracker ", env!("CARGO_PKG_VERSION"), " ("));
+    let commit = commit.and_then(|rest| rest.strip_suffix(')')).unwrap_or_else(|| panic!("{version}"));
+    assert!(!commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{version}");
+}
+
+/// Results on stdout, for people or as JSON; nothing else there.
+#[tokio::test]
+async fn orders_are_placed_and_found_by_command() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;
+    let order = async |arguments: &[&str]| {
+        let arguments = [&["order"], arguments, &["--url", &service.url]].concat();
+        said(&arguments).await
+    };
+    let json =
+        |text: String| serde_json::from_str::<Value>(&text).unwrap_or_else(|_| panic!("not JSON: {text}"));
+    let create =
+        ["create", "--customer-name", "Ada", "--address", "1 High St", "--item", "pizza", "--size", "small"];
+
+    assert_eq!(order(&["list"]).await, "");
+    assert_eq!(json(order(&["list", "--json"]).await), json!([]));
+    let id = order(&create).await;
+    service.reached(&id, "DELIVERED").await;
+
+    let keyed = [&create[..], &["--idempotency-key", "k", "--json"]].concat();
+    let placed = json(order(&keyed).await);
+    assert_eq!(json(order(&keyed).await), placed, "the same key places one order");
+    service.reached(placed["order_id"].as_str().expect("an id"), "DELIVERED").await;
+
+    let tracked = json(order(&["get", &id, "--json"]).await);
+    assert_eq!(tracked, service.json(&format!("/orders/{id}")).await);
+    assert_eq!(names(&tracked), SIX);
+    let story = order(&["get", &id]).await;
+    for word in SIX.into_iter().chain([id.as_str(), "small pizza for Ada, 1 High St"]) {
+        assert!(story.contains(word), "no {word} in\n{story}");
+    }
+
+    let listed = json(order(&["list", "--status", "DELIVERED", "--json"]).await);
+    assert_eq!(listed, service.json("/orders").await);
+    let table = order(&["list", "--limit", "1"]).await;
+    assert_eq!(table.lines().count(), 1, "{table}");
+    assert!(table.starts_with(placed["order_id"].as_str().expect("an id")), "{table}");
+
+    let unknown = ["order", "get", "ORD-01ARZ3NDEK0000000000000000", "--url", &service.url];
+    assert_eq!(complaint(&unknown, &[], 1).await, "order-tracker: no order has this id");
+    let empty =
+        ["order", "create", "--customer-name", " ", "--address", "x", "--item", "x", "--url", &service.url];
+    let line = complaint(&empty, &[], 1).await;
+    assert!(line.contains("customer_name must be 1 to 100 characters"), "{line}");
+}
+
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn nobody_at_the_url_is_one_line_that_says_what_to_do() {
+    let line = complaint(&["order", "list"], &[("ORDER_TRACKER_URL", NOBODY)], 1).await;
+    assert!(line.starts_with(&format!("order-tracker: no answer from {NOBODY}")), "{line}");
+    assert!(line.contains("is the service running? (--url says where)"), "{line}");
+}
+
+/// One line with the setting, what was given and what is allowed.
+///
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn a_wrong_setting_stops_the_start_with_one_line() {
+    for (name, given, allowed) in [
+        ("APP_PORT", "70000", "0..=65535"),
+        ("APP_PORT", "http", "invalid digit"),
+        ("STAGE_DELAYS", "abc", "3s,5s,7s,10s"),
+        ("STAGE_DELAYS", "1s,2s", "3s,5s,7s,10s"),
+        ("STAGE_DELAYS", "-1s", "3s,5s,7s,10s"),
+        ("SIMULATE_RATE", "-1", "a number from 0 to 1000"),
+        ("SIMULATE_RATE", "NaN", "a number from 0 to 1000"),
+        ("SHUTDOWN_TIMEOUT", "0s", "from 1s to 1h"),
+        ("KAFKA_TOPIC_PARTITIONS", "0", "1..=1000"),
+        ("LOG_FORMAT", "xml", "text, json"),
+        ("RUST_LOG", "order_tracker=loud", "info"),
+    ] {
+        for command in [&["serve"][..], &[]] {
+            let line = complaint(command, &[(name, given)], 2).await;
+            assert!(line.starts_with(&format!("order-tracker: {name} ")), "{line}");
+            assert!(line.contains(&format!("\"{given}\"")) && line.contains(allowed), "{line}");
+        }
+    }
+    let secret = complaint(&["serve"], &[("KAFKA_PROPERTIES", "hunter2")], 2).await;
+    assert!(secret.contains("KAFKA_PROPERTIES") && secret.contains("name=value"), "{secret}");
+    assert!(!secret.contains("hunter2"), "{secret}");
+}
+
+/// Compose files write `PG_DSN=${PG_DSN:-}`.
+#[tokio::test]
+async fn an_empty_variable_is_an_unset_one() {
+    let names = [
+        "APP_HOST",
+        "PG_DSN",
+        "KAFKA_BROKERS",
+        "KAFKA_TOPIC",
+        "KAFKA_DLQ_TOPIC",
+        "KAFKA_TOPIC_PARTITIONS",
+        "KAFKA_PROPERTIES",
+        "STAGE_DELAYS",
+        "SIMULATE_RATE",
+        "SHUTDOWN_TIMEOUT",
+        "RUST_LOG",
+    ];
+    let service = Service::start(&names.map(|name| (name, ""))).await;
+    assert!(!service.brokers.is_empty(), "the embedded broker");
+    service.place("pizza").await;
+    service.stop().await;
+}
+
+/// Passwords are neither printed at the start nor told when something is wrong with them.
+#[tokio::test]
+async fn secrets_stay_out_of_the_log() {
+    let away = [("KAFKA_BROKERS", "127.0.0.1:9"), ("RUST_LOG", "debug")];
+    let properties = ("KAFKA_PROPERTIES", "sasl.username=tom,sasl.password=hunter2");
+    let service = Service::start(&[away[0], away[1], properties]).await;
+    eventually("the broker is missed", async || {
+        service.logged().contains("the broker is away").then_some(())
+    })
+    .await;
+    assert!(service.logged().contains("sasl.password=***"));
+    assert!(!service.logged().contains("hunter2"));
+
+    let data = folder();
+    let path = data.path().to_str().expect("text");
+    let dsn = ("PG_DSN", "postgres://tom:hunter2@127.0.0.1:9/orders");
+    let mut child = binary(&["serve"], &[dsn, ("DATA_DIR", path), ("APP_PORT", "0")])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    // The settings and the first thing that is said about the database.
+    for n in 0..2 {
+        let line = lines.next_line().await.expect("read").expect("a line");
+        assert!(!line.contains("hunter2"), "{line}");
+        assert!(n > 0 || line.contains("***"), "{line}");
+    }
+}
+
+/// A property that the client does not know may hold a password with a typing error in its name.
+///
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn an_unknown_kafka_property_is_named_without_its_value() {
+    let data = folder();
+    let settings = [
+        ("DATA_DIR", data.path().to_str().expect("text")),
+        ("APP_PORT", "0"),
+        ("KAFKA_BROKERS", "127.0.0.1:9"),
+        ("KAFKA_PROPERTIES", "sasl.pasword=hunter2"),
+        ("RUST_LOG", "off"),
+    ];
+    let line = complaint(&["serve"], &settings, 1).await;
+    assert!(line.contains("sasl.pasword") && line.contains("Kafka"), "{line}");
+    assert!(!line.contains("hunter2"), "{line}");
+}
+
+/// What a container asks of itself.
+#[tokio::test]
+async fn a_healthcheck_is_an_exit_code() {
+    let service = Service::start(&[]).await;
+    let port = service.address().rsplit(':').next().expect("a port");
+    for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
+        let output = run(&["healthcheck"], &[("APP_HOST", host), ("APP_PORT", port)]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    let line = complaint(&["healthcheck"], &[("APP_PORT", "9")], 1).await;
+    assert!(line.contains("no answer from http://127.0.0.1:9"), "{line}");
+}
+
+/// A schema that is up to date stays so.
+#[tokio::test]
+async fn migrate_can_be_repeated() {
+    let data = folder();
+    for _ in 0..2 {
+        let output = run(&["migrate"], &[("DATA_DIR", data.path().to_str().expect("text"))]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "the database is up to date");
+    }
+    assert!(data.path().join("orders.db").is_file());
+    Service::start_in(data.path(), &[]).await.stop().await;
+}
+
+/// A shell can be taught the commands.
+#[tokio::test]
+async fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&["completions", shell]).await;
+        assert!(
+            ["order-tracker", "healthcheck", "migrate"].iter().all(|word| script.contains(word)),
+            "{script}"
+        );
+    }
+}

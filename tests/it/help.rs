@@ -1,0 +1,224 @@
+//! What `--help` says, word for word: whoever changes it sees it here.
+
+use crate::cli::said;
+
+/// Every setting with its variable and default.
+#[tokio::test]
+async fn help_of_the_service() {
+    insta::assert_snapshot!(said(&["--help"]).await, @r"
+    Takes food orders, walks each one to the door, and can prove that none was lost
+
+    Without a command it serves. Without settings it keeps orders in ./data and starts a broker of its
+    own, so nothing else is needed.
+
+    Usage: order-tracker [OPTIONS]
+           order-tracker <COMMAND>
+
+    Commands:
+      serve        Run the service (the default)
+      migrate      Bring the database's schema up to date and exit
+      healthcheck  Ask a running service whether it lives; for containers
+      order        Place and look up orders on a running service
+      completions  Print a completion script for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    HTTP:
+          --app-host <HOST>
+              Where HTTP listens
+
+              [env: APP_HOST=]
+              [default: 127.0.0.1]
+
+          --app-port <PORT>
+              Where HTTP listens; 0 takes a free port and prints it
+
+              [env: APP_PORT=]
+              [default: 8080]
+
+    Database:
+          --pg-dsn <URL>
+              PostgreSQL (not in this release: leave it unset for the embedded database)
+
+              [env: PG_DSN]
+
+          --data-dir <FOLDER>
+              Where the embedded database lives
+
+              [env: DATA_DIR=]
+              [default: data]
+
+    Kafka:
+          --kafka-brokers <HOST:PORT,...>
+              Bootstrap servers, comma-separated; unset means the embedded broker
+
+              [env: KAFKA_BROKERS=]
+
+          --kafka-topic <TOPIC>
+              Where orders are published; created if missing
+
+              [env: KAFKA_TOPIC=]
+              [default: orders.v1]
+
+          --kafka-dlq-topic <TOPIC>
+              Where messages go that can't become orders; `<topic>.dlq` if unset; created if missing
+
+              [env: KAFKA_DLQ_TOPIC=]
+
+          --kafka-topic-partitions <N>
+              Used only when the topic is created
+
+              [env: KAFKA_TOPIC_PARTITIONS=]
+              [default: 6]
+
+          --kafka-topic-replication <N>
+              Used only when the topic is created
+
+              [env: KAFKA_TOPIC_REPLICATION=]
+              [default: 1]
+
+          --kafka-group <GROUP>
+              Consumer group, shared by all replicas
+
+              [env: KAFKA_GROUP=]
+              [default: order-tracker]
+
+          --kafka-properties <NAME=VALUE,...>
+              Handed to the Kafka client as they are (TLS, SASL, ...)
+
+              [env: KAFKA_PROPERTIES]
+
+    Orders:
+          --stage-delays <DURATION,...>
+              Time spent in PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY; one value stands for all four
+
+              [env: STAGE_DELAYS=]
+              [default: 3s,5s,7s,10s]
+
+          --simulate-rate <RATE>
+              Orders a second that the service places by itself; 0 means none
+
+              [env: SIMULATE_RATE=]
+              [default: 0]
+
+          --shutdown-timeout <DURATION>
+              How long SIGTERM may take
+
+              [env: SHUTDOWN_TIMEOUT=]
+              [default: 10s]
+
+    Logging:
+          --log-format <FORMAT>
+              `text` on a terminal, else `json`, if unset
+
+              Possible values:
+              - text: For people
+              - json: For programs, one object a line
+
+              [env: LOG_FORMAT=]
+
+          --rust-log <FILTER>
+              What is logged, such as `debug` or `info,order_tracker::http=debug`
+
+              [env: RUST_LOG=]
+              [default: info]
+    ");
+}
+
+/// What can be done with orders.
+#[tokio::test]
+async fn help_of_order() {
+    insta::assert_snapshot!(said(&["order", "--help"]).await, @r"
+    Place and look up orders on a running service
+
+    Usage: order-tracker order [OPTIONS] <COMMAND>
+
+    Commands:
+      create  Place an order and print its id
+      get     Show an order and its timeline
+      list    List the newest orders
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Logging:
+          --log-format <FORMAT>
+              `text` on a terminal, else `json`, if unset
+
+              Possible values:
+              - text: For people
+              - json: For programs, one object a line
+
+              [env: LOG_FORMAT=]
+
+          --rust-log <FILTER>
+              What is logged, such as `debug` or `info,order_tracker::http=debug`
+
+              [env: RUST_LOG=]
+              [default: info]
+    ");
+}
+
+/// What an order needs.
+#[tokio::test]
+async fn help_of_order_create() {
+    insta::assert_snapshot!(said(&["order", "create", "--help"]).await, @r"
+    Place an order and print its id
+
+    Usage: order-tracker order create [OPTIONS] --customer-name <CUSTOMER_NAME> --address <ADDRESS> --item <ITEM>
+
+    Options:
+          --customer-name <CUSTOMER_NAME>
+              Who orders
+
+          --address <ADDRESS>
+              Where it goes
+
+          --item <ITEM>
+              What is ordered
+
+          --size <SIZE>
+              small, medium or large
+
+              [default: medium]
+
+          --idempotency-key <IDEMPOTENCY_KEY>
+              Sent as Idempotency-Key: the same key never places a second order
+
+          --url <URL>
+              Where the service listens
+
+              [env: ORDER_TRACKER_URL=]
+              [default: http://127.0.0.1:8080]
+
+          --json
+              Print JSON
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Logging:
+          --log-format <FORMAT>
+              `text` on a terminal, else `json`, if unset
+
+              Possible values:
+              - text: For people
+              - json: For programs, one object a line
+
+              [env: LOG_FORMAT=]
+
+          --rust-log <FILTER>
+              What is logged, such as `debug` or `info,order_tracker::http=debug`
+
+              [env: RUST_LOG=]
+              [default: info]
+    ");
+}

@@ -1,0 +1,162 @@
+//! What goes out to the topic and what comes in from it.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{SIX, Service, names},
+    kafka::{DLQ, Kafka, Letter, TOPIC, foreign},
+};
+
+const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+
+fn consumed(result: &str) -> String {
+    format!("consumer_messages_total{{result=\"{result}\"}}")
+}
+
+/// Promise 2: everything accepted reaches the topic.
+#[tokio::test]
+async fn every_order_is_on_the_topic_once() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;
+    let kafka = Kafka::of(&service);
+    let placed: BTreeSet<String> =
+        join_all((0..30).map(|_| service.place("pizza"))).await.into_iter().collect();
+    service.settled().await;
+    service.counted("orders_consumed_total", 30).await;
+    assert_eq!(service.metric("orders_produced_total").await, 30);
+    assert_eq!(service.metric("orders_consumed_total").await, 30);
+    assert_eq!(service.metric(&consumed("known")).await, 30);
+
+    let letters = kafka.all(TOPIC).await;
+    assert_eq!(letters.len(), 30, "no order twice");
+    for letter in &letters {
+        looks_right(&service, letter).await;
+    }
+    assert_eq!(letters.into_iter().filter_map(|letter| letter.key).collect::<BTreeSet<_>>(), placed);
+    assert_eq!(kafka.all(DLQ).await.len(), 0);
+}
+
+async fn looks_right(service: &Service, letter: &Letter) {
+    let id = letter.key.as_deref().expect("a key");
+    let order = &service.json(&format!("/orders/{id}")).await["order"];
+    let mut expected = order.clone();
+    expected.as_object_mut().expect("an object").remove("updated_at");
+    expected["status"] = json!("PLACED");
+    expected["seq"] = json!(1);
+    assert_eq!(letter.json(), expected);
+
+    let header =
+        |name: &str| letter.headers.get(name).unwrap_or_else(|| panic!("no {name}: {letter:?}")).as_str();
+    assert_eq!(header("ce_specversion"), "1.0");
+    assert_eq!(header("ce_id"), format!("{id}:1"));
+    assert_eq!(header("ce_subject"), id);
+    assert_eq!(header("ce_time"), order["created_at"].as_str().expect("a moment"));
+    assert!(!header("ce_type").is_empty() && !header("ce_source").is_empty());
+    assert_eq!(header("content-type"), "application/json");
+}
+
+/// Another system may put orders on the topic; they live like any other.
+///
+/// Promise 3: an effect happens once.
+#[tokio::test]
+async fn an_order_of_another_system_is_admitted_and_delivered() {
+    let service = Service::start(&[("STAGE_DELAYS", "100ms")]).await;
+    let kafka = Kafka::of(&service);
+    let message = foreign(STRANGER).to_string();
+    for _ in 0..2 {
+        kafka.put(Some(STRANGER), Some(message.as_bytes())).await;
+    }
+    service.counted("orders_consumed_total", 2).await;
+    assert_eq!(service.metric(&consumed("admitted")).await, 1);
+    assert_eq!(service.metric(&consumed("known")).await, 1);
+
+    let tracked = service.reached(STRANGER, "DELIVERED").await;
+    assert_eq!(names(&tracked), SIX);
+    assert_eq!(tracked["order"]["item"], "ramen");
+    // It is there already; to publish it again would be a duplicate of our own making.
+    assert_eq!(service.metric("orders_produced_total").await, 0);
+    assert_eq!(kafka.all(TOPIC).await.len(), 2);
+}
+
+/// Late, twice, forged or a tombstone: a known order stays as it is.
+///
+/// Promise 3: an effect happens once.
+#[tokio::test]
+async fn a_late_message_changes_nothing() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;
+    let kafka = Kafka::of(&service);
+    let id = service.place("pizza").await;
+    let before = service.reached(&id, "DELIVERED").await;
+    let original = kafka.read(TOPIC, 1).await.pop().expect("a message");
+    service.counted(&consumed("known"), 1).await;
+
+    kafka.put(Some(&id), Some(&original.value)).await;
+    kafka.put(Some(&id), Some(foreign(&id).to_string().as_bytes())).await;
+    kafka.put(Some(&id), None).await;
+    service.counted(&consumed("known"), 3).await;
+    service.counted(&consumed("tombstone"), 1).await;
+
+    assert_eq!(service.json(&format!("/orders/{id}")).await, before);
+    assert_eq!(service.metric("orders_consumed_total").await, 4);
+    assert_eq!(service.json("/orders").await.as_array().map(Vec::len), Some(1));
+}
+
+/// What can't be an order, with the word for why.
+fn poison() -> Vec<(Option<&'static str>, Vec<u8>, &'static str)> {
+    let with = |field: &str, value: Value| {
+        let mut message = foreign(STRANGER);
+        message[field] = value;
+        message.to_string().into_bytes()
+    };
+    let mut incomplete = foreign(STRANGER);
+    incomplete.as_object_mut().expect("an object").remove("address");
+    let good = foreign(STRANGER).to_string().into_bytes();
+    vec![
+        (Some(STRANGER), b"{\"order_id\": ".to_vec(), "not_json"),
+        (Some(STRANGER), vec![0xff, 0xfe, 0x00], "not_json"),
+        (Some("ORD-01ARZ3NDEK0000000000000009"), good.clone(), "key_mismatch"),
+        (Some("7"), with("order_id", json!("7")), "invalid_id"),
+        (Some(STRANGER), incomplete.to_string().into_bytes(), "invalid_field"),
+        (Some(STRANGER), with("size", json!("huge")), "invalid_field"),
+        (Some(STRANGER), with("item", json!("x".repeat(16 * 1024))), "too_large"),
+        (None, good, "no_key"),
+    ]
+}
+
+/// Bad messages are set aside with their reason and origin; good ones among them are admitted.
+///
+/// Promise 5: memory, queues and time are bounded.
+#[tokio::test]
+async fn a_poison_message_holds_nobody_up() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let kafka = Kafka::of(&service);
+    let (mut expected, mut good) = (BTreeSet::new(), Vec::new());
+    for (n, (key, value, reason)) in poison().into_iter().enumerate() {
+        let (partition, offset) = kafka.put(key, Some(&value)).await;
+        expected.insert((reason.to_owned(), TOPIC.to_owned(), partition.to_string(), offset.to_string()));
+        let id = format!("ORD-01ARZ3NDEK00000000000000{n}A");
+        kafka.put(Some(&id), Some(foreign(&id).to_string().as_bytes())).await;
+        good.push(id);
+    }
+    let bad = expected.len() as u64;
+    service.counted("orders_consumed_total", bad + good.len() as u64).await;
+    for id in &good {
+        assert_eq!(names(&service.json(&format!("/orders/{id}")).await), SIX[..2]);
+    }
+    assert_eq!(service.get(&format!("/orders/{STRANGER}")).await.status(), 404);
+
+    let letters = kafka.all(DLQ).await;
+    let origin = |letter: &Letter| {
+        let header = |name: &str| letter.headers.get(name).cloned().unwrap_or_default();
+        (header("dlq_reason"), header("dlq_topic"), header("dlq_partition"), header("dlq_offset"))
+    };
+    assert_eq!(letters.iter().map(origin).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(letters.len(), expected.len(), "no dead letter twice");
+    assert!(letters.iter().any(|letter| letter.value == b"{\"order_id\": "), "kept as it came");
+
+    assert_eq!(service.metric(&consumed("rejected")).await, bad);
+    assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 2);
+    assert_eq!(service.logged().matches("set aside").count() as u64, bad, "each is logged once");
+}
