@@ -44,8 +44,13 @@ pub(crate) struct HttpConfig {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub(crate) struct StoreConfig {
-    /// PostgreSQL, `postgres://user:password@host:port/db`; unset means the embedded database
-    #[arg(long, env = "PG_DSN", value_name = "URL", hide_env_values = true)]
+    /// PostgreSQL 15 or later; unset means the embedded database
+    #[arg(
+        long,
+        env = "PG_DSN",
+        value_name = "postgres://USER:PASSWORD@HOST:PORT/DB",
+        hide_env_values = true
+    )]
     pub(crate) pg_dsn: Option<PgDsn>,
     /// Most connections of this replica to PostgreSQL
     #[arg(long, env = "PG_MAX_CONNECTIONS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(PgSettings::MIN_CONNECTIONS)..=1_000))]
@@ -86,7 +91,7 @@ pub(crate) struct KafkaConfig {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Orders")]
 pub(crate) struct PipelineConfig {
-    /// Time spent in `PLACED`, `PREPARING`, `COOKING`, `OUT_FOR_DELIVERY`; one value stands for all four
+    /// Time spent in each status before the last; one value stands for all four
     #[arg(long, env = "STAGE_DELAYS", default_value_t = StageDelays::default(), value_name = "DURATION,...")]
     pub(crate) stage_delays: StageDelays,
     /// Orders a second that the service places by itself; 0 means none

@@ -43,10 +43,16 @@ async fn help_of_the_service() {
               [default: 8080]
 
     Database:
-          --pg-dsn <URL>
-              PostgreSQL (not in this release: leave it unset for the embedded database)
+          --pg-dsn <postgres://USER:PASSWORD@HOST:PORT/DB>
+              PostgreSQL 15 or later; unset means the embedded database
 
               [env: PG_DSN]
+
+          --pg-max-connections <N>
+              Most connections of this replica to PostgreSQL
+
+              [env: PG_MAX_CONNECTIONS=]
+              [default: 8]
 
           --data-dir <FOLDER>
               Where the embedded database lives
@@ -96,7 +102,7 @@ async fn help_of_the_service() {
 
     Orders:
           --stage-delays <DURATION,...>
-              Time spent in PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY; one value stands for all four
+              Time spent in each status before the last; one value stands for all four
 
               [env: STAGE_DELAYS=]
               [default: 3s,5s,7s,10s]

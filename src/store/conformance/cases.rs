@@ -302,7 +302,7 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
     assert_eq!(audited.iter().filter(|order| order.status == Status::Preparing).count(), 3);
 }
 
-/// Promises 3 and 4 with many hands: nothing twice, nothing left.
+/// Promise 3: an effect happens once. Many hands do nothing twice and leave nothing.
 pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
     let orders = new_orders(60);
     let mut racers = JoinSet::new();

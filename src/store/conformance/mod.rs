@@ -100,7 +100,7 @@ fn seconds(count: i64) -> Duration {
     Duration::from_secs(count.unsigned_abs())
 }
 
-/// Promise 3 for one order: legal, complete up to its status, each event once, stamps that rise.
+/// Checks one order: legal, complete up to its status, each event once, stamps that rise.
 pub(crate) fn assert_consistent(tracked: &TrackedOrder) {
     let TrackedOrder { order, events } = tracked;
     let last = EventKind::Reached(order.status);
