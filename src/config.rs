@@ -165,29 +165,25 @@ fn log_filter(text: &str) -> Result<String, String> {
     }
 }
 
-impl Config {
+impl KafkaConfig {
     /// The settings of a cluster at `brokers`.
-    pub(crate) fn kafka_settings(&self, brokers: String, embedded: bool) -> KafkaSettings {
-        let kafka = &self.kafka;
+    pub(crate) fn settings(&self, brokers: String, embedded: bool) -> KafkaSettings {
+        let properties = self.properties.iter().map(|pair| (pair.name.clone(), pair.value.clone()));
         KafkaSettings {
             brokers,
-            topic: kafka.topic.clone(),
+            topic: self.topic.clone(),
             dlq_topic: self.dlq_topic(),
-            partitions: kafka.partitions,
-            replication: kafka.replication,
-            group: kafka.group.clone(),
+            partitions: self.partitions,
+            replication: self.replication,
+            group: self.group.clone(),
             // TLS and passwords are for a real cluster; the embedded one speaks in the clear.
-            properties: if embedded {
-                Vec::new()
-            } else {
-                kafka.properties.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
-            },
+            properties: if embedded { Vec::new() } else { properties.collect() },
             embedded,
         }
     }
 
     /// The dead-letter topic, by default named after the topic.
     pub(crate) fn dlq_topic(&self) -> String {
-        self.kafka.dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.kafka.topic))
+        self.dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.topic))
     }
 }

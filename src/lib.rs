@@ -9,6 +9,7 @@
 //! - [`desk`]: where orders are handed in.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
+//! - [`verify`]: checks every promise against database and topic.
 //! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
 
 pub mod app;
@@ -24,3 +25,4 @@ pub mod metrics;
 pub mod order;
 pub mod pipeline;
 pub mod store;
+pub mod verify;

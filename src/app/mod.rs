@@ -20,11 +20,11 @@ use crate::{
     bell::Bell,
     broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaSettings, Publisher},
     clock::SystemClock,
-    config::Config,
+    config::{Config, StoreConfig},
     desk, health,
     http::{self, AppState, Server},
     metrics::Metrics,
-    order::{IdMint, Status},
+    order::{IdMint, StageDelays, Status},
     pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
     store::{Guarded, PgSettings, PgStore, SqliteStore, Store},
 };
@@ -54,14 +54,25 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
+/// The same for reading only, beside the service that uses it.
+pub(crate) async fn open_for_audit(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
+    // Nothing is moved, so no delay is ever asked for.
+    let delays = StageDelays::default();
+    if let Some(dsn) = config.pg_dsn.clone() {
+        let max_connections = PgSettings::MIN_CONNECTIONS;
+        return Ok(Arc::new(PgStore::migrated(PgSettings { dsn, max_connections, delays })));
+    }
+    Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock), delays).await?))
+}
+
 fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<EmbeddedBroker>)> {
     if let Some(brokers) = &config.kafka.brokers {
-        return Ok((config.kafka_settings(brokers.clone(), false), None));
+        return Ok((config.kafka.settings(brokers.clone(), false), None));
     }
-    let (topic, dlq_topic) = (&config.kafka.topic, config.dlq_topic());
+    let (topic, dlq_topic) = (&config.kafka.topic, config.kafka.dlq_topic());
     let partitions = config.kafka.partitions;
     let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
-    Ok((config.kafka_settings(embedded.address(), true), Some(embedded)))
+    Ok((config.kafka.settings(embedded.address(), true), Some(embedded)))
 }
 
 /// Lets a task begin once the schema is up to date, or never if the service stops before.

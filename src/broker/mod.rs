@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use embedded::EmbeddedBroker;
-pub use kafka::{Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription};
+pub use kafka::{Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter};
 pub use watch::BrokerWatch;
 
 use crate::order::{OrderId, OrderPlaced, Reject};

@@ -3,11 +3,13 @@
 //! Exit codes: 0 well, 1 failed, 2 a setting or argument is wrong, 130 stopped by a second signal.
 
 mod client;
+mod dead_letters;
 mod healthcheck;
 mod order;
 mod output;
 mod serve;
 mod settings;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,10 @@ enum Command {
     /// Place and look up orders on a running service
     #[command(subcommand)]
     Order(order::OrderCommand),
+    /// Check every promise against database and topic; exit code 1 on any violation
+    Verify(Box<verify::VerifyArgs>),
+    /// Look at messages that could not become orders, and put them back
+    DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -83,6 +89,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(config)) => serve::migrate(&config).await,
         Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args.http).await,
         Some(Command::Order(command)) => order::run(command).await,
+        Some(Command::Verify(args)) => verify::run(&args).await,
+        Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);

@@ -146,10 +146,10 @@ mod tests {
             tamper(&mut order);
             order.faults(at(10))
         };
-        assert_eq!(found(|order| drop(order.events.remove(0))), [Fault::NoBeginning]);
-        assert_eq!(found(|order| drop(order.events.remove(1))), [Fault::NoBeginning]);
-        assert_eq!(found(|order| drop(order.events.remove(2))), [Fault::Gap]);
-        assert_eq!(found(|order| drop(order.events.remove(3))), [Fault::RowDiffers]);
+        assert_eq!(found(|order| _ = order.events.remove(0)), [Fault::NoBeginning]);
+        assert_eq!(found(|order| _ = order.events.remove(1)), [Fault::NoBeginning]);
+        assert_eq!(found(|order| _ = order.events.remove(2)), [Fault::Gap]);
+        assert_eq!(found(|order| _ = order.events.remove(3)), [Fault::RowDiffers]);
         assert_eq!(found(|order| order.events.clear()), [Fault::NoBeginning, Fault::RowDiffers]);
         assert_eq!(found(|order| order.events.push(order.events[2])), [Fault::Doubled]);
         assert_eq!(found(|order| order.events[2].1 = at(9)), [Fault::StampGoesBack]);

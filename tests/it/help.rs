@@ -15,12 +15,14 @@ async fn help_of_the_service() {
            order-tracker <COMMAND>
 
     Commands:
-      serve        Run the service (the default)
-      migrate      Bring the database's schema up to date and exit
-      healthcheck  Ask a running service whether it lives; for containers
-      order        Place and look up orders on a running service
-      completions  Print a completion script for a shell
-      help         Print this message or the help of the given subcommand(s)
+      serve         Run the service (the default)
+      migrate       Bring the database's schema up to date and exit
+      healthcheck   Ask a running service whether it lives; for containers
+      order         Place and look up orders on a running service
+      verify        Check every promise against database and topic; exit code 1 on any violation
+      dead-letters  Look at messages that could not become orders, and put them back
+      completions   Print a completion script for a shell
+      help          Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help

@@ -7,6 +7,7 @@ mod harness;
 mod help;
 mod journey;
 mod kafka;
+mod proof;
 mod raw;
 mod slow;
 mod tidy;

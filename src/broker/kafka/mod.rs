@@ -3,6 +3,7 @@
 //! Every property that a promise rests on is set here, with its reason; `KAFKA_PROPERTIES` come
 //! after and may override them.
 
+mod archive;
 mod context;
 mod publisher;
 mod subscription;
@@ -21,6 +22,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
+pub use archive::{Extent, Letter};
 pub use publisher::KafkaPublisher;
 pub use subscription::KafkaSubscription;
 
@@ -29,7 +31,7 @@ use crate::metrics::Metrics;
 use context::Context;
 
 /// How long one call of the admin client may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the health probe waits for metadata.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use super::{Context, KafkaSettings};
+use super::{
+    Context, KafkaSettings,
+    archive::{Letter, REQUEUED},
+};
 use crate::{
     broker::{BrokerError, Publisher, Receipt, Record},
     order::{MAX_MESSAGE_BYTES, OrderId, OrderPlaced, Reject},
@@ -25,7 +28,7 @@ use crate::{
 /// Travels with a message through librdkafka and comes back with the answer.
 pub(super) enum Delivery {
     Order { order_id: OrderId, since: Instant },
-    DeadLetter(oneshot::Sender<Result<(), BrokerError>>),
+    Other(oneshot::Sender<Result<(), BrokerError>>),
 }
 
 /// Turns delivery reports into receipts.
@@ -67,7 +70,7 @@ impl ProducerContext for DeliveryContext {
                 }
             }
             // Nobody listens any more if the intake was stopped; the letter comes again then.
-            Delivery::DeadLetter(answer) => drop(answer.send(outcome)),
+            Delivery::Other(answer) => drop(answer.send(outcome)),
         }
     }
 }
@@ -138,6 +141,32 @@ impl KafkaPublisher {
     }
 }
 
+impl KafkaPublisher {
+    /// Puts the message of a dead letter back on the orders topic, then notes that beside the
+    /// letter. If the note fails the message may be put back again, which changes nothing.
+    pub async fn put_back(&self, letter: &Letter) -> Result<(), BrokerError> {
+        let place = letter.place();
+        let origin = headers(&[("requeued_from", &place)]);
+        let Record { key, value, .. } = &letter.record;
+        self.acknowledged(&self.topic, key.as_deref(), value.as_deref(), origin).await?;
+        let note = headers(&[(REQUEUED, &place)]);
+        self.acknowledged(&self.dlq_topic, key.as_deref(), Some(b""), note).await
+    }
+
+    /// Sends and waits for the broker's answer.
+    async fn acknowledged(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: OwnedHeaders,
+    ) -> Result<(), BrokerError> {
+        let (answer, outcome) = oneshot::channel();
+        self.send(topic, key, value, headers, Delivery::Other(answer))?;
+        outcome.await.map_err(|_| BrokerError("the kafka producer is gone".to_owned()))?
+    }
+}
+
 fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
     pairs.iter().fold(OwnedHeaders::new_with_capacity(pairs.len()), |headers, (key, value)| {
         headers.insert(Header { key, value: Some(*value) })
@@ -176,9 +205,6 @@ impl Publisher for KafkaPublisher {
             bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec)
         };
         let (key, value) = (small(&record.key), small(&record.value));
-        let (answer, outcome) = oneshot::channel();
-        let letter = Delivery::DeadLetter(answer);
-        self.send(&self.dlq_topic, key.as_deref(), value.as_deref().or(Some(b"")), headers, letter)?;
-        outcome.await.map_err(|_| BrokerError("the kafka producer is gone".to_owned()))?
+        self.acknowledged(&self.dlq_topic, key.as_deref(), value.as_deref().or(Some(b"")), headers).await
     }
 }

@@ -34,6 +34,29 @@ impl KafkaSubscription {
         consumer.subscribe(&[topic]).map_err(explain)?;
         Ok(Self { consumer, context })
     }
+
+    async fn first(&self) -> Result<BorrowedMessage<'_>, BrokerError> {
+        loop {
+            match self.consumer.recv().await {
+                Ok(message) => return Ok(message),
+                Err(error) if passes_by_itself(&error) => debug!(%error, "the consumer waits"),
+                Err(error) => return Err(self.context.explain(&error)),
+            }
+        }
+    }
+}
+
+/// Trouble that librdkafka mends by itself, and that the broker watch reports once.
+fn passes_by_itself(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve
+                // Until the topic is created.
+                | Code::UnknownTopicOrPartition | Code::UnknownTopic
+        )
+    )
 }
 
 fn record(message: &BorrowedMessage<'_>) -> Record {
@@ -49,8 +72,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 #[async_trait]
 impl Subscription for KafkaSubscription {
     async fn next_batch(&mut self, max: usize) -> Result<Vec<Record>, BrokerError> {
-        let first = self.consumer.recv().await.map_err(|error| self.context.explain(&error))?;
-        let mut batch = vec![record(&first)];
+        let mut batch = vec![record(&self.first().await?)];
         while batch.len() < max
             && let Some(Ok(message)) = self.consumer.recv().now_or_never()
         {

@@ -7,6 +7,7 @@
 mod arrive;
 mod pools;
 mod rows;
+mod schema;
 mod verbs;
 
 #[cfg(test)]
@@ -225,10 +226,7 @@ impl Store for PgStore {
             let (found, needed) = (version / 10_000, MIN_VERSION / 10_000);
             return Err(StoreError::Refused(format!("PostgreSQL {found} is too old, {needed} is needed")));
         }
-        sqlx::migrate!("migrations/postgres").run(&pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
-            error => StoreError::Refused(error.to_string()),
-        })?;
+        schema::bring_up_to_date(&pool).await?;
         // The first sign of life: what is placed before the relay's first sweep is ours already.
         verbs::stay_alive(&pool, self.now(), self.replica).await?;
         pool.close().await;

@@ -203,3 +203,47 @@ fn a_dsn_is_checked_and_its_password_hidden() {
         assert!(bad.parse::<PgDsn>().is_err(), "{bad}");
     }
 }
+
+/// The rights in `docs/roles.sql` are enough to serve, and not enough to touch the timeline.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_serving_role_can_do_its_work_and_no_more() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    database.replica(&clock).await.close().await;
+    let role = format!("serving_{:016x}", rand::random::<u64>());
+    let mut owner = database.options().connect().await.expect("connects");
+    run(&mut owner, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.expect("creates");
+    for statement in include_str!("../../../docs/roles.sql").replace(":role", &role).split_inclusive(';') {
+        run(&mut owner, statement).await.expect(statement);
+    }
+
+    let dsn = PgDsn(database.options().username(&role).password("secret"));
+    let store = PgStore::with_clock(PgSettings { dsn: dsn.clone(), ..database.settings() }, clock.clone());
+    store.migrate().await.expect("finds the schema up to date");
+    let keyed = NewOrder { key: Some("key".to_owned()), ..new_order() };
+    store.place(&[keyed, new_order()], Outbox::Anyones).await.expect("places");
+    clock.advance(std::time::Duration::from_hours(25));
+    assert_eq!(store.advance(10).await.expect("advances").moves.len(), 2);
+    let unsent = store.take_unsent(10).await.expect("takes");
+    store.release(&[unsent[0].order_id]).await.expect("releases");
+    store.mark_sent(&[unsent[1].order_id]).await.expect("marks");
+    assert_eq!(store.expire_keys().await.expect("expires"), 1);
+    assert_eq!(store.audit(None, 10).await.expect("reads").orders.len(), 2);
+    store.close().await;
+
+    let mut serving = dsn.0.connect().await.expect("connects");
+    for statement in [
+        "UPDATE order_events SET event = 'DELIVERED'",
+        "DELETE FROM order_events",
+        "TRUNCATE order_events",
+        "ALTER TABLE order_events DISABLE TRIGGER ALL",
+        "DELETE FROM orders",
+        "UPDATE orders SET customer_name = 'somebody else'",
+    ] {
+        let refusal = run(&mut serving, statement).await.expect_err(statement).to_string();
+        assert!(refusal.contains("permission denied") || refusal.contains("must be owner"), "{refusal}");
+    }
+    serving.close().await.expect("closes");
+    run(&mut owner, &format!("DROP OWNED BY {role}")).await.expect("revokes");
+    run(&mut owner, &format!("DROP ROLE {role}")).await.expect("drops");
+}

@@ -1,0 +1,8 @@
+-- Two roles: the owner of the tables runs `order-tracker migrate`, this one serves. Run it as the owner after the
+-- first migration, and again after each later one: psql -v role=serving -f docs/roles.sql
+GRANT SELECT, INSERT, UPDATE (status, updated_at, due_at) ON orders TO :role;
+GRANT SELECT, INSERT ON order_events TO :role;
+GRANT USAGE ON SEQUENCE order_events_id_seq TO :role;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, relays TO :role;
+GRANT SELECT, INSERT, DELETE ON idempotency_keys TO :role;
+GRANT SELECT ON _sqlx_migrations TO :role;

@@ -1,0 +1,199 @@
+//! `dead-letters list|show|requeue`: messages that could not become orders, for people.
+
+use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::output;
+use crate::{
+    broker::{BrokerError, Kafka, Letter},
+    config::KafkaConfig,
+    metrics::Metrics,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: DeadLettersCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLettersCommand {
+    /// List the letters that were not put back
+    List(ListArgs),
+    /// Show one letter whole
+    Show(ShowArgs),
+    /// Put letters back on the orders topic
+    Requeue(RequeueArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Also those that were put back
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kafka: KafkaConfig,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The letter's place, as listed
+    #[arg(value_name = "PARTITION:OFFSET")]
+    place: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kafka: KafkaConfig,
+}
+
+#[derive(Debug, Args)]
+struct RequeueArgs {
+    /// The letters' places, as listed
+    #[arg(value_name = "PARTITION:OFFSET", required_unless_present = "all")]
+    places: Vec<String>,
+    /// All that were not put back
+    #[arg(long, conflicts_with = "places")]
+    all: bool,
+    #[command(flatten)]
+    kafka: KafkaConfig,
+}
+
+pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
+    match args.command {
+        DeadLettersCommand::List(args) => list(&args).await,
+        DeadLettersCommand::Show(args) => show(&args).await,
+        DeadLettersCommand::Requeue(args) => requeue(&args).await,
+    }
+}
+
+/// The dead-letter topic, read.
+struct Drawer {
+    kafka: Arc<Kafka>,
+    letters: Vec<Letter>,
+    /// Places of letters that were put back.
+    put_back: HashSet<String>,
+}
+
+impl Drawer {
+    async fn open(config: &KafkaConfig) -> anyhow::Result<Self> {
+        let brokers = config.brokers.clone().context(
+            "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)",
+        )?;
+        let kafka = Arc::new(Kafka::new(config.settings(brokers, false), Arc::new(Metrics::new())));
+        let (reader, topic) = (Arc::clone(&kafka), config.dlq_topic());
+        let all = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            reader.read_all(&topic, |letter| all.push(letter))?;
+            Ok::<_, BrokerError>(all)
+        })
+        .await??;
+        let (notes, letters): (Vec<Letter>, Vec<Letter>) =
+            all.into_iter().partition(|letter| letter.notes_requeue_of().is_some());
+        let put_back = notes.iter().filter_map(Letter::notes_requeue_of).map(str::to_owned).collect();
+        Ok(Self { kafka, letters, put_back })
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Letter> {
+        self.letters.iter().filter(|letter| !self.put_back.contains(&letter.place()))
+    }
+
+    fn find(&self, place: &str) -> anyhow::Result<&Letter> {
+        let found = self.letters.iter().find(|letter| letter.place() == place);
+        found.with_context(|| format!("there is no letter at {place}; `dead-letters list --all` shows all"))
+    }
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let drawer = Drawer::open(&args.kafka).await?;
+    let letters: Vec<&Letter> =
+        if args.all { drawer.letters.iter().collect() } else { drawer.waiting().collect() };
+    if args.json {
+        return output::print_json(
+            &letters.iter().map(|letter| as_json(&drawer, letter)).collect::<Vec<_>>(),
+        );
+    }
+    let mut text = String::new();
+    for letter in letters {
+        let header = |name| letter.header(name).unwrap_or("?");
+        let done = if drawer.put_back.contains(&letter.place()) { "  (put back)" } else { "" };
+        let origin = format!("{} {}:{}", header("dlq_topic"), header("dlq_partition"), header("dlq_offset"));
+        let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
+        let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", letter.place());
+    }
+    output::print(text.trim_end())
+}
+
+async fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let drawer = Drawer::open(&args.kafka).await?;
+    let letter = drawer.find(&args.place)?;
+    if args.json {
+        return output::print_json(&as_json(&drawer, letter));
+    }
+    let mut text = String::new();
+    for (name, value) in &letter.headers {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    let _ = writeln!(text, "key: {}", shown(letter.record.key.as_deref()));
+    let _ = writeln!(text, "\n{}", shown(letter.record.value.as_deref()));
+    output::print(text.trim_end())
+}
+
+async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
+    let drawer = Drawer::open(&args.kafka).await?;
+    let chosen: Vec<&Letter> = if args.all {
+        drawer.waiting().collect()
+    } else {
+        args.places.iter().map(|place| drawer.find(place)).collect::<Result<_, _>>()?
+    };
+    let (receipts, _unused) = mpsc::channel(1);
+    let publisher = drawer.kafka.publisher(receipts)?;
+    for letter in &chosen {
+        let whole = whole(&drawer, letter).await?;
+        publisher.put_back(&whole).await?;
+        output::print(&format!("{} is put back", letter.place()))?;
+    }
+    if chosen.is_empty() {
+        bail!("there is nothing to put back");
+    }
+    Ok(())
+}
+
+/// The letter with its message; what was too large to copy is fetched from where it came from.
+async fn whole(drawer: &Drawer, letter: &Letter) -> anyhow::Result<Letter> {
+    if letter.header("dlq_reason") != Some("too_large") {
+        return Ok(letter.clone());
+    }
+    let header = |name| letter.header(name).with_context(|| format!("the letter has no header {name}"));
+    let (topic, partition) = (header("dlq_topic")?.to_owned(), header("dlq_partition")?.parse()?);
+    let (offset, kafka) = (header("dlq_offset")?.parse()?, Arc::clone(&drawer.kafka));
+    let original = tokio::task::spawn_blocking(move || kafka.read_one(&topic, partition, offset)).await??;
+    let mut whole = letter.clone();
+    (whole.record.key, whole.record.value) = (original.record.key, original.record.value);
+    Ok(whole)
+}
+
+fn as_json(drawer: &Drawer, letter: &Letter) -> Value {
+    let headers: serde_json::Map<String, Value> =
+        letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+    json!({
+        "place": letter.place(),
+        "put_back": drawer.put_back.contains(&letter.place()),
+        "headers": headers,
+        "key": shown(letter.record.key.as_deref()),
+        "value": shown(letter.record.value.as_deref()),
+    })
+}
+
+/// Bytes as text that can't command a terminal.
+fn shown(bytes: Option<&[u8]>) -> String {
+    let text = String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    text.chars().map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char }).collect()
+}

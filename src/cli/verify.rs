@@ -1,0 +1,76 @@
+//! `verify`: the proof, for people and for programs.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::output;
+use crate::{
+    app,
+    broker::Kafka,
+    config::{KafkaConfig, StoreConfig},
+    metrics::Metrics,
+    verify::{Report, verify},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    #[command(flatten)]
+    store: StoreConfig,
+    #[command(flatten)]
+    kafka: KafkaConfig,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    let store = app::open_for_audit(&args.store).await.context("can't read the database")?;
+    let kafka =
+        args.kafka.brokers.clone().map(|brokers| {
+            Arc::new(Kafka::new(args.kafka.settings(brokers, false), Arc::new(Metrics::new())))
+        });
+    let report = verify(&*store, kafka, &args.kafka.topic).await?;
+    if args.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(table(&report).trim_end())?;
+    }
+    match report.violations() {
+        0 => Ok(()),
+        count => bail!("{count} violations"),
+    }
+}
+
+fn table(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "{name:<52}{value}");
+    };
+    line("orders", &report.orders);
+    line("events", &report.events);
+    line("orders in progress", &report.in_progress);
+    line("orders unsent", &report.unsent);
+    match &report.topic {
+        None => line("topic", &"not read: KAFKA_BROKERS says where (the embedded broker prints its address)"),
+        Some(topic) => {
+            line("messages on the topic", &topic.messages);
+            line("messages that are duplicates", &topic.duplicates);
+            line("messages about no order here", &topic.others);
+            if topic.truncated {
+                line(
+                    "every order that was sent is on the topic",
+                    &"can't be told: retention has deleted messages",
+                );
+            }
+        }
+    }
+    for rule in &report.rules {
+        match rule.violations {
+            0 => line(&rule.rule, &"ok"),
+            count => line(&rule.rule, &format!("BROKEN by {count}: {}", rule.examples.join(", "))),
+        }
+    }
+    text
+}

@@ -1,0 +1,196 @@
+//! Checks every promise against database and topic, page by page, beside a running service.
+//!
+//! The database is read first and the topic after it, so that whatever the database says was sent
+//! must be found. Needs 17 bytes of memory for each order.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    broker::{BrokerError, Extent, Kafka},
+    order::{Fault, OrderId, Timestamp},
+    store::{AuditPage, Store, StoreError},
+};
+
+/// Orders in one page.
+const PAGE: usize = 2_000;
+/// How many orders are named for each broken rule.
+const EXAMPLES: usize = 5;
+/// How long an order may wait in the outbox while the broker is there.
+const MAY_BE_UNSENT: Duration = Duration::from_secs(10);
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The database can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The topic can't be read.
+    #[error("the topic can't be read: {0}")]
+    Broker(#[from] BrokerError),
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Orders read.
+    pub orders: u64,
+    /// Events read.
+    pub events: u64,
+    /// Orders not delivered yet.
+    pub in_progress: u64,
+    /// Orders that no broker has acknowledged yet.
+    pub unsent: u64,
+    /// What the topic held; `None` if it was not asked for.
+    pub topic: Option<TopicReport>,
+    /// Every rule, kept or broken.
+    pub rules: Vec<Rule>,
+}
+
+/// What the topic held.
+#[derive(Debug, Default, Serialize)]
+pub struct TopicReport {
+    /// Messages read.
+    pub messages: u64,
+    /// Messages about an order beyond its first.
+    pub duplicates: u64,
+    /// Messages that are about no order of the database, such as poison or orders placed since.
+    pub others: u64,
+    /// Whether retention has deleted messages, so that a missing one proves nothing.
+    pub truncated: bool,
+}
+
+/// A rule, and who breaks it.
+#[derive(Debug, Default, Serialize)]
+pub struct Rule {
+    /// The rule in words.
+    pub rule: String,
+    /// How many orders break it.
+    pub violations: u64,
+    /// Some of them.
+    pub examples: Vec<String>,
+}
+
+impl Rule {
+    fn new(rule: &str) -> Self {
+        Self { rule: rule.to_owned(), ..Self::default() }
+    }
+
+    fn broken_by(&mut self, order_id: OrderId) {
+        self.violations += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(order_id.to_string());
+        }
+    }
+}
+
+impl Report {
+    /// How many violations there are in all.
+    pub fn violations(&self) -> u64 {
+        self.rules.iter().map(|rule| rule.violations).sum()
+    }
+}
+
+/// Which orders must be on the topic, and how often each was found there.
+#[derive(Default)]
+struct Sent {
+    /// Rising, as the audit reads them.
+    ids: Vec<OrderId>,
+    found: Vec<u8>,
+    /// In the database, not yet sent: may be there or not.
+    unsent: Vec<OrderId>,
+}
+
+/// Reads everything; `kafka` is `None` where the topic is out of reach.
+pub async fn verify(
+    store: &dyn Store,
+    kafka: Option<Arc<Kafka>>,
+    topic: &str,
+) -> Result<Report, VerifyError> {
+    let mut report = Report::default();
+    let mut sent = Sent::default();
+    read_orders(store, &mut report, &mut sent).await?;
+    let Some(kafka) = kafka else { return Ok(report) };
+
+    let topic = topic.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut duplicates, mut others) = (0, 0);
+        let extent = kafka.read_all(&topic, |letter| match order_of(letter.record.key.as_deref()) {
+            Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
+            None => others += 1,
+        });
+        extent.map(|extent| (extent, duplicates, others, sent))
+    });
+    let (extent, duplicates, others, sent) = read.await.map_err(|error| BrokerError(error.to_string()))??;
+    let Extent { messages, truncated } = extent;
+    report.topic = Some(TopicReport { messages, duplicates, others, truncated });
+    if !truncated {
+        report.rules.push(sent.missing());
+    }
+    report.rules.push(unsent_for_long(store).await?);
+    Ok(report)
+}
+
+fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
+    std::str::from_utf8(key?).ok()?.parse().ok()
+}
+
+async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
+    let mut rules: BTreeMap<Fault, Rule> =
+        Fault::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
+    let mut after = None;
+    loop {
+        let page = store.audit(after, PAGE).await?;
+        let Some(last) = page.orders.last() else { break };
+        after = Some(last.order_id);
+        judge(&page, page.now, report, &mut rules);
+        for order in &page.orders {
+            if order.unsent { sent.unsent.push(order.order_id) } else { sent.ids.push(order.order_id) }
+        }
+    }
+    sent.found = vec![0; sent.ids.len()];
+    report.unsent = sent.unsent.len() as u64;
+    report.rules.extend(rules.into_values());
+    Ok(())
+}
+
+fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTreeMap<Fault, Rule>) {
+    for order in &page.orders {
+        report.orders += 1;
+        report.events += order.events.len() as u64;
+        report.in_progress += u64::from(order.due_at.is_some());
+        for fault in order.faults(now) {
+            rules.entry(fault).or_default().broken_by(order.order_id);
+        }
+    }
+}
+
+impl Sent {
+    fn note(&mut self, order_id: OrderId, duplicates: &mut u64, others: &mut u64) {
+        if let Ok(place) = self.ids.binary_search(&order_id) {
+            *duplicates += u64::from(self.found[place] > 0);
+            self.found[place] = self.found[place].saturating_add(1);
+        } else if self.unsent.binary_search(&order_id).is_err() {
+            *others += 1;
+        }
+    }
+
+    fn missing(&self) -> Rule {
+        let mut rule = Rule::new("every order that was sent is on the topic");
+        for (order_id, _) in self.ids.iter().zip(&self.found).filter(|(_, found)| **found == 0) {
+            rule.broken_by(*order_id);
+        }
+        rule
+    }
+}
+
+async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
+    let mut rule = Rule::new("no order waits for more than 10 s to be sent");
+    let backlog = store.backlog().await?;
+    if backlog.oldest_unsent_age > MAY_BE_UNSENT {
+        rule.violations = 1;
+        rule.examples.push(format!("the oldest waits for {:.0} s", backlog.oldest_unsent_age.as_secs_f64()));
+    }
+    Ok(rule)
+}

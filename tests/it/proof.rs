@@ -1,0 +1,142 @@
+//! `verify` and `dead-letters`: what an operator can prove, and mend, from a terminal.
+
+use std::{path::Path, process::Output};
+
+use serde_json::Value;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
+
+use crate::{
+    harness::{Service, binary, ended, folder},
+    kafka::{DLQ, Kafka, foreign},
+};
+
+const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+async fn run(arguments: &[&str], brokers: &str, data: &Path) -> Output {
+    let data = data.to_str().expect("text");
+    ended(binary(arguments, &[("KAFKA_BROKERS", brokers), ("DATA_DIR", data)])).await
+}
+
+/// The rules that a report calls broken, with how many orders break them.
+fn broken(report: &Output) -> Vec<(String, u64)> {
+    let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
+    let rules = report["rules"].as_array().expect("rules").iter();
+    let count = |rule: &Value| rule["violations"].as_u64().expect("a count");
+    let name = |rule: &Value| rule["rule"].as_str().expect("a rule").to_owned();
+    rules.filter(|rule| count(rule) > 0).map(|rule| (name(rule), count(rule))).collect()
+}
+
+#[tokio::test]
+async fn a_running_service_is_proved_whole() {
+    let data = folder();
+    let service = Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
+    for _ in 0..10 {
+        service.place("pizza").await;
+    }
+    service.settled().await;
+    let proof = run(&["verify"], &service.brokers, data.path()).await;
+    let text = out(&proof);
+    assert_eq!(proof.status.code(), Some(0), "{text}");
+    for line in ["orders 10", "events 60", "messages on the topic 10", "messages that are duplicates 0"] {
+        let found = text.lines().any(|told| told.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+        assert!(found, "{line} in\n{text}");
+    }
+    assert!(!text.contains("BROKEN"), "{text}");
+}
+
+/// What somebody did to the database by hand, past its triggers, does not go unseen.
+#[tokio::test]
+async fn every_tampering_is_found() {
+    let data = folder();
+    let service = Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(service.place("pizza").await);
+    }
+    service.settled().await;
+    tamper(data.path(), &ids).await;
+    let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
+    assert_eq!(proof.status.code(), Some(1));
+    let expected = [
+        ("every order has CREATED and PLACED", 1),
+        ("no step is skipped", 1),
+        ("no event is there twice", 1),
+        ("stamps never go back", 1),
+        ("status and stamps are those of the events", 1),
+        ("every order that was sent is on the topic", 1),
+    ];
+    assert_eq!(broken(&proof), expected.map(|(rule, count)| (rule.to_owned(), count)));
+}
+
+/// One fault for each of six orders; the events' table is made anew without its constraint.
+async fn tamper(data: &Path, ids: &[String]) {
+    let options = SqliteConnectOptions::new().filename(data.join("orders.db")).foreign_keys(false);
+    let mut console = options.connect().await.expect("opens");
+    let [unbegun, gap, doubled, back, status, unsent] = ids else { panic!("six orders: {ids:?}") };
+    let statements = format!(
+        "CREATE TABLE copy AS SELECT * FROM order_events;
+         DROP TABLE order_events;
+         ALTER TABLE copy RENAME TO order_events;
+         DELETE FROM order_events WHERE order_id = '{unbegun}' AND event = 'PLACED';
+         DELETE FROM order_events WHERE order_id = '{gap}' AND event = 'COOKING';
+         INSERT INTO order_events SELECT * FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING';
+         UPDATE order_events SET \"timestamp\" = \"timestamp\" - 1 WHERE order_id = '{back}' AND event = 'COOKING';
+         UPDATE orders SET status = 'COOKING', due_at = updated_at + 3600000 WHERE order_id = '{status}';
+         INSERT INTO orders SELECT '{STRANGER}', customer_name, address, item, size, status, created_at, updated_at,
+             due_at FROM orders WHERE order_id = '{unsent}';
+         INSERT INTO order_events SELECT 1000 + id, '{STRANGER}', event, \"timestamp\", meta FROM order_events
+             WHERE order_id = '{unsent}';"
+    );
+    console.execute(sqlx::AssertSqlSafe(statements)).await.expect("tampers");
+    console.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_and_put_back() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let (kafka, data) = (Kafka::of(&service), folder());
+    kafka.put(Some(STRANGER), Some(b"{\"\x1b[31m")).await;
+    service.counted("dead_letters_total{reason=\"not_json\"}", 1).await;
+    assert_eq!(kafka.all(DLQ).await.len(), 1);
+
+    let run = async |arguments: &[&str]| run(arguments, &service.brokers, data.path()).await;
+    let listed = out(&run(&["dead-letters", "list"]).await);
+    assert!(listed.contains("not_json") && listed.lines().count() == 1, "{listed}");
+    let place = listed.split_whitespace().next().expect("a place").to_owned();
+
+    let shown = out(&run(&["dead-letters", "show", &place]).await);
+    assert!(shown.contains("dlq_reason: not_json") && shown.contains(STRANGER), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "a letter can't command the terminal: {shown:?}");
+
+    let requeued = run(&["dead-letters", "requeue", &place]).await;
+    assert_eq!(requeued.status.code(), Some(0));
+    // It is as bad as before: it comes back as a new letter, and the old one is done with.
+    service.counted("dead_letters_total{reason=\"not_json\"}", 2).await;
+    let listed = out(&run(&["dead-letters", "list"]).await);
+    assert!(listed.lines().count() == 1 && !listed.starts_with(&format!("{place} ")), "{listed}");
+    assert_eq!(out(&run(&["dead-letters", "list", "--all"]).await).lines().count(), 2);
+
+    let unknown = run(&["dead-letters", "show", "0:999"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    let nowhere = ended(binary(&["dead-letters", "list"], &[])).await;
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("KAFKA_BROKERS"));
+}
+
+/// What was too large to copy is fetched from where it came from.
+#[tokio::test]
+async fn a_large_letter_is_put_back_whole() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let (kafka, data) = (Kafka::of(&service), folder());
+    let mut large = foreign(STRANGER);
+    large["note"] = "x".repeat(20_000).into();
+    kafka.put(Some(STRANGER), Some(large.to_string().as_bytes())).await;
+    service.counted("dead_letters_total{reason=\"too_large\"}", 1).await;
+    let requeued = run(&["dead-letters", "requeue", "--all"], &service.brokers, data.path()).await;
+    assert_eq!(requeued.status.code(), Some(0), "{}", String::from_utf8_lossy(&requeued.stderr));
+    let messages = kafka.read(crate::kafka::TOPIC, 2).await;
+    assert!(messages.iter().all(|message| message.json() == large));
+}
