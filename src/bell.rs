@@ -31,6 +31,7 @@ impl Bell {
         loop {
             let at = self.earliest().map_or(give_up, |asked| asked.min(give_up));
             tokio::select! {
+                biased;
                 () = sleep_until(at) => break,
                 () = self.changed.notified() => {}
             }

@@ -124,6 +124,7 @@ impl App {
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
             mint: IdMint::default(),
+            random: rand::make_rng(),
             hurry: shutdown.hard(),
         };
         let to_topic: Arc<dyn Publisher> = publisher.clone();

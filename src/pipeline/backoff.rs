@@ -1,4 +1,4 @@
-//! Pauses between tries: growing, capped, and a little different for each replica.
+//! Pauses between tries: growing and capped.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The next pause; the last of the schedule from then on, each up to a fifth shorter at random.
+    /// The next pause; the last of the schedule from then on.
     pub fn next_pause(&mut self) -> Duration {
         let millis = SCHEDULE_MS[self.failures.min(SCHEDULE_MS.len() - 1)];
         self.failures += 1;
-        Duration::from_millis(millis - rand::random_range(0..=millis / 5))
+        Duration::from_millis(millis)
     }
 
     /// Begins anew after a success.
@@ -32,10 +32,9 @@ mod tests {
     fn pauses_grow_to_a_cap_and_begin_anew() {
         let mut backoff = Backoff::default();
         for limit in SCHEDULE_MS.into_iter().chain([3_000, 3_000]) {
-            let pause = backoff.next_pause();
-            assert!(pause <= Duration::from_millis(limit) && pause >= Duration::from_millis(limit / 5 * 4));
+            assert_eq!(backoff.next_pause(), Duration::from_millis(limit));
         }
         backoff.reset();
-        assert!(backoff.next_pause() <= Duration::from_millis(100));
+        assert_eq!(backoff.next_pause(), Duration::from_millis(100));
     }
 }

@@ -110,6 +110,7 @@ impl Relay {
         let room = self.room();
         let (mut receipts, mut orders) = (Vec::new(), Vec::new());
         tokio::select! {
+            biased;
             () = self.give_up.cancelled() => {}
             () = sleep_until(wake_at) => {}
             _ = self.receipts.recv_many(&mut receipts, BATCH), if self.in_flight > 0 => self.note(receipts),

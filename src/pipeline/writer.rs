@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rand::{RngExt as _, rngs::StdRng};
 use tokio::{
     sync::{mpsc, mpsc::Permit},
     time::Instant,
@@ -43,8 +44,10 @@ pub struct Writer {
     pub clock: Arc<dyn Clock>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
-    /// Makes ids.
+    /// Makes ids, out of these random bits: nobody must be able to guess one.
     pub mint: IdMint,
+    /// A cryptographic generator.
+    pub random: StdRng,
     /// Cuts retries short.
     pub hurry: CancellationToken,
 }
@@ -77,7 +80,7 @@ impl Writer {
     fn new_order(&mut self, slip: &Slip) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         NewOrder {
-            order_id: self.mint.mint(millis, rand::random()),
+            order_id: self.mint.mint(millis, self.random.random()),
             draft: slip.draft.clone(),
             key: slip.key.clone(),
             meta: slip.meta.clone(),

@@ -11,6 +11,8 @@
 pub(crate) mod conformance;
 mod guarded;
 mod keys;
+#[cfg(test)]
+pub(crate) mod memory;
 mod postgres;
 mod sqlite;
 mod trouble;

@@ -95,6 +95,7 @@ impl Api {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: IdMint::default(),
+            random: rand::make_rng(),
             hurry: CancellationToken::new(),
         };
         tokio::spawn(writer.run());

@@ -4,9 +4,12 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use rand::{RngExt as _, rngs::StdRng};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
@@ -25,19 +28,63 @@ pub(super) enum Trouble {
     AnswerLost,
 }
 
-/// A store whose next writes meet trouble, and that refuses orders for "poison".
+/// Decides what happens to each write.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// As written down, then nothing.
+    Script(VecDeque<Trouble>),
+    /// By chance, `wrong` times of a thousand, until the story is `until` milliseconds old.
+    Dice { random: StdRng, wrong: u32, begun: Instant, until: u128 },
+}
+
+impl Fate {
+    fn next(&mut self) -> Option<Trouble> {
+        match self {
+            Self::Script(script) => script.pop_front(),
+            Self::Dice { random, wrong, begun, until } => {
+                let strikes = begun.elapsed().as_millis() < *until && random.random_range(0..1_000) < *wrong;
+                strikes.then(|| if random.random() { Trouble::NotDone } else { Trouble::AnswerLost })
+            }
+        }
+    }
+
+    /// How long the database thinks, in milliseconds.
+    fn thinks(&mut self) -> u64 {
+        match self {
+            Self::Script(_) => 0,
+            Self::Dice { random, .. } => random.random_range(0..30),
+        }
+    }
+}
+
+/// A store whose writes meet their fate, and that refuses orders for "poison".
 pub(super) struct Troubled {
     pub inner: Arc<dyn Store>,
-    pub script: Mutex<VecDeque<Trouble>>,
+    pub fate: Mutex<Fate>,
 }
 
 impl Troubled {
     pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = Trouble>) -> Self {
-        Self { inner, script: Mutex::new(script.into_iter().collect()) }
+        Self::with(inner, Fate::Script(script.into_iter().collect()))
+    }
+
+    pub(super) fn with(inner: Arc<dyn Store>, fate: Fate) -> Self {
+        Self { inner, fate: Mutex::new(fate) }
+    }
+
+    /// What happens to the writes from now on.
+    pub(super) fn script(&self, script: impl IntoIterator<Item = Trouble>) {
+        *self.fate.lock().expect("no panic") = Fate::Script(script.into_iter().collect());
     }
 
     async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let trouble = self.script.lock().expect("no panic").pop_front();
+        let (thinks, trouble) = {
+            let mut fate = self.fate.lock().expect("no panic");
+            (fate.thinks(), fate.next())
+        };
+        if thinks > 0 {
+            sleep(Duration::from_millis(thinks)).await;
+        }
         match trouble {
             None => verb.await,
             Some(Trouble::NotDone) => Err(StoreError::Unavailable("away".to_owned())),

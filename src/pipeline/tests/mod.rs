@@ -5,6 +5,7 @@ mod doubles;
 mod intake;
 mod progress;
 mod relay;
+mod simulation;
 mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -82,6 +83,7 @@ impl Kitchen {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: IdMint::default(),
+            random: rand::make_rng(),
             hurry: CancellationToken::new(),
         };
         Self { store, clock, bell, metrics, desk, writer, fresh: Some(fresh), _folder: folder }

@@ -38,7 +38,7 @@ async fn an_order_walks_to_the_door() {
 async fn a_lost_answer_moves_nothing_twice() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let id = kitchen.place(1).await[0];
-    store.script.lock().expect("no panic").extend([Trouble::NotDone, Trouble::AnswerLost]);
+    store.script([Trouble::NotDone, Trouble::AnswerLost]);
     let progress = progress(&kitchen);
     kitchen.clock.advance(Duration::from_secs(3));
     progress.step().await.expect_err("the database is away");

@@ -71,7 +71,7 @@ async fn a_failed_clearing_is_repeated_without_publishing_again() {
     let script = [Trouble::NotDone, Trouble::AnswerLost];
     let (mut kitchen, store) = Kitchen::troubled().await;
     let ids = kitchen.place(5).await;
-    store.script.lock().expect("no panic").extend(script);
+    store.script(script);
     let mut relay = broker.relay(&mut kitchen);
     let mut failures = 0;
     let work = async {

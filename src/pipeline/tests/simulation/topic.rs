@@ -1,0 +1,151 @@
+//! A model of the topic: one partition that many may write and the group reads.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    broker::{BrokerError, Publisher, Receipt, Record, Subscription},
+    order::{OrderPlaced, Reject},
+};
+
+/// What the broker keeps, and what it does wrong.
+pub(super) struct Topic {
+    pub(super) log: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
+    committed: AtomicUsize,
+    grown: Notify,
+    /// When the broker is away, in milliseconds of the story.
+    pub(super) outage: std::ops::Range<u64>,
+    /// Of a thousand messages so many are refused, and of batches so many are read again.
+    pub(super) wrong: u32,
+    begun: Instant,
+    random: Mutex<StdRng>,
+    pub(super) dead_letters: AtomicU64,
+}
+
+impl Topic {
+    pub(super) fn new(seed: u64, outage: std::ops::Range<u64>, wrong: u32) -> Arc<Self> {
+        Arc::new(Self {
+            log: Mutex::default(),
+            committed: AtomicUsize::new(0),
+            grown: Notify::new(),
+            outage,
+            wrong,
+            begun: Instant::now(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            dead_letters: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn append(&self, key: &[u8], value: &[u8]) {
+        self.log.lock().expect("no panic").push((key.to_vec(), value.to_vec()));
+        self.grown.notify_waiters();
+    }
+
+    /// How long until the broker answers: a few milliseconds, or the rest of its outage.
+    fn answers_in(&self) -> Duration {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let away = if self.outage.contains(&now) { self.outage.end - now } else { 0 };
+        Duration::from_millis(away + self.random.lock().expect("no panic").random_range(1..20))
+    }
+
+    fn goes_wrong(&self) -> bool {
+        self.random.lock().expect("no panic").random_range(0..1_000) < self.wrong
+    }
+}
+
+/// A client that hands receipts over some time later.
+pub(super) struct Client {
+    pub(super) topic: Arc<Topic>,
+    pub(super) receipts: mpsc::Sender<Receipt>,
+}
+
+#[async_trait]
+impl Publisher for Client {
+    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError> {
+        let (topic, receipts, order_id) = (Arc::clone(&self.topic), self.receipts.clone(), message.order_id);
+        let value = serde_json::to_vec(message).expect("serialises");
+        let (since, refused) = (Instant::now(), topic.goes_wrong());
+        tokio::spawn(async move {
+            sleep(topic.answers_in()).await;
+            if !refused {
+                topic.append(order_id.to_string().as_bytes(), &value);
+            }
+            let outcome = if refused { Err(BrokerError("refused".to_owned())) } else { Ok(()) };
+            drop(receipts.try_send(Receipt { order_id, outcome, took: since.elapsed() }));
+        });
+        Ok(())
+    }
+
+    async fn set_aside(&self, _: &Record, _: &Reject) -> Result<(), BrokerError> {
+        sleep(self.topic.answers_in()).await;
+        self.topic.dead_letters.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A member of the group: begins where the group has committed, and now and then reads again.
+pub(super) struct Member {
+    topic: Arc<Topic>,
+    next: usize,
+}
+
+impl Member {
+    pub(super) fn new(topic: Arc<Topic>) -> Self {
+        let next = topic.committed.load(Ordering::Relaxed);
+        Self { topic, next }
+    }
+}
+
+#[async_trait]
+impl Subscription for Member {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Record>, BrokerError> {
+        sleep(self.topic.answers_in()).await;
+        if self.topic.goes_wrong() {
+            return Err(BrokerError("the group is rebalancing".to_owned()));
+        }
+        if self.topic.goes_wrong() {
+            self.next = 0;
+        }
+        loop {
+            let grown = self.topic.grown.notified();
+            let log = self.topic.log.lock().expect("no panic").clone();
+            if self.next < log.len() {
+                let batch: Vec<Record> =
+                    (self.next..log.len()).take(max).map(|offset| record(offset, &log[offset])).collect();
+                self.next += batch.len();
+                return Ok(batch);
+            }
+            grown.await;
+        }
+    }
+
+    fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError> {
+        let end = records.last().and_then(|last| usize::try_from(last.offset + 1).ok()).unwrap_or(0);
+        self.topic.committed.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+fn record(offset: usize, (key, value): &(Vec<u8>, Vec<u8>)) -> Record {
+    Record {
+        topic: "orders.v1".to_owned(),
+        partition: 0,
+        offset: i64::try_from(offset).expect("small"),
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    }
+}

@@ -1,0 +1,251 @@
+//! One story: replicas, customers, trouble, and the check at the end.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{draft, start},
+    topic::{Client, Member, Topic},
+};
+use crate::{
+    bell::Bell,
+    broker::{IN_FLIGHT, Publisher},
+    clock::Clock,
+    desk::{self, Desk, DeskError},
+    metrics::Metrics,
+    order::{IdMint, OrderId, OrderPlaced, StageDelays, Status, Timestamp},
+    pipeline::{
+        Intake, Progress, Relay, Writer,
+        tests::doubles::{Fate, Troubled},
+    },
+    store::{
+        Store,
+        memory::{Database, MemoryStore},
+    },
+};
+
+const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
+const ORDERS: usize = 12;
+/// How long trouble may last, in milliseconds of the story.
+const TROUBLE: u64 = 20_000;
+
+/// What may go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    None,
+    Any,
+}
+
+/// The story's time, for the store.
+struct VirtualClock(Instant);
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        crate::order::to_millis(start() + self.0.elapsed())
+    }
+}
+
+/// A running replica; dropping it is kill -9.
+struct Replica {
+    desk: Desk,
+    _tasks: JoinSet<()>,
+}
+
+pub(super) struct World {
+    random: StdRng,
+    trouble: Trouble,
+    delay: Duration,
+    clock: Arc<VirtualClock>,
+    database: Arc<Mutex<Database>>,
+    topic: Arc<Topic>,
+    metrics: Arc<Metrics>,
+    replicas: Arc<Mutex<Vec<Option<Replica>>>>,
+    born: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, trouble: Trouble) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let quiet = trouble == Trouble::None;
+        let outage_begins = random.random_range(0..TROUBLE / 2);
+        let outage =
+            if quiet { 0..0 } else { outage_begins..outage_begins + random.random_range(0..TROUBLE / 2) };
+        let wrong = if quiet { 0 } else { random.random_range(0..150) };
+        Self {
+            topic: Topic::new(random.random(), outage, wrong),
+            delay: Duration::from_millis(DELAYS_MS[random.random_range(0..DELAYS_MS.len())]),
+            random,
+            trouble,
+            clock: Arc::new(VirtualClock(Instant::now())),
+            database: Arc::default(),
+            metrics: Arc::default(),
+            replicas: Arc::default(),
+            born: 0,
+        }
+    }
+
+    /// Lives through the story and checks what is left.
+    pub(super) async fn live(mut self) {
+        for _ in 0..self.random.random_range(1..=3) {
+            let replica = self.give_birth();
+            self.replicas.lock().expect("no panic").push(Some(replica));
+        }
+        let mut customers = JoinSet::new();
+        for n in 0..ORDERS {
+            let (replicas, seed) = (Arc::clone(&self.replicas), self.random.random());
+            customers.spawn(customer(n, replicas, seed));
+        }
+        if self.trouble == Trouble::Any {
+            self.make_trouble().await;
+        }
+        let mut accepted = HashMap::new();
+        while let Some(order) = customers.join_next().await {
+            let (n, order_id) = order.expect("no panic");
+            accepted.insert(n, order_id);
+        }
+        self.come_to_rest().await;
+        self.check(&accepted).await;
+    }
+
+    fn view(&mut self) -> MemoryStore {
+        self.born += 1;
+        let delays = StageDelays::uniform(self.delay);
+        MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), delays, self.born)
+    }
+
+    /// Starts the real loops on a store that fails, as long as there is trouble.
+    fn give_birth(&mut self) -> Replica {
+        let random = StdRng::seed_from_u64(self.random.random());
+        let (wrong, begun, until) = (self.topic.wrong, self.clock.0, u128::from(TROUBLE));
+        let fate = Fate::Dice { random, wrong, begun, until };
+        let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
+        let (desk, inbox) = desk::open();
+        let (fresh_in, fresh) = mpsc::channel(self.random.random_range(1..20));
+        let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
+        let publisher: Arc<dyn Publisher> =
+            Arc::new(Client { topic: self.topic.clone(), receipts: receipts_in });
+        let (bell, metrics) = (Arc::new(Bell::default()), Arc::clone(&self.metrics));
+        let stop = CancellationToken::new();
+        let writer = Writer {
+            inbox,
+            store: store.clone(),
+            fresh: fresh_in,
+            bell: bell.clone(),
+            first_delay: self.delay,
+            clock: self.clock.clone(),
+            metrics: metrics.clone(),
+            mint: IdMint::default(),
+            random: StdRng::seed_from_u64(self.random.random()),
+            hurry: stop.clone(),
+        };
+        let relay =
+            Relay::new(store.clone(), publisher.clone(), fresh, receipts, metrics.clone(), stop.clone());
+        let member = Box::new(Member::new(self.topic.clone()));
+        let intake = Intake::new(member, store.clone(), publisher, bell.clone(), metrics.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer.run());
+        tasks.spawn(relay.run());
+        tasks.spawn(intake.run(stop.clone()));
+        tasks.spawn(Progress::new(store, bell, metrics).run(stop));
+        Replica { desk, _tasks: tasks }
+    }
+
+    /// Kills replicas, starts new ones, and puts strange messages on the topic.
+    async fn make_trouble(&mut self) {
+        let mut left = TROUBLE;
+        while left > 0 {
+            let pause = self.random.random_range(100..4_000).min(left);
+            left -= pause;
+            sleep(Duration::from_millis(pause)).await;
+            match self.random.random_range(0..3) {
+                0 => self.topic.append(b"stranger", b"not an order"),
+                1 => {
+                    let copy = self.topic.log.lock().expect("no panic").first().cloned();
+                    copy.iter().for_each(|(key, value)| self.topic.append(key, value));
+                }
+                _ => {
+                    let count = self.replicas.lock().expect("no panic").len();
+                    let victim = self.random.random_range(0..count);
+                    drop(self.replicas.lock().expect("no panic")[victim].take());
+                    sleep(Duration::from_millis(self.random.random_range(0..2_000))).await;
+                    let successor = self.give_birth();
+                    self.replicas.lock().expect("no panic")[victim] = Some(successor);
+                }
+            }
+        }
+    }
+
+    /// Waits until all is delivered and published.
+    async fn come_to_rest(&mut self) {
+        let view = self.view();
+        loop {
+            let backlog = view.backlog().await.expect("reads");
+            if backlog.in_progress == [0; 5] && backlog.unsent == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn check(&mut self, accepted: &HashMap<usize, OrderId>) {
+        let view = self.view();
+        let page = view.audit(None, usize::MAX).await.expect("reads");
+        assert_eq!(page.orders.len(), ORDERS, "each order once");
+        for order in &page.orders {
+            assert_eq!(order.faults(page.now), [], "{order:?}");
+            assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
+            let stamps = order.events[1..].windows(2).map(|pair| (pair[1].1 - pair[0].1).to_std());
+            assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
+        }
+        let stored: HashSet<OrderId> = page.orders.iter().map(|order| order.order_id).collect();
+        assert_eq!(
+            accepted.values().copied().collect::<HashSet<_>>(),
+            stored,
+            "what was told is what there is"
+        );
+
+        let log = self.topic.log.lock().expect("no panic").clone();
+        let sent: Vec<OrderId> = log
+            .iter()
+            .filter_map(|(key, value)| Some(OrderPlaced::parse(Some(key), value).ok()?.order_id))
+            .collect();
+        assert_eq!(sent.iter().copied().collect::<HashSet<_>>(), stored, "on the topic");
+        if self.trouble == Trouble::None {
+            assert_eq!(sent.len(), ORDERS, "no duplicate without trouble");
+        }
+    }
+}
+
+/// Places one order, again with the same key until it is told an id, at whichever replica lives.
+async fn customer(n: usize, replicas: Arc<Mutex<Vec<Option<Replica>>>>, seed: u64) -> (usize, OrderId) {
+    let mut random = StdRng::seed_from_u64(seed);
+    sleep(Duration::from_millis(random.random_range(0..TROUBLE))).await;
+    loop {
+        let desk = {
+            let replicas = replicas.lock().expect("no panic");
+            let chosen = random.random_range(0..replicas.len());
+            replicas[chosen].as_ref().map(|replica| replica.desk.clone())
+        };
+        let draft = draft(&format!("customer {n}"));
+        let outcome = match desk {
+            Some(desk) => desk.place(draft, Some(format!("key {n}")), None).await,
+            None => Err(DeskError::Closed),
+        };
+        match outcome {
+            Ok(accepted) => return (n, accepted.order_id),
+            Err(error) => assert!(!matches!(error, DeskError::KeyReused | DeskError::Refused(_)), "{error}"),
+        }
+        sleep(Duration::from_millis(random.random_range(50..500))).await;
+    }
+}

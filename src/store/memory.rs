@@ -1,0 +1,272 @@
+//! A model of the store in memory, for simulations in virtual time: held to the same conformance
+//! suite as the real ones, and many thousand times faster than a disk.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+
+use super::{
+    Admission, Advance, Arrival, AuditPage, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox, Page, Placement,
+    Store, StoreError, keys,
+};
+use crate::{
+    clock::Clock,
+    order::{
+        AuditedOrder, Draft, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
+        TrackedOrder,
+    },
+};
+
+/// How long a replica that gives no sign of life keeps its outbox rows.
+const CLAIM: TimeDelta = TimeDelta::seconds(4);
+
+/// What all replicas share.
+#[derive(Default)]
+pub(crate) struct Database {
+    orders: BTreeMap<OrderId, (TrackedOrder, Option<Timestamp>)>,
+    outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
+    alive: HashMap<u64, Timestamp>,
+    keys: HashMap<String, (OrderId, Timestamp)>,
+}
+
+/// One replica's view.
+pub(crate) struct MemoryStore {
+    database: Arc<Mutex<Database>>,
+    clock: Arc<dyn Clock>,
+    delays: StageDelays,
+    replica: u64,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(
+        database: Arc<Mutex<Database>>,
+        clock: Arc<dyn Clock>,
+        delays: StageDelays,
+        replica: u64,
+    ) -> Self {
+        let now = clock.now();
+        database.lock().expect("no panic").alive.insert(replica, now + CLAIM);
+        Self { database, clock, delays, replica }
+    }
+
+    fn lock(&self) -> (MutexGuard<'_, Database>, Timestamp) {
+        (self.database.lock().expect("no panic"), self.clock.now())
+    }
+}
+
+impl Database {
+    fn insert(
+        &mut self,
+        order_id: OrderId,
+        draft: &Draft,
+        created_at: Timestamp,
+        now: Timestamp,
+        meta: Option<&serde_json::Value>,
+        delays: &StageDelays,
+    ) -> bool {
+        if self.orders.contains_key(&order_id) {
+            return false;
+        }
+        let status = Status::Placed;
+        let order = Order { order_id, draft: draft.clone(), status, created_at, updated_at: now };
+        let events = vec![
+            Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
+            Event { event: EventKind::Reached(status), timestamp: now, meta: None },
+        ];
+        self.orders.insert(order_id, (TrackedOrder { order, events }, delays.due_after(status, now)));
+        true
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.orders.values().filter_map(|(_, due_at)| *due_at).min()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        let (mut database, now) = self.lock();
+        let sent = orders.iter().filter_map(|order| order.key.as_deref());
+        let held = sent.filter_map(|key| {
+            let (order_id, _) = database.keys.get(key)?;
+            Some((key, (*order_id, database.orders[order_id].0.order.draft.clone())))
+        });
+        let verdicts = keys::judge(orders, held.collect());
+        for order in keys::fresh(orders, &verdicts) {
+            let meta = order.meta.as_ref();
+            if database.insert(order.order_id, &order.draft, now, now, meta, &self.delays) {
+                let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
+                database.outbox.insert(order.order_id, (now, claimed_by));
+                if let Some(key) = &order.key {
+                    database.keys.insert(key.clone(), (order.order_id, now));
+                }
+            }
+        }
+        Ok(keys::placements(orders, &verdicts, |id| database.orders[&id].0.order.created_at))
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        let (mut database, now) = self.lock();
+        let admit = |Arrival { placed, meta }: &Arrival| {
+            let created_at = placed.created_at.min(now);
+            match database.insert(
+                placed.order_id,
+                &placed.draft,
+                created_at,
+                now,
+                meta.as_ref(),
+                &self.delays,
+            ) {
+                true => Admission::Admitted,
+                false => Admission::Known,
+            }
+        };
+        Ok(arrivals.iter().map(admit).collect())
+    }
+
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        let (mut database, now) = self.lock();
+        let mut due: Vec<(Timestamp, OrderId)> = database
+            .orders
+            .iter()
+            .filter_map(|(id, (_, due_at))| due_at.filter(|due| *due <= now).map(|due| (due, *id)))
+            .collect();
+        due.sort_unstable();
+        let mut moves = Vec::new();
+        for (due, order_id) in due.into_iter().take(limit) {
+            let Some((tracked, due_at)) = database.orders.get_mut(&order_id) else { continue };
+            let path = self.delays.moves(tracked.order.status, due, now);
+            for to in path.steps {
+                moves.push(Move { order_id, from: tracked.order.status, to });
+                tracked.order.status = to;
+                tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
+            }
+            tracked.order.updated_at = now;
+            *due_at = path.due_at;
+        }
+        let next_due_in = database.next_due().map(|due| (due - now).to_std().unwrap_or_default());
+        Ok(Advance { moves, next_due_in })
+    }
+
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        Ok(self.lock().0.orders.get(&order_id).map(|(tracked, _)| tracked.clone()))
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        let (database, _) = self.lock();
+        let orders = database.orders.values().rev().map(|(tracked, _)| &tracked.order);
+        let wanted = orders
+            .filter(|order| page.before.is_none_or(|before| order.order_id < before))
+            .filter(|order| page.status.is_none_or(|status| order.status == status));
+        Ok(wanted.take(page.limit).cloned().collect())
+    }
+
+    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+        let (database, now) = self.lock();
+        let rows =
+            database.orders.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(limit);
+        let audited =
+            |(id, (tracked, due_at)): (&OrderId, &(TrackedOrder, Option<Timestamp>))| AuditedOrder {
+                order_id: *id,
+                status: tracked.order.status,
+                created_at: tracked.order.created_at,
+                updated_at: tracked.order.updated_at,
+                due_at: *due_at,
+                unsent: database.outbox.contains_key(id),
+                events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
+            };
+        Ok(AuditPage { now, orders: rows.map(audited).collect() })
+    }
+
+    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (mut database, now) = self.lock();
+        database.alive.insert(self.replica, now + CLAIM);
+        let Database { orders, outbox, alive, .. } = &mut *database;
+        let lives = |replica| alive.get(&replica).is_some_and(|until| *until > now);
+        let free = outbox.iter_mut().filter(|(_, (_, claimed_by))| !claimed_by.is_some_and(lives));
+        let take = |(id, (_, claimed_by)): (&OrderId, &mut (Timestamp, Option<u64>))| {
+            *claimed_by = Some(self.replica);
+            OrderPlaced::from(&orders[id].0.order)
+        };
+        Ok(free.take(limit).map(take).collect())
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        let (mut database, _) = self.lock();
+        database.outbox.retain(|id, _| !sent.contains(id));
+        Ok(())
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        let (mut database, _) = self.lock();
+        for id in unsent {
+            if let Some((_, claimed_by)) = database.outbox.get_mut(id) {
+                claimed_by.take_if(|replica| *replica == self.replica);
+            }
+        }
+        Ok(())
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let (database, now) = self.lock();
+        let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
+        let oldest_unsent = database.outbox.values().map(|(at, _)| *at).min();
+        let mut backlog = Backlog {
+            unsent: database.outbox.len() as u64,
+            oldest_unsent,
+            oldest_unsent_age: oldest_unsent.map(since).unwrap_or_default(),
+            overdue: database.next_due().map(since).unwrap_or(Duration::ZERO),
+            ..Backlog::default()
+        };
+        for (tracked, _) in database.orders.values().filter(|(_, due_at)| due_at.is_some()) {
+            backlog.in_progress[tracked.order.status as usize] += 1;
+        }
+        Ok(backlog)
+    }
+
+    async fn expire_keys(&self) -> Result<u64, StoreError> {
+        let (mut database, now) = self.lock();
+        let before = database.keys.len();
+        database.keys.retain(|_, (_, created_at)| *created_at >= now - KEY_LIFETIME);
+        Ok((before - database.keys.len()) as u64)
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn close(&self) {
+        self.lock().0.alive.remove(&self.replica);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        store::conformance::{Fixture, conformance, start},
+    };
+
+    conformance!(fixture);
+
+    async fn fixture() -> Fixture {
+        let (database, clock) = (Arc::default(), Arc::new(ManualClock::new(start())));
+        let replica = |n| -> Arc<dyn Store> {
+            Arc::new(MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n))
+        };
+        Fixture {
+            store: replica(1),
+            replica: replica(2),
+            clock: clock.clone(),
+            // There is no hand that could reach in.
+            by_hand: Box::new(|_| Box::pin(async { Err("no console".to_owned()) })),
+            _guard: Box::new(()),
+        }
+    }
+}
