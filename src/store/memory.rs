@@ -114,17 +114,9 @@ impl Store for MemoryStore {
         let (mut database, now) = self.lock();
         let admit = |Arrival { placed, meta }: &Arrival| {
             let created_at = placed.created_at.min(now);
-            match database.insert(
-                placed.order_id,
-                &placed.draft,
-                created_at,
-                now,
-                meta.as_ref(),
-                &self.delays,
-            ) {
-                true => Admission::Admitted,
-                false => Admission::Known,
-            }
+            let meta = meta.as_ref();
+            let new = database.insert(placed.order_id, &placed.draft, created_at, now, meta, &self.delays);
+            if new { Admission::Admitted } else { Admission::Known }
         };
         Ok(arrivals.iter().map(admit).collect())
     }
@@ -220,7 +212,7 @@ impl Store for MemoryStore {
             unsent: database.outbox.len() as u64,
             oldest_unsent,
             oldest_unsent_age: oldest_unsent.map(since).unwrap_or_default(),
-            overdue: database.next_due().map(since).unwrap_or(Duration::ZERO),
+            overdue: database.next_due().map_or(Duration::ZERO, since),
             ..Backlog::default()
         };
         for (tracked, _) in database.orders.values().filter(|(_, due_at)| due_at.is_some()) {

@@ -34,7 +34,7 @@ pub(super) enum Fate {
     /// As written down, then nothing.
     Script(VecDeque<Trouble>),
     /// By chance, `wrong` times of a thousand, until the story is `until` milliseconds old.
-    Dice { random: StdRng, wrong: u32, begun: Instant, until: u128 },
+    Dice { random: Box<StdRng>, wrong: u32, begun: Instant, until: u128 },
 }
 
 impl Fate {

@@ -126,7 +126,7 @@ impl World {
 
     /// Starts the real loops on a store that fails, as long as there is trouble.
     fn give_birth(&mut self) -> Replica {
-        let random = StdRng::seed_from_u64(self.random.random());
+        let random = Box::new(StdRng::seed_from_u64(self.random.random()));
         let (wrong, begun, until) = (self.topic.wrong, self.clock.0, u128::from(TROUBLE));
         let fate = Fate::Dice { random, wrong, begun, until };
         let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
@@ -172,7 +172,9 @@ impl World {
                 0 => self.topic.append(b"stranger", b"not an order"),
                 1 => {
                     let copy = self.topic.log.lock().expect("no panic").first().cloned();
-                    copy.iter().for_each(|(key, value)| self.topic.append(key, value));
+                    if let Some((key, value)) = copy {
+                        self.topic.append(&key, &value);
+                    }
                 }
                 _ => {
                     let count = self.replicas.lock().expect("no panic").len();
