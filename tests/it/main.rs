@@ -10,5 +10,6 @@ mod kafka;
 mod proof;
 mod raw;
 mod slow;
+mod stack;
 mod tidy;
 mod topic;

@@ -1,0 +1,158 @@
+//! On a real PostgreSQL and a real Kafka, where `PG_DSN` and `KAFKA_BROKERS` name them
+//! (`ci/stack run cargo test`); elsewhere each test says that it was left out.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::future::join_all;
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer as _},
+};
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
+
+use crate::harness::{SIX, Service, binary, draft, ended, eventually, names};
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set any more"))
+}
+
+/// A database and a topic of the test's own, for any number of replicas.
+struct Stack {
+    dsn: String,
+    topic: String,
+}
+
+impl Stack {
+    async fn make() -> Self {
+        let name = format!("it_{:016x}", rand::random::<u64>());
+        let server: PgConnectOptions = variable("PG_DSN").parse().expect("a DSN");
+        let mut console = server.connect().await.expect("connects");
+        let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(statement).execute(&mut console).await.expect("creates");
+        console.close().await.expect("closes");
+        let dsn = server.database(&name).to_url_lossy().to_string();
+        Self { dsn, topic: name }
+    }
+
+    fn settings<'a>(&'a self, brokers: &'a str, delays: &'a str) -> Vec<(&'a str, &'a str)> {
+        vec![
+            ("PG_DSN", &self.dsn),
+            ("KAFKA_BROKERS", brokers),
+            ("KAFKA_TOPIC", &self.topic),
+            ("KAFKA_GROUP", &self.topic),
+            ("KAFKA_TOPIC_PARTITIONS", "4"),
+            ("STAGE_DELAYS", delays),
+        ]
+    }
+
+    async fn replica(&self, delays: &str) -> Service {
+        let brokers = variable("KAFKA_BROKERS");
+        let service = Service::start(&self.settings(&brokers, delays)).await;
+        eventually("the replica is ready", async || {
+            (service.get("/readyz").await.status() == 200).then_some(())
+        })
+        .await;
+        service
+    }
+
+    /// What `verify` says, and how it exits.
+    async fn verify(&self) -> (String, Option<i32>) {
+        let brokers = variable("KAFKA_BROKERS");
+        let mut settings = self.settings(&brokers, "0s");
+        settings.retain(|(name, _)| *name != "STAGE_DELAYS");
+        let output = ended(binary(&["verify"], &settings)).await;
+        (String::from_utf8(output.stdout).expect("text"), output.status.code())
+    }
+}
+
+/// Two equal replicas: an order placed at one is seen at the other, and everything is done once.
+///
+/// Promise 3: an effect happens once.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn replicas_share_the_work() {
+    let stack = Stack::make().await;
+    let (one, other) = tokio::join!(stack.replica("100ms"), stack.replica("100ms"));
+    let places = (0..40).map(|n| if n % 2 == 0 { one.place("pizza") } else { other.place("ramen") });
+    let ids: BTreeSet<String> = join_all(places).await.into_iter().collect();
+    for id in &ids {
+        assert_eq!(names(&other.reached(id, "DELIVERED").await), SIX);
+    }
+    one.settled().await;
+    let series = "status_transitions_total{from=\"PLACED\",to=\"PREPARING\"}";
+    assert_eq!(one.metric(series).await + other.metric(series).await, 40, "each step once");
+    let produced = "orders_produced_total";
+    assert_eq!(one.metric(produced).await + other.metric(produced).await, 40, "each order sent once");
+    let consumed = "orders_consumed_total";
+    eventually("all are consumed", async || {
+        (one.metric(consumed).await + other.metric(consumed).await >= 40).then_some(())
+    })
+    .await;
+    let (report, code) = stack.verify().await;
+    assert_eq!(code, Some(0), "{report}");
+    one.stop().await;
+    other.stop().await;
+}
+
+/// Promise 4: timers are rows. A killed replica's orders are another's within 5 s.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn a_killed_replica_is_replaced() {
+    let stack = Stack::make().await;
+    let (victim, heir) = tokio::join!(stack.replica("300ms"), stack.replica("300ms"));
+    let ids = join_all((0..20).map(|_| victim.place("pizza"))).await;
+    victim.kill().await;
+    let killed = tokio::time::Instant::now();
+    for id in &ids {
+        assert_eq!(names(&heir.reached(id, "DELIVERED").await), SIX);
+    }
+    heir.settled().await;
+    assert!(
+        killed.elapsed() < Duration::from_secs(5) + 4 * Duration::from_millis(300),
+        "{:?}",
+        killed.elapsed()
+    );
+    let (report, code) = stack.verify().await;
+    assert_eq!(code, Some(0), "{report}");
+}
+
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn topics_are_created_as_asked() {
+    let stack = Stack::make().await;
+    let service = stack.replica("1h").await;
+    let brokers = variable("KAFKA_BROKERS");
+    let partitions = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).expect("metadata");
+        let topics = metadata.topics().iter();
+        topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect::<Vec<_>>()
+    });
+    let partitions = partitions.await.expect("no panic");
+    for topic in [stack.topic.clone(), format!("{}.dlq", stack.topic)] {
+        assert!(partitions.contains(&(topic.clone(), 4)), "{topic} in {partitions:?}");
+    }
+    service.stop().await;
+}
+
+/// Neither the database nor the broker is there: the service lives, says so, and stops when asked.
+///
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn a_service_starts_without_its_stack() {
+    let nowhere = [("PG_DSN", "postgres://nobody@127.0.0.1:9/none"), ("KAFKA_BROKERS", "127.0.0.1:9")];
+    let service = Service::start(&nowhere).await;
+    assert_eq!(service.json("/healthz").await, json!({"status": "ok"}));
+    let ready = service.get("/readyz").await;
+    assert_eq!(ready.status(), 503);
+    let text = ready.text().await.expect("text");
+    assert!(text.contains("database: DOWN") && text.contains("broker: DOWN"), "{text}");
+    let asked = tokio::time::Instant::now();
+    let refused = service.post(&draft("pizza")).await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert!(asked.elapsed() < Duration::from_millis(2_500), "{:?}", asked.elapsed());
+    service.stop().await;
+}
