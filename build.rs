@@ -10,7 +10,11 @@ fn main() -> ExitCode {
     }
     println!("cargo:rerun-if-env-changed=BUILD_COMMIT");
     // Tests that need a service are built in when it is named; otherwise they show as left out.
-    for (variable, flag) in [("PG_DSN", "with_postgres"), ("KAFKA_BROKERS", "with_kafka")] {
+    for (variable, flag) in [
+        ("PG_DSN", "with_postgres"),
+        ("KAFKA_BROKERS", "with_kafka"),
+        ("KAFKA_TLS_BROKERS", "with_kafka_tls"),
+    ] {
         println!("cargo::rustc-check-cfg=cfg({flag})");
         println!("cargo:rerun-if-env-changed={variable}");
         if std::env::var(variable).is_ok_and(|value| !value.is_empty()) {

@@ -118,11 +118,11 @@ impl Writer {
         }
         let give_up = Instant::now() + RETRY_FOR;
         let mut backoff = Backoff::default();
+        // Room at the relay is reserved before the commit, and once for all tries: an order that the
+        // outbox says is ours must be in our memory, or nobody would publish it.
+        let mut seats = self.fresh.try_reserve_many(orders.len()).ok();
+        let outbox = if seats.is_some() { Outbox::Mine } else { Outbox::Anyones };
         loop {
-            // Room at the relay is reserved before the commit: an order that the outbox says is
-            // ours must be in our memory, or nobody would publish it.
-            let mut seats = self.fresh.try_reserve_many(orders.len()).ok();
-            let outbox = if seats.is_some() { Outbox::Mine } else { Outbox::Anyones };
             match self.store.place(orders, outbox).await {
                 Ok(placements) => {
                     self.bell.ring_in(self.first_delay);

@@ -137,6 +137,42 @@ async fn topics_are_created_as_asked() {
     service.stop().await;
 }
 
+/// `KAFKA_PROPERTIES` reach the client: TLS with a CA of our own, and a user with a password.
+#[tokio::test]
+#[cfg_attr(
+    not(all(feature = "tls", with_postgres, with_kafka_tls)),
+    ignore = "left out: needs the feature tls, PG_DSN and KAFKA_TLS_BROKERS"
+)]
+async fn kafka_is_reached_with_tls_and_sasl() {
+    let stack = Stack::make().await;
+    let (brokers, folder) = (variable("KAFKA_TLS_BROKERS"), variable("STACK_DIR"));
+    let properties = |password: &str| {
+        format!(
+            "security.protocol=SASL_SSL,sasl.mechanism=PLAIN,sasl.username=tracker,sasl.password={password},\
+             ssl.ca.location={folder}/kafka/ca.pem"
+        )
+    };
+    let start = async |properties: &str| {
+        let mut settings = stack.settings(&brokers, "0s");
+        settings.push(("KAFKA_PROPERTIES", properties));
+        Service::start(&settings).await
+    };
+    let service = start(&properties("secret")).await;
+    let id = service.place("pizza").await;
+    service.reached(&id, "DELIVERED").await;
+    service.settled().await;
+    service.counted("orders_consumed_total", 1).await;
+    service.stop().await;
+
+    let stranger = start(&properties("guess")).await;
+    let line = eventually("the broker refuses the password", async || {
+        let ready = stranger.get("/readyz").await.text().await.expect("text");
+        ready.lines().find(|line| line.contains("broker: DOWN") && line.contains("uthent")).map(str::to_owned)
+    });
+    assert!(!line.await.contains("guess"));
+    assert!(!stranger.logged().contains("guess"));
+}
+
 /// Neither the database nor the broker is there: the service lives, says so, and stops when asked.
 ///
 /// Promise 6: it says what is wrong.
