@@ -24,8 +24,9 @@ impl Migration {
     /// Works until told to stop; ends by itself only when the database refuses for good.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
-        while !stop.is_cancelled() {
-            match self.store.migrate().await {
+        // It may wait long for a lock that another replica holds.
+        while let Some(outcome) = stop.run_until_cancelled(self.store.migrate()).await {
+            match outcome {
                 Ok(()) => {
                     info!("the database is up to date");
                     self.migrated.cancel();

@@ -40,8 +40,12 @@ impl Progress {
             let mut backoff = Backoff::default();
             loop {
                 match self.step().await {
-                    Ok(Outcome::Idle) => self.bell.wait(LOOK_EVERY).await,
-                    Ok(_) => backoff.reset(),
+                    Ok(outcome) => {
+                        backoff.reset();
+                        if outcome == Outcome::Idle {
+                            self.bell.wait(LOOK_EVERY).await;
+                        }
+                    }
                     Err(error) => pause("the progress loop", &mut backoff, &error, &stop).await,
                 }
             }

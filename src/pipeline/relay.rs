@@ -5,7 +5,7 @@
 //! acknowledgement, so every order is published at least once; and a row has one owner at a time
 //! (see [`Store::take_unsent`]), so without faults it is published exactly once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -25,6 +25,10 @@ use crate::{
 const BATCH: usize = 1_000;
 /// How often the outbox is swept; also the sign of life that keeps our rows ours.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often own rows are looked for that this relay does not hold.
+const SEARCH_EVERY: Duration = Duration::from_secs(5);
+/// Most orders held for such a look: with more the broker is away, and nothing is urgent.
+const SEARCH_HOLDING: usize = 1_000;
 /// How long an acknowledged row may wait for others to be cleared with it.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
@@ -38,13 +42,14 @@ pub struct Relay {
     /// Told when the time for draining is over.
     give_up: CancellationToken,
     /// Handed to the broker's client and not answered yet.
-    in_flight: usize,
+    in_flight: HashSet<OrderId>,
     /// Acknowledged; rows to be cleared.
     acknowledged: Vec<OrderId>,
     /// Not acknowledged; rows to be given back.
     failed: Vec<OrderId>,
     settle_at: Option<Instant>,
     sweep_at: Instant,
+    search_at: Instant,
     /// Rows are left alone until then, longer each time the broker refuses one.
     hold_until: Instant,
     refusals: Backoff,
@@ -68,11 +73,12 @@ impl Relay {
             receipts,
             metrics,
             give_up,
-            in_flight: 0,
+            in_flight: HashSet::new(),
             acknowledged: Vec::new(),
             failed: Vec::new(),
             settle_at: None,
             sweep_at: Instant::now(),
+            search_at: Instant::now() + SEARCH_EVERY,
             hold_until: Instant::now(),
             refusals: Backoff::default(),
             writer_gone: false,
@@ -113,7 +119,7 @@ impl Relay {
             biased;
             () = self.give_up.cancelled() => {}
             () = sleep_until(wake_at) => {}
-            _ = self.receipts.recv_many(&mut receipts, BATCH), if self.in_flight > 0 => self.note(receipts),
+            _ = self.receipts.recv_many(&mut receipts, BATCH), if !self.in_flight.is_empty() => self.note(receipts),
             count = self.fresh.recv_many(&mut orders, room), if room > 0 && !self.writer_gone => {
                 self.writer_gone = count == 0;
                 self.publish_all(&orders);
@@ -125,7 +131,7 @@ impl Relay {
 
     /// How many orders were taken over and are not done with.
     fn held(&self) -> usize {
-        self.in_flight + self.acknowledged.len() + self.failed.len()
+        self.in_flight.len() + self.acknowledged.len() + self.failed.len()
     }
 
     /// How many more orders may be handed to the broker's client.
@@ -136,7 +142,7 @@ impl Relay {
     fn publish_all(&mut self, orders: &[OrderPlaced]) {
         for order in orders {
             match self.publisher.publish(order) {
-                Ok(()) => self.in_flight += 1,
+                Ok(()) => _ = self.in_flight.insert(order.order_id),
                 Err(error) => self.refused(order.order_id, &error),
             }
         }
@@ -144,7 +150,7 @@ impl Relay {
 
     fn note(&mut self, receipts: Vec<Receipt>) {
         for Receipt { order_id, outcome, took } in receipts {
-            self.in_flight -= 1;
+            self.in_flight.remove(&order_id);
             match outcome {
                 Ok(()) => {
                     self.metrics.produced();
@@ -188,11 +194,35 @@ impl Relay {
     async fn sweep(&mut self) -> Result<Outcome, StepError> {
         let held_back = self.writer_gone || Instant::now() < self.hold_until;
         let room = if held_back { 0 } else { self.room() };
-        let left_behind = self.store.take_unsent(room).await?;
+        let mut found = self.store.take_unsent(room).await?;
         // A full batch means that there may be more.
-        let more = room > 0 && left_behind.len() == room;
+        let more = room > 0 && found.len() == room;
         self.sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };
-        self.publish_all(&left_behind);
-        Ok(if left_behind.is_empty() { Outcome::Idle } else { Outcome::Worked(left_behind.len()) })
+        self.publish_all(&found);
+        if !more && !held_back {
+            let lost = self.search().await?;
+            self.publish_all(&lost);
+            found.extend(lost);
+        }
+        Ok(if found.is_empty() { Outcome::Idle } else { Outcome::Worked(found.len()) })
+    }
+
+    /// Rows that became ours by a write whose answer got lost, so that nobody holds them.
+    async fn search(&mut self) -> Result<Vec<OrderPlaced>, StepError> {
+        // What still waits to be received is held too.
+        if Instant::now() < self.search_at || self.held() > SEARCH_HOLDING || !self.fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held: Vec<OrderId> =
+            self.in_flight.iter().chain(&self.acknowledged).chain(&self.failed).copied().collect();
+        let lost = self.store.take_lost(&held, BATCH).await?;
+        self.search_at = Instant::now() + SEARCH_EVERY;
+        if !lost.is_empty() {
+            tracing::warn!(
+                orders = lost.len(),
+                "orders were claimed by a write whose answer got lost; publishing them"
+            );
+        }
+        Ok(lost)
     }
 }

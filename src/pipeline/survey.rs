@@ -10,6 +10,8 @@ use crate::{metrics::Metrics, store::Store};
 
 /// How old a gauge may be.
 const EVERY: Duration = Duration::from_secs(2);
+/// Most keys thrown away in one go.
+const SLICE: usize = 5_000;
 /// How often old keys are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_hours(1);
 
@@ -50,8 +52,11 @@ impl Survey {
     pub async fn step(&mut self) -> Result<Outcome, StepError> {
         self.metrics.backlog(&self.store.backlog().await?);
         if Instant::now() >= self.expire_at {
-            self.store.expire_keys().await?;
-            self.expire_at = Instant::now() + EXPIRE_EVERY;
+            // In slices: nobody should wait for the clean-up of a busy day.
+            let expired = self.store.expire_keys(SLICE).await?;
+            if expired < SLICE as u64 {
+                self.expire_at = Instant::now() + EXPIRE_EVERY;
+            }
         }
         Ok(Outcome::Idle)
     }

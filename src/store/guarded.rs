@@ -97,6 +97,10 @@ impl Store for Guarded {
         self.read(self.inner.take_unsent(limit)).await
     }
 
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.read(self.inner.take_lost(held, limit)).await
+    }
+
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         self.write(self.inner.mark_sent(sent)).await
     }
@@ -109,8 +113,8 @@ impl Store for Guarded {
         self.read_again(|| self.inner.backlog()).await
     }
 
-    async fn expire_keys(&self) -> Result<u64, StoreError> {
-        self.write(self.inner.expire_keys()).await
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.write(self.inner.expire_keys(limit)).await
     }
 
     /// Without a deadline: a schema change on large tables takes its time.

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
 const CLAIM: TimeDelta = TimeDelta::seconds(4);
+/// The contract's `LOST_AFTER`.
+const LOST: TimeDelta = TimeDelta::seconds(10);
 
 /// What all replicas share.
 #[derive(Default)]
@@ -188,6 +190,14 @@ impl Store for MemoryStore {
         Ok(free.take(limit).map(take).collect())
     }
 
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (database, now) = self.lock();
+        let lost = database.outbox.iter().filter(|(id, (created_at, claimed_by))| {
+            *claimed_by == Some(self.replica) && now - *created_at > LOST && !held.contains(id)
+        });
+        Ok(lost.take(limit).map(|(id, _)| OrderPlaced::from(&database.orders[id].0.order)).collect())
+    }
+
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         let (mut database, _) = self.lock();
         database.outbox.retain(|id, _| !sent.contains(id));
@@ -221,11 +231,10 @@ impl Store for MemoryStore {
         Ok(backlog)
     }
 
-    async fn expire_keys(&self) -> Result<u64, StoreError> {
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (mut database, now) = self.lock();
-        let before = database.keys.len();
-        database.keys.retain(|_, (_, created_at)| *created_at >= now - KEY_LIFETIME);
-        Ok((before - database.keys.len()) as u64)
+        let old = database.keys.extract_if(|_, (_, created_at)| *created_at < now - KEY_LIFETIME);
+        Ok(old.take(limit).count() as u64)
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {

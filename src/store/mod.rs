@@ -57,6 +57,10 @@ pub trait Store: Send + Sync + 'static {
     /// a second, with a limit of 0 if there is no room.
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError>;
 
+    /// Up to `limit` outbox rows that are this replica's for more than [`LOST_AFTER`] and that it does
+    /// not hold: a write took them whose answer got lost. The caller publishes them.
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError>;
+
     /// Forgets outbox rows after the broker's acknowledgement.
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError>;
 
@@ -66,8 +70,8 @@ pub trait Store: Send + Sync + 'static {
     /// What waits to be done.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
-    /// Forgets idempotency keys older than [`KEY_LIFETIME`]; answers how many.
-    async fn expire_keys(&self) -> Result<u64, StoreError>;
+    /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`]; answers how many.
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError>;
 
     /// Brings the schema up to date; until then every other verb answers
     /// [`StoreError::Unavailable`]. Replicas may call it at the same time.
@@ -79,6 +83,9 @@ pub trait Store: Send + Sync + 'static {
 
 /// How long an idempotency key is honoured, at least.
 pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
+
+/// How old an own outbox row must be to count as lost: older than any write may still be under way.
+pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// An order to be written.
 #[derive(Debug, Clone)]

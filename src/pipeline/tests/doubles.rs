@@ -132,7 +132,11 @@ impl Store for Troubled {
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        self.inner.take_unsent(limit).await
+        self.write(self.inner.take_unsent(limit)).await
+    }
+
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.inner.take_lost(held, limit).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
@@ -147,8 +151,8 @@ impl Store for Troubled {
         self.inner.backlog().await
     }
 
-    async fn expire_keys(&self) -> Result<u64, StoreError> {
-        self.inner.expire_keys().await
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.inner.expire_keys(limit).await
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {

@@ -1,12 +1,15 @@
 //! The relay, with the real client and a broker that goes away.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rdkafka::Message as _;
 use rdkafka::message::Headers as _;
 
 use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::Trouble, step_until, texts};
-use crate::store::Outbox;
+use crate::{
+    desk::DeskError,
+    store::{LOST_AFTER, NewOrder, Outbox, Page},
+};
 
 /// Promise 2: everything accepted reaches the topic, once without faults.
 #[tokio::test(flavor = "multi_thread")]
@@ -99,14 +102,43 @@ async fn a_stopping_relay_drains_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_nobody_are_swept() {
     let (mut kitchen, mut broker) = (Kitchen::open().await, Broker::start());
-    let order = crate::store::NewOrder {
-        order_id: "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id"),
-        draft: super::draft("Ada"),
-        key: None,
-        meta: None,
-    };
+    let order = new_order();
     kitchen.store.place(std::slice::from_ref(&order), Outbox::Anyones).await.expect("places");
     let mut relay = broker.relay(&mut kitchen);
     step_until(&mut relay, async || kitchen.unsent().await == 0).await;
     assert_eq!(broker.keys(), texts(&[order.order_id]));
+}
+
+/// Promise 2: everything accepted reaches the topic. A row that became ours by a write whose answer
+/// got lost is in nobody's memory; the relay finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_claimed_by_a_lost_answer_are_published() {
+    let mut broker = Broker::start();
+    let (mut kitchen, store) = Kitchen::troubled().await;
+    kitchen.place(1).await;
+    let mut relay = broker.relay(&mut kitchen);
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+
+    // The writer commits, hears nothing, and gives up.
+    kitchen.writer.hurry.cancel();
+    store.script([Trouble::AnswerLost]);
+    let (answer, _) =
+        tokio::join!(kitchen.desk.place(super::draft("Ada"), None, None), kitchen.writer.step());
+    assert_eq!(answer, Err(DeskError::Unavailable));
+    // A sweep takes a row, and hears nothing.
+    kitchen.store.place(&[new_order()], Outbox::Anyones).await.expect("places");
+    store.script([Trouble::AnswerLost]);
+    let work = async { while relay.step().await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, work).await.expect("the sweep fails");
+
+    kitchen.clock.advance(LOST_AFTER + Duration::from_secs(1));
+    step_until(&mut relay, async || kitchen.unsent().await == 0).await;
+    let stored = kitchen.store.list(&Page { status: None, before: None, limit: 10 }).await.expect("lists");
+    let ids: Vec<_> = stored.iter().map(|order| order.order_id).collect();
+    assert_eq!((ids.len(), broker.keys()), (3, texts(&ids)));
+}
+
+fn new_order() -> NewOrder {
+    let order_id = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
+    NewOrder { order_id, draft: super::draft("Ada"), key: None, meta: None }
 }

@@ -11,7 +11,7 @@ use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_o
 use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
-    store::{Admission, Arrival, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox, Page, Placement},
+    store::{Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, Move, NewOrder, Outbox, Page, Placement},
 };
 
 /// Promise 1: accepted means durable.
@@ -236,6 +236,26 @@ pub(crate) async fn rows_in_memory_are_not_taken(t: Fixture) {
     assert_eq!(t.backlog().await.unsent, 3);
 }
 
+/// Promise 2: everything accepted reaches the topic. A claim whose answer got lost is found again.
+pub(crate) async fn own_rows_that_nobody_holds_are_found(t: Fixture) {
+    let orders = new_orders(3);
+    t.place(&orders[..2]).await;
+    t.store.place(&orders[2..], Outbox::Anyones).await.expect("places");
+    t.store.take_unsent(10).await.expect("takes");
+    let held = [orders[0].order_id];
+    let lost = async |held: &[OrderId]| -> Vec<OrderId> {
+        let rows = t.store.take_lost(held, 10).await.expect("reads");
+        rows.into_iter().map(|message| message.order_id).collect()
+    };
+    t.clock.advance(LOST_AFTER);
+    assert_eq!(lost(&held).await, [], "a write may still be under way");
+    t.clock.advance(Duration::from_millis(1));
+    assert_eq!(lost(&held).await, [orders[1].order_id, orders[2].order_id]);
+    assert_eq!(lost(&[]).await.len(), 3);
+    t.store.release(&[orders[2].order_id]).await.expect("releases");
+    assert_eq!(lost(&held).await, [orders[1].order_id], "others look after the rest");
+}
+
 pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
     let keyed = |order: &NewOrder, key: &str| NewOrder { key: Some(key.to_owned()), ..order.clone() };
     let orders = new_orders(6);
@@ -257,9 +277,9 @@ pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
     assert_eq!(t.backlog().await.in_progress[0], 2, "orders 0 and 3, once each");
 
     t.clock.advance(KEY_LIFETIME);
-    assert_eq!(t.store.expire_keys().await.expect("expires"), 0);
+    assert_eq!(t.store.expire_keys(10).await.expect("expires"), 0);
     t.clock.advance(Duration::from_millis(1));
-    assert_eq!(t.store.expire_keys().await.expect("expires"), 2);
+    assert_eq!(t.store.expire_keys(10).await.expect("expires"), 2);
     assert!(matches!(t.place(&[keyed(&orders[5], "a")]).await[0], Placement::Placed(_)));
 }
 

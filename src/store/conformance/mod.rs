@@ -129,6 +129,7 @@ macro_rules! conformance {
             lists_are_newest_first_by_keyset_and_by_status,
             unsent_rows_are_taken_once_and_stay_until_marked,
             rows_in_memory_are_not_taken,
+            own_rows_that_nobody_holds_are_found,
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
             an_audit_reads_every_order_once,

@@ -192,6 +192,11 @@ impl Store for PgStore {
         self.bounded(&pools, verbs::take_unsent(&pools.loops, limit, now, self.replica)).await
     }
 
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        self.bounded(&pools, verbs::take_lost(&pools.loops, held, limit, now, self.replica)).await
+    }
+
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
         self.bounded(&pools, verbs::mark_sent(&pools.loops, sent)).await
@@ -207,9 +212,9 @@ impl Store for PgStore {
         self.bounded(&pools, verbs::backlog(&pools.read, now)).await
     }
 
-    async fn expire_keys(&self) -> Result<u64, StoreError> {
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::expire_keys(&pools.loops, now)).await
+        self.bounded(&pools, verbs::expire_keys(&pools.loops, now, limit)).await
     }
 
     /// On a connection of its own, without the statement timeout of the others. The migrator holds

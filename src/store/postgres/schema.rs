@@ -16,7 +16,7 @@ pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
         return Ok(());
     }
     MIGRATIONS.run(pool).await.map_err(|error| match error {
-        MigrateError::Execute(error) => error.into(),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         error => StoreError::Refused(error.to_string()),
     })
 }

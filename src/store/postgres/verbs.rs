@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{FromRow, PgExecutor, PgPool, Row, postgres::PgRow};
 
 use super::{
-    super::{Advance, AuditPage, Backlog, KEY_LIFETIME, Move, Page},
+    super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page},
     rows::{draft, moment, order_id, parsed},
 };
 use crate::order::{
@@ -121,14 +121,18 @@ pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>>
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     match page.status {
         Some(status) => sqlx::query_as(
-            "SELECT * FROM orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2",
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+             FROM orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2",
         )
         .bind(before)
         .bind(limit)
         .bind(status.as_str()),
-        None => sqlx::query_as("SELECT * FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2")
-            .bind(before)
-            .bind(limit),
+        None => sqlx::query_as(
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+             FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2",
+        )
+        .bind(before)
+        .bind(limit),
     }
     .fetch_all(read)
     .await
@@ -221,6 +225,34 @@ pub(super) async fn take_unsent(
     .bind(replica)
     .fetch_all(pool)
     .await?;
+    messages(&rows)
+}
+
+pub(super) async fn take_lost(
+    pool: &PgPool,
+    held: &[OrderId],
+    limit: usize,
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<Vec<OrderPlaced>> {
+    let rows = sqlx::query(
+        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
+         FROM outbox AS u JOIN orders AS o USING (order_id)
+         WHERE u.claimed_by = $1 AND u.order_id <> ALL($2)
+             AND u.created_at < COALESCE($3, clock_timestamp()) - $4::float8 * interval '1 second'
+         ORDER BY u.order_id LIMIT $5",
+    )
+    .bind(replica)
+    .bind(texts(held))
+    .bind(now)
+    .bind(LOST_AFTER.as_secs_f64())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(pool)
+    .await?;
+    messages(&rows)
+}
+
+fn messages(rows: &[PgRow]) -> sqlx::Result<Vec<OrderPlaced>> {
     let message = |row| Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?));
     rows.iter().map(message).collect()
 }
@@ -274,18 +306,22 @@ pub(super) async fn backlog(read: &PgPool, now: Option<Timestamp>) -> sqlx::Resu
 }
 
 /// Also forgets replicas that have been gone for as long.
-pub(super) async fn expire_keys(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<u64> {
-    let sql = [
-        "DELETE FROM relays WHERE alive_until < COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second'",
-        "DELETE FROM idempotency_keys
-         WHERE created_at < COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second'",
-    ];
-    let mut expired = 0;
-    for statement in sql {
-        let done = sqlx::query(statement).bind(now).bind(KEY_LIFETIME.as_secs_f64()).execute(pool).await?;
-        expired = done.rows_affected();
-    }
-    Ok(expired)
+pub(super) async fn expire_keys(pool: &PgPool, now: Option<Timestamp>, limit: usize) -> sqlx::Result<u64> {
+    let expired = sqlx::query(
+        "WITH long_ago AS (
+             SELECT COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second' AS moment
+         ), gone AS (
+             DELETE FROM relays USING long_ago WHERE alive_until < moment
+         )
+         DELETE FROM idempotency_keys WHERE key IN
+             (SELECT k.key FROM idempotency_keys AS k, long_ago WHERE k.created_at < moment LIMIT $3)",
+    )
+    .bind(now)
+    .bind(KEY_LIFETIME.as_secs_f64())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .execute(pool)
+    .await?;
+    Ok(expired.rows_affected())
 }
 
 /// Gives up this replica's outbox rows.

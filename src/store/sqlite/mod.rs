@@ -20,7 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -78,7 +78,8 @@ impl SqliteStore {
     pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
         let lock = lock_folder(folder)?;
         let options = options(folder).create_if_missing(true);
-        let write = pool(1).connect_with(options.clone()).await?;
+        let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
+        let write = write.connect_with(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
         Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
@@ -98,6 +99,14 @@ impl SqliteStore {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Whether a connection may be used again. When the disk is full SQLite rolls a transaction back by
+/// itself; the driver's own count of open transactions then stays wrong for ever.
+async fn is_fit(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // Waits for a rollback that is still queued.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn options(folder: &Path) -> SqliteConnectOptions {
@@ -191,6 +200,10 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+        verbs::take_lost(&self.read, held, limit, self.process, self.clock.now()).await
+    }
+
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         verbs::mark_sent(&self.write, sent).await
     }
@@ -203,8 +216,8 @@ impl Store for SqliteStore {
         verbs::backlog(&self.read, self.clock.now()).await
     }
 
-    async fn expire_keys(&self) -> Result<u64, StoreError> {
-        verbs::expire_keys(&self.write, self.clock.now()).await
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        verbs::expire_keys(&self.write, self.clock.now(), limit).await
     }
 
     /// Opening has done it.

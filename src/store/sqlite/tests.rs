@@ -134,3 +134,21 @@ async fn events_can_not_be_replaced() {
         assert_eq!(store.find(order.order_id).await.expect("reads"), before, "{statement}");
     }
 }
+
+/// Promise 5: memory, queues and time are bounded. SQLite rolls back by itself when the disk is full;
+/// after that the service goes on.
+#[tokio::test]
+async fn a_transaction_that_sqlite_ends_itself_spoils_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(folder.path()).await;
+    let mut console = console(folder.path()).await;
+    let full = "CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ROLLBACK, 'full'); END";
+    sqlx::query(full).execute(&mut console).await.expect("makes trouble");
+    for _ in 0..3 {
+        store.place(&[new_order()], Outbox::Mine).await.expect_err("full");
+    }
+    sqlx::query("DROP TRIGGER full").execute(&mut console).await.expect("ends it");
+    let order = new_order();
+    store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    assert!(store.find(order.order_id).await.expect("reads").is_some());
+}

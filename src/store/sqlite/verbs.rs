@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Backlog, KEY_LIFETIME, Move, Page},
+    super::{Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page},
     StoreError,
     arrive::insert_events,
     rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, json, moment, parsed},
@@ -84,14 +84,18 @@ pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, S
     // Two texts, not `?1 IS NULL OR ...`: each keeps to its own index.
     let query = match page.status {
         Some(status) => sqlx::query_as(
-            "SELECT * FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2",
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+             FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2",
         )
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX))
         .bind(status.as_str()),
-        None => sqlx::query_as("SELECT * FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2")
-            .bind(before(page))
-            .bind(i64::try_from(page.limit).unwrap_or(i64::MAX)),
+        None => sqlx::query_as(
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+             FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2",
+        )
+        .bind(before(page))
+        .bind(i64::try_from(page.limit).unwrap_or(i64::MAX)),
     };
     Ok(query.fetch_all(read).await?)
 }
@@ -161,14 +165,40 @@ pub(super) async fn take_unsent(
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(&mut *tx)
     .await?;
-    let mut taken = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (id, draft) = (IdRow::from_row(row)?.0, DraftRow::from_row(row)?.0);
-        taken.push(OrderPlaced::new(id, draft, moment(row, "created_at")?));
-    }
+    let taken = messages(&rows)?;
     let ids: Vec<OrderId> = taken.iter().map(|message| message.order_id).collect();
     claim(tx, &ids, Some(process)).await?;
     Ok(taken)
+}
+
+fn messages(rows: &[SqliteRow]) -> Result<Vec<OrderPlaced>, StoreError> {
+    let message = |row| {
+        let (id, draft) = (IdRow::from_row(row)?.0, DraftRow::from_row(row)?.0);
+        Ok(OrderPlaced::new(id, draft, moment(row, "created_at")?))
+    };
+    rows.iter().map(message).collect()
+}
+
+pub(super) async fn take_lost(
+    read: &SqlitePool,
+    held: &[OrderId],
+    limit: usize,
+    process: i64,
+    now: Timestamp,
+) -> Result<Vec<OrderPlaced>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
+         FROM outbox AS u JOIN orders AS o USING (order_id)
+         WHERE u.claimed_by = ?1 AND u.created_at < ?2 AND u.order_id NOT IN (SELECT value FROM json_each(?3))
+         ORDER BY u.order_id LIMIT ?4",
+    )
+    .bind(process)
+    .bind((now - LOST_AFTER).timestamp_millis())
+    .bind(json(held)?)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(read)
+    .await?;
+    messages(&rows)
 }
 
 async fn claim(
@@ -219,10 +249,14 @@ pub(super) async fn backlog(read: &SqlitePool, now: Timestamp) -> Result<Backlog
     Ok(backlog)
 }
 
-pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp) -> Result<u64, StoreError> {
-    let expired = sqlx::query("DELETE FROM idempotency_keys WHERE created_at < ?1")
-        .bind((now - KEY_LIFETIME).timestamp_millis())
-        .execute(write)
-        .await?;
+pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+    let expired = sqlx::query(
+        "DELETE FROM idempotency_keys
+         WHERE key IN (SELECT key FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
+    )
+    .bind((now - KEY_LIFETIME).timestamp_millis())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .execute(write)
+    .await?;
     Ok(expired.rows_affected())
 }
