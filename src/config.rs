@@ -7,7 +7,7 @@ use std::{fmt, num::ParseFloatError, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    broker::KafkaSettings,
+    broker::{Kafka, KafkaSettings},
     order::StageDelays,
     store::{PgDsn, PgSettings},
 };
@@ -162,6 +162,23 @@ fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("must be a filter such as info or order_tracker=debug: {error}")),
+    }
+}
+
+impl Config {
+    /// What no single setting can tell; the error names the setting and what is allowed.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let kafka = &self.kafka;
+        if kafka.dlq_topic() == kafka.topic {
+            return Err(format!(
+                "KAFKA_DLQ_TOPIC (--kafka-dlq-topic): {:?} is not valid: must be another topic than KAFKA_TOPIC",
+                kafka.topic
+            ));
+        }
+        let settings = kafka.settings(kafka.brokers.clone().unwrap_or_default(), false);
+        Kafka::check_properties(&settings).map_err(|error| {
+            format!("KAFKA_PROPERTIES (--kafka-properties): must be properties of librdkafka: {error}")
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// HTTP answers come from memory or one query: 1 ms to the request timeout of 5 s.
+/// HTTP answers come from memory or one query: 1 ms to 5 s, behind the store's deadline.
 const HTTP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 /// From a commit on a fast disk to the store's deadline of 2 s.
 const DB_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0];

@@ -9,7 +9,7 @@ mod supervisor;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,7 +18,7 @@ use supervisor::Supervisor;
 
 use crate::{
     bell::Bell,
-    broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaSettings, Publisher},
+    broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
     clock::SystemClock,
     config::{Config, StoreConfig},
     desk, health,
@@ -32,11 +32,15 @@ use crate::{
 /// How many orders may wait between writer and relay; more are found through the outbox.
 const FRESH: usize = 4_096;
 
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 4_096;
+
 /// The service, started.
 pub struct App {
     address: SocketAddr,
     brokers: String,
     store: Arc<dyn Store>,
+    publisher: Arc<KafkaPublisher>,
     tasks: Supervisor,
     shutdown: Shutdown,
     /// Forgets its messages when it is dropped, so it goes last.
@@ -75,6 +79,13 @@ fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<Emb
     Ok((config.kafka.settings(embedded.address(), true), Some(embedded)))
 }
 
+/// How many connections may be served at once: most of the file descriptors that the process may have.
+fn seats() -> usize {
+    // As many as the system lets us ask for; without an answer the usual 1,024 is assumed.
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
+    usize::try_from(descriptors / 4 * 3).unwrap_or(MAX_CONNECTIONS).min(MAX_CONNECTIONS)
+}
+
 /// Lets a task begin once the schema is up to date, or never if the service stops before.
 #[derive(Clone)]
 struct Gate {
@@ -107,7 +118,7 @@ impl App {
         let state =
             AppState { store: Arc::clone(&store), desk: desk.clone(), metrics: Arc::clone(&metrics), broker };
         let (host, port) = (config.http.host.as_str(), config.http.port);
-        let server = Server::bind((host, port), http::router(state))
+        let server = Server::bind((host, port), http::router(state), seats())
             .await
             .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
         let address = server.address()?;
@@ -136,12 +147,21 @@ impl App {
             Arc::clone(&metrics),
             shutdown.give_up(),
         );
-        let subscription = Box::new(kafka.subscribe()?);
-        let intake =
-            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&bell), Arc::clone(&metrics));
+        let intake = {
+            let (kafka, store, stop) = (Arc::clone(&kafka), Arc::clone(&store), shutdown.soft());
+            let (bell, metrics) = (Arc::clone(&bell), Arc::clone(&metrics));
+            async move {
+                match kafka.subscribe() {
+                    Ok(subscription) => {
+                        Intake::new(Box::new(subscription), store, to_topic, bell, metrics).run(stop).await;
+                    }
+                    Err(error) => tracing::error!(%error, "the topic can't be subscribed to"),
+                }
+            }
+        };
         let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&metrics));
         let survey = Survey::new(Arc::clone(&store), metrics);
-        let watch = BrokerWatch::new(kafka, publisher, condition);
+        let watch = BrokerWatch::new(kafka, Arc::clone(&publisher), condition);
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
@@ -150,14 +170,14 @@ impl App {
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run()));
-        tasks.spawn("intake", when_migrated.clone().open(intake.run(shutdown.soft())));
+        tasks.spawn("intake", when_migrated.clone().open(intake));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft())));
         tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
         }
-        Ok(Self { address, brokers, store, tasks, shutdown, _embedded: embedded })
+        Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
     }
 
     /// Where HTTP listens.
@@ -179,7 +199,11 @@ impl App {
         };
         info!("stopping");
         let drained = self.shutdown.drain(&mut self.tasks).await;
-        self.store.close().await;
+        // Dropping the Kafka client waits for its threads, which have been seen to take for ever.
+        let (store, publisher) = (self.store, self.publisher);
+        let farewell =
+            async { tokio::join!(store.close(), tokio::task::spawn_blocking(move || drop(publisher))) };
+        drop(timeout(self.shutdown.rest(), farewell).await);
         if let Some(name) = died {
             bail!("the {name} ended by itself; the service can't go on without it");
         }

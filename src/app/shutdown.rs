@@ -40,6 +40,11 @@ impl Shutdown {
         self.give_up.clone()
     }
 
+    /// What is left of the timeout after [`Self::drain`], at least.
+    pub(super) fn rest(&self) -> Duration {
+        self.timeout / 10
+    }
+
     /// Sends the signals and waits until every task has ended.
     pub(super) async fn drain(&self, tasks: &mut Supervisor) -> anyhow::Result<()> {
         let part = |tenths: u32| Instant::now() + self.timeout * tenths / 10;

@@ -1,6 +1,6 @@
 //! The broker carries messages, at least once; the tables absorb what comes twice.
 //!
-//! The pipeline sees the two traits here. `kafka.rs` implements them for a real cluster and for the
+//! The pipeline sees the two traits here. `kafka` implements them for a real cluster and for the
 //! `embedded` one alike: there is one code path.
 
 mod embedded;

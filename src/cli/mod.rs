@@ -69,6 +69,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return settings::explain(&error),
     };
+    if let Err(complaint) = cli.check() {
+        return settings::refuse(&complaint);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("can't start threads")),
@@ -79,6 +82,17 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output::failed(&error),
+    }
+}
+
+impl Cli {
+    /// What no single setting can tell: settings that contradict each other.
+    fn check(&self) -> Result<(), String> {
+        match &self.command {
+            None => self.config.check(),
+            Some(Command::Serve(config)) => config.check(),
+            _ => Ok(()),
+        }
     }
 }
 

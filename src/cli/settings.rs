@@ -29,6 +29,12 @@ pub(super) fn explain(error: &Error) -> ExitCode {
     code
 }
 
+/// The same for settings that are wrong together.
+pub(super) fn refuse(complaint: &str) -> ExitCode {
+    output::complain(complaint);
+    ExitCode::from(2)
+}
+
 fn one_line(error: &Error) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -37,7 +43,11 @@ fn one_line(error: &Error) -> String {
     };
     let argument = text(ContextKind::InvalidArg);
     let flag = argument.split_whitespace().next().unwrap_or_default();
-    let variable = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+    // A flag is its variable in another spelling, but for the client's own.
+    let variable = match flag {
+        "--url" => "ORDER_TRACKER_URL".to_owned(),
+        flag => flag.trim_start_matches('-').replace('-', "_").to_uppercase(),
+    };
     let allowed = match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => format!("must be one of {}", text(ContextKind::ValidValue)),

@@ -4,13 +4,13 @@
 //!
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
-mod bare_errors;
 mod body;
 mod observe;
 mod ops;
 mod orders;
 mod problem;
 mod server;
+mod wire;
 
 #[cfg(test)]
 mod tests;

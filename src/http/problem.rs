@@ -193,7 +193,8 @@ impl From<DraftErrors> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error.is_transient() {
-            tracing::warn!(%error, "a request is not answered");
+            // The loops meet the same trouble and say so once per pause; every request would be a flood.
+            tracing::debug!(%error, "a request is not answered");
             Self::unavailable("the database is away; try again shortly")
         } else {
             tracing::error!(%error, "a request failed");

@@ -18,10 +18,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::{Problem, bare_errors::BareErrors};
+use super::{Problem, wire::Wire};
 
-/// Most connections at once; a further one is told 503.
-const MAX_CONNECTIONS: usize = 4_096;
+/// Most connections that are told 503 at once; further ones are just closed.
+const MAX_REFUSALS: usize = 64;
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest head, in bytes.
@@ -39,12 +39,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     listener: TcpListener,
     router: Router,
+    /// Most connections at once; a further one is told 503.
+    seats: usize,
 }
 
 impl Server {
-    /// Binds; port 0 means any free one.
-    pub async fn bind(address: (&str, u16), router: Router) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, router })
+    /// Binds; port 0 means any free one. At most `seats` connections are served at once.
+    pub async fn bind(address: (&str, u16), router: Router, seats: usize) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, router, seats })
     }
 
     /// Where it listens.
@@ -55,8 +57,8 @@ impl Server {
     /// Serves until told to stop, then stops accepting and finishes what is under way; at `hard`
     /// drops what is left.
     pub async fn run(self, stop: CancellationToken, hard: CancellationToken) {
-        let Self { listener, router } = self;
-        let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let Self { listener, router, seats } = self;
+        let (seats, refusals) = (Arc::new(Semaphore::new(seats)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let connections = TaskTracker::new();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let stream = match accepted {
@@ -68,8 +70,13 @@ impl Server {
                 }
             };
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
-                let problem = Problem::unavailable("too many connections; try again shortly");
-                connections.spawn(refuse(stream, problem));
+                if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                    let problem = Problem::unavailable("too many connections; try again shortly");
+                    connections.spawn(async move {
+                        refuse(stream, problem).await;
+                        drop(refusal);
+                    });
+                }
                 continue;
             };
             let serving = serve(stream, router.clone(), stop.clone());
@@ -98,7 +105,7 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
         .max_headers(MAX_HEADERS)
         // A client may send its request and close its side; it still gets the answer.
         .half_close(true)
-        .serve_connection(BareErrors::new(TokioIo::new(stream)), service);
+        .serve_connection(Wire::new(TokioIo::new(stream)), service);
     let mut stopping = false;
     let outcome = loop {
         tokio::select! {

@@ -133,14 +133,19 @@ impl Intake {
             }
             _ => None,
         });
+        let mut failure = None;
         for (answer, record, reject, verdict) in join_all(answers).await {
-            answer?;
+            // One that failed must not make those that were acknowledged go out again.
+            if let Err(error) = answer {
+                failure = Some(error);
+                continue;
+            }
             let Record { topic, partition, offset, .. } = record;
             warn!(topic, partition, offset, "a message is set aside as a dead letter: {reject}");
             self.metrics.dead_letter(reject.reason);
             *verdict = Verdict::Done(Consumed::Rejected);
         }
-        Ok(())
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom as _;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::debug;
 
 use crate::{desk::Desk, order::Draft};
 
@@ -101,7 +101,7 @@ pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
             if let Err(error) =
                 desk.place(plausible_draft(), None, Some(json!({"source": "simulator"}))).await
             {
-                warn!(%error, "a simulated order was not placed");
+                debug!(%error, "a simulated order was not placed");
             }
         });
     }

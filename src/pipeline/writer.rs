@@ -88,7 +88,15 @@ impl Writer {
     }
 
     async fn place(&mut self, orders: &[NewOrder]) -> Vec<Result<Accepted, DeskError>> {
-        match self.place_with_retries(orders).await {
+        self.place_until(orders, Instant::now() + RETRY_FOR).await
+    }
+
+    async fn place_until(
+        &mut self,
+        orders: &[NewOrder],
+        give_up: Instant,
+    ) -> Vec<Result<Accepted, DeskError>> {
+        match self.place_with_retries(orders, give_up).await {
             Ok(accepted) => accepted,
             Err(error) if error.is_transient() => {
                 warn!(%error, orders = orders.len(), "orders are not accepted");
@@ -98,7 +106,13 @@ impl Writer {
             Err(_) if orders.len() > 1 => {
                 let mut answers = Vec::with_capacity(orders.len());
                 for order in orders {
-                    answers.extend(Box::pin(self.place(std::slice::from_ref(order))).await);
+                    let alone = std::slice::from_ref(order);
+                    // One deadline for the whole batch: behind it others wait.
+                    if Instant::now() < give_up {
+                        answers.extend(Box::pin(self.place_until(alone, give_up)).await);
+                    } else {
+                        answers.push(Err(DeskError::Unavailable));
+                    }
                 }
                 answers
             }
@@ -112,11 +126,11 @@ impl Writer {
     async fn place_with_retries(
         &self,
         orders: &[NewOrder],
+        give_up: Instant,
     ) -> Result<Vec<Result<Accepted, DeskError>>, StoreError> {
         if orders.is_empty() {
             return Ok(Vec::new());
         }
-        let give_up = Instant::now() + RETRY_FOR;
         let mut backoff = Backoff::default();
         // Room at the relay is reserved before the commit, and once for all tries: an order that the
         // outbox says is ours must be in our memory, or nobody would publish it.

@@ -196,9 +196,24 @@ async fn an_unknown_kafka_property_is_named_without_its_value() {
         ("KAFKA_PROPERTIES", "sasl.pasword=hunter2"),
         ("RUST_LOG", "off"),
     ];
-    let line = complaint(&["serve"], &settings, 1).await;
-    assert!(line.contains("sasl.pasword") && line.contains("Kafka"), "{line}");
+    let line = complaint(&["serve"], &settings, 2).await;
+    assert!(line.contains("sasl.pasword") && line.contains("KAFKA_PROPERTIES"), "{line}");
     assert!(!line.contains("hunter2"), "{line}");
+}
+
+/// Dead letters on the orders' own topic would come back as orders, for ever.
+///
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn dead_letters_need_a_topic_of_their_own() {
+    let data = folder();
+    let settings = [
+        ("DATA_DIR", data.path().to_str().expect("text")),
+        ("KAFKA_TOPIC", "food"),
+        ("KAFKA_DLQ_TOPIC", "food"),
+    ];
+    let line = complaint(&["serve"], &settings, 2).await;
+    assert!(line.contains("KAFKA_DLQ_TOPIC") && line.contains("food"), "{line}");
 }
 
 /// What a container asks of itself.

@@ -23,6 +23,11 @@ impl Context {
         Self { metrics, last_reason: Arc::default() }
     }
 
+    /// Forgets the last reason: all is well now.
+    pub(super) fn all_is_well(&self) {
+        *self.last_reason.lock().expect("no holder panics") = None;
+    }
+
     /// An error with the reason that librdkafka last gave.
     pub(super) fn explain(&self, error: &KafkaError) -> BrokerError {
         let code = match error {

@@ -69,6 +69,15 @@ impl Kafka {
         Self { settings, context: Context::new(metrics) }
     }
 
+    /// Whether the client takes `KAFKA_PROPERTIES` as they are.
+    pub fn check_properties(settings: &KafkaSettings) -> Result<(), BrokerError> {
+        let kafka = Self::new(settings.clone(), Arc::default());
+        for config in [kafka.producer_config(), kafka.consumer_config()] {
+            config.create_native_config().map_err(|error| kafka.context.explain(&error))?;
+        }
+        Ok(())
+    }
+
     fn base_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -150,8 +159,10 @@ impl Kafka {
         });
         let options =
             AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-        let results =
-            admin.create_topics(&topics, &options).await.map_err(|error| self.context.explain(&error))?;
+        let results = admin.create_topics(&topics, &options).await;
+        // Dropping waits for the client's threads.
+        tokio::task::spawn_blocking(move || drop(admin));
+        let results = results.map_err(|error| self.context.explain(&error))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -173,11 +184,11 @@ impl Kafka {
             .await
             .map_err(|error| BrokerError(error.to_string()))?
             .map_err(|error| self.context.explain(&error))?;
-        match metadata.topics().iter().find_map(MetadataTopic::error) {
-            Some(code) => {
-                Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
-            }
-            None => Ok(()),
+        if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
+            Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
+        } else {
+            self.context.all_is_well();
+            Ok(())
         }
     }
 }

@@ -3,6 +3,7 @@
 mod limits;
 mod ops;
 mod orders;
+mod server;
 
 use std::{sync::Arc, time::Duration};
 

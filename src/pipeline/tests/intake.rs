@@ -104,17 +104,19 @@ async fn good_messages_are_admitted_around_bad_ones() {
 /// Promise 3: an effect happens once. An offset follows only after the commit, and a retry counts once.
 #[tokio::test]
 async fn trouble_keeps_the_batch_until_it_is_done() {
-    let batch = vec![order(0, 1, "Ada"), record(1, "x", Some("{")), order(2, 2, "Grace")];
+    let bad = |offset| record(offset, "x", Some("{"));
+    let batch = vec![order(0, 1, "Ada"), bad(1), order(2, 2, "Grace"), bad(3), bad(4)];
     let mut bench = bench([batch], &[Trouble::NotDone, Trouble::AnswerLost], 1).await;
     for reason in ["the database is away", "its answer got lost", "the broker takes no letter"] {
         bench.intake.step().await.expect_err(reason);
         assert!(bench.handled().is_empty(), "{reason}");
     }
-    assert_eq!(bench.intake.step().await.expect("works"), Outcome::Worked(3));
-    assert_eq!(bench.handled(), [0, 1, 2]);
-    assert_eq!(bench.letters(), [(1, RejectReason::NotJson)]);
+    assert_eq!(bench.intake.step().await.expect("works"), Outcome::Worked(5));
+    assert_eq!(bench.handled(), [0, 1, 2, 3, 4]);
+    // The first failed and was sent again; the others were not.
+    assert_eq!(bench.letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
-    assert!(bench.counted("orders_consumed_total 3"));
+    assert!(bench.counted("orders_consumed_total 5"));
 }
 
 #[tokio::test]

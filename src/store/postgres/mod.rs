@@ -24,7 +24,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -34,7 +37,7 @@ use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder},
 };
-use pools::{PoolSlot, Pools};
+use pools::{Pools, Slot};
 
 /// How long a verb may take before its connections are given up: nothing else notices a server
 /// that has gone silent.
@@ -86,7 +89,7 @@ impl FromStr for PgDsn {
 /// The adapter for PostgreSQL.
 pub struct PgStore {
     settings: PgSettings,
-    pools: PoolSlot,
+    pools: Pools,
     /// Stands in for the database's clock in tests.
     clock: Option<Arc<dyn Clock>>,
     /// Marks outbox rows that this very replica holds in memory.
@@ -98,7 +101,7 @@ impl PgStore {
     /// Describes a database; connects to nothing yet.
     pub fn new(settings: PgSettings) -> Self {
         Self {
-            pools: PoolSlot::new(&settings),
+            pools: Pools::new(&settings),
             settings,
             clock: None,
             replica: rand::random(),
@@ -123,32 +126,32 @@ impl PgStore {
         self.clock.as_ref().map(|clock| clock.now())
     }
 
-    fn pools(&self) -> Result<Arc<Pools>, StoreError> {
+    fn pools(&self) -> Result<&Pools, StoreError> {
         if self.migrated.load(Ordering::Acquire) {
-            Ok(self.pools.get())
+            Ok(&self.pools)
         } else {
             Err(StoreError::Unavailable("its schema is not up to date yet".to_owned()))
         }
     }
+}
 
-    /// Runs a verb in time; gives up connections that lead nowhere.
-    async fn bounded<T>(
-        &self,
-        pools: &Arc<Pools>,
-        verb: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, StoreError> {
-        match timeout(CALL_TIMEOUT, verb).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                if super::trouble::leads_nowhere(&error) {
-                    self.pools.replace(pools, &self.settings);
-                }
-                Err(error.into())
+/// Runs a verb on a pool in time; gives up connections that lead nowhere.
+async fn bounded<T>(
+    slot: &Slot,
+    verb: impl AsyncFnOnce(&PgPool) -> sqlx::Result<T>,
+) -> Result<T, StoreError> {
+    let pool = slot.get();
+    match timeout(CALL_TIMEOUT, verb(&pool)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            if super::trouble::leads_nowhere(&error) {
+                slot.replace();
             }
-            Err(_) => {
-                self.pools.replace(pools, &self.settings);
-                Err(StoreError::Timeout(CALL_TIMEOUT))
-            }
+            Err(error.into())
+        }
+        Err(_) => {
+            slot.replace();
+            Err(StoreError::Timeout(CALL_TIMEOUT))
         }
     }
 }
@@ -158,63 +161,65 @@ impl Store for PgStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
-        self.bounded(&pools, arrive::place(&pools.place, orders, now, &self.settings.delays, claimed_by))
-            .await
+        let delays = &self.settings.delays;
+        bounded(&pools.place, async |pool| arrive::place(pool, orders, now, delays, claimed_by).await).await
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, arrive::admit(&pools.loops, arrivals, now, &self.settings.delays)).await
+        bounded(&pools.loops, async |pool| arrive::admit(pool, arrivals, now, &self.settings.delays).await)
+            .await
     }
 
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::advance(&pools.loops, limit, now, &self.settings.delays)).await
+        bounded(&pools.loops, async |pool| verbs::advance(pool, limit, now, &self.settings.delays).await)
+            .await
     }
 
     async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
         let pools = self.pools()?;
-        self.bounded(&pools, verbs::find(&pools.read, order_id)).await
+        bounded(&pools.read, async |pool| verbs::find(pool, order_id).await).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let pools = self.pools()?;
-        self.bounded(&pools, verbs::list(&pools.read, page)).await
+        bounded(&pools.read, async |pool| verbs::list(pool, page).await).await
     }
 
     async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::audit(&pools.read, after, limit, now)).await
+        bounded(&pools.read, async |pool| verbs::audit(pool, after, limit, now).await).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::take_unsent(&pools.loops, limit, now, self.replica)).await
+        bounded(&pools.loops, async |pool| verbs::take_unsent(pool, limit, now, self.replica).await).await
     }
 
     async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::take_lost(&pools.loops, held, limit, now, self.replica)).await
+        bounded(&pools.loops, async |pool| verbs::take_lost(pool, held, limit, now, self.replica).await).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        self.bounded(&pools, verbs::mark_sent(&pools.loops, sent)).await
+        bounded(&pools.loops, async |pool| verbs::mark_sent(pool, sent).await).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        self.bounded(&pools, verbs::release(&pools.loops, unsent, self.replica)).await
+        bounded(&pools.loops, async |pool| verbs::release(pool, unsent, self.replica).await).await
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::backlog(&pools.read, now)).await
+        bounded(&pools.read, async |pool| verbs::backlog(pool, now).await).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        self.bounded(&pools, verbs::expire_keys(&pools.loops, now, limit)).await
+        bounded(&pools.loops, async |pool| verbs::expire_keys(pool, now, limit).await).await
     }
 
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
@@ -242,8 +247,8 @@ impl Store for PgStore {
     async fn close(&self) {
         if let Ok(pools) = self.pools() {
             // If it fails, the claim just runs out a few seconds later.
-            drop(self.bounded(&pools, verbs::leave(&pools.loops, self.replica)).await);
+            drop(bounded(&pools.loops, async |pool| verbs::leave(pool, self.replica).await).await);
         }
-        self.pools.get().close().await;
+        self.pools.close().await;
     }
 }

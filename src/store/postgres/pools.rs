@@ -1,10 +1,7 @@
 //! Connections: three small pools, so that a flood of requests can't starve the loops, nor reads
-//! the writer; all three are replaced when they lead to a server that is silent or only reads.
+//! the writer. A pool that leads to a server that is silent or only reads is replaced.
 
-use std::{
-    sync::{Arc, RwLock},
-    time::Duration,
-};
+use std::{sync::RwLock, time::Duration};
 
 use sqlx::{
     PgPool,
@@ -24,35 +21,27 @@ const FOR_LOOPS: u32 = 2;
 /// The writer writes one batch at a time.
 const FOR_PLACING: u32 = 1;
 
-/// One generation of connections.
+/// The three pools.
 pub(super) struct Pools {
-    pub(super) place: PgPool,
-    pub(super) loops: PgPool,
-    pub(super) read: PgPool,
-    since: Instant,
+    pub(super) place: Slot,
+    pub(super) loops: Slot,
+    pub(super) read: Slot,
 }
 
 impl Pools {
-    fn new(settings: &PgSettings) -> Self {
+    pub(super) fn new(settings: &PgSettings) -> Self {
         let options = session(settings.dsn.0.clone());
-        let pool = |connections| {
-            PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                // Costs a fifth of the rate; a broken connection shows itself by an error just as well.
-                .test_before_acquire(false)
-                .connect_lazy_with(options.clone())
-        };
+        let for_reading = settings.max_connections.saturating_sub(FOR_PLACING + FOR_LOOPS).max(1);
         Self {
-            place: pool(FOR_PLACING),
-            loops: pool(FOR_LOOPS),
-            read: pool(settings.max_connections.saturating_sub(FOR_PLACING + FOR_LOOPS).max(1)),
-            since: Instant::now(),
+            place: Slot::new(options.clone(), FOR_PLACING),
+            loops: Slot::new(options.clone(), FOR_LOOPS),
+            read: Slot::new(options, for_reading),
         }
     }
 
     pub(super) async fn close(&self) {
-        tokio::join!(self.place.close(), self.loops.close(), self.read.close());
+        let (place, loops, read) = (self.place.get(), self.loops.get(), self.read.get());
+        tokio::join!(place.close(), loops.close(), read.close());
     }
 }
 
@@ -65,26 +54,39 @@ fn session(options: PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
-/// The generation in use.
-pub(super) struct PoolSlot(RwLock<Arc<Pools>>);
+/// A pool that can be replaced.
+pub(super) struct Slot {
+    options: PgConnectOptions,
+    connections: u32,
+    current: RwLock<(PgPool, Instant)>,
+}
 
-impl PoolSlot {
-    pub(super) fn new(settings: &PgSettings) -> Self {
-        Self(RwLock::new(Arc::new(Pools::new(settings))))
+impl Slot {
+    fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let current = RwLock::new((pool(&options, connections), Instant::now()));
+        Self { options, connections, current }
     }
 
-    pub(super) fn get(&self) -> Arc<Pools> {
-        Arc::clone(&self.0.read().expect("no holder panics"))
+    pub(super) fn get(&self) -> PgPool {
+        self.current.read().expect("no holder panics").0.clone()
     }
 
-    /// Puts new connections in the place of `worn`, unless somebody has done so already.
-    pub(super) fn replace(&self, worn: &Arc<Pools>, settings: &PgSettings) {
-        let mut current = self.0.write().expect("no holder panics");
-        if Arc::ptr_eq(&current, worn) && worn.since.elapsed() >= MIN_AGE {
+    /// Puts new connections in the place of the present ones, unless these are new themselves. Calls
+    /// that are under way keep theirs; those at rest are dropped, without a farewell to a silent server.
+    pub(super) fn replace(&self) {
+        let mut current = self.current.write().expect("no holder panics");
+        if current.1.elapsed() >= MIN_AGE {
             warn!("connections to the database lead nowhere and are replaced");
-            let worn = std::mem::replace(&mut *current, Arc::new(Pools::new(settings)));
-            // A silent server does not answer a farewell either: nobody waits for it.
-            tokio::spawn(async move { worn.close().await });
+            *current = (pool(&self.options, self.connections), Instant::now());
         }
     }
+}
+
+fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Costs a fifth of the rate; a broken connection shows itself by an error just as well.
+        .test_before_acquire(false)
+        .connect_lazy_with(options.clone())
 }

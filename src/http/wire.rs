@@ -1,26 +1,34 @@
-//! hyper answers a head that is not HTTP by itself, with a status and no body. This sits below it
-//! and puts a problem in the place of such an answer.
+//! What hyper leaves to others on a connection: it waits for ever for a client that does not read, and
+//! answers a head that is not HTTP with a status and no body. This sits below it, ends the one and puts a
+//! problem in the place of the other.
 
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::time::{Sleep, sleep};
 
 use super::Problem;
 
-/// A connection on which no error goes out without a body.
-pub(super) struct BareErrors<I> {
+/// How long a client may leave what was written for it unread.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection on which no write waits for ever and no error goes out without a body.
+pub(super) struct Wire<I> {
     inner: I,
+    /// Runs while a write waits for the client.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// What is left of the problem that is being written.
     problem: Vec<u8>,
 }
 
-impl<I> BareErrors<I> {
+impl<I> Wire<I> {
     pub(super) fn new(inner: I) -> Self {
-        Self { inner, problem: Vec::new() }
+        Self { inner, stalled: None, problem: Vec::new() }
     }
 
     pub(super) fn into_inner(self) -> I {
@@ -42,7 +50,24 @@ fn problem_for(head: &[u8]) -> Option<Problem> {
     })
 }
 
-impl<I: Read + Unpin> Read for BareErrors<I> {
+impl<I: Write + Unpin> Wire<I> {
+    /// A write to the client, given up when it does not read.
+    fn poll_in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut I>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let outcome = write(Pin::new(&mut self.inner), cx);
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED_TIMEOUT)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: Read + Unpin> Read for Wire<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,18 +77,21 @@ impl<I: Read + Unpin> Read for BareErrors<I> {
     }
 }
 
-impl<I: Write + Unpin> Write for BareErrors<I> {
+impl<I: Write + Unpin> Write for Wire<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.problem.is_empty() {
             match problem_for(buf) {
                 Some(problem) => this.problem = problem.raw_response(),
-                None => return Pin::new(&mut this.inner).poll_write(cx, buf),
+                None => return this.poll_in_time(cx, |inner, cx| inner.poll_write(cx, buf)),
             }
         }
         // hyper offers the same bytes again until they count as written.
         while !this.problem.is_empty() {
-            let written = ready!(Pin::new(&mut this.inner).poll_write(cx, &this.problem))?;
+            let rest = std::mem::take(&mut this.problem);
+            let outcome = this.poll_in_time(cx, |inner, cx| inner.poll_write(cx, &rest));
+            this.problem = rest;
+            let written = ready!(outcome)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -73,10 +101,10 @@ impl<I: Write + Unpin> Write for BareErrors<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        self.poll_in_time(cx, hyper::rt::Write::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        self.poll_in_time(cx, hyper::rt::Write::poll_shutdown)
     }
 }
