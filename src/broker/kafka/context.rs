@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use rdkafka::{
-    ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
+    ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::{debug, error};
 
@@ -56,6 +59,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "kafka client");
+        // It follows each single failure and says less.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
         *self.last_reason.lock().expect("no holder panics") = Some(reason.to_owned());
     }
 
