@@ -36,7 +36,7 @@ pub(crate) struct HttpConfig {
     #[arg(long = "app-host", env = "APP_HOST", default_value = "127.0.0.1", value_name = "HOST")]
     pub(crate) host: String,
     /// Where HTTP listens; 0 takes a free port and prints it
-    #[arg(long = "app-port", env = "APP_PORT", default_value_t = 8080, value_name = "PORT")]
+    #[arg(long = "app-port", env = "APP_PORT", default_value_t = 8080, value_name = "PORT", value_parser = port)]
     pub(crate) port: u16,
 }
 
@@ -65,13 +65,13 @@ pub(crate) struct StoreConfig {
 #[command(next_help_heading = "Kafka")]
 pub(crate) struct KafkaConfig {
     /// Bootstrap servers, comma-separated; unset means the embedded broker
-    #[arg(long = "kafka-brokers", env = "KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    #[arg(long = "kafka-brokers", env = "KAFKA_BROKERS", value_name = "HOST:PORT,...", value_parser = brokers)]
     pub(crate) brokers: Option<String>,
     /// Where orders are published; created if missing
-    #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "orders.v1", value_name = "TOPIC")]
+    #[arg(long = "kafka-topic", env = "KAFKA_TOPIC", default_value = "orders.v1", value_name = "TOPIC", value_parser = topic)]
     pub(crate) topic: String,
     /// Where messages go that can't become orders; `<topic>.dlq` if unset; created if missing
-    #[arg(long = "kafka-dlq-topic", env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC")]
+    #[arg(long = "kafka-dlq-topic", env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC", value_parser = topic)]
     pub(crate) dlq_topic: Option<String>,
     /// Used only when the topic is created
     #[arg(long = "kafka-topic-partitions", env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
@@ -136,8 +136,39 @@ impl fmt::Debug for Property {
     }
 }
 
+fn brokers(text: &str) -> Result<String, String> {
+    let broker = |broker: &str| match broker.rsplit_once(':') {
+        Some((host, port)) => !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok(),
+        None => false,
+    };
+    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
+    if servers.iter().copied().all(broker) {
+        Ok(servers.join(","))
+    } else {
+        Err("must be host:port pairs with commas between".to_owned())
+    }
+}
+
+/// Kafka's own rule for names.
+fn topic(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let named = (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != "..";
+    if named {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 249 letters, digits, dots, dashes or underscores".to_owned())
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "must be a port from 0 to 65535".to_owned())
+}
+
 fn property(text: &str) -> Result<Property, String> {
     match text.split_once('=') {
+        Some(("bootstrap.servers" | "group.id", _)) => {
+            Err("must not hold what has a setting of its own: KAFKA_BROKERS, KAFKA_GROUP".to_owned())
+        }
         Some((name, value)) if !name.trim().is_empty() => {
             Ok(Property { name: name.trim().to_owned(), value: value.to_owned() })
         }

@@ -15,11 +15,16 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
     /// Where the service listens
-    #[arg(long, env = "ORDER_TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = "ORDER_TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = http_url)]
     pub(super) url: Url,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host());
+    url.ok_or_else(|| "must be the service's address, such as http://127.0.0.1:8080".to_owned())
 }
 
 /// A connection to the service.
@@ -57,7 +62,9 @@ impl Client {
             bail!("{} answered {status}: is this an order-tracker?", self.base)
         };
         let fields = problem.errors.iter().map(|error| format!("{} {}", error.field, error.message));
-        let sentences: Vec<String> = std::iter::once(problem.detail).chain(fields).collect();
+        // Where fields are named, the detail only points to them.
+        let detail = if problem.errors.is_empty() { Some(problem.detail.clone()) } else { None };
+        let sentences: Vec<String> = detail.into_iter().chain(fields).collect();
         bail!("{}", sentences.join("; "))
     }
 }

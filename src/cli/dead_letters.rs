@@ -128,6 +128,10 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
         let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
         let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", letter.place());
     }
+    if text.is_empty() {
+        output::complain("there are no dead letters");
+        return Ok(());
+    }
     output::print(text.trim_end())
 }
 

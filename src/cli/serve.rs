@@ -1,9 +1,15 @@
 //! `serve` and `migrate`.
 
-use std::io::{IsTerminal as _, stderr};
+use std::{
+    io::{self, IsTerminal as _, Stderr, Write, stderr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -33,6 +39,9 @@ pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()
     app.run(async move {
         signals.next().await;
         tokio::spawn(async move {
+            // Some senders signal a process and its group: that is one wish, told twice.
+            sleep(SAME_SIGNAL).await;
+            signals.forget().await;
             signals.next().await;
             warn!("stopped by a second signal; what was accepted is stored, what was not published waits in the outbox");
             std::process::exit(130);
@@ -40,6 +49,9 @@ pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()
     })
     .await
 }
+
+/// Signals closer together than this are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 struct Signals {
     terminate: Signal,
@@ -49,6 +61,11 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Drops what has come and was not waited for.
+    async fn forget(&mut self) {
+        drop(timeout(Duration::ZERO, self.next()).await);
     }
 
     async fn next(&mut self) {
@@ -68,12 +85,26 @@ pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
     output::print("the database is up to date")
 }
 
+/// A log that nobody can read any more (a closed pipe, a full disk) is no reason to stop taking orders.
+struct Lossy(Stderr);
+
+impl Write for Lossy {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(line).unwrap_or(line.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().or(Ok(()))
+    }
+}
+
 fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt()
         .with_env_filter(EnvFilter::try_new(&log.rust_log)?)
-        .with_writer(stderr)
+        .with_writer(|| Lossy(stderr()))
+        .log_internal_errors(false)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     match format {
         LogFormat::Text => lines.with_target(false).init(),

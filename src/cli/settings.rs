@@ -52,10 +52,11 @@ fn one_line(error: &Error) -> String {
         Some(source) => source.to_string(),
         None => format!("must be one of {}", text(ContextKind::ValidValue)),
     };
+    let name = if flag.starts_with('-') { format!("{variable} ({flag})") } else { flag.to_owned() };
     // Never what was given for a secret: a mistyped one is still mostly right.
     let given = match variable.as_str() {
         "PG_DSN" | "KAFKA_PROPERTIES" => "what was given".to_owned(),
         _ => format!("{:?}", text(ContextKind::InvalidValue)),
     };
-    format!("{variable} ({flag}): {given} is not valid: {allowed}")
+    format!("{name}: {given} is not valid: {allowed}")
 }

@@ -111,12 +111,6 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
     }
 
-    /// 414.
-    pub fn path_too_long() -> Self {
-        let detail = "no path of this service is that long";
-        Self::new(StatusCode::URI_TOO_LONG, "path-too-long", "The path is too long", detail)
-    }
-
     /// 431.
     pub fn head_too_large() -> Self {
         let detail = "the request line and headers are too long or too many";

@@ -60,11 +60,19 @@ impl Server {
         let Self { listener, router, seats } = self;
         let (seats, refusals) = (Arc::new(Semaphore::new(seats)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let connections = TaskTracker::new();
+        let mut failing = false;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let stream = match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, _)) => {
+                    failing = false;
+                    stream
+                }
                 Err(error) => {
-                    warn!(%error, "a connection can't be accepted");
+                    // Once a series: without file descriptors every try fails.
+                    if !failing {
+                        warn!(%error, "connections can't be accepted");
+                    }
+                    failing = true;
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

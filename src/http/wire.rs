@@ -44,7 +44,6 @@ fn problem_for(head: &[u8]) -> Option<Problem> {
         return None;
     }
     Some(match status {
-        b"414" => Problem::path_too_long(),
         b"431" => Problem::head_too_large(),
         _ => Problem::malformed("the request line or a header is not valid HTTP/1.1"),
     })

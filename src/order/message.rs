@@ -66,6 +66,9 @@ impl OrderPlaced {
         if key != wire.order_id.as_bytes() {
             return reject(RejectReason::KeyMismatch, "key and order_id differ".to_owned());
         }
+        if wire.created_at < Timestamp::UNIX_EPOCH {
+            return reject(RejectReason::InvalidField, "created_at is before 1970".to_owned());
+        }
         Ok(Self::new(order_id, wire.draft, wire.created_at))
     }
 }
@@ -196,6 +199,7 @@ mod tests {
             ("status", json!("EATEN")),
             ("item", json!(3)),
             ("created_at", json!("yesterday")),
+            ("created_at", json!("1969-12-31T23:59:59.999Z")),
             ("order_id", json!(null)),
             ("seq", json!("one")),
             ("customer_name", json!("")),

@@ -109,8 +109,11 @@ async fn nobody_at_the_url_is_one_line_that_says_what_to_do() {
 #[tokio::test]
 async fn a_wrong_setting_stops_the_start_with_one_line() {
     for (name, given, allowed) in [
-        ("APP_PORT", "70000", "0..=65535"),
-        ("APP_PORT", "http", "invalid digit"),
+        ("APP_PORT", "70000", "from 0 to 65535"),
+        ("APP_PORT", "http", "from 0 to 65535"),
+        ("KAFKA_BROKERS", " ,", "host:port"),
+        ("KAFKA_BROKERS", "http://kafka:9092", "host:port"),
+        ("KAFKA_TOPIC", "a b", "letters, digits"),
         ("STAGE_DELAYS", "abc", "3s,5s,7s,10s"),
         ("STAGE_DELAYS", "1s,2s", "3s,5s,7s,10s"),
         ("STAGE_DELAYS", "-1s", "3s,5s,7s,10s"),

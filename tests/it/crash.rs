@@ -231,8 +231,8 @@ async fn a_second_signal_ends_the_service_at_once() {
 
     service.terminate().await;
     eventually("the first signal", async || service.logged().contains("stopping").then_some(())).await;
-    service.terminate().await;
-    let exit = service.exit().await;
+    // What follows within a moment is the same wish, told twice; what comes after is a second one.
+    let exit = service.insist().await;
     assert_eq!(exit.code, Some(130), "{}", service.logged());
     assert!(exit.took < Duration::from_secs(2), "{exit:?}");
 }
@@ -326,4 +326,17 @@ async fn events_cannot_be_changed_by_hand() {
     assert!(sqlx::query(orphan).execute(&mut file).await.is_err(), "an order with events can't go");
     let after: Vec<_> = sqlx::query_as(rows).fetch_all(&mut file).await.expect("rows");
     assert_eq!(before, after);
+}
+
+/// A log that nobody reads any more is no reason to stop: stderr is a closed pipe here.
+#[tokio::test]
+async fn a_log_that_breaks_off_stops_nothing() {
+    let data = folder();
+    let settings =
+        [("DATA_DIR", data.path().to_str().expect("text")), ("APP_PORT", "0"), ("SIMULATE_RATE", "50")];
+    let mut service = binary(&["serve"], &settings);
+    let mut child = service.stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    drop(child.stderr.take());
+    let ended = tokio::time::timeout(Duration::from_secs(2), child.wait()).await;
+    assert!(ended.is_err(), "it ended: {ended:?}");
 }

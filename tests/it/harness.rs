@@ -209,6 +209,22 @@ impl Service {
         assert!(done.success());
     }
 
+    /// Asks the process to end again and again, as an impatient person does.
+    pub(crate) async fn insist(&mut self) -> Exit {
+        let started = Instant::now();
+        let pid = self.child.id().expect("it runs").to_string();
+        let ended = async {
+            loop {
+                Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
+                if let Ok(status) = timeout(5 * POLL, self.child.wait()).await {
+                    break status.expect("waited");
+                }
+            }
+        };
+        let status = timeout(PATIENCE, ended).await.expect("it ends");
+        Exit { code: status.code(), took: started.elapsed() }
+    }
+
     /// Waits for the process to end.
     pub(crate) async fn exit(&mut self) -> Exit {
         let started = Instant::now();
