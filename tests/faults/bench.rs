@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long the last orders may take once all faults are over.
-const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+const SETTLE_WITHIN: Duration = Duration::from_mins(1);
 /// Most memory of a replica, in MB.
 const MAX_MB: u64 = 128;
 
@@ -118,7 +118,7 @@ impl Bench {
     /// What to place unless the row wants it otherwise.
     pub(crate) fn plan(&self, rate: f64) -> Plan {
         let (orders, name) = (self.scale.orders, self.name.clone());
-        Plan { orders, rate, connections: 64, name, patience: Duration::from_secs(120) }
+        Plan { orders, rate, connections: 64, name, patience: Duration::from_mins(2) }
     }
 
     /// Begins to place orders with the replicas.
@@ -154,10 +154,10 @@ impl Bench {
 
     /// The longest time from being ready again until a step was made. A strike that came before is
     /// counted as far as it let us see.
-    pub(crate) async fn longest_standstill(&self) -> Result<Duration> {
+    pub(crate) async fn longest_standstill(&self, history: &History) -> Result<Duration> {
         let steps = check::step_times(&self.db).await?;
         let mut longest = Duration::ZERO;
-        for calm in &self.calms {
+        for calm in self.busy_calms(history) {
             let from = self.on_database_clock(calm.from);
             let next = steps.get(steps.partition_point(|step| *step < from)).copied();
             let seen_until = calm.to.map(|to| self.on_database_clock(to));
@@ -167,6 +167,12 @@ impl Bench {
         Ok(longest)
     }
 
+    /// Those with work to do: orders still came after they began.
+    fn busy_calms(&self, history: &History) -> impl Iterator<Item = &Calm> {
+        let last = history.placed.iter().map(|placed| placed.at).max();
+        self.calms.iter().filter(move |calm| last.is_some_and(|last| calm.from < last))
+    }
+
     /// The longest time from being ready again until an order was accepted.
     pub(crate) fn longest_refusal(&self, history: &History) -> Duration {
         let refusal = |calm: &Calm| {
@@ -174,7 +180,7 @@ impl Bench {
                 history.accepts_again(calm.from).into_iter().chain(calm.to.map(|to| to - calm.from)).min();
             end.unwrap_or_default()
         };
-        self.calms.iter().map(refusal).max().unwrap_or_default()
+        self.busy_calms(history).map(refusal).max().unwrap_or_default()
     }
 
     /// Waits until all is done, stops the replicas and checks every promise.

@@ -23,7 +23,7 @@ use report::{End, Row};
 use rows::{LeftOut, ROWS, Spec};
 use stack::Stack;
 
-const HOW: &str = "run: ci/stack run cargo test --release --test faults -- --all | --ci | --rehearse | F3 F7 ... \
+const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --rehearse | F3 F7 ... \
     [--orders N] [--seed N]";
 /// Orders a row.
 const ORDERS: usize = 2_000;

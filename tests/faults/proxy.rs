@@ -21,15 +21,15 @@ use tokio::{
     time::sleep,
 };
 
-use crate::wire::Commits;
+use crate::wire::{Requests, Seen};
 
 /// What the proxy does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Passes them on.
     Pass,
-    /// Passes each chunk on after `base` and up to `jitter` more or less.
-    Slow { base: Duration, jitter: Duration },
+    /// Passes each chunk on after `least` and up to `jitter` more.
+    Slow { least: Duration, jitter: Duration },
     /// Passes requests on and keeps replies to itself.
     HoleBack,
     /// Keeps all to itself; nobody is told.
@@ -153,10 +153,10 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
 }
 
 async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State, armed: &AtomicBool) {
-    let (mut buffer, mut commits) = (vec![0; 16 * 1024], Commits::default());
+    let (mut buffer, mut requests) = (vec![0; 16 * 1024], Requests::default());
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         held(state, |mode| mode == Mode::Hole).await;
-        let seen = commits.read(&buffer[..read]);
+        let seen = requests.read(&buffer[..read]);
         if is_lost(state, seen) {
             armed.store(true, Ordering::SeqCst);
         }
@@ -187,14 +187,14 @@ async fn replies(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State, a
 async fn held(state: &State, in_hole: impl Fn(Mode) -> bool) {
     let mut mode = state.mode.subscribe();
     let now = *mode.borrow_and_update();
-    if let Mode::Slow { base, jitter } = now {
-        sleep(base - jitter + jitter.mul_f64(2.0 * rand::random::<f64>())).await;
+    if let Mode::Slow { least, jitter } = now {
+        sleep(least + jitter.mul_f64(rand::random())).await;
     }
     drop(mode.wait_for(|mode| !in_hole(*mode)).await);
 }
 
 /// Counts what a client asked and says whether the answer is to be lost.
-fn is_lost(state: &State, seen: Commits) -> bool {
+fn is_lost(state: &State, seen: Seen) -> bool {
     let Some(loss) = *state.loss.lock().unwrap_or_else(PoisonError::into_inner) else { return false };
     let (counter, seen, every) = match loss {
         Loss::Commit(every) => (&state.commits, seen.commits, every),

@@ -151,7 +151,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
     }
     for row in rows {
         for remark in row.remarks() {
-            table += &format!("\n- {}: {remark}", row.id);
+            table.extend(["\n- ", row.id, ": ", &remark]);
         }
     }
     table

@@ -3,30 +3,34 @@
 /// The code of a client that asks whether it may encrypt.
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// Reads what a client sends, in whatever pieces.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Commits {
-    /// Commits in the last piece.
+/// What ended in a piece of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
     pub(crate) commits: u64,
-    /// Statements in the last piece.
     pub(crate) statements: u64,
+}
+
+/// Reads what a client sends, in whatever pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
     rest: Vec<u8>,
     started: bool,
 }
 
-impl Commits {
+impl Requests {
     /// Takes the next piece and answers what ended in it.
-    pub(crate) fn read(&mut self, piece: &[u8]) -> Self {
+    pub(crate) fn read(&mut self, piece: &[u8]) -> Seen {
         self.rest.extend_from_slice(piece);
-        (self.commits, self.statements) = (0, 0);
+        let mut seen = Seen::default();
         while let Some(message) = self.next() {
             match message.first() {
-                Some(b'Q') if message[5..].starts_with(b"COMMIT") => self.commits += 1,
-                Some(b'S') => self.statements += 1,
+                Some(b'Q') if message[5..].starts_with(b"COMMIT") => seen.commits += 1,
+                // Sync: the end of a statement with parameters.
+                Some(b'S') => seen.statements += 1,
                 _ => {}
             }
         }
-        Self { commits: self.commits, statements: self.statements, ..Self::default() }
+        seen
     }
 
     /// The next whole message: a type and a length, except for those at the start of a connection.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use sqlx::{Connection as _, PgConnection};
 use tokio::{
     process::Command,
     task::JoinSet,
@@ -10,7 +11,7 @@ use tokio::{
 };
 
 use super::LeftOut;
-use crate::{app::Targets, bench::Bench, check, report::Outcome, stack::Part};
+use crate::{app::Targets, bench::Bench, check, load::Plan, report::Outcome, stack::Part};
 
 /// 503 is promised within two seconds; the rest is the way there on a busy machine.
 pub(super) const REFUSED_WITHIN: Duration = Duration::from_millis(2_300);
@@ -27,7 +28,7 @@ pub(crate) async fn killed(bench: &mut Bench) -> Result<Outcome> {
 
 async fn down_and_up(bench: &mut Bench, kill: bool) -> Result<Outcome> {
     bench.fleet.start_all(2).await?;
-    let load = bench.load(bench.plan(if bench.scale.ci { 25.0 } else { 33.0 }));
+    let load = bench.load(bench.plan(if bench.scale.ci { 12.0 } else { 33.0 }));
     while load.goes_on() || bench.strikes < 3 {
         bench.pause(2_200..4_000).await;
         bench.strike();
@@ -42,7 +43,7 @@ async fn down_and_up(bench: &mut Bench, kill: bool) -> Result<Outcome> {
     }
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
-    outcome.recovery("first step", bench.longest_standstill().await?, RECOVERY);
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
     outcome.recovery("first 201", bench.longest_refusal(&history), RECOVERY);
     outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
     Ok(outcome)
@@ -72,21 +73,28 @@ pub(crate) async fn terminated(bench: &mut Bench) -> Result<Outcome> {
     outcome.note(format!("{:.1} % failed during", during * 100.0));
     outcome.expect(during <= 0.2, format!("{:.0} % failed during", during * 100.0));
     outcome.expect(after <= 0.0, format!("{:.1} % failed a second after", after * 100.0));
-    outcome.recovery("first step", bench.longest_standstill().await?, RECOVERY);
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
     Ok(outcome)
 }
 
-/// Two replicas that want eight connections get five, and 200 clients want answers.
+/// A replica that wants four connections finds two, then all; 150 clients read and 50 place.
 pub(crate) async fn starved(bench: &mut Bench) -> Result<Outcome> {
     let name = bench.name.clone();
-    bench.stack.administer(&format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT 5")).await?;
+    bench.stack.administer(&format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT 6")).await?;
     bench.stack.administer(&format!("ALTER DATABASE {name} OWNER TO {name}")).await?;
     let dsn = bench.dsn.replace("//tracker@", &format!("//{name}@"));
+    let mut hogs = Vec::new();
+    for _ in 0..4 {
+        hogs.push(PgConnection::connect(&dsn).await?);
+    }
     bench.set("PG_DSN", dsn);
     bench.set("PG_MAX_CONNECTIONS", "4");
-    bench.fleet.start_all(2).await?;
+    bench.fleet.start_all(1).await?;
     let readers = readers(&bench.fleet.targets, 150);
-    let load = bench.load(crate::load::Plan { connections: 200, ..bench.plan(50.0) });
+    let rate = if bench.scale.orders < 1_000 { 20.0 } else { 100.0 };
+    let load = bench.load(Plan { connections: 50, ..bench.plan(rate) });
+    sleep(Duration::from_secs(10)).await;
+    drop(hogs);
     let history = load.end().await?;
     drop(readers);
     let mut outcome = bench.finish(&history).await?;
@@ -127,7 +135,7 @@ pub(crate) async fn disk_full(bench: &mut Bench) -> Result<Outcome> {
 
 async fn on_small_disk(bench: &mut Bench, disk: &Disk) -> Result<Outcome> {
     bench.fleet.start_all(1).await?;
-    let load = bench.load(bench.plan(100.0));
+    let load = bench.load(bench.plan(if bench.scale.orders < 1_000 { 15.0 } else { 100.0 }));
     sleep(Duration::from_secs(4)).await;
     bench.strike();
     disk.fill().await?;
@@ -136,7 +144,7 @@ async fn on_small_disk(bench: &mut Bench, disk: &Disk) -> Result<Outcome> {
     bench.ready_again();
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
-    outcome.recovery("first step", bench.longest_standstill().await?, Duration::from_secs(5));
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));
     outcome.recovery("first 201", bench.longest_refusal(&history), Duration::from_secs(5));
     outcome.expect(history.refused() > 0, "the disk was never full: no 503");
     outcome.expect(check::overdue(&bench.db).await? == 0, "steps are overdue");

@@ -47,7 +47,7 @@ async fn fail_over(bench: &mut Bench, standby: &Standby) -> Result<Outcome> {
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
     outcome.note(format!("promoted in {promoted_in:.1?}"));
-    outcome.recovery("first step", bench.longest_standstill().await?, RECOVERY);
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
     outcome.recovery("first 201", bench.longest_refusal(&history), RECOVERY);
     bench.db.close().await;
     Ok(outcome)

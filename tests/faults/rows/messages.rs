@@ -184,9 +184,8 @@ pub(crate) async fn oversized(bench: &mut Bench) -> Result<Outcome> {
     let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
     let mut outcome = bench.examine_strangers().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
-    let reference = letters.len() == 1
-        && explains(&letters[0])
-        && letters[0].value.as_ref().is_none_or(|value| value.is_empty());
+    let reference =
+        letters.len() == 1 && explains(&letters[0]) && letters[0].value.as_ref().is_none_or(Vec::is_empty);
     outcome.expect(reference, format!("{} dead letters, or one with the body", letters.len()));
     outcome.expect(counted, "the tombstone is not counted");
     outcome.recovery("reading all", caught_up, Duration::from_secs(15));

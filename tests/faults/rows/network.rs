@@ -68,7 +68,7 @@ pub(crate) async fn black_hole(bench: &mut Bench) -> Result<Outcome> {
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
     outcome.at_most("slowest answer", history.slowest(), Duration::from_secs(3));
-    outcome.recovery("first step", bench.longest_standstill().await?, Duration::from_secs(5));
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));
     outcome.recovery("first 201", bench.longest_refusal(&history), Duration::from_secs(5));
     Ok(outcome)
 }
@@ -79,7 +79,7 @@ pub(crate) async fn slow(bench: &mut Bench) -> Result<Outcome> {
     let load = bench.load(bench.plan(50.0));
     let lasting = Duration::from_secs(if bench.scale.orders < 1_000 { 3 } else { 10 });
     bench.strike();
-    proxy.set(Mode::Slow { base: Duration::from_millis(200), jitter: Duration::from_millis(100) });
+    proxy.set(Mode::Slow { least: Duration::from_millis(100), jitter: Duration::from_millis(200) });
     sleep(lasting).await;
     proxy.set(Mode::Pass);
     let after_slow = check::on_time(&bench.db, Duration::from_secs(30)).await?;

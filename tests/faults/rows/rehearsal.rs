@@ -43,7 +43,7 @@ pub(crate) async fn rehearsal(bench: &mut Bench) -> Result<Outcome> {
     say("the last order is accepted");
     let mut outcome = bench.finish(&history).await?;
     say("all is delivered and published; both replicas have stopped");
-    let standstill = bench.longest_standstill().await?;
+    let standstill = bench.longest_standstill(&history).await?;
     outcome.recovery("longest standstill after a fault", standstill, Duration::from_secs(2));
     Ok(outcome)
 }
