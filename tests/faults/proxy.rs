@@ -2,6 +2,7 @@
 //! loses replies on demand.
 
 use std::{
+    future::pending,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -43,6 +44,8 @@ pub(crate) enum Loss {
     Commit(u64),
     /// Every n-th answer to a statement.
     Statement(u64),
+    /// Every n-th answer to a COMMIT, and nobody is told: the connection just goes silent.
+    Silence(u64),
 }
 
 struct State {
@@ -173,6 +176,9 @@ async fn replies(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State, a
         // The server has done what was asked; the client will never know.
         if armed.load(Ordering::SeqCst) {
             state.lost.fetch_add(1, Ordering::Relaxed);
+            if silent(state) {
+                pending::<()>().await;
+            }
             return true;
         }
         held(state, |mode| matches!(mode, Mode::Hole | Mode::HoleBack)).await;
@@ -181,6 +187,10 @@ async fn replies(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &State, a
         }
     }
     false
+}
+
+fn silent(state: &State) -> bool {
+    matches!(*state.loss.lock().unwrap_or_else(PoisonError::into_inner), Some(Loss::Silence(_)))
 }
 
 /// Waits as long as the mode says.
@@ -197,7 +207,7 @@ async fn held(state: &State, in_hole: impl Fn(Mode) -> bool) {
 fn is_lost(state: &State, seen: Seen) -> bool {
     let Some(loss) = *state.loss.lock().unwrap_or_else(PoisonError::into_inner) else { return false };
     let (counter, seen, every) = match loss {
-        Loss::Commit(every) => (&state.commits, seen.commits, every),
+        Loss::Commit(every) | Loss::Silence(every) => (&state.commits, seen.commits, every),
         Loss::Statement(every) => (&state.statements, seen.statements, every),
     };
     let before = counter.fetch_add(seen, Ordering::Relaxed);

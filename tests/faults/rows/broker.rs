@@ -48,6 +48,12 @@ fn compare(outcome: &mut Outcome, history: &History, [begun, struck, over]: [Ins
     let before = history.latency(0.99, begun, struck);
     let during = history.latency(0.99, struck, over);
     outcome.note(format!("p99 {before:.1?} before, {during:.1?} during"));
+    let by_tens: Vec<String> = (0..12)
+        .map(|tens| struck + Duration::from_secs(10) * tens)
+        .take_while(|from| *from < over)
+        .map(|from| format!("{:.0?}", history.latency(0.99, from, over.min(from + Duration::from_secs(10)))))
+        .collect();
+    outcome.note(format!("p99 in each ten seconds of it: {}", by_tens.join(" ")));
     let limit = before.mul_f64(1.5).max(before + NOISE);
     outcome.expect(during <= limit, format!("p99 was {before:.1?} before and {during:.1?} during"));
     let failed = history.attempts.iter().filter(|attempt| attempt.status != Some(201)).count();

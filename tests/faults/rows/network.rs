@@ -51,6 +51,12 @@ pub(crate) async fn black_hole(bench: &mut Bench) -> Result<Outcome> {
     let load = bench.load(bench.plan(30.0));
     let dark = Duration::from_secs(if bench.scale.orders < 1_000 { 5 } else { 20 });
     sleep(Duration::from_secs(2)).await;
+    // First single connections: what they wrote is there, and whoever wrote it will not know.
+    proxy.lose(Some(Loss::Silence(5)));
+    sleep(Duration::from_secs(4)).await;
+    proxy.lose(None);
+    bench.ready_again();
+    sleep(Duration::from_secs(3)).await;
     bench.strike();
     let frozen = bench.stack.freeze(Part::Postgres).await?;
     sleep(dark).await;
@@ -67,6 +73,7 @@ pub(crate) async fn black_hole(bench: &mut Bench) -> Result<Outcome> {
     }
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
+    outcome.note(format!("{} connections went silent after a COMMIT", proxy.lost()));
     outcome.at_most("slowest answer", history.slowest(), Duration::from_secs(3));
     outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));
     outcome.recovery("first 201", bench.longest_refusal(&history), Duration::from_secs(5));
