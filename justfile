@@ -28,3 +28,11 @@ deny:
 # Build what a release ships: slower to build, smaller.
 dist:
     cargo build --profile dist
+
+# Break everything, one fault after the other, and count what was lost (about 20 minutes).
+faults *args="--all":
+    ci/stack run cargo test --test faults -- {{args}}
+
+# Watch it: orders come in, the broker dies, the database restarts, a replica is killed; then the count.
+rehearse:
+    ci/stack run cargo test --test faults -- --rehearse

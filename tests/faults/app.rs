@@ -1,0 +1,259 @@
+//! The service as its operators meet it: real processes, started, signalled and started again.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    process::{ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStderr, Command},
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::stack::{Frozen, POLL, signal};
+
+/// How long a start or an end may take before the row is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Stands in every customer's name and address, and must not stand in any log.
+pub(crate) const SECRET: &str = "Secretname";
+
+/// Settings of the service, as environment variables.
+pub(crate) type Settings = Vec<(&'static str, String)>;
+
+/// Where clients find the replicas that listen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Targets(Arc<RwLock<Vec<(usize, String)>>>);
+
+impl Targets {
+    /// The address for the n-th try: tries take turns.
+    pub(crate) fn pick(&self, n: usize) -> Option<String> {
+        let all = self.0.read().expect("no holder panics");
+        (!all.is_empty()).then(|| all[n % all.len()].1.clone())
+    }
+
+    fn set(&self, slot: usize, url: Option<&str>) {
+        let mut all = self.0.write().expect("no holder panics");
+        all.retain(|(other, _)| *other != slot);
+        all.extend(url.map(|url| (slot, url.to_owned())));
+    }
+}
+
+/// What the logs of a fleet gave away.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Journal {
+    file: Arc<Mutex<Option<File>>>,
+    leaks: Arc<AtomicUsize>,
+    warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Journal {
+    fn note(&self, slot: usize, line: &str) {
+        if line.contains(SECRET) {
+            self.leaks.fetch_add(1, Ordering::Relaxed);
+        }
+        if line.contains("\"WARN\"") || line.contains("\"ERROR\"") {
+            self.warnings.lock().expect("no holder panics").push(line.to_owned());
+        }
+        if let Some(file) = self.file.lock().expect("no holder panics").as_mut() {
+            drop(writeln!(file, "{slot} {line}"));
+        }
+    }
+
+    /// Lines that hold a customer's name or address.
+    pub(crate) fn leaks(&self) -> usize {
+        self.leaks.load(Ordering::Relaxed)
+    }
+
+    /// Lines at WARN and above so far.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().expect("no holder panics").clone()
+    }
+}
+
+/// A process of the service that listens.
+pub(crate) struct Replica {
+    child: Child,
+    pid: u32,
+    pub(crate) url: String,
+    /// From the start of the process until it listened.
+    pub(crate) listened_in: Duration,
+}
+
+impl Replica {
+    async fn start(slot: usize, settings: &Settings, journal: &Journal) -> Result<Self> {
+        let started = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
+            .env_clear()
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().context("it has ended already")?;
+        let log = child.stderr.take().context("stderr is piped")?;
+        let (found, url) = oneshot::channel();
+        tokio::spawn(read_log(slot, log, journal.clone(), found));
+        match timeout(PATIENCE, url).await {
+            Ok(Ok(url)) => Ok(Self { child, pid, url, listened_in: started.elapsed() }),
+            _ => bail!("the service did not start: {:?}", child.try_wait()?),
+        }
+    }
+
+    /// Most memory it ever had, in MB.
+    fn peak_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default() / 1024
+    }
+}
+
+/// Copies the log to the journal and reports the address that it names.
+async fn read_log(slot: usize, log: ChildStderr, journal: Journal, found: oneshot::Sender<String>) {
+    let (mut lines, mut found) = (BufReader::new(log).lines(), Some(found));
+    while let Ok(Some(line)) = lines.next_line().await {
+        journal.note(slot, &line);
+        let url =
+            serde_json::from_str::<Value>(&line).ok().and_then(|line| Some(line["url"].as_str()?.to_owned()));
+        if let Some(url) = url
+            && let Some(found) = found.take()
+        {
+            drop(found.send(url));
+        }
+    }
+}
+
+/// The replicas of one row; the supervisor of this play.
+pub(crate) struct Fleet {
+    pub(crate) settings: Settings,
+    pub(crate) targets: Targets,
+    pub(crate) journal: Journal,
+    replicas: Vec<Option<Replica>>,
+    /// The slowest start so far.
+    pub(crate) slowest_start: Duration,
+}
+
+impl Fleet {
+    /// No replica yet; logs go to `log`.
+    pub(crate) fn new(settings: Settings, log: Option<File>) -> Self {
+        let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
+        let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
+        Self { settings, targets, journal, replicas: Vec::new(), slowest_start }
+    }
+
+    /// Starts the replica of this slot and shows it to clients.
+    pub(crate) async fn start(&mut self, slot: usize) -> Result<()> {
+        let replica = Replica::start(slot, &self.settings, &self.journal).await?;
+        self.slowest_start = self.slowest_start.max(replica.listened_in);
+        self.targets.set(slot, Some(&replica.url));
+        if self.replicas.len() <= slot {
+            self.replicas.resize_with(slot + 1, || None);
+        }
+        self.replicas[slot] = Some(replica);
+        Ok(())
+    }
+
+    /// Starts replicas until there are so many, and waits until each says that it is ready.
+    pub(crate) async fn start_all(&mut self, count: usize) -> Result<()> {
+        for slot in 0..count {
+            self.start(slot).await?;
+        }
+        self.ready().await
+    }
+
+    /// Waits until every replica says that it is ready.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        for replica in self.replicas.iter().flatten() {
+            ready(&replica.url).await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, slot: usize) -> Result<Replica> {
+        self.targets.set(slot, None);
+        self.replicas.get_mut(slot).and_then(Option::take).context("no such replica")
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self, slot: usize) -> Result<()> {
+        Ok(self.take(slot)?.child.kill().await?)
+    }
+
+    /// SIGTERM; answers how it ended and how long that took.
+    pub(crate) async fn stop(&mut self, slot: usize) -> Result<(ExitStatus, Duration)> {
+        let Replica { mut child, pid, .. } = self.take(slot)?;
+        let asked = Instant::now();
+        signal("TERM", &[pid]).await?;
+        Ok((timeout(PATIENCE, child.wait()).await.context("SIGTERM did not end it")??, asked.elapsed()))
+    }
+
+    /// Sends SIGTERM and leaves the replica as it is.
+    pub(crate) async fn signal(&self, slot: usize, name: &str) -> Result<()> {
+        signal(name, &[self.replica(slot)?.pid]).await
+    }
+
+    /// Waits until a replica ends by itself.
+    pub(crate) async fn ended(&mut self, slot: usize) -> Result<ExitStatus> {
+        let mut replica = self.take(slot)?;
+        Ok(timeout(PATIENCE, replica.child.wait()).await.context("it does not end")??)
+    }
+
+    /// Stops a replica where it stands; clients still know it.
+    pub(crate) async fn freeze(&self, slot: usize) -> Result<Frozen> {
+        let pid = self.replica(slot)?.pid;
+        signal("STOP", &[pid]).await?;
+        Ok(Frozen::of(pid))
+    }
+
+    /// A replica that listens.
+    pub(crate) fn replica(&self, slot: usize) -> Result<&Replica> {
+        self.replicas.get(slot).and_then(Option::as_ref).context("no such replica")
+    }
+
+    /// The slots that are taken.
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        self.replicas
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, replica)| replica.as_ref().map(|_| slot))
+            .collect()
+    }
+
+    /// Most memory that any replica had, in MB.
+    pub(crate) fn peak_mb(&self) -> u64 {
+        self.replicas.iter().flatten().map(Replica::peak_mb).max().unwrap_or_default()
+    }
+
+    /// SIGTERM for all.
+    pub(crate) async fn stop_all(&mut self) -> Result<()> {
+        for slot in self.slots() {
+            let (status, took) = self.stop(slot).await?;
+            ensure!(status.success(), "SIGTERM at the end: {status} after {took:?}");
+        }
+        Ok(())
+    }
+}
+
+async fn ready(url: &str) -> Result<()> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = client.get(format!("{url}/readyz")).send().await;
+        match answer {
+            Ok(answer) if answer.status() == 200 => return Ok(()),
+            Ok(answer) if Instant::now() > deadline => bail!("not ready: {}", answer.text().await?),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            _ => sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The fault programme: breaks every part of a running system, one fault a row, and then counts
+//! what was lost, doubled or early. `cargo test --test faults -- --all`, in `ci/stack run`.
+#![expect(clippy::print_stdout, reason = "the table is for people")]
+
+mod app;
+mod bench;
+mod check;
+mod load;
+mod proxy;
+mod report;
+mod rows;
+mod stack;
+mod topic;
+mod wire;
+
+use std::{env, process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, timeout};
+
+use bench::{Bench, Scale};
+use report::{End, Row};
+use rows::{LeftOut, ROWS, Spec};
+use stack::Stack;
+
+const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --rehearse | F3 F7 ... \
+    [--orders N] [--seed N]";
+/// Orders a row.
+const ORDERS: usize = 2_000;
+/// The same where there is little time.
+const ORDERS_CI: usize = 200;
+/// The longest that one row may take.
+const ROW_WITHIN: Duration = Duration::from_mins(6);
+
+/// What to run, and how much of it.
+struct Wish {
+    specs: Vec<&'static Spec>,
+    scale: Scale,
+}
+
+impl Wish {
+    /// None if no row is asked for: whatever else `cargo test` hands to every test is not for us.
+    fn parse(arguments: &[String]) -> Result<Option<Self>> {
+        let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+        let number = |flag: &str| match arguments.iter().skip_while(|argument| *argument != flag).nth(1) {
+            Some(number) => number.parse::<u64>().map(Some),
+            None => Ok(None),
+        };
+        let (all, ci) = (has("--all"), has("--ci"));
+        let wanted = |spec: &&Spec| match spec.id {
+            "R" => has("--rehearse"),
+            id => all || (ci && spec.ci) || has(id),
+        };
+        let specs: Vec<&Spec> = ROWS.iter().filter(wanted).collect();
+        if specs.is_empty() {
+            return Ok(None);
+        }
+        let orders = match number("--orders")? {
+            Some(orders) => usize::try_from(orders)?,
+            None if ci => ORDERS_CI,
+            None => ORDERS,
+        };
+        let seed = number("--seed")?.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        Ok(Some(Self { specs, scale: Scale { orders, seed, ci } }))
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let Some(wish) = Wish::parse(&arguments)? else {
+        println!("faults: left out; to {HOW}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(stack) = Stack::from_env() else {
+        bail!("PG_DSN, KAFKA_BROKERS and STACK_DIR are not set; {HOW}");
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let rows = runtime.block_on(run_all(&wish, &stack));
+    println!("\n{}", report::markdown(&rows));
+    Ok(if rows.iter().any(Row::failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
+    let Scale { orders, seed, .. } = wish.scale;
+    println!("seed {seed}, {orders} orders a row unless a row says otherwise");
+    let (mut rows, started) = (Vec::new(), Instant::now());
+    for spec in &wish.specs {
+        let began = Instant::now();
+        let end = match timeout(ROW_WITHIN, run(spec, stack, wish.scale)).await {
+            Ok(Ok(end)) => end,
+            Ok(Err(error)) => End::Failed(format!("{error:#}")),
+            Err(_) => End::Failed(format!("not done within {ROW_WITHIN:?}")),
+        };
+        let row = Row { id: spec.id, fault: spec.fault, figure: spec.figure, end };
+        println!("{row}  [{:.0} s]", began.elapsed().as_secs_f64());
+        for remark in row.remarks() {
+            println!("     {remark}");
+        }
+        rows.push(row);
+    }
+    println!("{:.0} s in all", started.elapsed().as_secs_f64());
+    rows
+}
+
+async fn run(spec: &Spec, stack: &Stack, scale: Scale) -> Result<End> {
+    let Some(play) = spec.play else { return Ok(End::Left(spec.figure.to_owned())) };
+    let mut bench = Bench::set_up(spec.id, stack, scale).await?;
+    let outcome = play(&mut bench).await;
+    bench.clean_up().await;
+    match outcome {
+        Ok(outcome) => Ok(End::Done(outcome)),
+        Err(error) => match error.downcast::<LeftOut>() {
+            Ok(LeftOut(reason)) => Ok(End::Left(reason)),
+            Err(error) => Err(error),
+        },
+    }
+}

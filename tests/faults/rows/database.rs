@@ -1,0 +1,190 @@
+//! Faults of PostgreSQL: F3, F4, F5, F10, F11.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    process::Command,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::LeftOut;
+use crate::{app::Targets, bench::Bench, check, load::Plan, report::Outcome, stack::Part};
+
+/// 503 is promised within two seconds; the rest is the way there on a busy machine.
+pub(super) const REFUSED_WITHIN: Duration = Duration::from_millis(2_300);
+/// What both kinds of restart must reach.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+pub(crate) async fn restarted(bench: &mut Bench) -> Result<Outcome> {
+    down_and_up(bench, false).await
+}
+
+pub(crate) async fn killed(bench: &mut Bench) -> Result<Outcome> {
+    down_and_up(bench, true).await
+}
+
+async fn down_and_up(bench: &mut Bench, kill: bool) -> Result<Outcome> {
+    bench.fleet.start_all(2).await?;
+    let load = bench.load(bench.plan(if bench.scale.ci { 12.0 } else { 33.0 }));
+    while load.goes_on() || bench.strikes < 3 {
+        bench.pause(2_200..4_000).await;
+        bench.strike();
+        if kill {
+            bench.stack.kill(Part::Postgres).await?;
+        } else {
+            bench.stack.stop(Part::Postgres).await?;
+        }
+        bench.pause(0..2_000).await;
+        bench.stack.start(Part::Postgres).await?;
+        bench.ready_again();
+    }
+    let history = load.end().await?;
+    let mut outcome = bench.finish(&history).await?;
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
+    outcome.recovery("first 201", bench.longest_refusal(&history), RECOVERY);
+    outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
+    Ok(outcome)
+}
+
+pub(crate) async fn terminated(bench: &mut Bench) -> Result<Outcome> {
+    let lasting = Duration::from_secs(if bench.scale.ci { 4 } else { 30 });
+    bench.fleet.start_all(2).await?;
+    let rate = if bench.scale.ci { 33.0 } else { 60.0 };
+    let load = bench.load(bench.plan(rate));
+    sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    while begun.elapsed() < lasting {
+        bench.strike();
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'order-tracker'";
+        sqlx::query(sql).execute(&bench.db).await?;
+        sleep(Duration::from_millis(500)).await;
+    }
+    let over = bench.ready_again();
+    let history = load.end().await?;
+    let mut outcome = bench.finish(&history).await?;
+    let (during, after) = (
+        history.failures(begun, over),
+        history.failures(over + Duration::from_secs(1), over + Duration::from_mins(5)),
+    );
+    outcome.note(format!("{:.1} % failed during", during * 100.0));
+    outcome.expect(during <= 0.2, format!("{:.0} % failed during", during * 100.0));
+    outcome.expect(after <= 0.0, format!("{:.1} % failed a second after", after * 100.0));
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
+    Ok(outcome)
+}
+
+/// A replica that wants four connections finds two, then all; 150 clients read and 50 place.
+pub(crate) async fn starved(bench: &mut Bench) -> Result<Outcome> {
+    let name = bench.name.clone();
+    bench.stack.administer(&format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT 6")).await?;
+    bench.stack.administer(&format!("ALTER DATABASE {name} OWNER TO {name}")).await?;
+    let dsn = bench.dsn.replace("//tracker@", &format!("//{name}@"));
+    let mut hogs = Vec::new();
+    for _ in 0..4 {
+        hogs.push(PgConnection::connect(&dsn).await?);
+    }
+    bench.set("PG_DSN", dsn);
+    bench.set("PG_MAX_CONNECTIONS", "4");
+    bench.fleet.start_all(1).await?;
+    let readers = readers(&bench.fleet.targets, 150);
+    let rate = if bench.scale.orders < 1_000 { 20.0 } else { 100.0 };
+    let load = bench.load(Plan { connections: 50, ..bench.plan(rate) });
+    sleep(Duration::from_secs(10)).await;
+    drop(hogs);
+    let history = load.end().await?;
+    drop(readers);
+    let mut outcome = bench.finish(&history).await?;
+    outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
+    outcome.recovery("p99 lateness", bench.lateness(0.99).await?, Duration::from_secs(2));
+    Ok(outcome)
+}
+
+/// Clients that only read, a pause of a few milliseconds between two requests.
+fn readers(targets: &Targets, count: usize) -> JoinSet<()> {
+    let mut readers = JoinSet::new();
+    let http =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap_or_default();
+    for number in 0..count {
+        let (http, targets) = (http.clone(), targets.clone());
+        readers.spawn(async move {
+            loop {
+                if let Some(url) = targets.pick(number) {
+                    drop(http.get(format!("{url}/orders?limit=200")).send().await);
+                }
+                sleep(Duration::from_millis(300)).await;
+            }
+        });
+    }
+    readers
+}
+
+/// The tables lie on a small disk of their own, which a file of somebody else fills up.
+pub(crate) async fn disk_full(bench: &mut Bench) -> Result<Outcome> {
+    let disk = Disk::mount(bench).await?;
+    let played = on_small_disk(bench, &disk).await;
+    // The tablespace must be empty before its disk can go.
+    drop(bench.stack.administer(&format!("DROP DATABASE {} WITH (FORCE)", bench.name)).await);
+    drop(bench.stack.administer(&format!("DROP TABLESPACE {}", bench.name)).await);
+    disk.unmount().await?;
+    played
+}
+
+async fn on_small_disk(bench: &mut Bench, disk: &Disk) -> Result<Outcome> {
+    bench.fleet.start_all(1).await?;
+    let load = bench.load(bench.plan(if bench.scale.orders < 1_000 { 15.0 } else { 100.0 }));
+    sleep(Duration::from_secs(4)).await;
+    bench.strike();
+    disk.fill().await?;
+    sleep(Duration::from_secs(10)).await;
+    disk.free().await?;
+    bench.ready_again();
+    let history = load.end().await?;
+    let mut outcome = bench.finish(&history).await?;
+    outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));
+    outcome.recovery("first 201", bench.longest_refusal(&history), Duration::from_secs(5));
+    outcome.expect(history.refused() > 0, "the disk was never full: no 503");
+    outcome.expect(check::overdue(&bench.db).await? == 0, "steps are overdue");
+    Ok(outcome)
+}
+
+/// A file system in memory, of a fixed size.
+struct Disk(String);
+
+impl Disk {
+    async fn mount(bench: &Bench) -> Result<Self> {
+        let folder = bench.stack.dir().join(&bench.name).display().to_string();
+        let script = format!(
+            "mkdir -p {folder} && mount -t tmpfs -o size=24m tmpfs {folder} && \
+            mkdir {folder}/space && chown -R postgres: {folder}"
+        );
+        if !shell(&script).await? {
+            return Err(LeftOut("needs root, to mount a small disk".to_owned()).into());
+        }
+        let Bench { stack, name, .. } = bench;
+        stack.administer(&format!("CREATE TABLESPACE {name} LOCATION '{folder}/space'")).await?;
+        stack.administer(&format!("ALTER DATABASE {name} SET default_tablespace = '{name}'")).await?;
+        Ok(Self(folder))
+    }
+
+    /// Takes all that is free.
+    async fn fill(&self) -> Result<()> {
+        // It ends with "no space left": that is the point.
+        shell(&format!("dd if=/dev/zero of={}/ballast bs=4k 2>/dev/null", self.0)).await.map(drop)
+    }
+
+    async fn free(&self) -> Result<()> {
+        shell(&format!("rm {}/ballast", self.0)).await.map(drop)
+    }
+
+    async fn unmount(self) -> Result<()> {
+        shell(&format!("umount {0} && rmdir {0}", self.0)).await.map(drop)
+    }
+}
+
+async fn shell(script: &str) -> Result<bool> {
+    Ok(Command::new("sh").arg("-c").arg(script).status().await?.success())
+}

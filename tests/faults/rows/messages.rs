@@ -1,0 +1,202 @@
+//! Faults of what lies on the topic: F16, F17, F18, F19.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rand::{RngExt as _, seq::SliceRandom as _};
+use serde_json::{Value, json};
+
+use crate::{
+    app::SECRET,
+    bench::Bench,
+    check::{self, SIX},
+    load::History,
+    report::Outcome,
+    topic::{MAX_BYTES, Message, Topic},
+};
+
+/// How long a consumer may take to catch up.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub(crate) async fn replayed(bench: &mut Bench) -> Result<Outcome> {
+    bench.fleet.start_all(1).await?;
+    let history = bench.load(bench.plan(100.0)).end().await?;
+    bench.topic.caught_up(&bench.group, PATIENCE).await?;
+    let mut outcome = bench.finish(&history).await?;
+    let before = check::fingerprint(&bench.db).await?;
+    let mut slowest = Duration::ZERO;
+    for _ in 0..3 {
+        bench.topic.rewind(&bench.group).await.context("rewinding the group")?;
+        ensure!(bench.topic.lag(&bench.group).await? > 0, "the group was not rewound");
+        slowest = slowest.max(read_all_again(bench).await?);
+    }
+    let after_rewind = check::fingerprint(&bench.db).await?;
+    outcome.expect(before == after_rewind, "the tables changed when the group began anew");
+    let mut copies = Vec::new();
+    for message in bench.topic.read().await? {
+        for _ in 0..bench.dice.random_range(1..=5) {
+            copies.push(message.clone());
+        }
+    }
+    copies.shuffle(&mut bench.dice);
+    outcome.note(format!("{} copies sent", copies.len()));
+    bench.topic.send(copies).await?;
+    slowest = slowest.max(read_all_again(bench).await?);
+    let after_copies = check::fingerprint(&bench.db).await?;
+    outcome.expect(before == after_copies, "the tables changed when messages came again");
+    outcome.recovery("reading all again", slowest, Duration::from_secs(15));
+    Ok(outcome)
+}
+
+/// Starts a replica until it has read the topic to its end.
+async fn read_all_again(bench: &mut Bench) -> Result<Duration> {
+    bench.fleet.start_all(1).await?;
+    let took = bench.topic.caught_up(&bench.group, PATIENCE).await?;
+    bench.fleet.stop_all().await?;
+    Ok(took)
+}
+
+/// An order of another system.
+fn stranger(bench: &mut Bench, number: usize) -> Value {
+    const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let digit = |_| char::from(DIGITS[bench.dice.random_range(0..DIGITS.len())]);
+    let digits: String = (0..20).map(digit).collect();
+    json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} stranger {number}"),
+        "address": format!("{SECRET} Lane"), "item": "soup", "size": "small", "status": "PLACED",
+        "created_at": "2026-01-02T03:04:05.678Z", "seq": 1})
+}
+
+fn message(value: &Value) -> Message {
+    let key = value["order_id"].as_str().unwrap_or_default().as_bytes().to_vec();
+    Message { key: Some(key), value: Some(value.to_string().into_bytes()), ..Message::default() }
+}
+
+/// Each order's statuses as another system might tell them, in any order and over each other.
+pub(crate) async fn shuffled(bench: &mut Bench) -> Result<Outcome> {
+    let count = bench.scale.orders / 2;
+    bench.fleet.start_all(1).await?;
+    let load = bench.load(crate::load::Plan { orders: bench.scale.orders - count, ..bench.plan(100.0) });
+    let mut messages = Vec::new();
+    for number in 0..count {
+        let order = stranger(bench, number);
+        for (seq, status) in SIX[1..].iter().enumerate() {
+            let mut story = order.clone();
+            (story["status"], story["seq"]) = (json!(status), json!(seq + 1));
+            messages.push(message(&story));
+        }
+    }
+    messages.shuffle(&mut bench.dice);
+    bench.topic.send(messages).await?;
+    let history = load.end().await?;
+    // Our own orders come again too, when they have long gone on.
+    bench.topic.send(bench.topic.read().await?).await?;
+    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
+    let mut outcome = bench.finish(&history).await?;
+    let wanted = bench.scale.orders;
+    outcome.lost += wanted.saturating_sub(outcome.orders);
+    outcome.expect(outcome.orders == wanted, format!("{} orders instead of {wanted}", outcome.orders));
+    // Those on the topic are ours, on purpose.
+    outcome.duplicates = 0;
+    outcome.recovery("reading all", caught_up, Duration::from_secs(15));
+    Ok(outcome)
+}
+
+/// One of many ways in which a message can be broken.
+fn mutant(bench: &mut Bench, number: usize) -> Message {
+    let mut order = stranger(bench, number);
+    let whole = message(&order);
+    let bytes = whole.value.clone().unwrap_or_default();
+    let with_value = |value: Vec<u8>| Message { value: Some(value), ..whole.clone() };
+    match number % 11 {
+        0 => with_value([&bytes[..bytes.len() / 2], &[0xff, 0xfe], &bytes[bytes.len() / 2..]].concat()),
+        1 => with_value(bytes[..bench.dice.random_range(1..bytes.len())].to_vec()),
+        2 => {
+            order["item"] = json!(7);
+            message(&order)
+        }
+        3 => with_value("[".repeat(1_000).into_bytes()),
+        4 => Message { key: Some(b"ORD-01KAAA00000000000000000000".to_vec()), ..whole },
+        5 => Message { key: None, ..whole },
+        6 => {
+            order["status"] = json!("EATEN");
+            message(&order)
+        }
+        7 => with_value(Vec::new()),
+        8 => {
+            order["customer_name"] = json!("x".repeat(101));
+            message(&order)
+        }
+        9 => {
+            order["order_id"] = json!("7; DROP TABLE orders");
+            message(&order)
+        }
+        _ => {
+            order["address"] = json!("a\u{0}b");
+            message(&order)
+        }
+    }
+}
+
+pub(crate) async fn malformed(bench: &mut Bench) -> Result<Outcome> {
+    let count = bench.scale.orders / 2;
+    bench.fleet.start_all(1).await?;
+    let mut messages = Vec::new();
+    for number in 0..count {
+        let good = stranger(bench, number);
+        messages.extend([message(&good), mutant(bench, number)]);
+    }
+    bench.topic.send(messages).await?;
+    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
+    let letters = dead_letters(bench).read().await?;
+    let mut outcome = bench.examine_strangers().await?;
+    let good = outcome.orders;
+    outcome.lost += count.saturating_sub(good);
+    outcome.expect(good == count, format!("{good} of {count} good orders are in"));
+    outcome
+        .expect(letters.len() == count, format!("{} of {count} bad messages are set aside", letters.len()));
+    let named = letters.iter().filter(|letter| explains(letter)).count();
+    outcome.expect(named == letters.len(), format!("{} dead letters say not why", letters.len() - named));
+    outcome.recovery("reading all", caught_up, Duration::from_secs(15));
+    Ok(outcome)
+}
+
+fn explains(letter: &Message) -> bool {
+    ["dlq_reason", "dlq_topic", "dlq_partition", "dlq_offset"]
+        .iter()
+        .all(|header| letter.headers.contains_key(*header))
+}
+
+fn dead_letters(bench: &Bench) -> Topic {
+    Topic { name: format!("{}.dlq", bench.topic.name), ..bench.topic.clone() }
+}
+
+pub(crate) async fn oversized(bench: &mut Bench) -> Result<Outcome> {
+    bench.topic.create(MAX_BYTES).await?;
+    bench.fleet.start_all(1).await?;
+    let (mut huge, small) = (stranger(bench, 0), stranger(bench, 1));
+    huge["item"] = json!("x".repeat(5_000_000));
+    let tombstone = Message { value: None, ..message(&small) };
+    bench.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
+    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
+    let letters = dead_letters(bench).read().await?;
+    let url = bench.fleet.replica(0)?.url.clone();
+    let metrics = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?;
+    let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
+    let mut outcome = bench.examine_strangers().await?;
+    outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
+    let reference =
+        letters.len() == 1 && explains(&letters[0]) && letters[0].value.as_ref().is_none_or(Vec::is_empty);
+    outcome.expect(reference, format!("{} dead letters, or one with the body", letters.len()));
+    outcome.expect(counted, "the tombstone is not counted");
+    outcome.recovery("reading all", caught_up, Duration::from_secs(15));
+    Ok(outcome)
+}
+
+impl Bench {
+    /// The end of a row in which nothing was placed by way of HTTP.
+    async fn examine_strangers(&mut self) -> Result<Outcome> {
+        let mut outcome = self.finish(&History::default()).await?;
+        outcome.duplicates = 0;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,85 @@
+//! The rows: which fault, what to reach, and the play that shows it.
+
+mod broker;
+mod database;
+mod failover;
+mod messages;
+mod network;
+mod process;
+mod rehearsal;
+mod schema;
+mod settings;
+
+use std::pin::Pin;
+
+use anyhow::Result;
+
+use crate::{bench::Bench, report::Outcome};
+
+type Play = for<'a> fn(&'a mut Bench) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
+
+/// A row before it is run.
+pub(crate) struct Spec {
+    pub(crate) id: &'static str,
+    pub(crate) fault: &'static str,
+    /// The figure to reach; without a play the reason for it.
+    pub(crate) figure: &'static str,
+    /// Whether it runs on every change.
+    pub(crate) ci: bool,
+    pub(crate) play: Option<Play>,
+}
+
+/// A row can't be played here.
+#[derive(Debug, thiserror::Error)]
+#[error("left out: {0}")]
+pub(crate) struct LeftOut(pub(crate) String);
+
+macro_rules! row {
+    ($id:literal, $fault:literal, $figure:literal, ci, $play:path) => {
+        Spec { id: $id, fault: $fault, figure: $figure, ci: true, play: Some(|bench| Box::pin($play(bench))) }
+    };
+    ($id:literal, $fault:literal, $figure:literal, $play:path) => {
+        Spec {
+            id: $id,
+            fault: $fault,
+            figure: $figure,
+            ci: false,
+            play: Some(|bench| Box::pin($play(bench))),
+        }
+    };
+    ($id:literal, $fault:literal, $reason:literal) => {
+        Spec { id: $id, fault: $fault, figure: $reason, ci: false, play: None }
+    };
+}
+
+/// All rows.
+pub(crate) const ROWS: &[Spec] = &[
+    row!("F0", "none", "p99 lateness <= 0.25 s, 0 duplicates", ci, process::calm),
+    row!("F1", "kill -9 of the service", "first step <= 2 s", ci, process::killed),
+    row!("F2", "SIGTERM under load", "exit 0 <= 10 s, none cut", ci, process::terminated),
+    row!("F3", "PostgreSQL restarted", "step and 201 <= 2 s, 503 <= 2 s", ci, database::restarted),
+    row!("F4", "PostgreSQL killed", "step and 201 <= 2 s, 503 <= 2 s", database::killed),
+    row!("F5", "all sessions terminated", "<= 20 % fail, 0 after 1 s", ci, database::terminated),
+    row!("F6", "failover to a standby", "step and 201 <= 3 s", failover::promoted),
+    row!("F7", "reply to COMMIT lost", "same id, 0 doubled", ci, network::replies_lost),
+    row!("F8", "PostgreSQL frozen, then unreachable", "answers <= 3 s, then <= 5 s", network::black_hole),
+    row!("F9", "slow network, then a table lock", "sheds, lag 0 <= 10 s", network::slow),
+    row!("F10", "connections run out, 200 clients", "503 <= 2 s, lateness <= 2 s", database::starved),
+    row!("F11", "disk full", "on again <= 5 s", database::disk_full),
+    row!("F12", "Kafka down", "201s, p99 x 1.5, out <= 10 s", ci, broker::down),
+    row!("F13", "Kafka frozen", "duplicates <= in flight, out <= 10 s", broker::frozen),
+    row!("F14", "Kafka killed while producing", "duplicates <= 1 %, out <= 10 s", broker::killed),
+    row!("F15", "rebalance storm", "lag 0 <= 15 s", broker::rebalances),
+    row!("F16", "every message again", "tables equal", ci, messages::replayed),
+    row!("F17", "messages out of order", "never back", ci, messages::shuffled),
+    row!("F18", "malformed messages", "good in, bad set aside", ci, messages::malformed),
+    row!("F19", "5 MB message, tombstone", "reference only, counted", messages::oversized),
+    row!("F20", "clock steps", "needs faketime, which is not here; unit tests move the clocks"),
+    row!("F21", "replicas racing, killed in turn", "takeover <= 5 s", ci, process::racing),
+    row!("F22", "zombie replica", "0 doubled", process::zombie),
+    row!("F23", "migration race, old schema", "all come up, 0 errors", schema::race),
+    row!("F24", "event streams", "later: not built yet"),
+    row!("F25", "wrong broker, topic missing", "201s, one line per 30 s", settings::wrong_broker),
+    row!("F26", "HTTP abuse", "later: not built yet"),
+    row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
+];

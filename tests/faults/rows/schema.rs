@@ -1,0 +1,109 @@
+//! F23: replicas that start on an empty database together, and a new version on an old schema.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::Instant;
+
+use crate::{
+    app::Fleet,
+    bench::Bench,
+    check::{self, SIX},
+    load::History,
+    report::Outcome,
+};
+
+/// Races in a full run.
+const RACES: usize = 50;
+
+pub(crate) async fn race(bench: &mut Bench) -> Result<Outcome> {
+    let races = if bench.scale.orders < 1_000 { 5 } else { RACES };
+    let (mut errors, mut slowest) = (Vec::new(), Duration::ZERO);
+    for number in 0..races {
+        let name = format!("{}_{number}", bench.name);
+        let dsn = bench.stack.create_database(&name).await?;
+        bench.set("PG_DSN", dsn);
+        let started = Instant::now();
+        let mut replicas = [(); 2].map(|()| Fleet::new(bench.fleet.settings.clone(), None));
+        let [one, other] = &mut replicas;
+        let (one_up, other_up) = tokio::join!(one.start_all(1), other.start_all(1));
+        one_up.and(other_up)?;
+        slowest = slowest.max(started.elapsed());
+        errors
+            .extend(replicas.iter().flat_map(|fleet| fleet.journal.warnings()).filter(|line| is_error(line)));
+        for replica in &mut replicas {
+            replica.kill(0).await?;
+        }
+        bench.stack.administer(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+    }
+    let dsn = bench.dsn.clone();
+    bench.set("PG_DSN", dsn);
+    let mut outcome = upgraded(bench).await?;
+    outcome.note(format!("{races} races"));
+    outcome
+        .expect(errors.is_empty(), format!("{} errors logged, such as {:?}", errors.len(), errors.first()));
+    outcome.recovery("both ready", slowest, Duration::from_secs(5));
+    Ok(outcome)
+}
+
+fn is_error(line: &str) -> bool {
+    line.contains("\"ERROR\"") || line.contains("schema")
+}
+
+/// Orders that were under way when the schema was that of the first migration.
+async fn upgraded(bench: &mut Bench) -> Result<Outcome> {
+    let orders = 20;
+    old_schema(bench).await?;
+    for number in 0..orders {
+        let status = SIX[1 + number % 4];
+        let order_id = format!("ORD-01KAAA0000000000000000{number:04}");
+        sqlx::query(
+            "INSERT INTO orders VALUES ($1, $1, 'x', 'soup', 'small', $2, now() - interval '1 minute',
+                now() - interval '1 minute', now() - interval '1 second')",
+        )
+        .bind(&order_id)
+        .bind(status)
+        .execute(&bench.db)
+        .await?;
+        for event in &SIX[..number % 4 + 2] {
+            sqlx::query(
+                r#"INSERT INTO order_events (order_id, event, "timestamp") VALUES ($1, $2, now() - interval '1 minute')"#,
+            )
+            .bind(&order_id)
+            .bind(event)
+            .execute(&bench.db)
+            .await?;
+        }
+    }
+    bench.fleet.start_all(2).await?;
+    let (took, left) = bench.settle().await;
+    bench.fleet.stop_all().await?;
+    let lines = check::lines(&bench.db).await?;
+    // They were placed before there was an outbox: nobody ever promised to publish them, and their
+    // made-up history is all of one moment.
+    let findings = check::examine(&lines, &History::default(), None);
+    let mut outcome = Outcome {
+        orders: lines.len(),
+        lost: findings.lost.len(),
+        doubled: findings.doubled.len(),
+        ..Outcome::default()
+    };
+    outcome.expect(lines.len() == orders, "orders of the old schema are gone");
+    outcome.expect(left.is_none(), format!("orders of the old schema wait: {left:?}"));
+    outcome.note(format!("orders of the old schema delivered in {:.1} s", took.as_secs_f64()));
+    Ok(outcome)
+}
+
+/// What the first migration left behind: made by running all and undoing the rest.
+async fn old_schema(bench: &mut Bench) -> Result<()> {
+    bench.fleet.start_all(1).await?;
+    bench.fleet.stop_all().await?;
+    let mut db = PgConnection::connect(&bench.dsn).await?;
+    for statement in
+        ["DROP TABLE outbox, relays, idempotency_keys", "DELETE FROM _sqlx_migrations WHERE version > 1"]
+    {
+        sqlx::query(statement).execute(&mut db).await?;
+    }
+    Ok(db.close().await?)
+}
