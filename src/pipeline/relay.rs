@@ -25,6 +25,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// How often the outbox is swept; also the sign of life that keeps our rows ours.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A pause between two sweeps that others may have taken for our end.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// How often own rows are looked for that this relay does not hold.
 const SEARCH_EVERY: Duration = Duration::from_secs(5);
 /// Most orders held for such a look: with more the broker is away, and nothing is urgent.
@@ -49,6 +51,8 @@ pub struct Relay {
     failed: Vec<OrderId>,
     settle_at: Option<Instant>,
     sweep_at: Instant,
+    /// The last sign of life; the first sweep of all only gives one.
+    swept_at: Option<Instant>,
     search_at: Instant,
     /// Rows are left alone until then, longer each time the broker refuses one.
     hold_until: Instant,
@@ -78,6 +82,7 @@ impl Relay {
             failed: Vec::new(),
             settle_at: None,
             sweep_at: Instant::now(),
+            swept_at: None,
             search_at: Instant::now() + SEARCH_EVERY,
             hold_until: Instant::now(),
             refusals: Backoff::default(),
@@ -192,9 +197,14 @@ impl Relay {
 
     /// Publishes rows that nobody alive holds in memory.
     async fn sweep(&mut self) -> Result<Outcome, StepError> {
-        let held_back = self.writer_gone || Instant::now() < self.hold_until;
+        let now = Instant::now();
+        // After an outage of the database all claims have run out. Each replica renews its own
+        // before any takes another's, or what is published already would be published again.
+        let silent = self.swept_at.is_none_or(|at| now - at > SILENT_AFTER);
+        let held_back = self.writer_gone || now < self.hold_until || silent;
         let room = if held_back { 0 } else { self.room() };
         let mut found = self.store.take_unsent(room).await?;
+        self.swept_at = Some(now);
         // A full batch means that there may be more.
         let more = room > 0 && found.len() == room;
         self.sweep_at = Instant::now() + if more { Duration::ZERO } else { SWEEP_EVERY };

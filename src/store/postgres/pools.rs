@@ -85,6 +85,8 @@ impl Slot {
 fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
+        // One at least is kept: where the server has few to give, nobody else may take the last.
+        .min_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // Costs a fifth of the rate; a broken connection shows itself by an error just as well.
         .test_before_acquire(false)

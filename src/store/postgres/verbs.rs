@@ -14,7 +14,7 @@ use crate::order::{
 };
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
-pub(super) const CLAIM: Duration = Duration::from_secs(4);
+pub(super) const CLAIM: Duration = Duration::from_secs(3);
 
 /// Moves due orders, those that another replica is moving excepted. All steps of an order are made
 /// at one moment, so how far it goes depends on its status alone: `path` and `step` say it.

@@ -109,7 +109,8 @@ async fn second_signal(bench: &mut Bench) -> Result<Duration> {
     .await?;
     sleep(Duration::from_millis(300)).await;
     bench.fleet.signal(0, "TERM").await?;
-    sleep(Duration::from_millis(300)).await;
+    // Closer together they would be one wish, told twice.
+    sleep(Duration::from_millis(600)).await;
     let asked = Instant::now();
     bench.fleet.signal(0, "TERM").await.context("it ended before the second signal")?;
     bench.fleet.ended(0).await?;
