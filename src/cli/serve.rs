@@ -17,6 +17,7 @@ use super::output;
 use crate::{
     app::{self, App},
     config::{Config, LogConfig, LogFormat},
+    store,
 };
 
 /// Runs the service until a signal.
@@ -102,8 +103,7 @@ fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt()
-        // The driver warns of each broken connection after a restart of the database; we say it once.
-        .with_env_filter(EnvFilter::try_new(format!("sqlx::pool=error,{}", log.rust_log))?)
+        .with_env_filter(EnvFilter::try_new(format!("{},{}", store::LOG_FILTER, log.rust_log))?)
         .with_writer(|| Lossy(stderr()))
         .log_internal_errors(false)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));

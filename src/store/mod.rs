@@ -81,6 +81,10 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
+/// What the database's driver may log unless somebody asks for more: it warns of each broken
+/// connection after a restart of the server, and the loops have said so already.
+pub const LOG_FILTER: &str = "sqlx::pool=error";
+
 /// How long an idempotency key is honoured, at least.
 pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
 
