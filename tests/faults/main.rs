@@ -86,12 +86,12 @@ async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
     let (mut rows, started) = (Vec::new(), Instant::now());
     for spec in &wish.specs {
         let began = Instant::now();
-        let end = match timeout(ROW_WITHIN, run(spec, stack, wish.scale)).await {
-            Ok(Ok(end)) => end,
-            Ok(Err(error)) => End::Failed(format!("{error:#}")),
-            Err(_) => End::Failed(format!("not done within {ROW_WITHIN:?}")),
-        };
-        let row = Row { id: spec.id, fault: spec.fault, figure: spec.figure, end };
+        let mut row = row(spec, stack, wish.scale).await;
+        if wish.scale.ci && row.only_missed_its_figure() {
+            // A shared machine may have been busy; what is lost, doubled or early gets no second try.
+            println!("{row}\n     missed its figure; once more, in case the machine was busy");
+            row = self::row(spec, stack, wish.scale).await;
+        }
         println!("{row}  [{:.0} s]", began.elapsed().as_secs_f64());
         for remark in row.remarks() {
             println!("     {remark}");
@@ -100,6 +100,15 @@ async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
     }
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
     rows
+}
+
+async fn row(spec: &Spec, stack: &Stack, scale: Scale) -> Row {
+    let end = match timeout(ROW_WITHIN, run(spec, stack, scale)).await {
+        Ok(Ok(end)) => end,
+        Ok(Err(error)) => End::Failed(format!("{error:#}")),
+        Err(_) => End::Failed(format!("not done within {ROW_WITHIN:?}")),
+    };
+    Row { id: spec.id, fault: spec.fault, figure: spec.figure, end }
 }
 
 async fn run(spec: &Spec, stack: &Stack, scale: Scale) -> Result<End> {

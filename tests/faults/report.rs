@@ -80,6 +80,11 @@ impl Row {
         }
     }
 
+    /// Whether every order is whole and only time or number are not what they should be.
+    pub(crate) fn only_missed_its_figure(&self) -> bool {
+        matches!(&self.end, End::Done(outcome) if !outcome.broken() && !outcome.missed.is_empty())
+    }
+
     fn verdict(&self) -> &'static str {
         match &self.end {
             End::Done(_) if !self.failed() => "ok",
