@@ -11,7 +11,7 @@ use rdkafka::{
     message::Headers as _,
 };
 
-use super::{Context, Kafka};
+use super::{Context, Kafka, subscription::record};
 use crate::broker::{BrokerError, Record};
 
 /// How long the broker may be silent.
@@ -134,12 +134,5 @@ fn letter(message: &impl Message) -> Letter {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
     });
-    let record = Record {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-    };
-    Letter { record, headers: headers.unwrap_or_default() }
+    Letter { record: record(message), headers: headers.unwrap_or_default() }
 }

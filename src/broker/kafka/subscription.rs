@@ -59,7 +59,7 @@ fn passes_by_itself(error: &KafkaError) -> bool {
     )
 }
 
-fn record(message: &BorrowedMessage<'_>) -> Record {
+pub(super) fn record(message: &impl Message) -> Record {
     Record {
         topic: message.topic().to_owned(),
         partition: message.partition(),
