@@ -1,6 +1,7 @@
 //! The service as its operators meet it: real processes, started, signalled and started again.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Write as _,
     process::{ExitStatus, Stdio},
@@ -20,7 +21,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::stack::{Frozen, POLL, signal};
+use crate::{
+    stack::{Frozen, POLL, signal},
+    watch::{Holdings, Watch, Watchbook, series},
+};
 
 /// How long a start or an end may take before the row is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,13 +88,15 @@ impl Journal {
 pub(crate) struct Replica {
     child: Child,
     pid: u32,
+    /// Ends as soon as the replica is meant to.
+    watch: Option<Watch>,
     pub(crate) url: String,
     /// From the start of the process until it listened.
     pub(crate) listened_in: Duration,
 }
 
 impl Replica {
-    async fn start(slot: usize, settings: &Settings, journal: &Journal) -> Result<Self> {
+    async fn start(slot: usize, settings: &Settings, journal: &Journal, book: &Watchbook) -> Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
             .env_clear()
@@ -105,17 +111,19 @@ impl Replica {
         let (found, url) = oneshot::channel();
         tokio::spawn(read_log(slot, log, journal.clone(), found));
         match timeout(PATIENCE, url).await {
-            Ok(Ok(url)) => Ok(Self { child, pid, url, listened_in: started.elapsed() }),
+            Ok(Ok(url)) => {
+                let watch = Watch::start(pid, &url, database_port(settings), book.clone())?;
+                Ok(Self { child, pid, watch: Some(watch), url, listened_in: started.elapsed() })
+            }
             _ => bail!("the service did not start: {:?}", child.try_wait()?),
         }
     }
+}
 
-    /// Most memory it ever had, in MB.
-    fn peak_mb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default() / 1024
-    }
+/// The port that replicas with these settings reach the database at.
+fn database_port(settings: &Settings) -> Option<u16> {
+    let dsn = settings.iter().find_map(|(name, value)| (*name == "PG_DSN").then_some(value))?;
+    dsn.rsplit_once('@')?.1.split(['/', '?']).next()?.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Copies the log to the journal and reports the address that it names.
@@ -138,6 +146,9 @@ pub(crate) struct Fleet {
     pub(crate) settings: Settings,
     pub(crate) targets: Targets,
     pub(crate) journal: Journal,
+    pub(crate) book: Watchbook,
+    /// What the first replicas held and counted when they were ready and had nothing to do.
+    pub(crate) idle: Option<(Holdings, BTreeSet<String>)>,
     replicas: Vec<Option<Replica>>,
     /// The slowest start so far.
     pub(crate) slowest_start: Duration,
@@ -148,12 +159,13 @@ impl Fleet {
     pub(crate) fn new(settings: Settings, log: Option<File>) -> Self {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
-        Self { settings, targets, journal, replicas: Vec::new(), slowest_start }
+        let (book, idle) = (Watchbook::default(), None);
+        Self { settings, targets, journal, book, idle, replicas: Vec::new(), slowest_start }
     }
 
     /// Starts the replica of this slot and shows it to clients.
     pub(crate) async fn start(&mut self, slot: usize) -> Result<()> {
-        let replica = Replica::start(slot, &self.settings, &self.journal).await?;
+        let replica = Replica::start(slot, &self.settings, &self.journal, &self.book).await?;
         self.slowest_start = self.slowest_start.max(replica.listened_in);
         self.targets.set(slot, Some(&replica.url));
         if self.replicas.len() <= slot {
@@ -168,7 +180,18 @@ impl Fleet {
         for slot in 0..count {
             self.start(slot).await?;
         }
-        self.ready().await
+        self.rest().await
+    }
+
+    /// Waits until all are ready and notes what they hold with nothing to do.
+    pub(crate) async fn rest(&mut self) -> Result<()> {
+        self.ready().await?;
+        if self.idle.is_none() {
+            // What was opened to ask them is closed by then.
+            sleep(POLL * 20).await;
+            self.idle = Some((self.holdings(), self.series().await?));
+        }
+        Ok(())
     }
 
     /// Waits until every replica says that it is ready.
@@ -181,7 +204,9 @@ impl Fleet {
 
     fn take(&mut self, slot: usize) -> Result<Replica> {
         self.targets.set(slot, None);
-        self.replicas.get_mut(slot).and_then(Option::take).context("no such replica")
+        let mut replica = self.replicas.get_mut(slot).and_then(Option::take).context("no such replica")?;
+        replica.watch = None;
+        Ok(replica)
     }
 
     /// `kill -9`.
@@ -198,7 +223,8 @@ impl Fleet {
     }
 
     /// Sends SIGTERM and leaves the replica as it is.
-    pub(crate) async fn signal(&self, slot: usize, name: &str) -> Result<()> {
+    pub(crate) async fn signal(&mut self, slot: usize, name: &str) -> Result<()> {
+        self.replicas.get_mut(slot).and_then(Option::as_mut).context("no such replica")?.watch = None;
         signal(name, &[self.replica(slot)?.pid]).await
     }
 
@@ -229,9 +255,20 @@ impl Fleet {
             .collect()
     }
 
-    /// Most memory that any replica had, in MB.
-    pub(crate) fn peak_mb(&self) -> u64 {
-        self.replicas.iter().flatten().map(Replica::peak_mb).max().unwrap_or_default()
+    /// The most that any replica holds now.
+    pub(crate) fn holdings(&self) -> Holdings {
+        let database = database_port(&self.settings);
+        let each = self.replicas.iter().flatten().map(|replica| Holdings::of(replica.pid, database));
+        each.fold(Holdings::default(), Holdings::most)
+    }
+
+    /// What the replicas count.
+    pub(crate) async fn series(&self) -> Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for replica in self.replicas.iter().flatten() {
+            all.extend(series(&replica.url).await?);
+        }
+        Ok(all)
     }
 
     /// SIGTERM for all.

@@ -19,14 +19,23 @@ use crate::{
     load::{History, Load, Plan},
     proxy::Proxy,
     report::{Outcome, quantile},
-    stack::Stack,
+    stack::{POLL, Stack},
     topic::Topic,
+    watch::Seen,
 };
 
 /// How long the last orders may take once all faults are over.
 const SETTLE_WITHIN: Duration = Duration::from_mins(1);
 /// Most memory of a replica, in MB.
 const MAX_MB: u64 = 128;
+/// `PG_MAX_CONNECTIONS` where a row does not set it.
+const MAX_CONNECTIONS: usize = 8;
+/// How far the number of descriptors may be from what it was.
+const MORE_OR_LESS: usize = 2;
+/// How long connections may take to be closed once nobody uses them: a head may take 10 s.
+const CLOSED_WITHIN: Duration = Duration::from_secs(15);
+/// 503 is promised within two seconds; the rest is the way there on a busy machine.
+pub(crate) const REFUSED_WITHIN: Duration = Duration::from_millis(2_300);
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone, Copy)]
@@ -186,18 +195,69 @@ impl Bench {
     /// Waits until all is done, stops the replicas and checks every promise.
     pub(crate) async fn finish(&mut self, history: &History) -> Result<Outcome> {
         let (took, left) = self.settle().await;
-        let peak = self.fleet.peak_mb();
+        let mut bounds = Outcome::default();
+        self.bounded(&mut bounds).await?;
         self.fleet.stop_all().await?;
         let mut outcome = self.examine(history).await?;
+        outcome.missed.extend(bounds.missed);
+        outcome.notes.extend(bounds.notes);
         outcome.note(format!("all done {:.2} s after the last answer", took.as_secs_f64()));
         outcome.expect(left.is_none(), format!("not done in time: {}", left.unwrap_or_default()));
-        outcome.expect(peak <= MAX_MB, format!("a replica had {peak} MB"));
         let leaks = self.fleet.journal.leaks();
         outcome.expect(leaks == 0, format!("{leaks} log lines name a customer"));
         if self.strikes > 0 {
             outcome.note(format!("{} strikes", self.strikes));
         }
         Ok(outcome)
+    }
+
+    /// Whether the replicas always said that they live, are ready again, and hold no more than before.
+    async fn bounded(&self, outcome: &mut Outcome) -> Result<()> {
+        let ready = self.fleet.ready().await;
+        outcome.expect(ready.is_ok(), format!("at the end {ready:?}"));
+        let Seen { sick, most, .. } = self.fleet.book.seen();
+        outcome.expect(
+            sick.is_empty(),
+            format!("/healthz: {} times no 200, such as {:?}", sick.len(), sick.first()),
+        );
+        outcome.expect(most.peak_mb <= MAX_MB, format!("a replica had {} MB", most.peak_mb));
+        outcome.expect(
+            most.to_database <= self.max_connections(),
+            format!("a replica had {} connections to the database", most.to_database),
+        );
+        let Some((idle, counted)) = &self.fleet.idle else { return Ok(()) };
+        let deadline = Instant::now() + CLOSED_WITHIN;
+        let holds = loop {
+            let holds = self.fleet.holdings();
+            if holds.descriptors <= idle.descriptors + MORE_OR_LESS || Instant::now() > deadline {
+                break holds;
+            }
+            sleep(POLL).await;
+        };
+        outcome.expect(
+            holds.descriptors <= idle.descriptors + MORE_OR_LESS,
+            format!("{} descriptors, {} at the start", holds.descriptors, idle.descriptors),
+        );
+        let new: Vec<String> = self.fleet.series().await?.difference(counted).cloned().collect();
+        outcome.expect(new.is_empty(), format!("{} new series, such as {:?}", new.len(), new.first()));
+        outcome.note(format!(
+            "at most {} MB, {} connections to the database; {} other descriptors, {} at the start",
+            most.peak_mb, most.to_database, holds.descriptors, idle.descriptors
+        ));
+        Ok(())
+    }
+
+    /// Most connections that a replica may have to the database.
+    fn max_connections(&self) -> usize {
+        let set = self.fleet.settings.iter().find(|(name, _)| *name == "PG_MAX_CONNECTIONS");
+        set.and_then(|(_, value)| value.parse().ok()).unwrap_or(MAX_CONNECTIONS)
+    }
+
+    /// While something that it needs was away, a replica must have said so.
+    pub(crate) fn said_so(&self, outcome: &mut Outcome) {
+        let unready = self.fleet.book.seen().unready;
+        outcome.expect(unready > 0, "/readyz never said 503");
+        outcome.note(format!("/readyz said 503 {unready} times"));
     }
 
     /// Waits until every order is delivered and published.
@@ -228,6 +288,8 @@ impl Bench {
             let few: Vec<&str> = list.iter().take(3).map(String::as_str).collect();
             outcome.expect(list.is_empty(), format!("{} {what}: {}", list.len(), few.join(", ")));
         }
+        let refusal = history.slowest_refusal();
+        outcome.expect(refusal <= REFUSED_WITHIN, format!("a 503 took {refusal:.2?}"));
         let mut lateness = findings.lateness;
         lateness.sort_unstable();
         let late = quantile(&lateness, 0.99).unwrap_or_default();

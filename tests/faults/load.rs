@@ -219,6 +219,12 @@ impl History {
         self.attempts.iter().filter(|try_| try_.sent).map(|try_| try_.took).max().unwrap_or_default()
     }
 
+    /// The longest that a client waited for a 503.
+    pub(crate) fn slowest_refusal(&self) -> Duration {
+        let refused = self.attempts.iter().filter(|try_| try_.status == Some(503));
+        refused.map(|try_| try_.took).max().unwrap_or_default()
+    }
+
     /// How many tries were answered 503.
     pub(crate) fn refused(&self) -> usize {
         self.attempts.iter().filter(|try_| try_.status == Some(503)).count()

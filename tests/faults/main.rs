@@ -11,6 +11,7 @@ mod report;
 mod rows;
 mod stack;
 mod topic;
+mod watch;
 mod wire;
 
 use std::{env, process::ExitCode, time::Duration};
@@ -23,7 +24,7 @@ use report::{End, Row};
 use rows::{LeftOut, ROWS, Spec};
 use stack::Stack;
 
-const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --rehearse | F3 F7 ... \
+const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --soak | --rehearse | --list | F3 F7 ... \
     [--orders N] [--seed N]";
 /// Orders a row.
 const ORDERS: usize = 2_000;
@@ -31,6 +32,8 @@ const ORDERS: usize = 2_000;
 const ORDERS_CI: usize = 200;
 /// The longest that one row may take.
 const ROW_WITHIN: Duration = Duration::from_mins(6);
+/// The same for the random mix.
+const SOAK_WITHIN: Duration = Duration::from_mins(40);
 
 /// What to run, and how much of it.
 struct Wish {
@@ -49,6 +52,7 @@ impl Wish {
         let (all, ci) = (has("--all"), has("--ci"));
         let wanted = |spec: &&Spec| match spec.id {
             "R" => has("--rehearse"),
+            "soak" => has("--soak"),
             id => all || (ci && spec.ci) || has(id),
         };
         let specs: Vec<&Spec> = ROWS.iter().filter(wanted).collect();
@@ -67,6 +71,12 @@ impl Wish {
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for Spec { id, fault, figure, ci, .. } in ROWS {
+            println!("{id:<5}{fault:<36}{figure}{}", if *ci { "  (CI)" } else { "" });
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let Some(wish) = Wish::parse(&arguments)? else {
         println!("faults: left out; to {HOW}");
         return Ok(ExitCode::SUCCESS);
@@ -89,7 +99,8 @@ async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
         let mut row = row(spec, stack, wish.scale).await;
         if wish.scale.ci && row.only_missed_its_figure() {
             // A shared machine may have been busy; what is lost, doubled or early gets no second try.
-            println!("{row}\n     missed its figure; once more, in case the machine was busy");
+            println!("{row}\n     {}", row.remarks().join("\n     "));
+            println!("     once more, in case the machine was busy");
             row = self::row(spec, stack, wish.scale).await;
         }
         println!("{row}  [{:.0} s]", began.elapsed().as_secs_f64());
@@ -103,18 +114,18 @@ async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
 }
 
 async fn row(spec: &Spec, stack: &Stack, scale: Scale) -> Row {
-    let end = match timeout(ROW_WITHIN, run(spec, stack, scale)).await {
+    let within = if spec.id == "soak" { SOAK_WITHIN } else { ROW_WITHIN };
+    let end = match timeout(within, run(spec, stack, scale)).await {
         Ok(Ok(end)) => end,
         Ok(Err(error)) => End::Failed(format!("{error:#}")),
-        Err(_) => End::Failed(format!("not done within {ROW_WITHIN:?}")),
+        Err(_) => End::Failed(format!("not done within {within:?}")),
     };
     Row { id: spec.id, fault: spec.fault, figure: spec.figure, end }
 }
 
 async fn run(spec: &Spec, stack: &Stack, scale: Scale) -> Result<End> {
-    let Some(play) = spec.play else { return Ok(End::Left(spec.figure.to_owned())) };
     let mut bench = Bench::set_up(spec.id, stack, scale).await?;
-    let outcome = play(&mut bench).await;
+    let outcome = (spec.play)(&mut bench).await;
     bench.clean_up().await;
     match outcome {
         Ok(outcome) => Ok(End::Done(outcome)),

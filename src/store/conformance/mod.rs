@@ -3,6 +3,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod stories;
+pub(crate) mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 

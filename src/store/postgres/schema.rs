@@ -7,7 +7,7 @@ use sqlx::{
 
 use super::StoreError;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Runs what is missing. The migrator holds an advisory lock, so replicas take turns.
 pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {

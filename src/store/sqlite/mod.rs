@@ -21,6 +21,7 @@ use std::{
 use async_trait::async_trait;
 use sqlx::{
     Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -31,6 +32,8 @@ use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, TrackedOrder},
 };
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// The database's file inside the data folder.
 const DATABASE: &str = "orders.db";
@@ -80,7 +83,7 @@ impl SqliteStore {
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&write).await?;
+        MIGRATIONS.run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
         Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
     }

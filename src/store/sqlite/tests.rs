@@ -6,13 +6,13 @@ use proptest::test_runner::{Config, TestRunner};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-use super::{DATABASE, OpenError, SqliteStore};
+use super::{DATABASE, MIGRATIONS, OpenError, SqliteStore};
 use crate::{
     clock::ManualClock,
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store,
-        conformance::{Fixture, conformance, start, stories},
+        conformance::{Fixture, conformance, start, stories, upgrade},
     },
 };
 
@@ -30,7 +30,10 @@ async fn console(folder: &Path) -> SqliteConnection {
 }
 
 pub(crate) async fn fixture() -> Fixture {
-    let folder = TempDir::new().expect("a folder");
+    fixture_in(TempDir::new().expect("a folder")).await
+}
+
+async fn fixture_in(folder: TempDir) -> Fixture {
     let clock = Arc::new(ManualClock::new(start()));
     let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
     let store: Arc<dyn Store> = Arc::new(store.expect("opens"));
@@ -81,6 +84,24 @@ async fn a_new_process_takes_what_the_last_one_left() {
     let store = open(folder.path()).await;
     let taken = store.take_unsent(10).await.expect("takes");
     assert_eq!(taken.iter().map(|message| message.order_id).collect::<Vec<_>>(), [order.order_id]);
+}
+
+/// Promise 1: accepted means durable. Each earlier schema, with orders in every status.
+#[tokio::test]
+async fn orders_of_an_earlier_schema_go_on() {
+    let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+    for earlier in &versions[..versions.len() - 1] {
+        let folder = TempDir::new().expect("a folder");
+        let options = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
+        let mut console = options.create_if_missing(true).connect().await.expect("opens");
+        MIGRATIONS.run_to(*earlier, &mut console).await.expect("migrates");
+        let (ids, statements) = upgrade::under_way(|at| at.timestamp_millis().to_string());
+        for statement in statements {
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("writes");
+        }
+        console.close().await.expect("closes");
+        upgrade::they_go_on(fixture_in(folder).await, ids).await;
+    }
 }
 
 #[tokio::test]

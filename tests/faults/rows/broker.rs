@@ -38,6 +38,7 @@ pub(crate) async fn down(bench: &mut Bench) -> Result<Outcome> {
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
     outcome.recovery("what waited was out", out, OUT_WITHIN);
+    bench.said_so(&mut outcome);
     compare(&mut outcome, &history, [begun, struck, over]);
     outcome.expect(outcome.duplicates == 0, format!("{} duplicates", outcome.duplicates));
     Ok(outcome)
@@ -86,6 +87,7 @@ pub(crate) async fn frozen(bench: &mut Bench) -> Result<Outcome> {
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
     outcome.recovery("what waited was out", out, OUT_WITHIN);
+    bench.said_so(&mut outcome);
     // What one second brings is what may have been on its way.
     outcome.expect(outcome.duplicates <= 100, format!("{} duplicates", outcome.duplicates));
     let failed = history.attempts.iter().filter(|attempt| attempt.status != Some(201)).count();

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::database::REFUSED_WITHIN;
 use crate::{
-    bench::Bench,
+    bench::{Bench, REFUSED_WITHIN},
     check,
     proxy::{Loss, Mode},
     report::Outcome,
@@ -73,6 +72,7 @@ pub(crate) async fn black_hole(bench: &mut Bench) -> Result<Outcome> {
     }
     let history = load.end().await?;
     let mut outcome = bench.finish(&history).await?;
+    bench.said_so(&mut outcome);
     outcome.note(format!("{} connections went silent after a COMMIT", proxy.lost()));
     outcome.at_most("slowest answer", history.slowest(), Duration::from_secs(3));
     outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));

@@ -29,6 +29,7 @@ pub(crate) async fn wrong_broker(bench: &mut Bench) -> Result<Outcome> {
     let (_, left) = bench.settle().await;
     let published_in = begun.elapsed();
     let mut outcome = bench.finish(&history).await?;
+    bench.said_so(&mut outcome);
     outcome.recovery("published with the right name", published_in, Duration::from_secs(10));
     outcome.expect(left.is_none(), format!("not published: {left:?}"));
     outcome.expect(lines.len() <= FEW_LINES, format!("{} warnings, such as {:?}", lines.len(), lines.last()));

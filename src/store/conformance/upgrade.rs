@@ -1,0 +1,52 @@
+//! Orders that were under way when an earlier version of the service stopped.
+
+use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
+use crate::{
+    order::{EventKind, OrderId, Status, Timestamp},
+    store::{Backlog, NewOrder},
+};
+
+/// An order in every status, and what a console writes to have them in the first schema; `stamp`
+/// says how the dialect writes a moment.
+pub(crate) fn under_way(stamp: impl Fn(Timestamp) -> String) -> (Vec<OrderId>, Vec<String>) {
+    let (mut ids, mut statements) = (Vec::new(), Vec::new());
+    for (order, status) in new_orders(5).iter().zip(Status::ALL) {
+        let (id, last) = (order.order_id, EventKind::Reached(status));
+        let events: Vec<EventKind> = EventKind::ALL.into_iter().take_while(|kind| *kind <= last).collect();
+        let moment = |n: usize| start() - seconds(60) + seconds(i64::try_from(n).unwrap_or_default());
+        let reached = moment(events.len() - 1);
+        let due = DELAYS.get(events.len() - 2).map(|delay| stamp(reached + seconds(*delay)));
+        let due = due.unwrap_or_else(|| "NULL".to_owned());
+        let (created, updated) = (stamp(moment(0)), stamp(reached));
+        statements.push(format!(
+            "INSERT INTO orders (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
+             VALUES ('{id}', 'Ada', '1 High St', 'soup', 'small', '{status}', {created}, {updated}, {due})"
+        ));
+        for (n, event) in events.iter().enumerate() {
+            let at = stamp(moment(n));
+            let insert = "INSERT INTO order_events (order_id, event, \"timestamp\")";
+            statements.push(format!("{insert} VALUES ('{id}', '{event}', {at})"));
+        }
+        ids.push(id);
+    }
+    (ids, statements)
+}
+
+/// They all go on from where they were, each step once, beside a new one.
+///
+/// Promise 1: accepted means durable. Promise 3: an effect happens once.
+pub(crate) async fn they_go_on(t: Fixture, ids: Vec<OrderId>) {
+    for id in &ids {
+        assert_consistent(&t.find(*id).await);
+    }
+    let new: NewOrder = new_order();
+    t.place(std::slice::from_ref(&new)).await;
+    assert_eq!(t.deliver_all().await, 4 + 3 + 2 + 1 + 4, "the steps that were missing, and no other");
+    for id in ids.iter().chain([&new.order_id]) {
+        let found = t.find(*id).await;
+        assert_consistent(&found);
+        assert_eq!(found.order.status, Status::Delivered);
+    }
+    let Backlog { unsent, .. } = t.backlog().await;
+    assert_eq!(unsent, 1, "the new one waits to be sent");
+}
