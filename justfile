@@ -33,6 +33,10 @@ dist:
 faults *args="--all":
     ci/stack run cargo test --test faults -- {{args}}
 
+# Half an hour of random faults; `--seed N` repeats them, `--orders N` makes it shorter (2000 is half an hour).
+soak *args:
+    ci/stack run cargo test --test faults -- --soak {{args}}
+
 # Watch it: orders come in, the broker dies, the database restarts, a replica is killed; then the count.
 rehearse:
     ci/stack run cargo test --test faults -- --rehearse
