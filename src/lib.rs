@@ -9,6 +9,7 @@
 //! - [`desk`]: where orders are handed in.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
+//! - [`sample`], [`load`]: made-up orders, and clients that send them as fast as is asked.
 //! - [`verify`]: checks every promise against database and topic.
 //! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
 
@@ -21,8 +22,10 @@ pub mod config;
 pub mod desk;
 pub mod health;
 pub mod http;
+pub mod load;
 pub mod metrics;
 pub mod order;
 pub mod pipeline;
+pub mod sample;
 pub mod store;
 pub mod verify;

@@ -7,8 +7,10 @@ mod dead_letters;
 mod healthcheck;
 mod order;
 mod output;
+mod progress;
 mod serve;
 mod settings;
+mod simulate;
 mod verify;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     /// Place and look up orders on a running service
     #[command(subcommand)]
     Order(order::OrderCommand),
+    /// Place made-up orders on a running service and measure how it takes them
+    Simulate(simulate::SimulateArgs),
     /// Check every promise against database and topic; exit code 1 on any violation
     Verify(Box<verify::VerifyArgs>),
     /// Look at messages that could not become orders, and put them back
@@ -103,6 +107,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(config)) => serve::migrate(&config).await,
         Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args.http).await,
         Some(Command::Order(command)) => order::run(command).await,
+        Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
         Some(Command::Completions { shell }) => {

@@ -1,93 +1,13 @@
-//! Places orders by itself, for demonstrations and load, through the same desk as a POST.
+//! Places orders by itself, through the same desk as a POST.
 
 use std::time::Duration;
 
-use rand::seq::IndexedRandom as _;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{desk::Desk, order::Draft};
-
-const FIRST_NAMES: &[&str] = &[
-    "Amina", "Björn", "Chloé", "Dmitri", "Esther", "Farid", "Grace", "Hiroshi", "Inés", "Jakub", "Keisha",
-    "Liam", "Mei", "Noor", "Olga", "Priya", "Quentin", "Rosa", "Sven", "Tariq", "Uma", "Viktor", "Wanda",
-    "Ximena", "Yusuf", "Zoë",
-];
-const LAST_NAMES: &[&str] = &[
-    "Adeyemi",
-    "Baker",
-    "Costa",
-    "Dubois",
-    "Eriksson",
-    "Fischer",
-    "García",
-    "Haddad",
-    "Ito",
-    "Jensen",
-    "Kowalski",
-    "Lindqvist",
-    "Moreau",
-    "Nguyen",
-    "O'Brien",
-    "Patel",
-    "Rossi",
-    "Sato",
-    "Tanaka",
-    "Ueda",
-    "Vargas",
-    "Weber",
-    "Yilmaz",
-    "Zhang",
-];
-const STREETS: &[&str] = &[
-    "Station Road",
-    "Mill Lane",
-    "Church Street",
-    "Harbour View",
-    "Orchard Way",
-    "Castle Hill",
-    "Bridge Street",
-    "Garden Row",
-    "King's Parade",
-    "Lime Avenue",
-    "Market Square",
-    "Old Brewery Yard",
-    "Park Terrace",
-    "Quay Street",
-    "River Walk",
-    "Victoria Crescent",
-];
-const ITEMS: &[&str] = &[
-    "pizza margherita",
-    "pizza funghi",
-    "cheeseburger",
-    "veggie burger",
-    "club sandwich",
-    "falafel wrap",
-    "pad thai",
-    "ramen",
-    "chicken tikka",
-    "lentil dal",
-    "caesar salad",
-    "fish and chips",
-    "poke bowl",
-    "sushi set",
-    "lasagne",
-    "tacos al pastor",
-];
-const SIZES: &[&str] = &["small", "medium", "large"];
-
-/// Makes up an order that a person might have placed.
-pub fn plausible_draft() -> Draft {
-    let rng = &mut rand::rng();
-    let mut pick = |list: &[&'static str]| *list.choose(rng).unwrap_or(&"nobody");
-    let name = format!("{} {}", pick(FIRST_NAMES), pick(LAST_NAMES));
-    let (street, item, size) = (pick(STREETS), pick(ITEMS), pick(SIZES));
-    let address = format!("{} {street}", rand::random_range(1..200));
-    Draft::new(&name, &address, item, size).expect("the lists hold valid texts")
-}
+use crate::{desk::Desk, sample};
 
 /// Places `rate` orders a second, above 0, until told to stop, and waits for those under way.
 pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
@@ -99,7 +19,7 @@ pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
         let desk = desk.clone();
         placing.spawn(async move {
             if let Err(error) =
-                desk.place(plausible_draft(), None, Some(json!({"source": "simulator"}))).await
+                desk.place(sample::plausible_draft(), None, Some(json!({"source": "simulator"}))).await
             {
                 debug!(%error, "a simulated order was not placed");
             }
@@ -107,16 +27,4 @@ pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
     }
     placing.close();
     placing.wait().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drafts_are_plausible_and_differ() {
-        let drafts: Vec<Draft> = (0..50).map(|_| plausible_draft()).collect();
-        assert!(drafts.iter().any(|draft| *draft != drafts[0]));
-        assert!(drafts.iter().all(|draft| draft.customer_name.contains(' ')));
-    }
 }

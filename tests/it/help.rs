@@ -19,6 +19,7 @@ async fn help_of_the_service() {
       migrate       Bring the database's schema up to date and exit
       healthcheck   Ask a running service whether it lives; for containers
       order         Place and look up orders on a running service
+      simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       dead-letters  Look at messages that could not become orders, and put them back
       completions   Print a completion script for a shell

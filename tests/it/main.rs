@@ -9,6 +9,7 @@ mod journey;
 mod kafka;
 mod proof;
 mod raw;
+mod simulate;
 mod slow;
 mod stack;
 mod tidy;

@@ -1,0 +1,212 @@
+//! Load on a running service, measured as its clients feel it: the engine of `simulate` and of the benchmark.
+//!
+//! At a fixed rate every request has a moment when it is due, and its latency counts from then,
+//! whenever a connection was free to send it: a service that stalls is charged for everybody who
+//! would have come meanwhile (no coordinated omission).
+
+mod connection;
+mod follow;
+mod pace;
+mod script;
+mod tally;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::try_join_all;
+use tokio::{task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+pub use connection::{Answer, Connection, Target, Trouble};
+pub use follow::{Lives, Watch};
+use pace::Pace;
+pub use script::{Ask, NewOrders, Script};
+pub use tally::{Latency, Summary, Tally};
+
+/// Pause of a connection that could not be made, so that a dead service is not hammered.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long answers that are out may take after a stop.
+const GRACE: Duration = Duration::from_secs(1);
+/// A request that is due when the time is up may still be sent for so long.
+const LATE: Duration = Duration::from_millis(100);
+
+/// How much load, how fast, and for how long.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where the service is.
+    pub target: Target,
+    /// Requests a second; none means as many as the service answers.
+    pub rate: Option<f64>,
+    /// Most requests at once, each on a connection of its own.
+    pub connections: usize,
+    /// Ends after so many requests.
+    pub count: Option<u64>,
+    /// Ends after so long.
+    pub duration: Option<Duration>,
+}
+
+/// A load under way.
+pub struct Run {
+    shared: Arc<Shared>,
+    workers: JoinSet<()>,
+}
+
+struct Shared {
+    script: Arc<dyn Script>,
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+    pace: Option<Arc<Pace>>,
+    taken: AtomicU64,
+    count: u64,
+    started: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Run {
+    /// Connects, then begins. An error means that nobody answers there.
+    pub async fn start(plan: &Plan, script: Arc<dyn Script>) -> Result<Self, Trouble> {
+        let lines = try_join_all((0..plan.connections).map(|_| Connection::open(&plan.target))).await?;
+        let started = Instant::now();
+        let pace = plan.rate.map(|rate| Arc::new(Pace::new(rate, started)));
+        let count = match (&pace, plan.duration) {
+            (Some(pace), Some(duration)) => pace.due_within(duration).min(plan.count.unwrap_or(u64::MAX)),
+            _ => plan.count.unwrap_or(u64::MAX),
+        };
+        let late = if pace.is_some() { LATE } else { Duration::ZERO };
+        let shared = Arc::new(Shared {
+            script,
+            tally: Arc::new(Tally::new(started)),
+            stop: CancellationToken::new(),
+            pace: pace.clone(),
+            taken: AtomicU64::new(0),
+            count,
+            started,
+            deadline: plan.duration.map(|duration| started + duration + late),
+        });
+        let mut workers = JoinSet::new();
+        for line in lines {
+            workers.spawn(Arc::clone(&shared).work(line));
+        }
+        if let Some(pace) = pace {
+            let (workers, stop) = (plan.connections, shared.stop.clone());
+            std::thread::spawn(move || pace.run(count, workers, &stop));
+        }
+        Ok(Self { shared, workers })
+    }
+
+    /// What has been measured, also while it goes on.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.shared.tally)
+    }
+
+    /// Cancelled, nothing more is sent.
+    pub fn stop(&self) -> CancellationToken {
+        self.shared.stop.clone()
+    }
+
+    /// Waits for the last answer; after a stop not for long.
+    pub async fn end(mut self) -> Summary {
+        let stop = self.stop();
+        let told = async {
+            stop.cancelled().await;
+            sleep(GRACE).await;
+        };
+        tokio::select! {
+            () = async { while self.workers.join_next().await.is_some() {} } => {}
+            () = told => {}
+        }
+        self.shared.tally.summary()
+    }
+}
+
+/// The number of a request, and when it is due.
+type Ticket = (u64, Instant);
+
+impl Shared {
+    async fn work(self: Arc<Self>, mut line: Connection) {
+        while let Some((n, due)) = self.next().await {
+            if self.time_is_up() {
+                self.tally.failed("never sent: every connection was busy".to_owned());
+                continue;
+            }
+            let answer = line.ask(self.script.ask(n)).await;
+            let took = due.elapsed();
+            match answer {
+                Ok(answer) if answer.is_good() => {
+                    self.tally.answered(took);
+                    self.script.answered(n, &answer);
+                }
+                Ok(answer) => self.tally.failed(answer.status.to_string()),
+                Err(trouble) => {
+                    self.tally.failed(trouble.to_string());
+                    if matches!(trouble, Trouble::NoConnection(_)) {
+                        self.stop.run_until_cancelled(sleep(RECONNECT_PAUSE)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(&self) -> Option<Ticket> {
+        if let Some(pace) = &self.pace {
+            self.stop.run_until_cancelled(pace.ticket()).await?;
+        } else if self.stop.is_cancelled() || self.time_is_up() {
+            return None;
+        }
+        let n = self.taken.fetch_add(1, Ordering::Relaxed);
+        let due = || self.pace.as_ref().map_or_else(Instant::now, |pace| self.started + pace.due(n));
+        (n < self.count).then(|| (n, due()))
+    }
+
+    fn time_is_up(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() > deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_millis(300);
+
+    /// Answers its only client, but thinks for a while before the first answer.
+    async fn slow_starter(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let mut request = [0; 4096];
+        sleep(STALL).await;
+        while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("sent");
+        }
+    }
+
+    /// One slow answer delays thirty that are due meanwhile; who only looks at the time from
+    /// sending to answering sees one slow answer and twenty-nine fast ones.
+    #[tokio::test]
+    async fn waiting_for_a_stalled_service_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(slow_starter(listener));
+        let plan = Plan {
+            target: Target::new(&url.parse().expect("an address")),
+            rate: Some(100.0),
+            connections: 1,
+            count: Some(30),
+            duration: None,
+        };
+        let run = Run::start(&plan, Arc::new(NewOrders::default())).await.expect("it listens");
+        let summary = run.end().await;
+        server.abort();
+        assert_eq!((summary.good, summary.failed), (30, 0));
+        assert!(summary.latency_ms.p50 >= 100.0, "{summary:?}");
+    }
+}
