@@ -7,6 +7,7 @@
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
 //! - [`desk`]: where orders are handed in.
+//! - [`reads`]: where questions about orders wait for a shared answer.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
 //! - [`sample`], [`load`]: made-up orders, and clients that send them as fast as is asked.
@@ -26,6 +27,7 @@ pub mod load;
 pub mod metrics;
 pub mod order;
 pub mod pipeline;
+pub mod reads;
 pub mod sample;
 pub mod store;
 pub mod verify;

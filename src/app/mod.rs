@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     order::{IdMint, StageDelays, Status},
     pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
+    reads::Reads,
     store::{Guarded, PgSettings, PgStore, SqliteStore, Store},
 };
 
@@ -115,8 +116,13 @@ impl App {
         let (condition, broker) = health::unknown();
         let (desk, inbox) = desk::open();
 
-        let state =
-            AppState { store: Arc::clone(&store), desk: desk.clone(), metrics: Arc::clone(&metrics), broker };
+        let state = AppState {
+            store: Arc::clone(&store),
+            reads: Reads::new(Arc::clone(&store)),
+            desk: desk.clone(),
+            metrics: Arc::clone(&metrics),
+            broker,
+        };
         let (host, port) = (config.http.host.as_str(), config.http.port);
         let server = Server::bind((host, port), http::router(state), seats())
             .await

@@ -29,7 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
-use crate::{desk::Desk, health, metrics::Metrics, store::Store};
+use crate::{desk::Desk, health, metrics::Metrics, reads::Reads, store::Store};
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
@@ -37,8 +37,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 /// What handlers work with.
 #[derive(Clone)]
 pub struct AppState {
-    /// For reading.
+    /// For what is read rarely.
     pub store: Arc<dyn Store>,
+    /// For reading orders.
+    pub reads: Reads,
     /// For placing.
     pub desk: Desk,
     /// For `/metrics`.

@@ -53,11 +53,12 @@ pub(super) async fn find(
 ) -> Result<Response, Problem> {
     // What can't be an id is simply not there: nobody learns how ids are made.
     let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {
-        Some(order_id) => state.store.find(order_id).await?,
+        Some(order_id) => Some(state.reads.find(order_id).await?),
         None => None,
     };
-    let tracked = found.ok_or_else(|| Problem::not_found("no order has this id"))?;
-    let etag = etag(&tracked);
+    let tracked = found.as_deref().and_then(Option::as_ref);
+    let tracked = tracked.ok_or_else(|| Problem::not_found("no order has this id"))?;
+    let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     Ok(if unchanged {
@@ -96,11 +97,13 @@ pub(super) async fn list(
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.
     page.limit += 1;
-    let mut orders = state.store.list(&page).await?;
-    let more = orders.len() > limit;
-    orders.truncate(limit);
+    let listing = state.reads.list(page).await?;
+    let orders = &listing.orders[..limit.min(listing.orders.len())];
+    let more = listing.orders.len() > limit;
     let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));
-    let mut response = Json(orders).into_response();
+    // Strings and numbers always serialise.
+    let json = listing.rendered.get_or_init(|| serde_json::to_vec(orders).unwrap_or_default().into());
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], json.clone()).into_response();
     if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
         response.headers_mut().insert(header::LINK, next);
     }

@@ -11,7 +11,7 @@ mod message;
 mod schedule;
 mod status;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use audit::{AuditedOrder, Fault};
@@ -59,5 +59,6 @@ pub struct TrackedOrder {
 
 /// Writes a moment as RFC 3339 in UTC with milliseconds: `2026-11-23T12:00:00.000Z`.
 pub(crate) fn rfc3339_millis<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
-    out.collect_str(&at.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    // Half the price of `format`, and lists are full of these.
+    out.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

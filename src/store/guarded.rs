@@ -81,8 +81,8 @@ impl Store for Guarded {
         Ok(advance)
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        self.read_again(|| self.inner.find(order_id)).await
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+        self.read_again(|| self.inner.find_all(order_ids)).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -147,8 +147,10 @@ impl Store for MemoryStore {
         Ok(Advance { moves, next_due_in })
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        Ok(self.lock().0.orders.get(&order_id).map(|(tracked, _)| tracked.clone()))
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+        let (database, _) = self.lock();
+        let found = order_ids.iter().filter_map(|id| database.orders.get(id));
+        Ok(found.map(|(tracked, _)| tracked.clone()).collect())
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

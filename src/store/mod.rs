@@ -43,8 +43,13 @@ pub trait Store: Send + Sync + 'static {
     /// Moves up to `limit` due orders as far as they may go, one event row per step.
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError>;
 
+    /// Those of these orders that are there, each with its timeline; in no order.
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
+
     /// One order with its timeline.
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError>;
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        Ok(self.find_all(&[order_id]).await?.pop())
+    }
 
     /// Orders, newest (greatest id) first, by keyset.
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
@@ -163,7 +168,7 @@ pub struct Move {
 }
 
 /// Which orders to list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Page {
     /// Only those in this status.
     pub status: Option<Status>,
@@ -199,7 +204,7 @@ pub struct Backlog {
 
 /// A verb failed. What it was to write is not there, or, if only the answer got lost, will be
 /// found there by a retry.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database can't be reached, is busy, full or restarting; the same call may succeed later.
     #[error("the database is unavailable: {0}")]

@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     order::{IdMint, StageDelays},
     pipeline::Writer,
+    reads::Reads,
     store::{Guarded, SqliteStore, Store},
 };
 
@@ -101,7 +102,13 @@ impl Api {
         };
         tokio::spawn(writer.run());
         let (broker, watcher) = health::unknown();
-        let state = AppState { store: Arc::clone(&store), desk, metrics, broker: watcher };
+        let state = AppState {
+            store: Arc::clone(&store),
+            reads: Reads::new(Arc::clone(&store)),
+            desk,
+            metrics,
+            broker: watcher,
+        };
         Self { router: router(state), store, clock, broker, _folder: folder }
     }
 

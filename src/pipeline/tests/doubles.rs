@@ -119,8 +119,8 @@ impl Store for Troubled {
         self.write(self.inner.advance(limit)).await
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        self.inner.find(order_id).await
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+        self.inner.find_all(order_ids).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -177,9 +177,9 @@ impl Store for PgStore {
             .await
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.read, async |pool| verbs::find(pool, order_id).await).await
+        bounded(&pools.read, async |pool| verbs::find_all(pool, order_ids).await).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, PgExecutor, PgPool, Row, postgres::PgRow};
+use sqlx::{PgExecutor, PgPool, Row, postgres::PgRow};
 
 use super::{
     super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page},
-    rows::{draft, moment, order_id, parsed},
+    rows::{draft, moment, order_id, parsed, tracked},
 };
 use crate::order::{
-    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
-    TrackedOrder, to_millis,
+    AuditedOrder, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
+    to_millis,
 };
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
@@ -98,21 +98,20 @@ async fn next_due_in(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Opti
     Ok(millis.map(|millis| Duration::from_secs_f64(millis.max(0.0).ceil() / 1e3)))
 }
 
-pub(super) async fn find(read: &PgPool, order_id: OrderId) -> sqlx::Result<Option<TrackedOrder>> {
+pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Result<Vec<TrackedOrder>> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
-             o.updated_at, e.event, e."timestamp", e.meta
-         FROM orders AS o JOIN order_events AS e USING (order_id) WHERE o.order_id = $1"#,
+             o.updated_at, e.events, e.stamps, e.metas
+         FROM orders AS o CROSS JOIN LATERAL (
+             SELECT array_agg(event) AS events, array_agg("timestamp") AS stamps, array_agg(meta) AS metas
+             FROM order_events WHERE order_id = o.order_id) AS e
+         WHERE o.order_id = ANY($1)"#,
     )
-    .bind(order_id.to_string())
+    .bind(texts(order_ids))
     .fetch_all(read)
     .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let order = Order::from_row(first)?;
-    let mut events = rows.iter().map(Event::from_row).collect::<sqlx::Result<Vec<_>>>()?;
-    events.sort_by_key(|event| event.event);
-    Ok(Some(TrackedOrder { order, events }))
+    rows.iter().map(tracked).collect()
 }
 
 pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>> {

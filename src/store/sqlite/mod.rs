@@ -180,8 +180,8 @@ impl Store for SqliteStore {
         Ok(Advance { moves, next_due_in: verbs::until(next_due, now) })
     }
 
-    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        verbs::find(&self.read, order_id).await
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+        verbs::find_all(&self.read, order_ids).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -63,21 +63,33 @@ pub(super) async fn advance(
     Ok(moves)
 }
 
-pub(super) async fn find(read: &SqlitePool, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+pub(super) async fn find_all(
+    read: &SqlitePool,
+    order_ids: &[OrderId],
+) -> Result<Vec<TrackedOrder>, StoreError> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
              o.updated_at, e.event, e."timestamp", e.meta
-         FROM orders AS o JOIN order_events AS e USING (order_id) WHERE o.order_id = ?1"#,
+         FROM orders AS o JOIN order_events AS e USING (order_id)
+         WHERE o.order_id IN (SELECT value FROM json_each(?1)) ORDER BY o.order_id"#,
     )
-    .bind(order_id.to_string())
+    .bind(json(order_ids)?)
     .fetch_all(read)
     .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let order = Order::from_row(first)?;
-    let mut events = rows.iter().map(Event::from_row).collect::<Result<Vec<_>, _>>()?;
-    events.sort_by_key(|event| event.event);
-    Ok(Some(TrackedOrder { order, events }))
+    let mut found: Vec<TrackedOrder> = Vec::new();
+    for row in &rows {
+        let event = Event::from_row(row)?;
+        let order_id: OrderId = parsed(row, "order_id")?;
+        match found.last_mut().filter(|tracked| tracked.order.order_id == order_id) {
+            Some(tracked) => tracked.events.push(event),
+            None => found.push(TrackedOrder { order: Order::from_row(row)?, events: vec![event] }),
+        }
+    }
+    for tracked in &mut found {
+        tracked.events.sort_by_key(|event| event.event);
+    }
+    Ok(found)
 }
 
 pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, StoreError> {

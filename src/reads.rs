@@ -1,0 +1,286 @@
+//! Group read: all who ask at one moment are answered by one query.
+//!
+//! What group commit is to writing. There is no timer here either: whoever comes first asks the
+//! database at once, and those who come meanwhile share the next query. A query begins after each
+//! question that it answers was asked, so a client always reads what it has written.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    order::{Order, OrderId, TrackedOrder},
+    store::{Page, Store, StoreError},
+};
+
+/// Most orders in one query.
+const BATCH: usize = 256;
+/// Queries of a kind at once: one is being answered while the other's rows are read.
+const AT_ONCE: usize = 2;
+/// How long a question may wait for its answer, all queries before it included.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reads orders for many at once. Cheap to clone.
+#[derive(Clone)]
+pub struct Reads {
+    orders: Arc<Group<OrderId, Option<TrackedOrder>>>,
+    pages: Arc<Group<Page, Listing>>,
+}
+
+/// A page of orders that several may have asked for.
+pub struct Listing {
+    /// The orders, newest first.
+    pub orders: Vec<Order>,
+    /// How they look on the wire, made by the first who needs it.
+    pub rendered: OnceLock<Bytes>,
+}
+
+impl Reads {
+    /// Reads from `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let for_pages = Arc::clone(&store);
+        let orders = Group::new(BATCH, move |ids: Vec<OrderId>| -> BoxFuture<'static, _> {
+            let store = Arc::clone(&store);
+            Box::pin(async move {
+                let found = store.find_all(&ids).await?;
+                let mut answers: HashMap<_, _> = ids.into_iter().map(|id| (id, None)).collect();
+                answers.extend(found.into_iter().map(|tracked| (tracked.order.order_id, Some(tracked))));
+                Ok(answers)
+            })
+        });
+        let pages = Group::new(1, move |pages: Vec<Page>| -> BoxFuture<'static, _> {
+            let store = Arc::clone(&for_pages);
+            Box::pin(async move {
+                let mut answers = HashMap::with_capacity(pages.len());
+                for page in pages {
+                    let orders = store.list(&page).await?;
+                    answers.insert(page, Listing { orders, rendered: OnceLock::new() });
+                }
+                Ok(answers)
+            })
+        });
+        Self { orders: Arc::new(orders), pages: Arc::new(pages) }
+    }
+
+    /// One order with its timeline.
+    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<TrackedOrder>>, StoreError> {
+        self.orders.ask(order_id).await
+    }
+
+    /// A page of orders, newest first.
+    pub async fn list(&self, page: Page) -> Result<Arc<Listing>, StoreError> {
+        self.pages.ask(page).await
+    }
+}
+
+type Answer<V> = Result<Arc<V>, StoreError>;
+type Query<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, V>, StoreError>> + Send + Sync;
+
+struct Group<K, V> {
+    batch: usize,
+    query: Box<Query<K, V>>,
+    waiting: Mutex<Waiting<K, V>>,
+}
+
+struct Waiting<K, V> {
+    /// Bounded by the number of connections: each asks one question at a time.
+    questions: HashMap<K, Vec<oneshot::Sender<Answer<V>>>>,
+    /// Queries under way.
+    busy: usize,
+}
+
+impl<K, V> Group<K, V>
+where
+    K: Copy + Eq + Hash + Send + 'static,
+    V: Send + Sync + 'static,
+{
+    fn new<F>(batch: usize, query: F) -> Self
+    where
+        F: Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, V>, StoreError>> + Send + Sync + 'static,
+    {
+        let waiting = Waiting { questions: HashMap::new(), busy: 0 };
+        Self { batch, query: Box::new(query), waiting: Mutex::new(waiting) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<K, V>> {
+        self.waiting.lock().expect("no holder panics")
+    }
+
+    async fn ask(self: &Arc<Self>, key: K) -> Answer<V> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiting = self.lock();
+            waiting.questions.entry(key).or_default().push(answer);
+            if waiting.busy < AT_ONCE {
+                waiting.busy += 1;
+                // A task of its own: the one who asked first may leave before the answer.
+                tokio::spawn(Seat { group: Arc::clone(self), taken: true }.work());
+            }
+        }
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(StoreError::Unavailable("the query was dropped".to_owned())),
+            Err(_) => Err(StoreError::Timeout(PATIENCE)),
+        }
+    }
+
+    /// Up to a batch of questions that somebody still waits for; `None`, and a seat less, if there
+    /// are none. Both under one lock, or a question could come in between and find nobody.
+    fn take(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
+        let mut waiting = self.lock();
+        waiting.questions.retain(|_, askers| {
+            askers.retain(|asker| !asker.is_closed());
+            !askers.is_empty()
+        });
+        if waiting.questions.len() <= self.batch {
+            let taken = std::mem::take(&mut waiting.questions);
+            waiting.busy -= usize::from(taken.is_empty());
+            return Some(taken).filter(|taken| !taken.is_empty());
+        }
+        let keys: Vec<K> = waiting.questions.keys().take(self.batch).copied().collect();
+        Some(keys.into_iter().filter_map(|key| waiting.questions.remove_entry(&key)).collect())
+    }
+}
+
+/// The right to have a query under way; given back by the last look, or by a panic.
+struct Seat<K, V> {
+    group: Arc<Group<K, V>>,
+    taken: bool,
+}
+
+impl<K, V> Drop for Seat<K, V> {
+    fn drop(&mut self) {
+        if self.taken {
+            self.group.waiting.lock().expect("no holder panics").busy -= 1;
+        }
+    }
+}
+
+impl<K, V> Seat<K, V>
+where
+    K: Copy + Eq + Hash + Send + 'static,
+    V: Send + Sync + 'static,
+{
+    async fn work(mut self) {
+        while let Some(questions) = self.group.take() {
+            let outcome = (self.group.query)(questions.keys().copied().collect()).await;
+            let mut answers = outcome.map_or_else(
+                |error| questions.keys().map(|key| (*key, Err(error.clone()))).collect(),
+                |found| {
+                    found
+                        .into_iter()
+                        .map(|(key, value)| (key, Ok(Arc::new(value))))
+                        .collect::<HashMap<_, _>>()
+                },
+            );
+            for (key, askers) in questions {
+                // A query answers every question that it is given.
+                let Some(answer) = answers.remove(&key) else { continue };
+                for asker in askers {
+                    drop(asker.send(answer.clone()));
+                }
+            }
+        }
+        self.taken = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A group whose queries wait for permits and answer how many were made before.
+    fn group(batch: usize) -> (Arc<Group<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
+        let (permits, queries) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (wait, count) = (Arc::clone(&permits), Arc::clone(&queries));
+        let group = Group::new(batch, move |keys: Vec<u32>| -> BoxFuture<'static, _> {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let wait = Arc::clone(&wait);
+            Box::pin(async move {
+                wait.acquire().await.expect("open").forget();
+                if keys.contains(&13) {
+                    return Err(StoreError::Unavailable("thirteen".to_owned()));
+                }
+                Ok(keys.into_iter().map(|key| (key, number)).collect())
+            })
+        });
+        (Arc::new(group), permits, queries)
+    }
+
+    type Asked = tokio::task::JoinHandle<Answer<usize>>;
+
+    fn ask(group: &Arc<Group<u32, usize>>, key: u32) -> Asked {
+        let group = Arc::clone(group);
+        tokio::spawn(async move { group.ask(key).await })
+    }
+
+    async fn answer(asked: Asked) -> usize {
+        *asked.await.expect("ends").expect("answered")
+    }
+
+    /// Lets the tasks run until so many queries have begun.
+    async fn begun(queries: &AtomicUsize, count: usize) {
+        while queries.load(Ordering::SeqCst) < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What comes while both queries are under way shares the next, even if it is the same question:
+    /// an answer must not be older than its question.
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_share_the_next_query() {
+        let (group, permits, queries) = group(256);
+        let mut early = Vec::new();
+        for count in 1..=AT_ONCE {
+            early.push(ask(&group, 7));
+            begun(&queries, count).await;
+        }
+        let late: Vec<Asked> = [7, 1, 2, 1, 2, 7].map(|key| ask(&group, key)).into();
+        while group.lock().questions.values().flatten().count() < late.len() {
+            tokio::task::yield_now().await;
+        }
+        permits.add_permits(10);
+        for (number, asked) in early.into_iter().enumerate() {
+            assert_eq!(answer(asked).await, number);
+        }
+        for asked in late {
+            assert_eq!(answer(asked).await, AT_ONCE);
+        }
+        // Nobody is left behind: a seat that was given back is taken again.
+        assert_eq!(group.lock().busy, 0);
+        assert_eq!(answer(ask(&group, 1)).await, AT_ONCE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_a_limit_and_a_failure_reaches_its_askers_only() {
+        let (group, permits, queries) = group(1);
+        permits.add_permits(10);
+        let asked = [13, 1, 2, 13, 3].map(|key| group.ask(key));
+        let answers = futures::future::join_all(asked).await;
+        let failed: Vec<bool> = answers.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [true, false, false, true, false]);
+        assert_eq!(queries.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let (group, permits, queries) = group(256);
+        let given_up = group.ask(1).await;
+        assert!(matches!(given_up, Err(StoreError::Timeout(PATIENCE))), "{given_up:?}");
+        // Whoever has left is not asked for again.
+        permits.add_permits(10);
+        assert_eq!(answer(ask(&group, 2)).await, 1);
+        assert_eq!(queries.load(Ordering::SeqCst), 2);
+    }
+}
