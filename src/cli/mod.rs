@@ -5,6 +5,7 @@
 mod client;
 mod dead_letters;
 mod healthcheck;
+mod manual;
 mod order;
 mod output;
 mod progress;
@@ -12,8 +13,9 @@ mod serve;
 mod settings;
 mod simulate;
 mod verify;
+mod welcome;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
@@ -26,12 +28,12 @@ use crate::config::{Config, HttpConfig, LogConfig};
 /// its own, so nothing else is needed.
 #[derive(Debug, Parser)]
 #[command(name = "order-tracker", version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_COMMIT"), ")"))]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = manual::EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    config: Config,
+    serve: serve::ServeArgs,
     #[command(flatten)]
     log: LogConfig,
 }
@@ -39,7 +41,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service (the default)
-    Serve(Box<Config>),
+    Serve(Box<serve::ServeArgs>),
     /// Bring the database's schema up to date and exit
     Migrate(Box<Config>),
     /// Ask a running service whether it lives; for containers
@@ -57,6 +59,11 @@ enum Command {
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// Print the manual page; `order-tracker man | man -l -` shows it
+    Man {
+        /// Write a page for each command into this folder instead
+        folder: Option<PathBuf>,
     },
 }
 
@@ -93,8 +100,8 @@ impl Cli {
     /// What no single setting can tell: settings that contradict each other.
     fn check(&self) -> Result<(), String> {
         match &self.command {
-            None => self.config.check(),
-            Some(Command::Serve(config)) => config.check(),
+            None => self.serve.config.check(),
+            Some(Command::Serve(args)) => args.config.check(),
             _ => Ok(()),
         }
     }
@@ -102,8 +109,8 @@ impl Cli {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        None => serve::serve(&cli.config, &cli.log).await,
-        Some(Command::Serve(config)) => serve::serve(&config, &cli.log).await,
+        None => serve::serve(&cli.serve, &cli.log).await,
+        Some(Command::Serve(args)) => serve::serve(&args, &cli.log).await,
         Some(Command::Migrate(config)) => serve::migrate(&config).await,
         Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args.http).await,
         Some(Command::Order(command)) => order::run(command).await,
@@ -115,6 +122,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);
             output::print_bytes(&script)
         }
+        Some(Command::Man { folder }) => manual::run(Cli::command(), folder.as_deref()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{sleep, timeout},
@@ -13,15 +14,26 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::output;
+use super::{output, welcome::Welcome};
 use crate::{
     app::{self, App},
     config::{Config, LogConfig, LogFormat},
     store,
 };
 
+/// The service's settings, and what only somebody at a terminal may want.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Place no first order where the embedded database is empty and a terminal watches
+    #[arg(long)]
+    no_demo: bool,
+    #[command(flatten)]
+    pub(super) config: Config,
+}
+
 /// Runs the service until a signal.
-pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()> {
+pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<()> {
+    let ServeArgs { config, no_demo } = args;
     start_logging(log)?;
     info!(?config, "settings");
     // Before the first order can come in, so that no signal is missed.
@@ -37,6 +49,10 @@ pub(super) async fn serve(config: &Config, log: &LogConfig) -> anyhow::Result<()
     }
     let url = format!("http://{}", app.address());
     info!(url, "listening on {url}");
+    if stderr().is_terminal() && log.log_format != Some(LogFormat::Json) {
+        let demo = !no_demo && config.store.pg_dsn.is_none();
+        tokio::spawn(Welcome::new(app.address(), demo)?.say());
+    }
     app.run(async move {
         signals.next().await;
         tokio::spawn(async move {

@@ -256,3 +256,20 @@ async fn completions_name_the_commands() {
         );
     }
 }
+
+/// Every command has a manual page, and the exit codes stand where people look for them.
+#[tokio::test]
+async fn manual_pages_name_commands_and_exit_codes() {
+    let plain = |page: String| page.replace("\\-", "-");
+    let page = plain(said(&["man"]).await);
+    let words = [".TH order-tracker 1", ".SH SYNOPSIS", "STAGE_DELAYS", ".SH \"EXIT STATUS\"", ".B 130"];
+    for word in words {
+        assert!(page.contains(word), "no {word} in\n{page}");
+    }
+    let pages = folder();
+    said(&["man", pages.path().to_str().expect("text")]).await;
+    for name in ["order-tracker", "order-tracker-order-create", "order-tracker-simulate"] {
+        let page = plain(std::fs::read_to_string(pages.path().join(format!("{name}.1"))).expect("a page"));
+        assert!(page.contains(&format!(".TH {name} 1")) && page.contains(".SH \"EXIT STATUS\""), "{page}");
+    }
+}

@@ -4,6 +4,7 @@ use crate::cli::said;
 
 /// Every setting with its variable and default.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one text")]
 async fn help_of_the_service() {
     insta::assert_snapshot!(said(&["--help"]).await, @r"
     Takes food orders, walks each one to the door, and can prove that none was lost
@@ -23,9 +24,13 @@ async fn help_of_the_service() {
       verify        Check every promise against database and topic; exit code 1 on any violation
       dead-letters  Look at messages that could not become orders, and put them back
       completions   Print a completion script for a shell
+      man           Print the manual page; `order-tracker man | man -l -` shows it
       help          Print this message or the help of the given subcommand(s)
 
     Options:
+          --no-demo
+              Place no first order where the embedded database is empty and a terminal watches
+
       -h, --help
               Print help (see a summary with '-h')
 
@@ -137,6 +142,12 @@ async fn help_of_the_service() {
 
               [env: RUST_LOG=]
               [default: info]
+
+    Exit codes:
+      0    well
+      1    failed: nobody answered, a promise is broken, an order was not placed
+      2    a setting or an argument is wrong
+      130  stopped by a second signal
     ");
 }
 

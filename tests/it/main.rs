@@ -12,5 +12,6 @@ mod raw;
 mod simulate;
 mod slow;
 mod stack;
+mod terminal;
 mod tidy;
 mod topic;

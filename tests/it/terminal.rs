@@ -1,0 +1,106 @@
+//! What somebody at a terminal sees, on a pseudo-terminal.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
+use serde_json::Value;
+use tokio::process::Child;
+
+use crate::harness::{Service, binary, eventually, folder};
+
+/// A process whose stderr is a terminal, and what was written there.
+struct Watched {
+    child: Child,
+    screen: Arc<Mutex<String>>,
+}
+
+impl Watched {
+    fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        grantpt(&ours).expect("granted");
+        unlockpt(&ours).expect("unlocked");
+        let name = ptsname(&ours, Vec::new()).expect("a name");
+        let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it opens");
+        let mut command = binary(arguments, settings);
+        let child = command.stdout(Stdio::piped()).stderr(theirs).spawn().expect("it starts");
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shown = Arc::clone(&screen);
+        // Ends when the last process has closed the other side.
+        std::thread::spawn(move || {
+            let (mut ours, mut part) = (File::from(ours), [0; 4096]);
+            while let Ok(read @ 1..) = ours.read(&mut part) {
+                shown.lock().expect("no panic").push_str(&String::from_utf8_lossy(&part[..read]));
+            }
+        });
+        Self { child, screen }
+    }
+
+    fn serve(data: &Path, arguments: &[&str]) -> Self {
+        let data = data.to_str().expect("text");
+        Self::start(arguments, &[("APP_PORT", "0"), ("DATA_DIR", data), ("STAGE_DELAYS", "1h")])
+    }
+
+    fn screen(&self) -> String {
+        self.screen.lock().expect("no panic").clone()
+    }
+
+    /// The service's address, once the last words of the welcome are there.
+    async fn url(&self) -> String {
+        eventually("the welcome", async || self.screen().contains("go on at the next start").then_some(()))
+            .await;
+        let screen = self.screen();
+        let (_, rest) = screen.split_once("listening on ").unwrap_or_else(|| panic!("{screen}"));
+        rest.chars().take_while(|char| !char.is_whitespace() && *char != '\x1b').collect()
+    }
+}
+
+async fn orders(url: &str) -> Vec<Value> {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = http.get(format!("{url}/orders")).send().await.expect("an answer");
+    answer.json().await.expect("a list")
+}
+
+/// Whoever starts it for the first time gets an order to look at; but only then, and only if wanted.
+#[tokio::test]
+async fn the_first_start_on_a_terminal_places_an_order() {
+    let data = folder();
+    let mut service = Watched::serve(data.path(), &[]);
+    let url = service.url().await;
+    let placed = orders(&url).await;
+    assert_eq!(placed.len(), 1);
+    let id = placed[0]["order_id"].as_str().expect("an id");
+    let told = format!("order get {id} --url {url}");
+    assert!(service.screen().contains(&told), "no {told:?} in\n{}", service.screen());
+    service.child.kill().await.expect("killed");
+
+    let again = Watched::serve(data.path(), &[]);
+    assert_eq!(orders(&again.url().await).await.len(), 1, "the second start places none");
+
+    let other = folder();
+    let without = Watched::serve(other.path(), &["--no-demo"]);
+    assert_eq!(orders(&without.url().await).await.len(), 0);
+}
+
+/// A bar while it goes on, and nothing of it among the results.
+#[tokio::test]
+async fn a_load_shows_a_bar_on_a_terminal() {
+    let service = Service::start(&[]).await;
+    let watched =
+        Watched::start(&["simulate", "--url", &service.url, "--rate", "50", "--duration", "300ms"], &[]);
+    let Watched { child, screen } = watched;
+    let output = child.wait_with_output().await.expect("it ends");
+    let results = String::from_utf8(output.stdout).expect("text");
+    assert!(results.starts_with("15 orders placed") && !results.contains(['\r', '\x1b']), "{results}");
+    let screen = screen.lock().expect("no panic").clone();
+    assert!(screen.contains("\r\x1b[2K[") && screen.contains(" orders placed, "), "{screen:?}");
+    service.stop().await;
+}
