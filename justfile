@@ -40,3 +40,11 @@ soak *args:
 # Watch it: orders come in, the broker dies, the database restarts, a replica is killed; then the count.
 rehearse:
     ci/stack run cargo test --test faults -- --rehearse
+
+# Measure the service on what is configured (embedded, or PG_DSN and KAFKA_BROKERS): about 3 minutes, `--quick` is seconds.
+bench *args:
+    cargo bench --bench service -- {{args}}
+
+# Measure what an order costs before any I/O.
+bench-pure *args:
+    cargo bench --bench pure -- {{args}}

@@ -14,9 +14,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
+use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::Ask;
+use crate::order::OrderId;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,6 +76,15 @@ impl Answer {
     /// Whether the service did what was asked.
     pub fn is_good(&self) -> bool {
         self.status.is_success()
+    }
+
+    /// The order that was placed, if this is the answer to a new order.
+    pub fn order_id(&self) -> Option<OrderId> {
+        #[derive(Deserialize)]
+        struct Placed {
+            order_id: OrderId,
+        }
+        serde_json::from_slice::<Placed>(&self.body).ok().map(|placed| placed.order_id)
     }
 }
 

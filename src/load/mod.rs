@@ -26,7 +26,7 @@ pub use connection::{Answer, Connection, Target, Trouble};
 pub use follow::{Lives, Watch};
 use pace::Pace;
 pub use script::{Ask, NewOrders, Script};
-pub use tally::{Latency, Summary, Tally};
+pub use tally::{Latency, Summary, Tally, histogram, record};
 
 /// Pause of a connection that could not be made, so that a dead service is not hammered.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ impl Shared {
             match answer {
                 Ok(answer) if answer.is_good() => {
                     self.tally.answered(took);
-                    self.script.answered(n, &answer);
+                    self.script.answered(due, &answer);
                 }
                 Ok(answer) => self.tally.failed(answer.status.to_string()),
                 Err(trouble) => {

@@ -1,9 +1,8 @@
 //! What is asked of the service.
 
-use std::{borrow::Cow, sync::Mutex};
+use std::{borrow::Cow, sync::Mutex, time::Instant};
 
 use hyper::{Method, body::Bytes};
-use serde::Deserialize;
 
 use super::Answer;
 use crate::{order::OrderId, sample};
@@ -34,8 +33,8 @@ pub trait Script: Send + Sync + 'static {
     /// The n-th request.
     fn ask(&self, n: u64) -> Ask;
 
-    /// A good answer to the n-th request.
-    fn answered(&self, _n: u64, _answer: &Answer) {}
+    /// A good answer to a request that was due at this moment.
+    fn answered(&self, _due: Instant, _answer: &Answer) {}
 }
 
 /// Orders and nothing else.
@@ -61,15 +60,11 @@ impl Script for NewOrders {
         Ask::new_order()
     }
 
-    fn answered(&self, _n: u64, answer: &Answer) {
-        #[derive(Deserialize)]
-        struct Placed {
-            order_id: OrderId,
-        }
+    fn answered(&self, _due: Instant, answer: &Answer) {
         if let Some(ids) = &self.ids
-            && let Ok(placed) = serde_json::from_slice::<Placed>(&answer.body)
+            && let Some(id) = answer.order_id()
         {
-            ids.lock().expect("no holder panics").push(placed.order_id);
+            ids.lock().expect("no holder panics").push(id);
         }
     }
 }

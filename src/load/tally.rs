@@ -64,7 +64,7 @@ pub struct Latency {
 }
 
 /// An empty histogram of microseconds.
-pub(super) fn histogram() -> Histogram<u64> {
+pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST, 3).expect("the bounds are valid")
 }
 
@@ -73,7 +73,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// Adds a time to a histogram of microseconds.
-pub(super) fn record(histogram: &mut Histogram<u64>, time: Duration) {
+pub fn record(histogram: &mut Histogram<u64>, time: Duration) {
     histogram.saturating_record(micros(time));
 }
 

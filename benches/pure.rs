@@ -1,0 +1,82 @@
+//! What an order costs before any I/O: reading, checking, naming, writing. `just bench-pure`.
+
+use divan::{Bencher, black_box};
+use order_tracker::{
+    order::{Draft, Event, EventKind, IdMint, Order, OrderPlaced, RawDraft, Status, Timestamp, TrackedOrder},
+    sample,
+};
+
+fn main() {
+    divan::main();
+}
+
+fn moment() -> Timestamp {
+    Timestamp::from_timestamp_millis(1_767_323_045_678).expect("in range")
+}
+
+fn order() -> Order {
+    let at = moment();
+    let order_id = IdMint::default().mint(1_767_323_045_678, 7);
+    let draft =
+        Draft::new("Ada Lovelace", "12 St James's Square", "pizza margherita", "large").expect("valid");
+    Order { order_id, draft, status: Status::Delivered, created_at: at, updated_at: at }
+}
+
+/// The body of a POST becomes a draft.
+#[divan::bench]
+fn read_a_draft(bencher: Bencher<'_, '_>) {
+    let body = serde_json::to_vec(&order().draft).expect("JSON");
+    bencher.bench(|| Draft::try_from(RawDraft::parse(black_box(&body)).expect("an object")).expect("valid"));
+}
+
+/// The same with every field wrong.
+#[divan::bench]
+fn refuse_a_draft(bencher: Bencher<'_, '_>) {
+    let body = br#"{"customer_name": " ", "address": 5, "size": "huge"}"#;
+    bencher
+        .bench(|| Draft::try_from(RawDraft::parse(black_box(body)).expect("an object")).expect_err("wrong"));
+}
+
+/// An id, and its text.
+#[divan::bench]
+fn make_an_id(bencher: Bencher<'_, '_>) {
+    let mut mint = IdMint::default();
+    bencher.bench_local(|| mint.mint(black_box(1_767_323_045_678), black_box(0x1234_5678_9abc)));
+}
+
+#[divan::bench]
+fn write_an_id(bencher: Bencher<'_, '_>) {
+    let id = order().order_id;
+    bencher.bench(|| black_box(id).to_string());
+}
+
+/// The value of a message.
+#[divan::bench]
+fn write_a_message(bencher: Bencher<'_, '_>) {
+    let order = order();
+    let message = OrderPlaced::from(&order);
+    bencher.bench(|| serde_json::to_vec(black_box(&message)).expect("JSON"));
+}
+
+/// A message becomes an order again.
+#[divan::bench]
+fn read_a_message(bencher: Bencher<'_, '_>) {
+    let order = order();
+    let key = order.order_id.to_string();
+    let value = serde_json::to_vec(&OrderPlaced::from(&order)).expect("JSON");
+    bencher.bench(|| OrderPlaced::parse(Some(black_box(key.as_bytes())), black_box(&value)).expect("valid"));
+}
+
+/// An order with its six events, as `GET /orders/{id}` answers it.
+#[divan::bench]
+fn write_an_order(bencher: Bencher<'_, '_>) {
+    let event = |event| Event { event, timestamp: moment(), meta: None };
+    let tracked = TrackedOrder { order: order(), events: EventKind::ALL.into_iter().map(event).collect() };
+    bencher.bench(|| serde_json::to_vec(black_box(&tracked)).expect("JSON"));
+}
+
+/// What a made-up customer costs the load generator.
+#[divan::bench]
+fn make_up_an_order() -> Draft {
+    sample::plausible_draft()
+}
