@@ -122,6 +122,8 @@ impl App {
             desk: desk.clone(),
             metrics: Arc::clone(&metrics),
             broker,
+            delays: config.pipeline.stage_delays,
+            clock: Arc::new(SystemClock),
         };
         let (host, port) = (config.http.host.as_str(), config.http.port);
         let server = Server::bind((host, port), http::router(state), seats())

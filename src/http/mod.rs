@@ -8,6 +8,7 @@ mod body;
 mod observe;
 mod ops;
 mod orders;
+mod pages;
 mod problem;
 mod server;
 mod wire;
@@ -29,7 +30,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
-use crate::{desk::Desk, health, metrics::Metrics, reads::Reads, store::Store};
+use crate::{
+    clock::Clock, desk::Desk, health, metrics::Metrics, order::StageDelays, reads::Reads, store::Store,
+};
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
@@ -47,6 +50,10 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// For `/readyz`.
     pub broker: health::Watcher,
+    /// For estimates on pages.
+    pub delays: StageDelays,
+    /// For pages: what is late now.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// All routes with all layers.
@@ -55,6 +62,8 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
+        .route("/track/{id}", get(pages::track))
+        .route("/assets/{version}/{name}", get(pages::asset))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))

@@ -6,6 +6,8 @@ use super::{Status, Timestamp};
 
 /// Longest delay of one stage.
 const MAX_DELAY: Duration = Duration::from_hours(365 * 24);
+/// How long making a step may take beside its delay, in an estimate.
+const STEP_MAY_TAKE: Duration = Duration::from_secs(1);
 
 /// Time spent in `PLACED`, `PREPARING`, `COOKING` and `OUT_FOR_DELIVERY`, in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,16 @@ impl StageDelays {
     /// When an order that reached `status` at `at` is due for its next step; `None` at the end.
     pub fn due_after(&self, status: Status, at: Timestamp) -> Option<Timestamp> {
         Some(at + self.after(status)?)
+    }
+
+    /// Between which moments an order that reached `status` at `at` should arrive; `None` once it has.
+    /// Never before the first, and later than the second only if something holds it up. Every step
+    /// brings the two closer together.
+    pub fn arrival(&self, status: Status, at: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let rest = self.0.get(status as usize..).filter(|rest| !rest.is_empty())?;
+        let least: Duration = rest.iter().sum();
+        let spread = least / 4 + rest.iter().map(|_| STEP_MAY_TAKE).sum::<Duration>();
+        Some((at + least, at + least + spread))
     }
 
     /// The steps that an order in `status`, due at `due_at`, may take at `now`.
@@ -128,6 +140,20 @@ mod tests {
         let moves = delays.moves(Status::Placed, due, due);
         assert_eq!(moves.steps, [Status::Preparing]);
         assert_eq!(moves.due_at, Some(due + TimeDelta::seconds(5)));
+    }
+
+    #[test]
+    fn an_estimate_tightens_with_every_step_and_ends_at_the_door() {
+        let delays = StageDelays::default();
+        let (mut at, mut last) = (Timestamp::UNIX_EPOCH, None);
+        for status in &Status::ALL[..4] {
+            let (soonest, latest) = delays.arrival(*status, at).expect("not there yet");
+            assert_eq!(soonest, Timestamp::UNIX_EPOCH + TimeDelta::seconds(25), "all went to plan");
+            assert!(last.is_none_or(|last| latest < last), "{status}: {latest}");
+            last = Some(latest);
+            at = delays.due_after(*status, at).expect("not the end");
+        }
+        assert_eq!(delays.arrival(Status::Delivered, at), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod limits;
 mod ops;
 mod orders;
+mod pages;
 mod server;
 
 use std::{sync::Arc, time::Duration};
@@ -108,6 +109,8 @@ impl Api {
             desk,
             metrics,
             broker: watcher,
+            delays: StageDelays::default(),
+            clock: clock.clone(),
         };
         Self { router: router(state), store, clock, broker, _folder: folder }
     }

@@ -1,0 +1,78 @@
+//! Styles, scripts and pictures of the pages, built into the binary.
+//!
+//! Their address holds a hash of them all, so a browser may keep what it has for ever and asks
+//! again after an update; relative imports between scripts stay within one version.
+
+use std::sync::LazyLock;
+
+use axum::{
+    extract::Path,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::Problem;
+use crate::order::Status;
+
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+
+/// Name, content type and content of every asset.
+const ASSETS: &[(&str, &str, &str)] = &[
+    ("page.css", CSS, include_str!("assets/page.css")),
+    ("track.css", CSS, include_str!("assets/track.css")),
+    ("page.js", SCRIPT, include_str!("assets/page.js")),
+    ("track.js", SCRIPT, include_str!("assets/track.js")),
+    ("placed.svg", PICTURE, include_str!("assets/placed.svg")),
+    ("preparing.svg", PICTURE, include_str!("assets/preparing.svg")),
+    ("cooking.svg", PICTURE, include_str!("assets/cooking.svg")),
+    ("out-for-delivery.svg", PICTURE, include_str!("assets/out-for-delivery.svg")),
+    ("delivered.svg", PICTURE, include_str!("assets/delivered.svg")),
+    ("lost.svg", PICTURE, include_str!("assets/lost.svg")),
+];
+
+/// The version of this binary's assets: FNV-1a over all of them.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let bytes = ASSETS.iter().flat_map(|(name, _, text)| name.bytes().chain(text.bytes()));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+});
+
+/// Where a page finds an asset.
+pub(super) fn path(name: &str) -> String {
+    debug_assert!(ASSETS.iter().any(|(known, ..)| *known == name), "{name}");
+    format!("/assets/{}/{name}", *VERSION)
+}
+
+/// The picture of a status.
+pub(super) fn picture(status: Status) -> String {
+    path(match status {
+        Status::Placed => "placed.svg",
+        Status::Preparing => "preparing.svg",
+        Status::Cooking => "cooking.svg",
+        Status::OutForDelivery => "out-for-delivery.svg",
+        Status::Delivered => "delivered.svg",
+    })
+}
+
+/// Another version's address answers with this version's content, not to be kept: replicas are
+/// updated one after the other.
+pub(in crate::http) async fn serve(
+    Path((version, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let asset = ASSETS.iter().find(|(known, ..)| *known == name);
+    let (_, content_type, text) = asset.ok_or_else(|| Problem::not_found("there is no such asset"))?;
+    let etag = format!("\"{}\"", *VERSION);
+    let caching = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let seen = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| *seen == etag);
+    let caching = [(header::CACHE_CONTROL, HeaderValue::from_static(caching))];
+    let etag = [(header::ETAG, etag)];
+    if seen {
+        return Ok((StatusCode::NOT_MODIFIED, caching, etag).into_response());
+    }
+    Ok((caching, etag, [(header::CONTENT_TYPE, *content_type)], *text).into_response())
+}

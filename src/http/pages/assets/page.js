@@ -1,0 +1,105 @@
+// Keeps a page fresh: fetches it again and takes over what has changed. The server alone decides what
+// the page says; only times are put into the reader's own zone here.
+
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+/** How far this machine's clock is from the server's. */
+let ahead = 0;
+
+function spell(moment) {
+  const today = new Date().toDateString() === moment.toDateString();
+  return (today ? clock : calendar).format(moment);
+}
+
+/** "in 5 to 9 seconds": what is left until an arrival. */
+function left(from, to) {
+  const now = Date.now() - ahead;
+  const unit = to - now > 120_000 ? "minute" : "second";
+  const size = unit === "minute" ? 60_000 : 1_000;
+  const [least, most] = [from, to].map((at) => Math.max(0, Math.ceil((at - now) / size)));
+  if (most === 0) return "any moment now";
+  const words = least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`;
+  return `in ${words}${most === 1 ? "" : "s"}`;
+}
+
+/** Puts what only a script can know into a document: the reader's times, and what is left. */
+export function dress(page) {
+  for (const time of page.querySelectorAll("time[datetime]")) {
+    write(time, spell(new Date(time.dateTime)));
+  }
+  for (const span of page.querySelectorAll("[data-from]")) {
+    write(span, left(Number(span.dataset.from), Number(span.dataset.to)));
+  }
+}
+
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Makes `old` like `fresh` and touches nothing that is the same already: focus and selection stay. */
+function take(old, fresh) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const { name } of [...old.attributes]) {
+    // What the reader has opened stays open.
+    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  let at = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    const known = child.id && [...old.children].find((other) => other.id === child.id);
+    while (known && at && at !== known && !(at.id && fresh.querySelector(`#${CSS.escape(at.id)}`))) {
+      const gone = at;
+      at = at.nextSibling;
+      gone.remove();
+    }
+    if (at && at.nodeName === child.nodeName && (at.id ?? "") === (child.id ?? "")) {
+      take(at, child);
+      at = at.nextSibling;
+    } else {
+      old.insertBefore(known || child, at);
+      if (known) take(known, child);
+    }
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+/** Fetches this page again; false if it did not come or came as something else. */
+export async function refresh() {
+  try {
+    const signal = AbortSignal.timeout(5_000);
+    const answer = await fetch(location.href, { cache: "no-store", signal });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const [content, fresh] = [document, page].map((page) => page.getElementById("content"));
+    if (!fresh) return false;
+    dress(page);
+    take(content, fresh);
+    document.title = page.title;
+    const [icon, now] = [document, page].map((page) => page.getElementById("icon"));
+    if (icon.href !== now.href) icon.href = now.href;
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Shows whether the page is live. */
+export function mark(state, words) {
+  const mark = document.getElementById("mark");
+  mark.hidden = !words;
+  mark.className = state;
+  write(mark, words);
+}
+
+const now = Number(document.getElementById("content").dataset.now);
+if (now) ahead = Date.now() - now;
+dress(document);

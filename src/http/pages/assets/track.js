@@ -1,0 +1,55 @@
+// Follows one order: each event of its stream is a bell, upon which the page is fetched again.
+import { dress, mark, refresh } from "./page.js";
+
+const content = document.getElementById("content");
+const announcement = document.getElementById("announcement");
+const arrived = () => content.dataset.status === "DELIVERED";
+const pause = (millis) => new Promise((done) => setTimeout(done, millis));
+
+let busy = false, again = false, ended = arrived();
+
+/** Brings the page up to date, however often and whenever it is asked to. */
+async function renew() {
+  if (busy) { again = true; return; }
+  busy = true;
+  do {
+    again = false;
+    const before = content.dataset.status;
+    if (!(await refresh())) {
+      await pause(1_000);
+      again = true;
+    } else if (content.dataset.status !== before) {
+      announcement.textContent = document.querySelector("h1").textContent;
+      if (arrived()) document.body.classList.add("arrived");
+    }
+  } while (again && !ended);
+  busy = false;
+  if (arrived()) finish();
+}
+
+function finish() {
+  ended = true;
+  mark("", "");
+}
+
+let wait = 500;
+
+function follow() {
+  if (ended) return;
+  const stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
+  stream.onopen = () => { wait = 500; mark("live", "Live"); };
+  stream.addEventListener("status", renew);
+  stream.addEventListener("end", () => { stream.close(); renew(); });
+  stream.onerror = () => {
+    mark("away", "Reconnecting…");
+    // A browser tries again by itself after a lost connection, but not after a refusal.
+    if (stream.readyState === EventSource.CLOSED) {
+      renew();
+      setTimeout(follow, wait);
+      wait = Math.min(2 * wait, 5_000);
+    }
+  };
+}
+
+setInterval(() => dress(document), 1_000);
+follow();

@@ -1,0 +1,123 @@
+//! What people look at: the customer's page. Rendered whole on the server; a script only keeps it fresh, by
+//! fetching the same page again and taking over what has changed.
+//!
+//! Invariant: no inline script or style, and every text of a customer goes through the templates'
+//! escaping and stands in a `bdi`, so that it can neither run nor turn its surroundings around.
+
+mod assets;
+mod track;
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use maud::{DOCTYPE, Markup, html};
+
+pub(super) use assets::serve as asset;
+pub(super) use track::track;
+
+use super::Problem;
+use crate::order::{Status, Timestamp};
+
+const HTML: &str = "text/html; charset=utf-8";
+/// Only what comes from here, nothing inline, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// How often a page without its script asks again.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// What stands around the content of a page.
+struct Frame<'a> {
+    title: &'a str,
+    /// The address of the icon.
+    icon: String,
+    /// The names of style sheets beside `page.css`.
+    style: &'a str,
+    /// The name of the script that keeps it fresh.
+    script: Option<&'a str>,
+    refresh: Refresh,
+}
+
+/// Whether a page asks again by itself.
+#[derive(PartialEq, Eq)]
+enum Refresh {
+    Never,
+    WithoutScript,
+    Always,
+}
+
+/// A whole page.
+fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
+    let refresh = html! { meta http-equiv="refresh" content=(REFRESH.as_secs()); };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (frame.title) }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                link #icon rel="icon" type="image/svg+xml" href=(frame.icon);
+                link rel="stylesheet" href=(assets::path("page.css"));
+                link rel="stylesheet" href=(assets::path(frame.style));
+                @if let Some(script) = frame.script {
+                    link rel="modulepreload" href=(assets::path("page.js"));
+                    script type="module" src=(assets::path(script)) {}
+                }
+                @match frame.refresh {
+                    Refresh::Never => {}
+                    Refresh::WithoutScript => noscript { (refresh) },
+                    Refresh::Always => (refresh),
+                }
+            }
+            body { (content) }
+        }
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HTML),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, page.into_string()).into_response()
+}
+
+/// A page that says why there is nothing to see.
+fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Response {
+    let frame = Frame { title, icon: assets::path("lost.svg"), style: "track.css", script: None, refresh };
+    let content = html! {
+        main {
+            section.now {
+                img src=(frame.icon) alt="" width="88" height="88";
+                h1 { (title) }
+                p { (words) }
+            }
+        }
+    };
+    let mut response = page(problem.status, &frame, &content);
+    if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// What a status is called in front of people.
+fn name(status: Status) -> &'static str {
+    match status {
+        Status::Placed => "Order placed",
+        Status::Preparing => "Preparing",
+        Status::Cooking => "Cooking",
+        Status::OutForDelivery => "Out for delivery",
+        Status::Delivered => "Delivered",
+    }
+}
+
+/// A moment in UTC; the script puts the reader's own zone in its place.
+fn moment(at: Timestamp, now: Timestamp) -> Markup {
+    let form = if at.date_naive() == now.date_naive() { "%H:%M:%S UTC" } else { "%-d %b %Y, %H:%M:%S UTC" };
+    html! { time datetime=(at.format("%Y-%m-%dT%H:%M:%S%.3fZ")) { (at.format(form)) } }
+}

@@ -1,0 +1,182 @@
+//! The pages people look at: what they say, how they are protected, and how much they weigh.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use serde_json::json;
+
+use super::{Answer, Api};
+use crate::{health::Condition, order::Status};
+
+/// Most that the customer's page may weigh with all that it needs.
+const MAX_BYTES: usize = 40 * 1024;
+
+/// The values of an attribute, in the order of the page.
+fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+    let opening = format!("{name}=\"");
+    page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// What a page asks for: styles, scripts, pictures.
+fn assets(page: &str) -> BTreeSet<&str> {
+    let mut found = attributes(page, "href");
+    found.extend(attributes(page, "src"));
+    found.into_iter().filter(|path| path.starts_with("/assets/")).collect()
+}
+
+/// Insists on the headers of a page, and that nothing in it is inline.
+fn protected(answer: &Answer, status: StatusCode) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    let policy = answer.header("content-security-policy");
+    for part in ["default-src 'none'", "script-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part) && !policy.contains("unsafe"), "{part} in {policy}");
+    }
+    let page = answer.text();
+    assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
+    for script in page.split("<script").skip(1) {
+        assert!(script.contains(" src=\"/assets/") && script.contains("></script>"), "{script}");
+    }
+    for inline in ["<style", "style=", "onclick=", "onload=", "javascript:", "http://", "https://"] {
+        assert!(!page.contains(inline), "{inline} in {page}");
+    }
+}
+
+#[tokio::test]
+async fn the_customer_s_page_tells_each_step() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let path = format!("/track/{id}");
+    let told = [
+        ("We have your order", 3),
+        ("The kitchen is at work", 5),
+        ("It is cooking", 7),
+        ("On its way to you", 10),
+        ("Delivered", 0),
+    ];
+    for ((headline, delay), status) in told.into_iter().zip(Status::ALL) {
+        let answer = api.get(&path).await;
+        protected(&answer, StatusCode::OK);
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+        let page = answer.text();
+        assert!(page.contains(&format!("<h1>{headline}</h1>")), "{page}");
+        assert_eq!(page.matches("</li>").count(), 5, "{page}");
+        assert_eq!(attributes(page, "aria-current"), ["step"], "{page}");
+        assert!(page.contains(&format!("data-status=\"{status}\"")), "{page}");
+        assert_eq!(page.contains("Arrives between"), status != Status::Delivered, "{page}");
+        let again = page.contains("<noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>");
+        assert_eq!(again, status != Status::Delivered, "{page}");
+        api.clock.advance(Duration::from_secs(delay));
+        api.store.advance(10).await.expect("advances");
+    }
+    let page = api.get(&path).await;
+    assert!(page.text().contains("Enjoy your <bdi>pizza</bdi>, <bdi>Ada</bdi>!"), "{}", page.text());
+    assert!(page.text().contains("<time datetime=\"2026-01-02T03:04:30.678Z\">03:04:30 UTC</time>"));
+}
+
+#[tokio::test]
+async fn a_late_order_is_not_promised_for_a_moment_that_has_passed() {
+    let api = Api::open().await;
+    let path = format!("/track/{}", api.place("Ada").await);
+    api.clock.advance(Duration::from_mins(2));
+    let page = api.get(&path).await;
+    assert!(page.text().contains("Taking longer than usual"), "{}", page.text());
+    assert!(!page.text().contains("Arrives between"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn hostile_text_stays_text() {
+    let api = Api::open().await;
+    let (script, quotes, marks) =
+        ("<script>alert(1)</script>", "\"><img src=x onerror='a'>", "\u{202e}evil\u{2066}");
+    let body = json!({"customer_name": script, "address": quotes, "item": marks, "size": "small"});
+    let id = api.post_json(body).await.json()["order_id"].as_str().expect("an id").to_owned();
+    let answer = api.get(&format!("/track/{id}")).await;
+    protected(&answer, StatusCode::OK);
+    let page = answer.text();
+    assert!(page.contains("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;</bdi>"), "{page}");
+    assert!(page.contains("<bdi>&quot;&gt;&lt;img src=x onerror='a'&gt;</bdi>"), "{page}");
+    assert!(page.contains(&format!("<bdi>{marks}</bdi>")), "{page}");
+    assert!(!page.contains("<img src=x"), "{page}");
+}
+
+#[tokio::test]
+async fn what_is_no_order_gets_a_kind_page() {
+    let api = Api::open().await;
+    for path in ["/track/ORD-00000000000000000000000000", "/track/x", "/track/%FF", "/track/%3Cscript%3E"] {
+        let answer = api.get(path).await;
+        protected(&answer, StatusCode::NOT_FOUND);
+        assert!(answer.text().contains("We can't find this order"), "{}", answer.text());
+        assert!(!answer.text().contains("http-equiv"), "{}", answer.text());
+    }
+}
+
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn without_the_database_the_page_says_so_and_asks_again() {
+    let api = Api::open().await;
+    let path = format!("/track/{}", api.place("Ada").await);
+    api.broker.send_replace(Condition::Up);
+    api.store.close().await;
+    let answer = api.get(&path).await;
+    protected(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("retry-after"), "1");
+    assert!(answer.text().contains("It is safe, and this page tries again by itself."), "{}", answer.text());
+    assert!(answer.text().contains("<meta http-equiv=\"refresh\""), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn the_customer_s_page_is_light() {
+    let api = Api::open().await;
+    let id = api.place(&"&".repeat(100)).await;
+    let page = api.get(&format!("/track/{id}")).await;
+    let mut bytes = page.body.len();
+    // Over its life a page shows the picture of every status.
+    let pictures = ["placed", "preparing", "cooking", "out-for-delivery", "delivered"];
+    let version = assets(page.text()).first().and_then(|path| path.split('/').nth(2)).expect("a version");
+    let mut wanted: BTreeSet<String> = assets(page.text()).into_iter().map(str::to_owned).collect();
+    wanted.extend(pictures.map(|picture| format!("/assets/{version}/{picture}.svg")));
+    assert_eq!(wanted.len(), 9, "two styles, two scripts, five pictures: {wanted:?}");
+    for path in &wanted {
+        let asset = api.get(path).await;
+        assert_eq!(asset.status, StatusCode::OK, "{path}");
+        bytes += asset.body.len();
+    }
+    assert!(bytes <= MAX_BYTES, "{bytes}");
+}
+
+#[tokio::test]
+async fn assets_are_kept_for_ever_under_their_version_only() {
+    let api = Api::open().await;
+    let page = api.get("/track/x").await;
+    let style = *assets(page.text()).iter().find(|path| path.ends_with("/page.css")).expect("a style");
+    let answer = api.get(style).await;
+    assert_eq!(answer.header("content-type"), "text/css; charset=utf-8");
+    assert_eq!(answer.header("cache-control"), "public, max-age=31536000, immutable");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    let seen = Request::get(style).header("if-none-match", answer.header("etag")).body(Body::empty());
+    assert_eq!(api.send(seen.expect("valid")).await.status, StatusCode::NOT_MODIFIED);
+    let other = api.get("/assets/0/page.css").await;
+    assert_eq!((other.status, other.header("cache-control")), (StatusCode::OK, "no-cache"));
+    api.get("/assets/0/secret.css").await.problem(404);
+}
+
+#[tokio::test]
+async fn pages_answer_head_and_name_their_methods() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    for path in [format!("/track/{id}"), "/assets/0/page.css".to_owned()] {
+        let of = |method| Request::builder().method(method).uri(&path).body(Body::empty()).expect("valid");
+        let head = api.send(of(Method::HEAD)).await;
+        assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0), "{path}");
+        let refused = api.send(of(Method::DELETE)).await;
+        assert_eq!(refused.header("allow"), "GET,HEAD", "{path}");
+        refused.problem(405);
+    }
+    assert!(api.metric("http_requests_total{method=\"HEAD\",route=\"/track/{id}\",status=\"200\"} 1").await);
+}
