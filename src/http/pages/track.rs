@@ -1,5 +1,7 @@
 //! `GET /track/{id}`: the customer's page.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
@@ -16,11 +18,11 @@ pub(in crate::http) async fn track(
     order_id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {
-        Some(order_id) => state.store.find(order_id).await,
-        None => Ok(None),
+        Some(order_id) => state.reads.find(order_id).await,
+        None => Ok(Arc::default()),
     };
-    match found {
-        Ok(Some(tracked)) => show(&tracked, &state.delays, state.clock.now()),
+    match found.as_deref() {
+        Ok(Some(tracked)) => show(tracked, &state.delays, state.clock.now()),
         Ok(None) => regret(
             &Problem::not_found("no order has this id"),
             "We can't find this order",
@@ -28,7 +30,7 @@ pub(in crate::http) async fn track(
              If you have just ordered, use the link from your confirmation.",
             Refresh::Never,
         ),
-        Err(error) => match Problem::from(error) {
+        Err(error) => match Problem::from(error.clone()) {
             problem if problem.status == StatusCode::SERVICE_UNAVAILABLE => regret(
                 &problem,
                 "One moment, please",
