@@ -12,6 +12,10 @@ run *args:
 test *args:
     cargo test {{args}}
 
+# Try the pages in Chromium; `--pictures` makes the screenshots anew.
+browser *args:
+    tests/browser/run {{args}}
+
 # What CI checks, without installing anything.
 check: lint deny test
 

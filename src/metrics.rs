@@ -221,6 +221,14 @@ impl Metrics {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
+    /// The messages set aside so far, by reason.
+    pub fn dead_letters(&self) -> Vec<(&'static str, u64)> {
+        let count = |reason: &RejectReason| {
+            (reason.as_str(), self.dead_letters.with_label_values(&[reason.as_str()]).get())
+        };
+        RejectReason::ALL.iter().map(count).collect()
+    }
+
     /// Orders took these steps.
     pub fn moved(&self, moves: &[Move]) {
         for step in moves {

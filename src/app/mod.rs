@@ -22,7 +22,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, StoreConfig},
     desk, health,
-    http::{self, AppState, Server},
+    http::{self, AppState, Boards, Server},
     metrics::Metrics,
     order::{IdMint, StageDelays, Status},
     pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
@@ -114,6 +114,7 @@ impl App {
         let (receipts, receipts_out) = mpsc::channel(IN_FLIGHT);
         let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
         let (condition, broker) = health::unknown();
+        let (pace, progress) = health::unknown();
         let (desk, inbox) = desk::open();
 
         let state = AppState {
@@ -122,6 +123,8 @@ impl App {
             desk: desk.clone(),
             metrics: Arc::clone(&metrics),
             broker,
+            progress,
+            boards: Boards::default(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
         };
@@ -179,7 +182,7 @@ impl App {
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run()));
         tasks.spawn("intake", when_migrated.clone().open(intake));
-        tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft())));
+        tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
         tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {

@@ -23,10 +23,11 @@ use axum::{
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use pages::Boards;
 pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
@@ -50,6 +51,10 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// For `/readyz`.
     pub broker: health::Watcher,
+    /// For the board: why steps are late.
+    pub progress: health::Watcher,
+    /// For the board: what was last read for all of them.
+    pub boards: Boards,
     /// For estimates on pages.
     pub delays: StageDelays,
     /// For pages: what is late now.
@@ -62,6 +67,8 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
+        .route("/", get(pages::board))
+        .route("/demo-orders", post(pages::place_demo))
         .route("/track/{id}", get(pages::track))
         .route("/assets/{version}/{name}", get(pages::asset))
         .route("/healthz", get(ops::healthz))

@@ -14,9 +14,9 @@ use super::{AppState, Problem};
 use crate::{health::Condition, metrics, store::Backlog};
 
 /// An unsent order older than this means that the relay is behind.
-const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
+pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
 /// A step later than this means that the progress loop is behind; promised are 2 s.
-const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
+pub(super) const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 
 /// The process lives; touches nothing else.
 pub(super) async fn healthz() -> Json<Value> {
@@ -26,17 +26,7 @@ pub(super) async fn healthz() -> Json<Value> {
 /// A line per part; 503 if one of them can't do its work.
 pub(super) async fn readyz(State(state): State<AppState>) -> Response {
     let backlog = state.store.backlog().await.map_err(|error| error.to_string());
-    let broker = match &*state.broker.borrow() {
-        Condition::Up => Ok("ok".to_owned()),
-        Condition::Unknown => Err("not reached yet".to_owned()),
-        Condition::Down(reason) => Err(reason.clone()),
-    };
-    let lines = [
-        ("database", backlog.as_ref().map(|_| "ok".to_owned()).map_err(Clone::clone)),
-        ("broker", broker),
-        ("relay", judge(&backlog, relay)),
-        ("progress", judge(&backlog, progress)),
-    ];
+    let lines = report(&backlog, &state.broker.borrow());
     let status = if lines.iter().all(|(_, line)| line.is_ok()) {
         StatusCode::OK
     } else {
@@ -52,7 +42,26 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
+/// What is to be said of a part; an error if it can't do its work.
 type Line = Result<String, String>;
+
+/// Every part and its line.
+pub(super) type Report = [(&'static str, Line); 4];
+
+/// Judges every part.
+pub(super) fn report(backlog: &Result<Backlog, String>, broker: &Condition) -> Report {
+    let broker = match broker {
+        Condition::Up => Ok("ok".to_owned()),
+        Condition::Unknown => Err("not reached yet".to_owned()),
+        Condition::Down(reason) => Err(reason.clone()),
+    };
+    [
+        ("database", backlog.as_ref().map(|_| "ok".to_owned()).map_err(Clone::clone)),
+        ("broker", broker),
+        ("relay", judge(backlog, relay)),
+        ("progress", judge(backlog, progress)),
+    ]
+}
 
 fn judge(backlog: &Result<Backlog, String>, line: impl Fn(&Backlog) -> Line) -> Line {
     backlog.as_ref().map_err(|_| "not known without the database".to_owned()).and_then(line)

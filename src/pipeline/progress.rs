@@ -4,12 +4,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Outcome, StepError, pause};
 use crate::{
     bell::Bell,
+    health::Condition,
     metrics::{Metrics, Step},
     store::Store,
 };
@@ -35,18 +36,23 @@ impl Progress {
     }
 
     /// Works until told to stop; a step cut short is rolled back and due again.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Says through `condition` whether steps can be made.
+    pub async fn run(self, stop: CancellationToken, condition: watch::Sender<Condition>) {
         let work = async {
             let mut backoff = Backoff::default();
             loop {
                 match self.step().await {
                     Ok(outcome) => {
                         backoff.reset();
+                        condition.send_replace(Condition::Up);
                         if outcome == Outcome::Idle {
                             self.bell.wait(LOOK_EVERY).await;
                         }
                     }
-                    Err(error) => pause("the progress loop", &mut backoff, &error, &stop).await,
+                    Err(error) => {
+                        condition.send_replace(Condition::Down(error.to_string()));
+                        pause("the progress loop", &mut backoff, &error, &stop).await;
+                    }
                 }
             }
         };

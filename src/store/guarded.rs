@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
+    StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -111,6 +112,10 @@ impl Store for Guarded {
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.read_again(|| self.inner.backlog()).await
+    }
+
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+        self.read_again(|| self.inner.attention(late, limit)).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

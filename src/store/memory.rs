@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox, Page, Placement,
-    Store, StoreError, keys,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox,
+    Overdue, Page, Placement, Store, StoreError, Unsent, keys,
 };
 use crate::{
     clock::Clock,
@@ -231,6 +231,23 @@ impl Store for MemoryStore {
             backlog.in_progress[tracked.order.status as usize] += 1;
         }
         Ok(backlog)
+    }
+
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+        let (database, now) = self.lock();
+        let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
+        let behind = |(tracked, due_at): &(TrackedOrder, Option<Timestamp>)| {
+            let late = due_at.filter(|due| *due < now - late).map(since)?;
+            Some(Overdue { order: tracked.order.clone(), late })
+        };
+        let mut overdue: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
+        overdue.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+        let overdue_orders = overdue.len() as u64;
+        overdue.truncate(limit);
+        let unsent = database.outbox.iter().take(limit);
+        let unsent = unsent.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect();
+        let delivered = database.orders.values().filter(|(_, due_at)| due_at.is_none()).count() as u64;
+        Ok(Attention { overdue, overdue_orders, unsent, delivered })
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

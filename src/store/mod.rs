@@ -75,6 +75,10 @@ pub trait Store: Send + Sync + 'static {
     /// What waits to be done.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
+    /// What people should look at: steps more than `late` behind their time and unsent orders, up to
+    /// `limit` of each, oldest first, and how many orders are done.
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError>;
+
     /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`]; answers how many.
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError>;
 
@@ -200,6 +204,40 @@ pub struct Backlog {
     pub oldest_unsent_age: Duration,
     /// How late the most overdue step is.
     pub overdue: Duration,
+}
+
+/// How far [`Attention`] counts: the price of a look is the same however many orders are stored.
+pub const COUNTED_TO: i64 = 100_000;
+
+/// What people should look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attention {
+    /// Orders whose next step is late, most overdue first.
+    pub overdue: Vec<Overdue>,
+    /// How many of them there are in all, up to [`COUNTED_TO`].
+    pub overdue_orders: u64,
+    /// Orders that no broker has acknowledged, oldest first.
+    pub unsent: Vec<Unsent>,
+    /// Orders that are delivered, up to [`COUNTED_TO`].
+    pub delivered: u64,
+}
+
+/// An order whose next step is late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdue {
+    /// The order, still in the status before.
+    pub order: Order,
+    /// How late the step is.
+    pub late: Duration,
+}
+
+/// An order that no broker has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsent {
+    /// Whose message it is.
+    pub order_id: OrderId,
+    /// How long it has been waiting.
+    pub age: Duration,
 }
 
 /// A verb failed. What it was to write is not there, or, if only the answer got lost, will be

@@ -22,8 +22,11 @@ const PICTURE: &str = "image/svg+xml";
 const ASSETS: &[(&str, &str, &str)] = &[
     ("page.css", CSS, include_str!("assets/page.css")),
     ("track.css", CSS, include_str!("assets/track.css")),
+    ("board.css", CSS, include_str!("assets/board.css")),
     ("page.js", SCRIPT, include_str!("assets/page.js")),
     ("track.js", SCRIPT, include_str!("assets/track.js")),
+    ("board.js", SCRIPT, include_str!("assets/board.js")),
+    ("board.svg", PICTURE, include_str!("assets/board.svg")),
     ("placed.svg", PICTURE, include_str!("assets/placed.svg")),
     ("preparing.svg", PICTURE, include_str!("assets/preparing.svg")),
     ("cooking.svg", PICTURE, include_str!("assets/cooking.svg")),

@@ -1,10 +1,11 @@
-//! What people look at: the customer's page. Rendered whole on the server; a script only keeps it fresh, by
+//! What people look at: the customer's page and the kitchen's board. Rendered whole on the server; a script only keeps it fresh, by
 //! fetching the same page again and taking over what has changed.
 //!
 //! Invariant: no inline script or style, and every text of a customer goes through the templates'
 //! escaping and stands in a `bdi`, so that it can neither run nor turn its surroundings around.
 
 mod assets;
+mod board;
 mod track;
 
 use std::time::Duration;
@@ -16,6 +17,8 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 
 pub(super) use assets::serve as asset;
+pub use board::Boards;
+pub(super) use board::{board, place_demo};
 pub(super) use track::track;
 
 use super::Problem;

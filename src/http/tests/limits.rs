@@ -59,9 +59,16 @@ async fn a_body_that_never_ends_is_given_up() {
 async fn unknown_paths_ids_and_methods_are_problems() {
     let api = Api::open().await;
     let unknown = "/orders/ORD-01ARZ3NDEK0000000000000000";
-    for path in
-        ["/", "/order", "/orders/", "/orders/x/y", unknown, "/orders/7", "/orders/%00", "/orders/ORD-%ff"]
-    {
+    for path in [
+        "/board",
+        "/order",
+        "/orders/",
+        "/orders/x/y",
+        unknown,
+        "/orders/7",
+        "/orders/%00",
+        "/orders/ORD-%ff",
+    ] {
         api.get(path).await.problem(404);
     }
     for (method, path, allow) in [

@@ -1,5 +1,6 @@
 //! Handlers through the router in the process: status codes, headers and whole bodies.
 
+mod board;
 mod limits;
 mod ops;
 mod orders;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, router};
+use super::{AppState, Boards, router};
 use crate::{
     bell::Bell,
     clock::ManualClock,
@@ -39,6 +40,7 @@ struct Api {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     broker: watch::Sender<Condition>,
+    progress: watch::Sender<Condition>,
     _folder: TempDir,
 }
 
@@ -103,16 +105,19 @@ impl Api {
         };
         tokio::spawn(writer.run());
         let (broker, watcher) = health::unknown();
+        let (progress, progress_watcher) = health::unknown();
         let state = AppState {
             store: Arc::clone(&store),
             reads: Reads::new(Arc::clone(&store)),
             desk,
             metrics,
             broker: watcher,
+            progress: progress_watcher,
+            boards: Boards::default(),
             delays: StageDelays::default(),
             clock: clock.clone(),
         };
-        Self { router: router(state), store, clock, broker, _folder: folder }
+        Self { router: router(state), store, clock, broker, progress, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -15,7 +15,7 @@ use crate::{health::Condition, order::Status};
 const MAX_BYTES: usize = 40 * 1024;
 
 /// The values of an attribute, in the order of the page.
-fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
+pub(super) fn attributes<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     let opening = format!("{name}=\"");
     page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split('"').next()).collect()
 }
@@ -28,7 +28,7 @@ fn assets(page: &str) -> BTreeSet<&str> {
 }
 
 /// Insists on the headers of a page, and that nothing in it is inline.
-fn protected(answer: &Answer, status: StatusCode) {
+pub(super) fn protected(answer: &Answer, status: StatusCode) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
     assert_eq!(answer.header("cache-control"), "no-store");

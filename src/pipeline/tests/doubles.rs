@@ -15,7 +15,8 @@ use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+        Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
+        StoreError,
     },
 };
 
@@ -149,6 +150,10 @@ impl Store for Troubled {
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.inner.backlog().await
+    }
+
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+        self.inner.attention(late, limit).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -1,5 +1,6 @@
 //! The cases, one rule each.
 
+pub(crate) use super::attention::what_needs_a_look_comes_oldest_first_and_is_counted;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;

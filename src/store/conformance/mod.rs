@@ -1,6 +1,7 @@
 //! One suite for every adapter. An adapter's tests make a [`Fixture`] on an empty database of its
 //! own and hand it to each case through [`conformance!`].
 
+mod attention;
 pub(crate) mod cases;
 pub(crate) mod stories;
 pub(crate) mod upgrade;
@@ -133,6 +134,7 @@ macro_rules! conformance {
             own_rows_that_nobody_holds_are_found,
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
+            what_needs_a_look_comes_oldest_first_and_is_counted,
             an_audit_reads_every_order_once,
             racing_writers_do_each_thing_once,
         }

@@ -5,6 +5,7 @@
 //! The database's clock stamps and decides what is due.
 
 mod arrive;
+mod attention;
 mod pools;
 mod rows;
 mod schema;
@@ -31,7 +32,8 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
+    StoreError,
 };
 use crate::{
     clock::Clock,
@@ -215,6 +217,11 @@ impl Store for PgStore {
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |pool| verbs::backlog(pool, now).await).await
+    }
+
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |pool| attention::attention(pool, now, late, limit).await).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

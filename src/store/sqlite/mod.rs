@@ -4,6 +4,7 @@
 //! file keeps a second process out. Sets travel as one JSON array per statement (`json_each`).
 
 mod arrive;
+mod attention;
 mod rows;
 mod verbs;
 
@@ -26,7 +27,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
+    StoreError,
 };
 use crate::{
     clock::Clock,
@@ -217,6 +219,10 @@ impl Store for SqliteStore {
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         verbs::backlog(&self.read, self.clock.now()).await
+    }
+
+    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+        attention::attention(&self.read, self.clock.now(), late, limit).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -157,7 +157,7 @@ impl World {
         tasks.spawn(writer.run());
         tasks.spawn(relay.run());
         tasks.spawn(intake.run(stop.clone()));
-        tasks.spawn(Progress::new(store, bell, metrics).run(stop));
+        tasks.spawn(Progress::new(store, bell, metrics).run(stop, crate::health::unknown().0));
         Replica { desk, _tasks: tasks }
     }
 

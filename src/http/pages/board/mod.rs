@@ -1,0 +1,223 @@
+//! `GET /`: the kitchen's board, and `POST /demo-orders` behind its button.
+
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{sync::Mutex, time::Instant};
+
+use super::{
+    super::{AppState, ops},
+    Frame, Problem, Refresh, assets, page, regret,
+};
+use crate::{
+    health::Condition,
+    order::{Order, OrderId, Status, Timestamp, TrackedOrder},
+    sample::plausible_draft,
+    store::{Attention, Backlog, Page, Store, StoreError},
+};
+
+/// Orders in the table.
+const ROWS: usize = 30;
+/// Most rows in each list of what should be looked at.
+const LOOKS: usize = 5;
+/// How old the figures on a board may be; however many boards there are, the database is asked once in that time.
+const FRESH_FOR: Duration = Duration::from_millis(500);
+/// A page that asked for this site itself: `fetch`, a link, a form.
+const SAME_ORIGIN: &[u8] = b"same-origin";
+
+/// The figures that all boards share.
+struct Figures {
+    backlog: Backlog,
+    attention: Attention,
+}
+
+/// What was last read, for all who look within half a second; whoever comes while the database is
+/// being asked waits for that answer. Failures too, so that a queue of boards does not add up its waits.
+#[derive(Clone, Default)]
+pub struct Boards(Arc<Mutex<Option<Reading>>>);
+
+struct Reading {
+    at: Instant,
+    figures: Result<Arc<Figures>, StoreError>,
+}
+
+impl Boards {
+    async fn figures(&self, store: &dyn Store) -> Result<Arc<Figures>, StoreError> {
+        let mut last = self.0.lock().await;
+        if let Some(reading) = last.as_ref().filter(|reading| reading.at.elapsed() < FRESH_FOR) {
+            return reading.figures.clone();
+        }
+        let read = async {
+            let backlog = store.backlog().await?;
+            let attention = store.attention(ops::PROGRESS_MAY_LAG, LOOKS).await?;
+            Ok(Arc::new(Figures { backlog, attention }))
+        };
+        let figures = read.await;
+        *last = Some(Reading { at: Instant::now(), figures: figures.clone() });
+        figures
+    }
+}
+
+/// What the address says; what it says wrongly is as if it said nothing.
+#[derive(Default, Deserialize)]
+pub(in crate::http) struct BoardQuery {
+    status: Option<String>,
+    id: Option<String>,
+    before: Option<String>,
+}
+
+/// Which orders a board shows.
+struct Choice {
+    status: Option<Status>,
+    before: Option<OrderId>,
+    /// What was searched for, as it was typed.
+    search: String,
+}
+
+impl From<BoardQuery> for Choice {
+    fn from(query: BoardQuery) -> Self {
+        let status = query.status.and_then(|status| status.parse().ok());
+        let before = query.before.and_then(|before| before.parse().ok());
+        Self { status, before, search: query.id.unwrap_or_default().trim().to_owned() }
+    }
+}
+
+impl Choice {
+    /// People leave the prefix out and type small letters.
+    fn order_id(&self) -> Option<OrderId> {
+        let text = self.search.to_ascii_uppercase();
+        let digits = text.strip_prefix("ORD-").unwrap_or(&text);
+        format!("ORD-{digits}").parse().ok()
+    }
+
+    /// The address of the same board with this status.
+    fn with_status(&self, status: Option<Status>) -> String {
+        self.address(status, None, &self.search)
+    }
+
+    /// The address of the same board with this order open.
+    fn with_order(&self, order_id: OrderId) -> String {
+        self.address(self.status, self.before, &order_id.to_string())
+    }
+
+    /// The address of the orders before this one.
+    fn older(&self, before: OrderId) -> String {
+        self.address(self.status, Some(before), &self.search)
+    }
+
+    fn address(&self, status: Option<Status>, before: Option<OrderId>, search: &str) -> String {
+        let mut parts = Vec::new();
+        parts.extend(status.map(|status| format!("status={status}")));
+        parts.extend(before.map(|before| format!("before={before}")));
+        // Whatever else was typed is not carried on.
+        let id: String = search.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        parts.extend(Some(id).filter(|id| !id.is_empty()).map(|id| format!("id={id}")));
+        if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
+    }
+}
+
+/// Everything that a board shows.
+struct Board {
+    choice: Choice,
+    now: Timestamp,
+    figures: Result<Arc<Figures>, StoreError>,
+    orders: Vec<Order>,
+    /// Where the next page of orders begins.
+    older: Option<OrderId>,
+    /// The order that was searched for, if there is such an order.
+    found: Option<TrackedOrder>,
+    parts: ops::Report,
+    progress: Condition,
+    broker: Condition,
+    dead_letters: Vec<(&'static str, u64)>,
+}
+
+/// The board.
+pub(in crate::http) async fn board(
+    State(state): State<AppState>,
+    query: Result<Query<BoardQuery>, QueryRejection>,
+) -> Response {
+    let board = read(&state, Choice::from(query.map(|Query(query)| query).unwrap_or_default())).await;
+    let status = if board.figures.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let title = view::title(&board);
+    let icon = assets::path("board.svg");
+    let frame = Frame {
+        title: &title,
+        icon,
+        style: "board.css",
+        script: Some("board.js"),
+        refresh: Refresh::WithoutScript,
+    };
+    let mut response = page(status, &frame, &view::board(&board, &state.delays));
+    // A form's origin would be hidden with `no-referrer`, and the button below needs it.
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+async fn read(state: &AppState, choice: Choice) -> Board {
+    let figures = state.boards.figures(&*state.store).await;
+    let (mut orders, mut found) = (Vec::new(), None);
+    // With the database away one wait is enough.
+    if figures.is_ok() {
+        let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
+        if let Ok(listing) = state.reads.list(page).await {
+            orders.clone_from(&listing.orders);
+        }
+        if let Some(order_id) = choice.order_id() {
+            found = state.reads.find(order_id).await.ok().and_then(|found| (*found).clone());
+        }
+    }
+    let more = orders.len() > ROWS;
+    orders.truncate(ROWS);
+    let broker = state.broker.borrow().clone();
+    let backlog = figures.as_ref().map(|figures| figures.backlog).map_err(ToString::to_string);
+    Board {
+        older: orders.last().filter(|_| more).map(|order| order.order_id),
+        parts: ops::report(&backlog, &broker),
+        progress: state.progress.borrow().clone(),
+        dead_letters: state.metrics.dead_letters(),
+        now: state.clock.now(),
+        choice,
+        figures,
+        orders,
+        found,
+        broker,
+    }
+}
+
+/// Places an order that a person might have placed, and shows it on the board.
+pub(in crate::http) async fn place_demo(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    if !from_here(&headers) {
+        let problem = Problem::forbidden("this form works only from the board itself");
+        return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
+    }
+    match state.desk.place(plausible_draft(), None, Some(json!({"source": "board"}))).await {
+        Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
+        Err(error) => regret(
+            &error.into(),
+            "The order was not placed",
+            "The service can't take orders right now. Go back and try again in a moment.",
+            Refresh::Never,
+        ),
+    }
+}
+
+/// Whether a form was sent by a page of ours. Browsers say so themselves where the connection is
+/// trusted; elsewhere the origin must be the host. What says neither is no browser.
+fn from_here(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site.as_bytes() == SAME_ORIGIN;
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.zip(host).is_some_and(|((_, origin), host)| origin == host)
+}

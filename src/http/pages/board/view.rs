@@ -1,0 +1,294 @@
+//! How the board looks.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::{
+    super::super::ops,
+    super::{assets, moment},
+    Board, Figures,
+};
+use crate::{
+    health::Condition,
+    order::{Event, Order, StageDelays, Status, TrackedOrder},
+    store::COUNTED_TO,
+};
+
+/// What the tab says: trouble first.
+pub(super) fn title(board: &Board) -> String {
+    match &board.figures {
+        Err(_) => "(!) Order Tracker".to_owned(),
+        Ok(figures) if figures.attention.overdue_orders > 0 => {
+            format!("({} overdue) Order Tracker", figures.attention.overdue_orders)
+        }
+        Ok(_) => "Order Tracker".to_owned(),
+    }
+}
+
+pub(super) fn board(board: &Board, delays: &StageDelays) -> Markup {
+    html! {
+        header {
+            h1 { img src=(assets::path("board.svg")) alt="" width="32" height="32"; "Order Tracker" }
+            p #mark hidden {}
+            button #pause type="button" hidden aria-pressed="false" { "Pause" }
+            form.search action="/" role="search" {
+                @if let Some(status) = board.choice.status { input type="hidden" name="status" value=(status); }
+                label.unseen for="search" { "Order number" }
+                input #search type="search" name="id" value=(board.choice.search) placeholder="ORD-…" autocomplete="off" spellcheck="false";
+                button { "Find" }
+            }
+            form action="/demo-orders" method="post" { button.main { "Place a demo order" } }
+        }
+        main #content data-now=(board.now.timestamp_millis()) {
+            (parts(board))
+            @match &board.figures {
+                Ok(figures) => {
+                    (counts(board, figures))
+                    (looks(board, figures))
+                    div.columns {
+                        @if !board.choice.search.is_empty() { (one(board, delays)) }
+                        (orders(board, delays))
+                    }
+                }
+                Err(_) => section.card.bad {
+                    h2 { "The database is away" }
+                    p { "No order can be shown or placed until it is back. This page tries again by itself." }
+                }
+            }
+        }
+        p #announcement.unseen role="status" {}
+    }
+}
+
+fn parts(board: &Board) -> Markup {
+    html! {
+        section.parts aria-label="Health" {
+            ul {
+                @for (part, line) in &board.parts {
+                    li.bad[line.is_err()] {
+                        strong { (part) } " "
+                        @match line {
+                            Ok(line) => (line),
+                            Err(reason) => { b { "DOWN" } ", " (reason.lines().next().unwrap_or_default()) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn counts(board: &Board, figures: &Figures) -> Markup {
+    let count = |status: Status| match status {
+        Status::Delivered => counted(figures.attention.delivered),
+        status => figures.backlog.in_progress[status as usize].to_string(),
+    };
+    html! {
+        nav.counts aria-label="Orders by status" {
+            ul {
+                li { a.all href=(board.choice.with_status(None)) aria-current=[board.choice.status.is_none().then_some("true")] { "All orders" } }
+                @for status in Status::ALL {
+                    li {
+                        a href=(board.choice.with_status(Some(status))) aria-current=[(board.choice.status == Some(status)).then_some("true")] {
+                            img src=(assets::picture(status)) alt="" width="28" height="28";
+                            span { strong.number { (count(status)) } " " (short(status)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn counted(count: u64) -> String {
+    let most = COUNTED_TO.unsigned_abs();
+    if count >= most { format!("{most}+") } else { count.to_string() }
+}
+
+fn short(status: Status) -> &'static str {
+    match status {
+        Status::Placed => "placed",
+        Status::Preparing => "preparing",
+        Status::Cooking => "cooking",
+        Status::OutForDelivery => "out for delivery",
+        Status::Delivered => "delivered",
+    }
+}
+
+fn looks(board: &Board, figures: &Figures) -> Markup {
+    let attention = &figures.attention;
+    let dead: u64 = board.dead_letters.iter().map(|(_, count)| count).sum();
+    html! {
+        div.looks {
+            section.card.bad[attention.overdue_orders > 0] {
+                h2 { "Overdue " span.number { (counted(attention.overdue_orders)) } }
+                @if attention.overdue.is_empty() {
+                    p { "No step is more than " (ops::PROGRESS_MAY_LAG.as_secs()) " s late." }
+                } @else {
+                    p.reason { strong { "Why: " } (why_late(&board.progress)) }
+                    ul {
+                        @for late in &attention.overdue {
+                            li {
+                                a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
+                                " still " (short(late.order.status)) ", " (span(late.late)) " late"
+                            }
+                        }
+                    }
+                }
+            }
+            section.card.bad[figures.backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
+                h2 { "Unsent " span.number { (figures.backlog.unsent) } }
+                @if attention.unsent.is_empty() {
+                    p { "Every order is on the topic." }
+                } @else {
+                    p.reason { strong { "Why: " } (why_unsent(&board.broker)) }
+                    ul {
+                        @for row in &attention.unsent {
+                            li {
+                                a.number href=(board.choice.with_order(row.order_id)) { (row.order_id) }
+                                " for " (span(row.age))
+                            }
+                        }
+                    }
+                }
+            }
+            section.card.bad[dead > 0] {
+                h2 { "Dead letters " span.number { (dead) } }
+                @if dead == 0 {
+                    p { "No message was set aside since this replica started." }
+                } @else {
+                    p { "Messages that could not become orders, since this replica started:" }
+                    ul { @for (reason, count) in &board.dead_letters { @if *count > 0 { li { (count) " × " (reason) } } } }
+                    p { code { "order-tracker dead-letters list" } " shows them." }
+                }
+            }
+        }
+    }
+}
+
+fn why_late(progress: &Condition) -> String {
+    match progress {
+        Condition::Down(reason) => {
+            format!("this replica can't write steps ({reason}). It tries again by itself; no step is lost.")
+        }
+        Condition::Unknown => "the service has only just started and has not looked yet.".to_owned(),
+        Condition::Up => "more is due than is done; the oldest steps go first.".to_owned(),
+    }
+}
+
+fn why_unsent(broker: &Condition) -> String {
+    match broker {
+        Condition::Down(reason) => format!("the broker is away ({reason}). They go out when it is back."),
+        Condition::Unknown => "the broker has not been reached yet.".to_owned(),
+        Condition::Up => "they are on their way; the broker has yet to acknowledge them.".to_owned(),
+    }
+}
+
+/// A time for people: to the tenth below ten seconds.
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// How late an order's next step is, if it is late.
+fn lateness(order: &Order, board: &Board, delays: &StageDelays) -> Option<Duration> {
+    let due = delays.due_after(order.status, order.updated_at)?;
+    (board.now - due).to_std().ok().filter(|late| *late > ops::PROGRESS_MAY_LAG)
+}
+
+fn orders(board: &Board, delays: &StageDelays) -> Markup {
+    html! {
+        section.card.orders {
+            h2 {
+                @match board.choice.status { Some(status) => { "Orders " (short(status)) } None => "Recent orders" }
+            }
+            @if board.orders.is_empty() {
+                p { "None yet. Place a demo order with the button above." }
+            } @else {
+                div.wide role="region" aria-label="Table of orders" tabindex="0" {
+                    table {
+                        thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } th scope="col" { "Customer" } th scope="col" { "Since" } } }
+                        tbody { @for order in &board.orders { (row(order, board, delays)) } }
+                    }
+                }
+            }
+            p.pages {
+                @if board.choice.before.is_some() { a href=(board.choice.with_status(board.choice.status)) { "Newest" } " " }
+                @if let Some(older) = board.older { a href=(board.choice.older(older)) { "Older" } }
+            }
+        }
+    }
+}
+
+fn row(order: &Order, board: &Board, delays: &StageDelays) -> Markup {
+    let open = board.found.as_ref().is_some_and(|found| found.order.order_id == order.order_id);
+    html! {
+        tr id=(order.order_id) class=[open.then_some("open")] {
+            td { a.number href=(board.choice.with_order(order.order_id)) { (order.order_id) } }
+            td {
+                span class={ "status " (order.status.as_str().to_ascii_lowercase()) } { (short(order.status)) }
+                @if let Some(late) = lateness(order, board, delays) { " " span.late { (span(late)) " late" } }
+            }
+            td { bdi { (order.draft.item) } ", " (order.draft.size) }
+            td { bdi { (order.draft.customer_name) } }
+            td { (moment(order.updated_at, board.now)) }
+        }
+    }
+}
+
+fn one(board: &Board, delays: &StageDelays) -> Markup {
+    let Some(tracked) = &board.found else {
+        return html! {
+            section.card.one {
+                h2 { "No such order" }
+                p { "Nothing is stored under " bdi.number { (board.choice.search) } "." }
+                p { a href=(board.choice.address(board.choice.status, None, "")) { "Close" } }
+            }
+        };
+    };
+    let order = &tracked.order;
+    html! {
+        section.card.one {
+            h2 { "Order " span.number { (order.order_id) } }
+            p {
+                bdi { (order.draft.item) } ", " (order.draft.size) " for " bdi { (order.draft.customer_name) } ", "
+                bdi { (order.draft.address) }
+            }
+            @if let Some(late) = lateness(order, board, delays) {
+                p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress)) }
+            }
+            (timeline(tracked, board))
+            p.pages {
+                a href={ "/track/" (order.order_id) } { "Customer's page" } " "
+                a href=(board.choice.address(board.choice.status, board.choice.before, "")) { "Close" }
+            }
+            details {
+                summary { "Raw JSON" }
+                pre tabindex="0" { (serde_json::to_string_pretty(tracked).unwrap_or_default()) }
+            }
+        }
+    }
+}
+
+fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
+    let before = |at: usize| at.checked_sub(1).and_then(|at| tracked.events.get(at));
+    let gap = |at: usize, event: &Event| {
+        before(at).and_then(|before| (event.timestamp - before.timestamp).to_std().ok())
+    };
+    html! {
+        ol.timeline {
+            @for (at, event) in tracked.events.iter().enumerate() {
+                li {
+                    strong { (event.event) } " " (moment(event.timestamp, board.now))
+                    @if let Some(gap) = gap(at, event) { span.gap { " after " (span(gap)) } }
+                    @if let Some(meta) = &event.meta { code { (meta) } }
+                }
+            }
+        }
+    }
+}

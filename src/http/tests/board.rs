@@ -1,0 +1,185 @@
+//! The board: what it shows, what its address keeps, and who may press its button.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use serde_json::json;
+
+use super::{
+    Answer, Api,
+    pages::{attributes, protected},
+};
+use crate::health::Condition;
+
+impl Api {
+    async fn press(&self, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::post("/demo-orders").header("host", "board.example:8080");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).expect("valid")).await
+    }
+
+    /// The board once its figures are not those of the last look.
+    async fn board(&self, path: &str) -> Answer {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        self.get(path).await
+    }
+}
+
+/// The text of a page without its tags.
+fn words(answer: &Answer) -> String {
+    let parts = answer.text().split('<').filter_map(|part| part.split_once('>'));
+    parts.map(|(_, text)| text).collect::<String>().replace("&quot;", "\"")
+}
+
+/// The orders in the table.
+fn rows(answer: &Answer) -> Vec<&str> {
+    let mut found = attributes(answer.text(), "id");
+    found.retain(|id| id.starts_with("ORD-"));
+    found
+}
+
+#[tokio::test]
+async fn the_board_counts_lists_and_opens_orders() {
+    let api = Api::open().await;
+    let empty = api.board("/").await;
+    protected(&empty, StatusCode::OK);
+    assert!(words(&empty).contains("None yet."), "{}", empty.text());
+    let first = api.place("Ada").await;
+    api.clock.advance(Duration::from_secs(3));
+    api.store.advance(10).await.expect("advances");
+    let second = api.place("Bob").await;
+
+    let all = api.board("/").await;
+    let text = words(&all);
+    assert!(text.contains("1 placed1 preparing0 cooking0 out for delivery0 delivered"), "{text}");
+    assert_eq!(rows(&all), [second.as_str(), &first], "newest first");
+
+    let some = api.board(&format!("/?status=PREPARING&id={}", first.to_lowercase())).await;
+    let text = words(&some);
+    assert_eq!(rows(&some), [first.as_str()], "only those being prepared");
+    assert!(text.contains("CREATED 03:04:05 UTC{\"source\":\"http\"}"), "{text}");
+    assert!(text.contains("PREPARING 03:04:08 UTC after 3.0 s"), "{text}");
+    assert!(text.contains("\"customer_name\": \"Ada\""), "{text}");
+    assert_eq!(attributes(some.text(), "aria-current"), ["true"], "the filter in force");
+    let links = attributes(some.text(), "href");
+    let filter = format!("/?status=COOKING&amp;id={}", first.to_lowercase());
+    assert!(links.contains(&filter.as_str()), "{links:?}");
+    assert!(links.contains(&format!("/track/{first}").as_str()), "{links:?}");
+}
+
+#[tokio::test]
+async fn a_long_list_has_pages() {
+    let api = Api::open().await;
+    let mut ids = Vec::new();
+    for n in 0..31 {
+        ids.push(api.place(&format!("customer {n}")).await);
+    }
+    let page = api.board("/").await;
+    assert_eq!((rows(&page).len(), rows(&page)[0]), (30, ids[30].as_str()));
+    let older = attributes(page.text(), "href").into_iter().find(|link| link.contains("before="));
+    let page = api.board(&older.expect("a link").replace("&amp;", "&")).await;
+    assert_eq!(rows(&page), [ids[0].as_str()]);
+}
+
+#[tokio::test]
+async fn nonsense_in_the_address_is_harmless() {
+    let api = Api::open().await;
+    for path in
+        ["/?status=NONE", "/?before=x", "/?id=%22%3E%3Cscript%3E", "/?id=ORD-x", "/?id=%FF", "/?x&&=&id"]
+    {
+        let answer = api.board(path).await;
+        protected(&answer, StatusCode::OK);
+        assert!(!answer.text().contains("<script>"), "{}", answer.text());
+    }
+    assert!(words(&api.board("/?id=nobody").await).contains("No such order"));
+}
+
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn what_is_late_stands_on_top_with_the_reason() {
+    let api = Api::open().await;
+    api.broker.send_replace(Condition::Down("connection refused".to_owned()));
+    api.progress.send_replace(Condition::Down("database is locked".to_owned()));
+    let id = api.place("Ada").await;
+    api.clock.advance(Duration::from_secs(15));
+    let board = api.board("/").await;
+    let text = words(&board);
+    assert!(text.starts_with("(1 overdue) Order Tracker"), "{text}");
+    assert!(text.contains("Overdue 1Why: this replica can't write steps (database is locked)."), "{text}");
+    assert!(text.contains(&format!("{id} still placed, 12 s late")), "{text}");
+    assert!(text.contains("Unsent 1Why: the broker is away (connection refused)."), "{text}");
+    assert!(text.contains("broker DOWN, connection refused"), "{text}");
+
+    api.progress.send_replace(Condition::Up);
+    assert!(
+        words(&api.board(&format!("/?id={id}")).await).contains("12 s late. Why: more is due than is done")
+    );
+}
+
+#[tokio::test]
+async fn without_the_database_the_board_still_names_every_part() {
+    let api = Api::open().await;
+    api.broker.send_replace(Condition::Up);
+    api.store.close().await;
+    let answer = api.board("/").await;
+    protected(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    let text = words(&answer);
+    assert!(text.contains("database DOWN, ") && text.contains("broker ok"), "{text}");
+    assert!(text.contains("The database is away"), "{text}");
+}
+
+#[tokio::test]
+async fn many_boards_cost_one_question() {
+    let api = Api::open().await;
+    api.board("/").await;
+    api.place("Ada").await;
+    let text = words(&api.get("/").await);
+    assert!(text.contains("0 placed"), "half a second old at most: {text}");
+    assert!(words(&api.board("/").await).contains("1 placed"));
+}
+
+#[tokio::test]
+async fn the_button_works_from_the_board_only() {
+    let api = Api::open().await;
+    let here = "http://board.example:8080";
+    for headers in
+        [vec![], vec![("origin", here)], vec![("sec-fetch-site", "same-origin"), ("origin", "null")]]
+    {
+        let answer = api.press(&headers).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{headers:?}: {}", answer.text());
+        let board = api.board(answer.header("location")).await;
+        assert!(words(&board).contains("{\"source\":\"board\"}"), "{}", board.text());
+    }
+    for headers in [
+        vec![("sec-fetch-site", "cross-site")],
+        vec![("sec-fetch-site", "same-site"), ("origin", here)],
+        vec![("origin", "https://elsewhere.example")],
+        vec![("origin", "null")],
+    ] {
+        protected(&api.press(&headers).await, StatusCode::FORBIDDEN);
+    }
+    let orders = api.get("/orders").await.json();
+    assert_eq!(orders.as_array().map(Vec::len), Some(3), "{orders}");
+}
+
+#[tokio::test]
+async fn hostile_text_stays_text_on_the_board() {
+    let api = Api::open().await;
+    let hostile = "</script><script>alert(\"1\")</script>\u{202e}'";
+    let body = json!({"customer_name": hostile, "address": hostile, "item": hostile, "size": "small"});
+    let id = api.post_json(body).await.json()["order_id"].as_str().expect("an id").to_owned();
+    let answer = api.board(&format!("/?id={id}")).await;
+    protected(&answer, StatusCode::OK);
+    assert!(
+        answer
+            .text()
+            .contains("<bdi>&lt;/script&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;\u{202e}'</bdi>")
+    );
+}

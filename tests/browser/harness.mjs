@@ -1,0 +1,110 @@
+// A running service and a browser to look at it with.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const PATIENCE = 20_000;
+
+/** One that can be killed and started again on the same port and the same data. */
+export class Service {
+  static async start(settings = {}) {
+    const service = new Service();
+    service.folder = await mkdtemp(join(tmpdir(), "order-tracker-browser-"));
+    service.settings = settings;
+    service.port = "0";
+    await service.again();
+    return service;
+  }
+
+  async again() {
+    const { PATH, HOME } = process.env;
+    this.process = spawn(process.env.ORDER_TRACKER, ["serve"], {
+      env: { PATH, HOME, APP_PORT: this.port, DATA_DIR: join(this.folder, "data"), LOG_FORMAT: "json", ...this.settings },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const log = [];
+    const lines = createInterface({ input: this.process.stderr });
+    this.url = await new Promise((found, failed) => {
+      lines.on("line", (line) => {
+        log.push(line);
+        const url = /"url":"([^"]+)"/.exec(line)?.[1];
+        if (url) found(url);
+      });
+      lines.on("close", () => failed(new Error(`it did not start:\n${log.join("\n")}`)));
+    });
+    this.port = new URL(this.url).port;
+  }
+
+  async kill() {
+    const ended = once(this.process, "exit");
+    this.process.kill("SIGKILL");
+    await ended;
+  }
+
+  async stop() {
+    await this.kill();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  /** Places an order and answers its id. */
+  async place(order = {}) {
+    const body = { customer_name: "Ada Lovelace", address: "12 St James's Square", item: "pizza margherita", size: "large", ...order };
+    const headers = { "content-type": "application/json" };
+    const answer = await fetch(`${this.url}/orders`, { method: "POST", headers, body: JSON.stringify(body) });
+    if (answer.status !== 201) throw new Error(await answer.text());
+    return (await answer.json()).order_id;
+  }
+
+  /** Takes the database's write lock, as a backup gone wrong would; answers how to let go. */
+  async lock() {
+    const shell = spawn("sqlite3", [join(this.folder, "data", "orders.db")], { stdio: ["pipe", "pipe", "inherit"] });
+    shell.stdin.write(".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n");
+    await once(shell.stdout, "data");
+    return async () => {
+      const ended = once(shell, "exit");
+      shell.stdin.end("ROLLBACK;\n");
+      await ended;
+    };
+  }
+}
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+      "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    ],
+  });
+}
+
+/** A page that remembers what went wrong on it: errors, refusals by the policy, dialogs. */
+export async function open(browser, options = {}) {
+  const context = await browser.newContext({ timezoneId: "Asia/Kathmandu", locale: "en-GB", ...options });
+  context.setDefaultTimeout(PATIENCE);
+  const page = await context.newPage();
+  page.trouble = [];
+  page.on("pageerror", (error) => page.trouble.push(String(error)));
+  page.on("dialog", async (dialog) => {
+    page.trouble.push(`a dialog: ${dialog.message()}`);
+    await dialog.dismiss();
+  });
+  page.on("console", (message) => {
+    // A service that was killed answers nobody; that is no fault of the page.
+    if (message.type() === "error" && !/net::|status of (404|503)/.test(message.text())) page.trouble.push(message.text());
+  });
+  return page;
+}
+
+/** Marks a document, so that a reload would show. */
+export async function stay(page) {
+  await page.evaluate(() => { window.stayed = true; });
+  return () => page.evaluate(() => window.stayed === true);
+}
+
+export const require = createRequire(import.meta.url);

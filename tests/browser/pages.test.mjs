@@ -1,0 +1,212 @@
+// The customer's page and the board, as people use them.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { Service, launch, open, require, stay } from "./harness.mjs";
+
+const STEPS = ["Order placed", "Preparing", "Cooking", "Out for delivery", "Delivered"];
+const HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202eevil\u2066";
+
+let browser, service;
+
+before(async () => {
+  browser = await launch();
+  service = await Service.start({ STAGE_DELAYS: "1s" });
+});
+after(async () => {
+  await browser?.close();
+  await service?.stop();
+});
+
+/** Waits until the customer's page tells that the order has arrived. */
+const arrived = (page) => page.getByRole("heading", { name: "Delivered", level: 1 }).waitFor();
+const steps = (page) => page.locator(".steps li").allInnerTexts();
+
+test("an order placed on the board is followed to the door without a reload", async () => {
+  const page = await open(browser);
+  await page.goto(service.url);
+  await page.getByRole("button", { name: "Place a demo order" }).click();
+  await page.getByRole("heading", { name: /^Order ORD-/ }).waitFor();
+  await page.getByRole("link", { name: "Customer's page" }).click();
+  await page.waitForURL(/\/track\/ORD-/);
+  const stayed = await stay(page);
+  await page.locator("#mark.live").waitFor();
+  const said = await page.evaluate(() => new Promise((done) => {
+    const heard = [];
+    const announcement = document.getElementById("announcement");
+    new MutationObserver(() => {
+      heard.push(announcement.textContent);
+      if (announcement.textContent === "Delivered") done(heard);
+    }).observe(announcement, { childList: true });
+  }));
+  await arrived(page);
+  assert.equal(await stayed(), true, "the page was loaded once");
+  assert.deepEqual(said.slice(-2), ["On its way to you", "Delivered"]);
+  assert.match(await page.title(), /^Delivered · /);
+  assert.match(await page.locator("#icon").getAttribute("href"), /\/delivered\.svg$/);
+  const shown = await steps(page);
+  STEPS.forEach((step, at) => assert.match(shown[at], new RegExp(`^${step}\\s+\\d\\d:\\d\\d:\\d\\d$`)));
+  assert.equal(await page.locator("[aria-current=step]").innerText(), shown[4]);
+  // Kathmandu is 5 h 45 min ahead: the minutes tell it from UTC.
+  const last = page.locator(".steps time").last();
+  const expected = new Date(await last.getAttribute("datetime"))
+    .toLocaleTimeString("en-GB", { timeZone: "Asia/Kathmandu" });
+  assert.equal(await last.innerText(), expected);
+  assert.equal(await page.locator("#mark").isVisible(), false, "nothing more will come");
+  assert.deepEqual(page.trouble, []);
+  await page.context().close();
+});
+
+test("the page comes back after the server was killed and misses nothing", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "3s,1s,1s,1s" });
+  try {
+    const page = await open(browser);
+    await page.goto(`${own.url}/track/${await own.place()}`);
+    const stayed = await stay(page);
+    await page.locator("#mark.live").waitFor();
+    await own.kill();
+    await page.getByText("Reconnecting…").waitFor();
+    assert.match((await steps(page))[0], /^Order placed/, "what was known stays");
+    await own.again();
+    await page.locator("#mark.live").waitFor();
+    await arrived(page);
+    assert.equal(await stayed(), true);
+    for (const step of await steps(page)) assert.match(step, /\d\d:\d\d:\d\d$/);
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
+test("all works without JavaScript", async () => {
+  const page = await open(browser, { javaScriptEnabled: false });
+  await page.goto(service.url);
+  await page.getByRole("button", { name: "Place a demo order" }).click();
+  const number = (await page.getByRole("heading", { name: /^Order ORD-/ }).innerText()).slice(6);
+  assert.equal(await page.getByRole("button", { name: "Pause" }).isVisible(), false);
+  await page.getByRole("searchbox").fill(number.toLowerCase());
+  await page.getByRole("button", { name: "Find" }).click();
+  await page.getByRole("link", { name: "Customer's page" }).click();
+  assert.equal((await steps(page)).length, 5);
+  assert.match(await page.locator(".steps").innerText(), /UTC/);
+  // The page asks again by itself.
+  await arrived(page);
+  await page.context().close();
+});
+
+test("hostile text stays text", async () => {
+  const id = await service.place({ customer_name: HOSTILE, address: HOSTILE, item: HOSTILE });
+  for (const path of [`/track/${id}`, `/?id=${id}`, `/?id=${encodeURIComponent(HOSTILE)}`]) {
+    const page = await open(browser);
+    await page.goto(service.url + path);
+    assert.ok((await page.locator("main").innerText()).includes("<script>alert(1)</script>"), path);
+    assert.equal(await page.locator("main script, img[src=x]").count(), 0, path);
+    // Marks that turn text around end with the text they came in.
+    assert.equal(await page.locator("main bdi").first().evaluate((bdi) => getComputedStyle(bdi).unicodeBidi), "isolate");
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  }
+});
+
+test("axe finds nothing, by day and by night", async () => {
+  const axe = await readFile(require.resolve("axe-core/axe.min.js"), "utf8");
+  const id = await service.place();
+  const calm = await Service.start({ STAGE_DELAYS: "1h" });
+  const waiting = await calm.place();
+  try {
+    for (const colorScheme of ["light", "dark"]) {
+      for (const url of [
+        `${service.url}/track/${id}`, `${calm.url}/track/${waiting}`, `${service.url}/track/unknown`,
+        `${service.url}/?id=${id}`, `${calm.url}/`, `${calm.url}/?id=nobody&status=PLACED`,
+      ]) {
+        const page = await open(browser, { colorScheme, reducedMotion: "reduce" });
+        await page.goto(url);
+        await page.evaluate(axe);
+        const { violations } = await page.evaluate(() => window.axe.run());
+        const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+        assert.deepEqual(told, [], `${url}, ${colorScheme}`);
+        await page.context().close();
+      }
+    }
+  } finally {
+    await calm.stop();
+  }
+});
+
+test("the keyboard is enough, and focus stays where it is", async () => {
+  const page = await open(browser);
+  const focused = () => page.evaluate(() => document.activeElement.textContent.trim());
+  const reach = async (name) => {
+    for (let presses = 0; presses < 60 && (await focused()) !== name; presses++) await page.keyboard.press("Tab");
+    assert.equal(await focused(), name);
+  };
+  await page.goto(service.url);
+  await reach("Place a demo order");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: /^Order ORD-/ }).waitFor();
+  await reach("Customer's page");
+  // The board is renewed around the focus.
+  const seen = await page.locator("#content").getAttribute("data-now");
+  await page.waitForFunction((seen) => document.getElementById("content").dataset.now > Number(seen) + 2_000, seen);
+  assert.equal(await focused(), "Customer's page");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/\/track\/ORD-/);
+  await arrived(page);
+  assert.deepEqual(page.trouble, []);
+  await page.context().close();
+});
+
+test("nothing sticks out on a phone", async () => {
+  const long = { customer_name: "W".repeat(100), address: "W".repeat(300), item: "W".repeat(100) };
+  const id = await service.place(long);
+  for (const width of [320, 375]) {
+    for (const path of [`/track/${id}`, "/track/unknown", "/", `/?id=${id}`]) {
+      const page = await open(browser, { viewport: { width, height: 640 }, isMobile: true });
+      await page.goto(service.url + path);
+      const [wide, room] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+      assert.ok(wide <= room && room === width, `${path} is ${wide} wide on ${room}`);
+      await page.context().close();
+    }
+  }
+});
+
+test("the board shows what is overdue, why, and that it is over", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1s" });
+  try {
+    const page = await open(browser);
+    await page.goto(own.url);
+    const id = await own.place();
+    const release = await own.lock();
+    await page.getByText(/Why: this replica can't write steps/).waitFor();
+    assert.match(await page.title(), /^\(1 overdue\)/);
+    await page.locator(".looks").getByRole("link", { name: id }).first().click();
+    await page.getByText(/late\. Why: this replica/).waitFor();
+    await release();
+    await page.getByText("No step is more than 2 s late.").waitFor();
+    await page.locator(".timeline").getByText("DELIVERED").waitFor();
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
+test("a paused board stands still and goes on when asked", async () => {
+  const page = await open(browser);
+  await page.goto(service.url);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByText("Paused").waitFor();
+  let asked = 0;
+  page.on("request", () => asked++);
+  const id = await service.place({ item: "calzone" });
+  // Another board sees it come and go meanwhile.
+  const other = await open(browser);
+  await other.goto(`${service.url}/?id=${id}`);
+  await other.locator(".timeline").getByText("DELIVERED").waitFor();
+  assert.equal(asked, 0);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator("tbody").getByText("calzone").waitFor();
+  await page.context().close();
+  await other.context().close();
+});
