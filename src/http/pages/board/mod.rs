@@ -100,20 +100,20 @@ impl Choice {
 
     /// The address of the same board with this status.
     fn with_status(&self, status: Option<Status>) -> String {
-        self.address(status, None, &self.search)
+        Self::address(status, None, &self.search)
     }
 
     /// The address of the same board with this order open.
     fn with_order(&self, order_id: OrderId) -> String {
-        self.address(self.status, self.before, &order_id.to_string())
+        Self::address(self.status, self.before, &order_id.to_string())
     }
 
     /// The address of the orders before this one.
     fn older(&self, before: OrderId) -> String {
-        self.address(self.status, Some(before), &self.search)
+        Self::address(self.status, Some(before), &self.search)
     }
 
-    fn address(&self, status: Option<Status>, before: Option<OrderId>, search: &str) -> String {
+    fn address(status: Option<Status>, before: Option<OrderId>, search: &str) -> String {
         let mut parts = Vec::new();
         parts.extend(status.map(|status| format!("status={status}")));
         parts.extend(before.map(|before| format!("before={before}")));

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{
     super::super::ops,
     super::{assets, moment},
-    Board, Figures,
+    Board, Choice, Figures,
 };
 use crate::{
     health::Condition,
@@ -247,7 +247,7 @@ fn one(board: &Board, delays: &StageDelays) -> Markup {
             section.card.one {
                 h2 { "No such order" }
                 p { "Nothing is stored under " bdi.number { (board.choice.search) } "." }
-                p { a href=(board.choice.address(board.choice.status, None, "")) { "Close" } }
+                p { a href=(Choice::address(board.choice.status, None, "")) { "Close" } }
             }
         };
     };
@@ -265,7 +265,7 @@ fn one(board: &Board, delays: &StageDelays) -> Markup {
             (timeline(tracked, board))
             p.pages {
                 a href={ "/track/" (order.order_id) } { "Customer's page" } " "
-                a href=(board.choice.address(board.choice.status, board.choice.before, "")) { "Close" }
+                a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" }
             }
             details {
                 summary { "Raw JSON" }
