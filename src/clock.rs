@@ -50,3 +50,25 @@ impl Clock for ManualClock {
         *self.0.lock().expect("no holder panics")
     }
 }
+
+/// Tells the runtime's time, which tests let run by itself.
+#[cfg(test)]
+pub(crate) struct VirtualClock {
+    begun: tokio::time::Instant,
+    at: Timestamp,
+}
+
+#[cfg(test)]
+impl VirtualClock {
+    /// A clock that stands at `at` now.
+    pub(crate) fn new(at: Timestamp) -> Self {
+        Self { begun: tokio::time::Instant::now(), at }
+    }
+}
+
+#[cfg(test)]
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        to_millis(self.at + self.begun.elapsed())
+    }
+}

@@ -6,6 +6,7 @@
 //! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
+//! - [`live`]: who follows which order, and what wakes them.
 //! - [`desk`]: where orders are handed in.
 //! - [`reads`]: where questions about orders wait for a shared answer.
 //! - [`pipeline`]: the loops from the desk to the door.
@@ -23,6 +24,7 @@ pub mod config;
 pub mod desk;
 pub mod health;
 pub mod http;
+pub mod live;
 pub mod load;
 pub mod metrics;
 pub mod order;

@@ -80,6 +80,7 @@ pub struct Metrics {
     registry: Registry,
     http_requests: IntCounterVec,
     http_duration: HistogramVec,
+    event_streams: IntGauge,
     orders_produced: IntCounter,
     orders_consumed: IntCounter,
     transitions: IntCounterVec,
@@ -125,9 +126,13 @@ impl Metrics {
             http_duration: histogram_vec(
                 r,
                 "http_request_duration_seconds",
-                "Time from a request's head to its answer",
+                "Time from a request's head to the head of its answer",
                 HTTP_BUCKETS,
                 http_labels,
+            ),
+            event_streams: register(
+                r,
+                IntGauge::new("http_event_streams", "Clients that follow an order just now"),
             ),
             orders_produced: counter(r, "orders_produced_total", "Orders acknowledged by the broker"),
             orders_consumed: counter(r, "orders_consumed_total", "Messages of the orders topic handled"),
@@ -198,6 +203,11 @@ impl Metrics {
     pub fn http_answered(&self, route: &str, method: &str, status: &str, took: Duration) {
         self.http_requests.with_label_values(&[route, method, status]).inc();
         self.http_duration.with_label_values(&[route, method, status]).observe(took.as_secs_f64());
+    }
+
+    /// So many clients follow an order.
+    pub fn event_streams(&self, open: usize) {
+        self.event_streams.set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     /// A step of the pipeline is done.
@@ -323,6 +333,7 @@ mod tests {
         let text = text(&Metrics::new());
         for line in [
             "orders_produced_total 0",
+            "http_event_streams 0",
             "orders_consumed_total 0",
             "db_errors_total 0",
             "db_write_latency_seconds_bucket{le=\"+Inf\"} 0",

@@ -23,6 +23,7 @@ use crate::{
     config::{Config, StoreConfig},
     desk, health,
     http::{self, AppState, Boards, Server},
+    live::Live,
     metrics::Metrics,
     order::{IdMint, StageDelays, Status},
     pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
@@ -34,7 +35,7 @@ use crate::{
 const FRESH: usize = 4_096;
 
 /// Most connections at once.
-const MAX_CONNECTIONS: usize = 4_096;
+const MAX_CONNECTIONS: usize = 8_192;
 
 /// The service, started.
 pub struct App {
@@ -117,9 +118,16 @@ impl App {
         let (pace, progress) = health::unknown();
         let (desk, inbox) = desk::open();
 
+        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
+
+        let reads = Reads::new(Arc::clone(&store));
+        let seats = seats();
+        // Streams are long: a quarter of the seats stays with those who only ask.
+        let live = Live::new(Arc::clone(&store), reads.clone(), seats / 4 * 3, shutdown.soft());
         let state = AppState {
             store: Arc::clone(&store),
-            reads: Reads::new(Arc::clone(&store)),
+            reads,
+            live: Arc::clone(&live),
             desk: desk.clone(),
             metrics: Arc::clone(&metrics),
             broker,
@@ -129,12 +137,11 @@ impl App {
             clock: Arc::new(SystemClock),
         };
         let (host, port) = (config.http.host.as_str(), config.http.port);
-        let server = Server::bind((host, port), http::router(state), seats())
+        let server = Server::bind((host, port), http::router(state), seats)
             .await
             .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
         let address = server.address()?;
 
-        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
         let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));
         let (fresh, fresh_out) = mpsc::channel(FRESH);
         let writer = Writer {
@@ -170,7 +177,7 @@ impl App {
                 }
             }
         };
-        let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&metrics));
+        let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
         let survey = Survey::new(Arc::clone(&store), metrics);
         let watch = BrokerWatch::new(kafka, Arc::clone(&publisher), condition);
 
@@ -183,6 +190,7 @@ impl App {
         tasks.spawn("relay", when_migrated.clone().open(relay.run()));
         tasks.spawn("intake", when_migrated.clone().open(intake));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
+        tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
         tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {

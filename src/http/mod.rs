@@ -5,6 +5,7 @@
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
 mod body;
+mod events;
 mod observe;
 mod ops;
 mod orders;
@@ -32,7 +33,8 @@ pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
 use crate::{
-    clock::Clock, desk::Desk, health, metrics::Metrics, order::StageDelays, reads::Reads, store::Store,
+    clock::Clock, desk::Desk, health, live::Live, metrics::Metrics, order::StageDelays, reads::Reads,
+    store::Store,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -45,6 +47,8 @@ pub struct AppState {
     pub store: Arc<dyn Store>,
     /// For reading orders.
     pub reads: Reads,
+    /// For following.
+    pub live: Arc<Live>,
     /// For placing.
     pub desk: Desk,
     /// For `/metrics`.
@@ -67,6 +71,7 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
+        .route("/orders/{id}/events", get(events::follow))
         .route("/", get(pages::board))
         .route("/demo-orders", post(pages::place_demo))
         .route("/track/{id}", get(pages::track))

@@ -80,6 +80,7 @@ fn progress(backlog: &Backlog) -> Line {
 
 /// All series, in the format that the content type names.
 pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
+    state.metrics.event_streams(state.live.followers());
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");
         Problem::internal()

@@ -51,13 +51,8 @@ pub(super) async fn find(
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // What can't be an id is simply not there: nobody learns how ids are made.
-    let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {
-        Some(order_id) => Some(state.reads.find(order_id).await?),
-        None => None,
-    };
-    let tracked = found.as_deref().and_then(Option::as_ref);
-    let tracked = tracked.ok_or_else(|| Problem::not_found("no order has this id"))?;
+    let found = state.reads.find(self::order_id(order_id)?).await?;
+    let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
@@ -66,6 +61,16 @@ pub(super) async fn find(
     } else {
         (caching, Json(tracked)).into_response()
     })
+}
+
+/// The id in a path. What can't be one is simply not there: nobody learns how ids are made.
+pub(super) fn order_id(path: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
+    path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(unknown)
+}
+
+/// 404 for an order.
+pub(super) fn unknown() -> Problem {
+    Problem::not_found("no order has this id")
 }
 
 /// Weak, since JSON may be spelled in other ways; the timeline only grows, so its length is enough.

@@ -30,7 +30,7 @@ impl EventKind {
 
     /// The position in the timeline, 1 for CREATED to 6 for DELIVERED: `seq` in messages, `id` in
     /// event streams, the tag in `ETag`.
-    pub fn seq(self) -> u8 {
+    pub const fn seq(self) -> u8 {
         match self {
             Self::Created => 1,
             Self::Reached(status) => status as u8 + 2,

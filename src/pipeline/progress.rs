@@ -11,6 +11,7 @@ use super::{Backoff, Outcome, StepError, pause};
 use crate::{
     bell::Bell,
     health::Condition,
+    live::Live,
     metrics::{Metrics, Step},
     store::Store,
 };
@@ -26,13 +27,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub struct Progress {
     store: Arc<dyn Store>,
     bell: Arc<Bell>,
+    live: Arc<Live>,
     metrics: Arc<Metrics>,
 }
 
 impl Progress {
-    /// A loop that is woken by `bell`.
-    pub fn new(store: Arc<dyn Store>, bell: Arc<Bell>, metrics: Arc<Metrics>) -> Self {
-        Self { store, bell, metrics }
+    /// A loop that is woken by `bell` and tells `live` what it moved.
+    pub fn new(store: Arc<dyn Store>, bell: Arc<Bell>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
+        Self { store, bell, live, metrics }
     }
 
     /// Works until told to stop; a step cut short is rolled back and due again.
@@ -74,6 +76,7 @@ impl Progress {
         if !moved {
             return Ok(Outcome::Idle);
         }
+        self.live.moved(&advance.moves);
         self.metrics.step_done(Step::Advance, started.elapsed());
         self.metrics.moved(&advance.moves);
         Ok(Outcome::Worked(advance.moves.len()))

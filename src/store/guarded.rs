@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
-    StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
+    Store, StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -84,6 +84,10 @@ impl Store for Guarded {
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         self.read_again(|| self.inner.find_all(order_ids)).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.read_again(|| self.inner.positions(orders)).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

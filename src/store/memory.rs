@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 
 use super::{
     Admission, Advance, Arrival, Attention, AuditPage, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox,
-    Overdue, Page, Placement, Store, StoreError, Unsent, keys,
+    Overdue, Page, Placement, Position, Store, StoreError, Unsent, keys,
 };
 use crate::{
     clock::Clock,
@@ -34,6 +34,10 @@ pub(crate) struct Database {
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<String, (OrderId, Timestamp)>,
+    /// How often positions were asked for.
+    pub(crate) looks: usize,
+    /// Whether reading one order or its position fails.
+    pub(crate) away: bool,
 }
 
 /// One replica's view.
@@ -54,6 +58,11 @@ impl MemoryStore {
         let now = clock.now();
         database.lock().expect("no panic").alive.insert(replica, now + CLAIM);
         Self { database, clock, delays, replica }
+    }
+
+    /// What the database's clock says.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     fn lock(&self) -> (MutexGuard<'_, Database>, Timestamp) {
@@ -82,6 +91,10 @@ impl Database {
         ];
         self.orders.insert(order_id, (TrackedOrder { order, events }, delays.due_after(status, now)));
         true
+    }
+
+    fn reached(&self) -> Result<&Self, StoreError> {
+        if self.away { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(self) }
     }
 
     fn next_due(&self) -> Option<Timestamp> {
@@ -149,8 +162,21 @@ impl Store for MemoryStore {
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let (database, _) = self.lock();
-        let found = order_ids.iter().filter_map(|id| database.orders.get(id));
+        let there = &database.reached()?.orders;
+        let found = order_ids.iter().filter_map(|id| there.get(id));
         Ok(found.map(|(tracked, _)| tracked.clone()).collect())
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (mut database, now) = self.lock();
+        database.looks += 1;
+        let there = &database.reached()?.orders;
+        let position = |order_id: &OrderId| {
+            let (tracked, due_at) = there.get(order_id)?;
+            let due_in = due_at.map(|due| (due - now).to_std().unwrap_or_default());
+            Some(Position { order_id: *order_id, status: tracked.order.status, due_in })
+        };
+        Ok(orders.iter().filter_map(position).collect())
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -51,6 +51,9 @@ pub trait Store: Send + Sync + 'static {
         Ok(self.find_all(&[order_id]).await?.pop())
     }
 
+    /// How far these orders are and when they go on, in any order; an unknown id is left out.
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError>;
+
     /// Orders, newest (greatest id) first, by keyset.
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
 
@@ -169,6 +172,17 @@ pub struct Move {
     pub from: Status,
     /// The status after.
     pub to: Status,
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Its status.
+    pub status: Status,
+    /// How long until its next step is due, counted from the answer; `None` once delivered.
+    pub due_in: Option<Duration>,
 }
 
 /// Which orders to list.

@@ -15,7 +15,7 @@ use crate::{
 /// How late a step may be.
 const LATE: TimeDelta = TimeDelta::seconds(2);
 
-fn at(text: &Value) -> DateTime<Utc> {
+pub(crate) fn at(text: &Value) -> DateTime<Utc> {
     text.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no moment: {text}"))
 }
 

@@ -3,6 +3,7 @@
 mod abuse;
 mod cli;
 mod crash;
+mod events;
 mod harness;
 mod help;
 mod journey;

@@ -11,7 +11,10 @@ use rdkafka::{
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
-use crate::harness::{SIX, Service, binary, draft, ended, eventually, names};
+use crate::{
+    events::{LATE, Stream, age},
+    harness::{SIX, Service, binary, draft, ended, eventually, names},
+};
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set any more"))
@@ -91,6 +94,36 @@ async fn replicas_share_the_work() {
     .await;
     let (report, code) = stack.verify().await;
     assert_eq!(code, Some(0), "{report}");
+    one.stop().await;
+    other.stop().await;
+}
+
+/// A step is seen by those who follow at either replica, whichever of them made it.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn steps_are_seen_from_every_replica() {
+    let stack = Stack::make().await;
+    let (one, other) = tokio::join!(stack.replica("500ms"), stack.replica("500ms"));
+    let ids = join_all((0..20).map(|_| one.place("pizza"))).await;
+    let follow = async |service: &Service, id: &str| {
+        let mut stream = Stream::open(service, id, 2).await;
+        let mut ages = Vec::new();
+        for position in 3..=6 {
+            let frame = stream.next().await.expect("goes on");
+            assert_eq!(frame.id, Some(position));
+            ages.push(age(&frame));
+        }
+        assert_eq!(stream.next().await.expect("goes on").event, "end");
+        ages
+    };
+    let here = ids.iter().map(|id| follow(&one, id));
+    let there = ids.iter().map(|id| follow(&other, id));
+    let (here, there) = tokio::join!(join_all(here), join_all(there));
+    let mut ages = [here, there].concat().concat();
+    ages.sort_unstable();
+    // On a busy machine a few may be late; a bell that never rings would make them all late.
+    let [most, last] = [9, 10].map(|tenths| ages[(ages.len() * tenths / 10).min(ages.len() - 1)]);
+    assert!(most <= LATE && last <= LATE * 4, "{ages:?}");
     one.stop().await;
     other.stop().await;
 }

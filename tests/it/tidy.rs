@@ -32,16 +32,20 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
 ];
 
 /// What a folder takes nothing from.
-const STRANGERS: [(&str, &[&str]); 6] = [
+const STRANGERS: [(&str, &[&str]); 7] = [
     (
         "src/order/",
         &[
-            "app", "bell", "broker", "cli", "clock", "config", "desk", "health", "http", "metrics",
+            "app", "bell", "broker", "cli", "clock", "config", "desk", "health", "http", "live", "metrics",
             "pipeline", "store",
         ],
     ),
-    ("src/store/", &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "pipeline"]),
-    ("src/broker/", &["app", "bell", "cli", "config", "desk", "http", "pipeline", "store"]),
+    ("src/store/", &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "live", "pipeline"]),
+    ("src/broker/", &["app", "bell", "cli", "config", "desk", "http", "live", "pipeline", "store"]),
+    (
+        "src/live.rs",
+        &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "metrics", "pipeline"],
+    ),
     ("src/pipeline/", &["app", "cli", "config", "http"]),
     ("src/http/", &["app", "broker", "cli", "config", "pipeline"]),
     (

@@ -1,6 +1,7 @@
 //! Handlers through the router in the process: status codes, headers and whole bodies.
 
 mod board;
+mod events;
 mod limits;
 mod ops;
 mod orders;
@@ -27,6 +28,7 @@ use crate::{
     clock::ManualClock,
     desk,
     health::{self, Condition},
+    live::Live,
     metrics::Metrics,
     order::{IdMint, StageDelays},
     pipeline::Writer,
@@ -39,6 +41,8 @@ struct Api {
     router: Router,
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
+    live: Arc<Live>,
+    stop: CancellationToken,
     broker: watch::Sender<Condition>,
     progress: watch::Sender<Condition>,
     _folder: TempDir,
@@ -106,9 +110,13 @@ impl Api {
         tokio::spawn(writer.run());
         let (broker, watcher) = health::unknown();
         let (progress, progress_watcher) = health::unknown();
+        let (stop, reads) = (CancellationToken::new(), Reads::new(Arc::clone(&store)));
+        let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
+        tokio::spawn(Arc::clone(&live).look_out());
         let state = AppState {
             store: Arc::clone(&store),
-            reads: Reads::new(Arc::clone(&store)),
+            reads,
+            live: Arc::clone(&live),
             desk,
             metrics,
             broker: watcher,
@@ -117,7 +125,7 @@ impl Api {
             delays: StageDelays::default(),
             clock: clock.clone(),
         };
-        Self { router: router(state), store, clock, broker, progress, _folder: folder }
+        Self { router: router(state), live, stop, store, clock, broker, progress, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -15,8 +15,8 @@ use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
-        StoreError,
+        Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement,
+        Position, Store, StoreError,
     },
 };
 
@@ -122,6 +122,10 @@ impl Store for Troubled {
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         self.inner.find_all(order_ids).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

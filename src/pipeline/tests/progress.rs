@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Kitchen, Outcome, doubles::Trouble};
-use crate::{order::Status, pipeline::Progress};
+use crate::{live::Live, order::Status, pipeline::Progress, reads::Reads};
 
 fn progress(kitchen: &Kitchen) -> Progress {
-    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.bell), Arc::clone(&kitchen.metrics))
+    let reads = Reads::new(Arc::clone(&kitchen.store));
+    let live = Live::new(Arc::clone(&kitchen.store), reads, 1, CancellationToken::new());
+    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.bell), live, Arc::clone(&kitchen.metrics))
 }
 
 /// Promise 4: timers are rows. A whole life takes 25 s of the store's clock and not one more.

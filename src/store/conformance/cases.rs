@@ -295,6 +295,31 @@ pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
     assert_eq!((backlog.in_progress, backlog.overdue), ([0; 5], Duration::ZERO));
 }
 
+pub(crate) async fn positions_tell_how_far_and_when(t: Fixture) {
+    let orders = new_orders(3);
+    let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
+    let ask = async |ids: &[OrderId]| {
+        let mut positions = t.replica.positions(ids).await.expect("reads");
+        positions.sort_by_key(|position| position.order_id);
+        positions.into_iter().map(|found| (found.order_id, found.status, found.due_in)).collect::<Vec<_>>()
+    };
+    t.place(&orders[..1]).await;
+    t.clock.advance(seconds(1));
+    t.place(&orders[1..2]).await;
+    let [first, second, unknown] = ids[..] else { unreachable!("three were made") };
+    let expected = [(first, Status::Placed, Some(seconds(2))), (second, Status::Placed, Some(seconds(3)))];
+    assert_eq!(ask(&[second, unknown, first]).await, expected);
+    assert_eq!((ask(&[]).await, ask(&[unknown]).await), (vec![], vec![]));
+
+    t.clock.advance(seconds(10));
+    assert_eq!(ask(&[first]).await, [(first, Status::Placed, Some(Duration::ZERO))], "overdue");
+    t.store.advance(1).await.expect("advances");
+    assert_eq!(ask(&[first]).await, [(first, Status::Preparing, Some(seconds(DELAYS[1])))]);
+    t.deliver_all().await;
+    t.deliver_all().await;
+    assert_eq!(ask(&[first]).await, [(first, Status::Delivered, None)]);
+}
+
 pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
     let orders = new_orders(5);
     t.store.place(&orders, Outbox::Anyones).await.expect("places");

@@ -135,6 +135,7 @@ macro_rules! conformance {
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,
+            positions_tell_how_far_and_when,
             an_audit_reads_every_order_once,
             racing_writers_do_each_thing_once,
         }

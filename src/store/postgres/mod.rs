@@ -32,8 +32,8 @@ use sqlx::{
 use tokio::time::timeout;
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
-    StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
+    Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -182,6 +182,11 @@ impl Store for PgStore {
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let pools = self.pools()?;
         bounded(&pools.read, async |pool| verbs::find_all(pool, order_ids).await).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |pool| verbs::positions(pool, orders, now).await).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

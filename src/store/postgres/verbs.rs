@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgExecutor, PgPool, Row, postgres::PgRow};
 
 use super::{
-    super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page},
+    super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
     rows::{draft, moment, order_id, parsed, tracked},
 };
 use crate::order::{
@@ -94,8 +94,12 @@ async fn next_due_in(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Opti
     .bind(now)
     .fetch_one(pool)
     .await?;
-    // Rounded up: a look that comes a moment early finds nothing.
-    Ok(millis.map(|millis| Duration::from_secs_f64(millis.max(0.0).ceil() / 1e3)))
+    Ok(millis.map(wait))
+}
+
+/// Rounded up: a look that comes a moment early finds nothing.
+fn wait(millis: f64) -> Duration {
+    Duration::from_secs_f64(millis.max(0.0).ceil() / 1e3)
 }
 
 pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Result<Vec<TrackedOrder>> {
@@ -112,6 +116,26 @@ pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Resu
     .fetch_all(read)
     .await?;
     rows.iter().map(tracked).collect()
+}
+
+pub(super) async fn positions(
+    read: &PgPool,
+    orders: &[OrderId],
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<Position>> {
+    let rows = sqlx::query(
+        "SELECT order_id, status, extract(epoch FROM due_at - COALESCE($2, clock_timestamp()))::float8 * 1000 AS due_in
+         FROM orders WHERE order_id = ANY($1)",
+    )
+    .bind(texts(orders))
+    .bind(now)
+    .fetch_all(read)
+    .await?;
+    let position = |row: &PgRow| {
+        let millis: Option<f64> = row.try_get("due_in")?;
+        Ok(Position { order_id: order_id(row)?, status: parsed(row, "status")?, due_in: millis.map(wait) })
+    };
+    rows.iter().map(position).collect()
 }
 
 pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>> {

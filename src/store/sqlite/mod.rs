@@ -27,8 +27,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Store,
-    StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
+    Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -184,6 +184,10 @@ impl Store for SqliteStore {
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         verbs::find_all(&self.read, order_ids).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        verbs::positions(&self.read, orders, self.clock.now()).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page},
+    super::{Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
     StoreError,
     arrive::insert_events,
     rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, json, moment, parsed},
@@ -90,6 +90,28 @@ pub(super) async fn find_all(
         tracked.events.sort_by_key(|event| event.event);
     }
     Ok(found)
+}
+
+pub(super) async fn positions(
+    read: &SqlitePool,
+    orders: &[OrderId],
+    now: Timestamp,
+) -> Result<Vec<Position>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT order_id, status, due_at FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(json(orders)?)
+    .fetch_all(read)
+    .await?;
+    let position = |row: &SqliteRow| {
+        let due_at: Option<i64> = row.try_get("due_at")?;
+        Ok(Position {
+            order_id: IdRow::from_row(row)?.0,
+            status: parsed(row, "status")?,
+            due_in: until(due_at.and_then(Timestamp::from_timestamp_millis), now),
+        })
+    };
+    rows.iter().map(position).collect()
 }
 
 pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, StoreError> {

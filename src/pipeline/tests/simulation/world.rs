@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     super::{draft, start},
@@ -21,14 +22,16 @@ use super::{
 use crate::{
     bell::Bell,
     broker::{IN_FLIGHT, Publisher},
-    clock::Clock,
+    clock::VirtualClock,
     desk::{self, Desk, DeskError},
+    live::Live,
     metrics::Metrics,
-    order::{IdMint, OrderId, OrderPlaced, StageDelays, Status, Timestamp},
+    order::{IdMint, OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
         Intake, Progress, Relay, Writer,
         tests::doubles::{Fate, Troubled},
     },
+    reads::Reads,
     store::{
         Store,
         memory::{Database, MemoryStore},
@@ -47,30 +50,27 @@ pub(super) enum Trouble {
     Any,
 }
 
-/// The story's time, for the store.
-struct VirtualClock(Instant);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        crate::order::to_millis(start() + self.0.elapsed())
-    }
-}
-
 /// A running replica; dropping it is kill -9.
 struct Replica {
     desk: Desk,
+    live: Arc<Live>,
     _tasks: JoinSet<()>,
+    /// Ends those who follow here.
+    _gone: DropGuard,
 }
+
+type Replicas = Arc<Mutex<Vec<Option<Replica>>>>;
 
 pub(super) struct World {
     random: StdRng,
     trouble: Trouble,
     delay: Duration,
+    begun: Instant,
     clock: Arc<VirtualClock>,
     database: Arc<Mutex<Database>>,
     topic: Arc<Topic>,
     metrics: Arc<Metrics>,
-    replicas: Arc<Mutex<Vec<Option<Replica>>>>,
+    replicas: Replicas,
     born: u64,
 }
 
@@ -87,7 +87,8 @@ impl World {
             delay: Duration::from_millis(DELAYS_MS[random.random_range(0..DELAYS_MS.len())]),
             random,
             trouble,
-            clock: Arc::new(VirtualClock(Instant::now())),
+            begun: Instant::now(),
+            clock: Arc::new(VirtualClock::new(start())),
             database: Arc::default(),
             metrics: Arc::default(),
             replicas: Arc::default(),
@@ -104,7 +105,12 @@ impl World {
         let mut customers = JoinSet::new();
         for n in 0..ORDERS {
             let (replicas, seed) = (Arc::clone(&self.replicas), self.random.random());
-            customers.spawn(customer(n, replicas, seed));
+            let (view, late) = (self.view(), self.late());
+            customers.spawn(async move {
+                let (n, order_id, replicas) = customer(n, replicas, seed).await;
+                follow(order_id, replicas, seed, view, late).await;
+                (n, order_id)
+            });
         }
         if self.trouble == Trouble::Any {
             self.make_trouble().await;
@@ -118,6 +124,11 @@ impl World {
         self.check(&accepted).await;
     }
 
+    /// How late a step may be seen, where nothing is in the way.
+    fn late(&self) -> Option<TimeDelta> {
+        (self.trouble == Trouble::None).then_some(TimeDelta::milliseconds(300))
+    }
+
     fn view(&mut self) -> MemoryStore {
         self.born += 1;
         let delays = StageDelays::uniform(self.delay);
@@ -127,7 +138,7 @@ impl World {
     /// Starts the real loops on a store that fails, as long as there is trouble.
     fn give_birth(&mut self) -> Replica {
         let random = Box::new(StdRng::seed_from_u64(self.random.random()));
-        let (wrong, begun, until) = (self.topic.wrong, self.clock.0, u128::from(TROUBLE));
+        let (wrong, begun, until) = (self.topic.wrong, self.begun, u128::from(TROUBLE));
         let fate = Fate::Dice { random, wrong, begun, until };
         let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
         let (desk, inbox) = desk::open();
@@ -157,8 +168,11 @@ impl World {
         tasks.spawn(writer.run());
         tasks.spawn(relay.run());
         tasks.spawn(intake.run(stop.clone()));
-        tasks.spawn(Progress::new(store, bell, metrics).run(stop, crate::health::unknown().0));
-        Replica { desk, _tasks: tasks }
+        let gone = CancellationToken::new();
+        let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
+        tasks.spawn(Arc::clone(&live).look_out());
+        tasks.spawn(Progress::new(store, bell, live.clone(), metrics).run(stop, crate::health::unknown().0));
+        Replica { desk, live, _tasks: tasks, _gone: gone.drop_guard() }
     }
 
     /// Kills replicas, starts new ones, and puts strange messages on the topic.
@@ -230,7 +244,7 @@ impl World {
 }
 
 /// Places one order, again with the same key until it is told an id, at whichever replica lives.
-async fn customer(n: usize, replicas: Arc<Mutex<Vec<Option<Replica>>>>, seed: u64) -> (usize, OrderId) {
+async fn customer(n: usize, replicas: Replicas, seed: u64) -> (usize, OrderId, Replicas) {
     let mut random = StdRng::seed_from_u64(seed);
     sleep(Duration::from_millis(random.random_range(0..TROUBLE))).await;
     loop {
@@ -245,9 +259,49 @@ async fn customer(n: usize, replicas: Arc<Mutex<Vec<Option<Replica>>>>, seed: u6
             None => Err(DeskError::Closed),
         };
         match outcome {
-            Ok(accepted) => return (n, accepted.order_id),
+            Ok(accepted) => return (n, accepted.order_id, replicas),
             Err(error) => assert!(!matches!(error, DeskError::KeyReused | DeskError::Refused(_)), "{error}"),
         }
         sleep(Duration::from_millis(random.random_range(50..500))).await;
+    }
+}
+
+/// Follows an order to its end, at another replica when one dies: each event once, in order and in time.
+async fn follow(
+    order_id: OrderId,
+    replicas: Replicas,
+    luck: u64,
+    view: MemoryStore,
+    late: Option<TimeDelta>,
+) {
+    let mut random = StdRng::seed_from_u64(luck);
+    let mut seen = 0;
+    while seen < 6 {
+        let live = {
+            let replicas = replicas.lock().expect("no panic");
+            let chosen = random.random_range(0..replicas.len());
+            replicas[chosen].as_ref().map(|replica| replica.live.clone())
+        };
+        let Some(live) = live else {
+            sleep(Duration::from_millis(random.random_range(50..500))).await;
+            continue;
+        };
+        let mut follower = live.follow(order_id).expect("a place");
+        let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
+        news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
+        let mut first = true;
+        while let Some(events) = news {
+            for event in events {
+                assert_eq!(event.event.seq(), seen + 1, "{order_id}");
+                seen += 1;
+                let age = view.now() - event.timestamp;
+                assert!(
+                    first || late.is_none_or(|late| age <= late),
+                    "{order_id}: {seen} is seen after {age}"
+                );
+            }
+            first = false;
+            news = if seen < 6 { follower.news(seen).await } else { None };
+        }
     }
 }

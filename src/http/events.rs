@@ -1,0 +1,155 @@
+//! `GET /orders/{id}/events`: an order's timeline as server-sent events, so far and as it grows.
+
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
+
+use axum::{
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use futures::stream;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use super::{AppState, Problem, orders};
+use crate::{
+    live::Follower,
+    order::{Event, EventKind, FieldError, Status},
+};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx and its like not to collect the stream.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// How often an idle stream shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// What clients are told to wait before they connect again, in milliseconds; spread, since after a restart
+/// all of them do.
+const RETRY_MS: std::ops::Range<u64> = 1_500..2_500;
+/// Longest stream; its client connects again and goes on. Bounds how long a place is kept by one who is
+/// gone without a word or does not read.
+const LIFETIME: Duration = Duration::from_mins(15);
+/// The position of the last event.
+const END: u8 = EventKind::Reached(Status::Delivered).seq();
+
+#[derive(Deserialize)]
+pub(super) struct FollowQuery {
+    after: Option<String>,
+}
+
+/// Follows an order from where the client stopped; 204 if it has seen everything.
+pub(super) async fn follow(
+    State(state): State<AppState>,
+    order_id: Result<Path<String>, PathRejection>,
+    query: Result<Query<FollowQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let seen = seen(&headers, query.after.as_deref())?;
+    let order_id = orders::order_id(order_id)?;
+    // First the bell, then the timeline: a step between the two is rung for.
+    let follower = state.live.follow(order_id);
+    let found = state.reads.find(order_id).await?;
+    let events = &Option::as_ref(&found).ok_or_else(orders::unknown)?.events;
+    // Nobody can have seen more than there is.
+    let seen = seen.min(events.last().map_or(0, |last| last.event.seq()));
+    if seen == END {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let follower =
+        follower.ok_or_else(|| Problem::unavailable("too many follow their orders; try again shortly"))?;
+    let reader = Reader {
+        follower,
+        seen,
+        ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
+        until: Instant::now() + LIFETIME,
+        told: Told::Nothing,
+    };
+    let frames = stream::unfold(reader, async |mut reader| {
+        let frame = reader.next().await?;
+        Some((Ok::<_, Infallible>(frame), reader))
+    });
+    let headers = [(header::CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
+    let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    Ok((headers, body).into_response())
+}
+
+/// The last position that the client has seen; the header, which a browser sends by itself, goes before the query.
+fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
+    let mut errors = Vec::new();
+    let mut parse = |field: &str, text: Option<&str>| {
+        let text = text?;
+        let position = text.parse().ok().filter(|seen| *seen <= END && text.len() == 1);
+        if position.is_none() {
+            let message = format!("must be the id of an event, 0 to {END}");
+            errors.push(FieldError { field: field.to_owned(), code: "range".to_owned(), message });
+        }
+        position
+    };
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let header = values.next().map(|value| value.to_str().unwrap_or_default());
+    // Given twice it is as good as garbage.
+    let header = if values.next().is_some() { Some("") } else { header };
+    let (header, after) = (parse("Last-Event-ID", header), parse("after", after));
+    if errors.is_empty() { Ok(header.or(after).unwrap_or(0)) } else { Err(Problem::invalid(errors)) }
+}
+
+/// What a stream has said beside events.
+#[derive(PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Retry,
+    End,
+}
+
+/// One client's way through a timeline.
+struct Reader {
+    follower: Follower,
+    /// The position of the last event that was sent.
+    seen: u8,
+    /// Read and not yet sent.
+    ready: VecDeque<Event>,
+    until: Instant,
+    told: Told,
+}
+
+impl Reader {
+    /// The next frame; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<sse::Event> {
+        if self.told == Told::Nothing {
+            self.told = Told::Retry;
+            return Some(sse::Event::default().retry(Duration::from_millis(rand::random_range(RETRY_MS))));
+        }
+        if self.ready.is_empty() && self.seen < END {
+            self.ready = timeout_at(self.until, self.follower.news(self.seen)).await.ok()??.into();
+        }
+        if let Some(event) = self.ready.pop_front() {
+            self.seen = event.event.seq();
+            return Some(frame(&event));
+        }
+        if self.told == Told::End {
+            return None;
+        }
+        self.told = Told::End;
+        Some(sse::Event::default().event("end").data("{}"))
+    }
+}
+
+/// An event as in the timeline, with its position.
+#[derive(Serialize)]
+struct Step<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    seq: u8,
+}
+
+fn frame(event: &Event) -> sse::Event {
+    let seq = event.event.seq();
+    let json = serde_json::to_string(&Step { event, seq }).expect("names, moments and JSON serialise");
+    sse::Event::default().id(seq.to_string()).event("status").data(json)
+}

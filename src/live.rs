@@ -1,0 +1,381 @@
+//! Who follows which order, and the bell that wakes them when it moves.
+//!
+//! A bell says how far an order is and nothing else; what is shown is read from the store, so a slow
+//! follower costs a query and misses nothing. A step made here rings at once ([`Live::moved`]). For
+//! those made elsewhere the lookout knows when each followed order is due, and from then on asks.
+//!
+//! Invariant: nobody is told of a step that was not read from the database.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::{
+    order::{Event, EventKind, OrderId, Status},
+    reads::Reads,
+    store::{Move, Position, Store, StoreError},
+};
+
+/// Pause between two looks at orders that are due; promised are 300 ms from commit to client.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long the store's word on the next step is believed: its clock may be set.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Pause after a read that failed or brought nothing.
+const READ_AGAIN: Duration = Duration::from_millis(500);
+
+/// Who follows which order.
+pub struct Live {
+    store: Arc<dyn Store>,
+    /// Where timelines are read, by all at once when many orders move together.
+    reads: Reads,
+    /// Most followers at once.
+    places: usize,
+    stop: CancellationToken,
+    orders: Mutex<Orders>,
+    /// There is something to ask for earlier than the lookout knows.
+    sooner: Notify,
+}
+
+#[derive(Default)]
+struct Orders {
+    followers: usize,
+    followed: HashMap<OrderId, Followed>,
+}
+
+/// An order with at least one follower.
+struct Followed {
+    /// How far the order is, as far as anybody here knows.
+    bell: watch::Sender<Option<Status>>,
+    /// When to ask the store; `None` at the end.
+    ask_at: Option<Instant>,
+}
+
+impl Followed {
+    fn ring(&self, reached: Status) {
+        self.bell.send_if_modified(|known| {
+            let news = *known < Some(reached);
+            if news {
+                *known = Some(reached);
+            }
+            news
+        });
+    }
+}
+
+impl Live {
+    /// At most `places` followers of what is in `store`, until `stop`.
+    pub fn new(store: Arc<dyn Store>, reads: Reads, places: usize, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { store, reads, places, stop, orders: Mutex::default(), sooner: Notify::new() })
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().expect("no holder panics")
+    }
+
+    /// How many follow just now.
+    pub fn followers(&self) -> usize {
+        self.orders().followers
+    }
+
+    /// A follower of an order, or `None` if there are too many already. Whoever follows first and
+    /// reads the timeline then misses no step.
+    pub fn follow(self: &Arc<Self>, order_id: OrderId) -> Option<Follower> {
+        let mut orders = self.orders();
+        if orders.followers == self.places {
+            return None;
+        }
+        orders.followers += 1;
+        let followed = orders.followed.entry(order_id).or_insert_with(|| {
+            self.sooner.notify_one();
+            Followed { bell: watch::Sender::new(None), ask_at: Some(Instant::now()) }
+        });
+        Some(Follower { order_id, bell: followed.bell.subscribe(), live: Arc::clone(self) })
+    }
+
+    /// These steps were made here, and are committed.
+    pub fn moved(&self, moves: &[Move]) {
+        let mut orders = self.orders();
+        if orders.followed.is_empty() {
+            return;
+        }
+        for step in moves {
+            if let Some(followed) = orders.followed.get_mut(&step.order_id) {
+                followed.ring(step.to);
+                // When the next step is due, only the store can say.
+                followed.ask_at = step.to.next().map(|_| Instant::now());
+                self.sooner.notify_one();
+            }
+        }
+    }
+
+    /// Looks out for steps that others make, until told to stop.
+    pub async fn look_out(self: Arc<Self>) {
+        let work = async {
+            let mut failing = false;
+            loop {
+                let (due, next) = self.due();
+                if due.is_empty() {
+                    tokio::select! {
+                        () = sleep_until(next) => {}
+                        () = self.sooner.notified() => {}
+                    }
+                    continue;
+                }
+                match self.store.positions(&due).await {
+                    Ok(positions) => {
+                        failing = false;
+                        self.learn(&due, &positions);
+                    }
+                    // Once a series: with the database away every look fails.
+                    Err(error) => {
+                        if !failing {
+                            warn!(%error, "followed orders can't be looked at; trying again");
+                        }
+                        failing = true;
+                    }
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        self.stop.run_until_cancelled(work).await;
+    }
+
+    /// The followed orders that are to be asked for now, and when the next one is.
+    fn due(&self) -> (Vec<OrderId>, Instant) {
+        let now = Instant::now();
+        let (mut due, mut next) = (Vec::new(), now + ASK_AGAIN);
+        for (order_id, followed) in &self.orders().followed {
+            match followed.ask_at {
+                Some(at) if at <= now => due.push(*order_id),
+                Some(at) => next = next.min(at),
+                None => {}
+            }
+        }
+        (due, next)
+    }
+
+    /// Rings where an order is further than known, and notes when to ask again.
+    fn learn(&self, asked: &[OrderId], positions: &[Position]) {
+        let now = Instant::now();
+        let mut orders = self.orders();
+        for order_id in asked {
+            if let Some(followed) = orders.followed.get_mut(order_id) {
+                followed.ask_at = Some(now + ASK_AGAIN);
+            }
+        }
+        for Position { order_id, status, due_in } in positions {
+            let Some(followed) = orders.followed.get_mut(order_id) else { continue };
+            followed.ring(*status);
+            // A step that was made here meanwhile makes this answer an old one.
+            let old = *followed.bell.borrow() > Some(*status);
+            let wait = if old { Some(Duration::ZERO) } else { *due_in };
+            followed.ask_at = wait.map(|wait| now + wait.min(ASK_AGAIN));
+        }
+    }
+}
+
+/// Follows one order; dropping it ends that.
+pub struct Follower {
+    order_id: OrderId,
+    bell: watch::Receiver<Option<Status>>,
+    live: Arc<Live>,
+}
+
+impl Follower {
+    /// Waits for events after the position `seen` and reads them; `None` when the service stops.
+    pub async fn news(&mut self, seen: u8) -> Option<Vec<Event>> {
+        let stop = self.live.stop.clone();
+        let work = async {
+            loop {
+                let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
+                self.bell.wait_for(further).await.ok()?;
+                match self.read(seen).await {
+                    Ok(news) if !news.is_empty() => return Some(news),
+                    Ok(_) => debug!(order_id = %self.order_id, "the bell was ahead of the store"),
+                    Err(error) if error.is_transient() => debug!(%error, "a follower will read again"),
+                    Err(error) => {
+                        error!(%error, "a follower can't read its order");
+                        return None;
+                    }
+                }
+                sleep(READ_AGAIN).await;
+            }
+        };
+        stop.run_until_cancelled(work).await.flatten()
+    }
+
+    async fn read(&self, seen: u8) -> Result<Vec<Event>, StoreError> {
+        let found = self.live.reads.find(self.order_id).await?;
+        let events = found.iter().flat_map(|tracked| &tracked.events);
+        Ok(events.filter(|event| event.event.seq() > seen).cloned().collect())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut orders = self.live.orders();
+        orders.followers -= 1;
+        let last = |followed: &Followed| followed.bell.receiver_count() == 1;
+        if orders.followed.get(&self.order_id).is_some_and(last) {
+            orders.followed.remove(&self.order_id);
+        }
+    }
+}
+
+fn position(status: Status) -> u8 {
+    EventKind::Reached(status).seq()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::VirtualClock,
+        order::{Draft, IdMint, StageDelays},
+        store::{
+            NewOrder, Outbox,
+            memory::{Database, MemoryStore},
+        },
+    };
+
+    /// One order, 3 s before its first step.
+    struct World {
+        live: Arc<Live>,
+        /// Another replica.
+        elsewhere: MemoryStore,
+        database: Arc<Mutex<Database>>,
+        order_id: OrderId,
+        stop: CancellationToken,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let database = Arc::default();
+            let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
+            let clock = Arc::new(VirtualClock::new(at));
+            let replica =
+                |n| MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n);
+            let here: Arc<dyn Store> = Arc::new(replica(1));
+            let (elsewhere, stop) = (replica(2), CancellationToken::new());
+            let order_id = IdMint::default().mint(1, 1);
+            let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
+            let order = NewOrder { order_id, draft, key: None, meta: None };
+            elsewhere.place(&[order], Outbox::Mine).await.expect("places");
+            let live = Live::new(here.clone(), Reads::new(here), 2, stop.clone());
+            tokio::spawn(Arc::clone(&live).look_out());
+            Self { live, elsewhere, database: Arc::clone(&database), order_id, stop }
+        }
+
+        fn looks(&self) -> usize {
+            self.database.lock().expect("no panic").looks
+        }
+
+        fn away(&self, away: bool) {
+            self.database.lock().expect("no panic").away = away;
+        }
+    }
+
+    async fn timed<T>(work: impl Future<Output = T>) -> (T, u128) {
+        let started = Instant::now();
+        (work.await, started.elapsed().as_millis())
+    }
+
+    fn positions(news: Option<Vec<Event>>) -> Vec<u8> {
+        news.expect("goes on").iter().map(|event| event.event.seq()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_made_here_rings_at_once() {
+        let t = World::new().await;
+        let mut follower = t.live.follow(t.order_id).expect("a place");
+        sleep(Duration::from_secs(3)).await;
+        let moves = t.elsewhere.advance(9).await.expect("advances").moves;
+        t.live.moved(&moves);
+        let (news, took) = timed(follower.news(2)).await;
+        assert_eq!((positions(news), took), (vec![3], 0));
+    }
+
+    /// Each step of a whole life, made elsewhere a moment after it was due.
+    #[tokio::test(start_paused = true)]
+    async fn a_step_made_elsewhere_is_seen_in_time() {
+        let t = World::new().await;
+        let mut follower = t.live.follow(t.order_id).expect("a place");
+        for (seen, delay) in [(2, 3_000), (3, 5_000), (4, 7_000), (5, 10_000)] {
+            let late = 37 * u64::from(seen);
+            let step = async {
+                sleep(Duration::from_millis(delay + late)).await;
+                assert_eq!(t.elsewhere.advance(9).await.expect("advances").moves.len(), 1);
+                Instant::now()
+            };
+            let (news, made) = tokio::join!(follower.news(seen), step);
+            assert_eq!(positions(news), [seen + 1]);
+            assert!(made.elapsed() < Duration::from_millis(300), "{:?}", made.elapsed());
+        }
+    }
+
+    /// The store is asked once when somebody comes, and then not before the step is due.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_follower_costs_nothing() {
+        let t = World::new().await;
+        let followers = (t.live.follow(t.order_id), t.live.follow(t.order_id));
+        sleep(Duration::from_millis(2_900)).await;
+        assert_eq!(t.looks(), 1);
+        sleep(Duration::from_secs(1)).await;
+        assert!((4..=6).contains(&t.looks()), "due and not made: {}", t.looks());
+        drop(followers);
+        let asked = t.looks();
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(t.looks(), asked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_only_delays() {
+        let t = World::new().await;
+        let mut follower = t.live.follow(t.order_id).expect("a place");
+        sleep(Duration::from_millis(2_500)).await;
+        t.away(true);
+        sleep(Duration::from_secs(5)).await;
+        t.elsewhere.advance(9).await.expect("advances");
+        let back = async {
+            sleep(Duration::from_secs(5)).await;
+            t.away(false);
+            Instant::now()
+        };
+        let (news, back) = tokio::join!(follower.news(2), back);
+        assert_eq!(positions(news), [3]);
+        assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
+    }
+
+    /// Promise 5: memory, queues and time are bounded.
+    #[tokio::test(start_paused = true)]
+    async fn places_are_limited_and_given_back() {
+        let t = World::new().await;
+        let (first, second) = (t.live.follow(t.order_id), t.live.follow(t.order_id));
+        assert!(second.is_some() && t.live.follow(t.order_id).is_none());
+        drop(first);
+        assert!(t.live.follow(t.order_id).is_some());
+        drop(second);
+        assert_eq!((t.live.followers(), t.live.orders().followed.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_every_wait() {
+        let t = World::new().await;
+        let mut follower = t.live.follow(t.order_id).expect("a place");
+        t.away(true);
+        let (news, ()) = tokio::join!(timed(follower.news(2)), async {
+            sleep(Duration::from_mins(1)).await;
+            t.stop.cancel();
+        });
+        assert_eq!(news, (None, 60_000));
+    }
+}

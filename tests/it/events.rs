@@ -1,0 +1,226 @@
+//! Orders followed over server-sent events: live, through restarts, and by clients that do not listen.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use futures::future::join_all;
+use order_tracker::clock::{Clock as _, SystemClock};
+use reqwest::Response;
+use serde_json::Value;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpSocket,
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    abuse::problem,
+    harness::{SIX, Service, eventually, folder},
+    journey::at,
+};
+
+/// How late a step may be seen.
+pub(crate) const LATE: TimeDelta = TimeDelta::milliseconds(300);
+
+/// A frame of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) id: Option<u8>,
+    pub(crate) event: String,
+    pub(crate) data: String,
+}
+
+/// An open stream.
+pub(crate) struct Stream {
+    response: Response,
+    text: String,
+}
+
+/// Asks for a stream after the position `seen`; `None` if nobody answers.
+async fn ask(http: &reqwest::Client, url: &str, order_id: &str, seen: u8) -> Option<Response> {
+    let request = http.get(format!("{url}/orders/{order_id}/events"));
+    let request = if seen > 0 { request.header("last-event-id", seen.to_string()) } else { request };
+    request.send().await.ok()
+}
+
+impl Stream {
+    pub(crate) async fn open(service: &Service, order_id: &str, seen: u8) -> Self {
+        let response = ask(&service.http, &service.url, order_id, seen).await.expect("an answer");
+        Self::of(response)
+    }
+
+    fn of(response: Response) -> Self {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next frame that says something; `None` when the stream is over.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        loop {
+            while let Some(end) = self.text.find("\n\n") {
+                let frame = parse(&self.text[..end]);
+                self.text.drain(..end + 2);
+                if !frame.event.is_empty() {
+                    return Some(frame);
+                }
+            }
+            let bytes = self.response.chunk().await.ok()??;
+            self.text.push_str(std::str::from_utf8(&bytes).expect("whole characters"));
+        }
+    }
+}
+
+fn parse(text: &str) -> Frame {
+    let mut frame = Frame::default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+        match name {
+            "id" => frame.id = Some(value.parse().expect("a position")),
+            "event" => value.clone_into(&mut frame.event),
+            "data" => value.clone_into(&mut frame.data),
+            _ => {}
+        }
+    }
+    frame
+}
+
+/// How long ago the event of this frame happened.
+pub(crate) fn age(frame: &Frame) -> TimeDelta {
+    let data: Value = serde_json::from_str(&frame.data).expect("JSON");
+    SystemClock.now() - at(&data["timestamp"])
+}
+
+#[tokio::test]
+async fn an_order_is_followed_to_the_door() {
+    let service = Service::start(&[("STAGE_DELAYS", "300ms")]).await;
+    let id = service.place("pizza").await;
+    let mut stream = Stream::open(&service, &id, 0).await;
+    let mut told = Vec::new();
+    for (position, name) in (1..).zip(SIX) {
+        let frame = stream.next().await.expect("goes on");
+        assert_eq!((frame.id, frame.event.as_str()), (Some(position), "status"));
+        assert!(position <= 2 || age(&frame) < LATE, "{frame:?} is {} old", age(&frame));
+        let mut data: Value = serde_json::from_str(&frame.data).expect("JSON");
+        assert_eq!(data["event"], name);
+        assert_eq!(data.as_object_mut().expect("an object").remove("seq"), Some(Value::from(position)));
+        told.push(data);
+    }
+    assert_eq!(stream.next().await.expect("goes on").event, "end");
+    assert_eq!(stream.next().await, None);
+    assert_eq!(Value::from(told), service.json(&format!("/orders/{id}")).await["events"]);
+
+    let mut rest = Stream::open(&service, &id, 4).await;
+    for position in [5, 6] {
+        assert_eq!(rest.next().await.and_then(|frame| frame.id), Some(position));
+    }
+    assert_eq!(rest.next().await.expect("goes on").event, "end");
+    let over = ask(&service.http, &service.url, &id, 6).await.expect("an answer");
+    assert_eq!(over.status(), 204);
+    problem(service.get(&format!("/orders/{id}/events?after=x")).await, 400, "validation-error").await;
+    problem(service.get("/orders/ORD-00000000000000000000000000/events").await, 404, "not-found").await;
+    service.stop().await;
+}
+
+/// What a browser does: connects again, wherever the service is now, until it is told the end. Answers the
+/// positions that it was told.
+async fn faithful(http: reqwest::Client, mut url: watch::Receiver<String>, id: String) -> Vec<u8> {
+    let mut told = Vec::new();
+    loop {
+        let address = url.borrow_and_update().clone();
+        let seen = told.last().copied().unwrap_or(0);
+        // A service that has just begun may say 503 for a moment; one that is gone says nothing.
+        let answer = eventually("an answer that is no 503", async || {
+            let answer = ask(&http, &address, &id, seen).await;
+            let busy = answer.as_ref().is_some_and(|answer| answer.status() == 503);
+            (!busy).then_some(answer)
+        });
+        if let Some(answer) = answer.await {
+            let mut stream = Stream::of(answer);
+            while let Some(frame) = stream.next().await {
+                match frame.id {
+                    Some(position) => told.push(position),
+                    None => return told,
+                }
+            }
+        }
+        url.changed().await.expect("the service comes back");
+    }
+}
+
+/// A shutdown, then kill -9: nobody misses a step, and nobody is told one twice.
+#[tokio::test]
+async fn five_hundred_followers_survive_restarts() {
+    let (data, settings) = (folder(), [("STAGE_DELAYS", "2s")]);
+    let mut service = Service::start_in(data.path(), &settings).await;
+    let ids = join_all((0..500).map(|_| service.place("pizza"))).await;
+    let (url, urls) = watch::channel(service.url.clone());
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let followers = join_all(ids.into_iter().map(|id| faithful(http.clone(), urls.clone(), id)));
+    let story = async {
+        for restart in 0..2 {
+            eventually("all follow", async || {
+                (service.metric("http_event_streams").await == 500).then_some(())
+            })
+            .await;
+            if restart == 0 {
+                service.stop().await;
+            } else {
+                service.kill().await;
+            }
+            service = Service::start_in(data.path(), &settings).await;
+            url.send_replace(service.url.clone());
+        }
+        service
+    };
+    let (told, service) = tokio::join!(followers, story);
+    for told in told {
+        assert_eq!(told, [1, 2, 3, 4, 5, 6]);
+    }
+    eventually("all places are free", async || {
+        (service.metric("http_event_streams").await == 0).then_some(())
+    })
+    .await;
+    service.stop().await;
+}
+
+/// A shutdown does not wait for the long stages of those who follow.
+#[tokio::test]
+async fn a_shutdown_ends_streams() {
+    let service = Arc::new(Service::start(&[("STAGE_DELAYS", "1h")]).await);
+    let id = service.place("pizza").await;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut stream = Stream::open(&service, &id, 0).await;
+        assert_eq!(stream.next().await.and_then(|frame| frame.id), Some(1));
+        assert_eq!(stream.next().await.and_then(|frame| frame.id), Some(2));
+        streams.push(stream);
+    }
+    let asked = Instant::now();
+    service.terminate().await;
+    for mut stream in streams {
+        assert_eq!(stream.next().await, None, "no word of an end: the client connects again");
+    }
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    let mut service = Arc::into_inner(service).expect("no other");
+    assert_eq!(service.exit().await.code, Some(0));
+}
+
+/// Promise 5: memory, queues and time are bounded. Who does not read loses the connection.
+#[tokio::test]
+async fn a_follower_that_never_reads_is_dropped() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;
+    let id = service.place("pizza").await;
+    service.reached(&id, "DELIVERED").await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("set");
+    let mut stalled = socket.connect(service.address().parse().expect("an address")).await.expect("connects");
+    let request = format!("GET /orders/{id}/events HTTP/1.1\r\nhost: x\r\n\r\n");
+    let left = async {
+        // An error here is the service's reset: it is what is waited for.
+        while stalled.write_all(request.as_bytes()).await.is_ok() {}
+    };
+    timeout(Duration::from_secs(25), left).await.expect("the service hangs up");
+    assert_eq!(service.metric("http_event_streams").await, 0);
+    service.stop().await;
+}
