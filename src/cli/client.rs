@@ -54,6 +54,11 @@ impl Client {
         let response = request.send().await.with_context(|| {
             format!("no answer from {}: is the service running? (--url says where)", self.base)
         })?;
+        self.checked(response).await
+    }
+
+    /// An answer that is well; a problem becomes an error that says what to do.
+    pub(super) async fn checked(&self, response: Response) -> anyhow::Result<Response> {
         if response.status().is_success() {
             return Ok(response);
         }

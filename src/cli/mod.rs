@@ -13,6 +13,7 @@ mod serve;
 mod settings;
 mod simulate;
 mod verify;
+mod watch;
 mod welcome;
 
 use std::{path::PathBuf, process::ExitCode};

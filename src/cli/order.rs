@@ -1,4 +1,4 @@
-//! `order create|get|list`.
+//! `order create|get|list|watch`.
 
 use std::fmt::Write as _;
 
@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{
     client::{Client, ClientArgs},
     output,
+    watch::{self, WatchArgs},
 };
-use crate::order::{Order, OrderId, Size, Status, Timestamp, TrackedOrder};
+use crate::order::{Event, Order, OrderId, Size, Status, Timestamp, TrackedOrder};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrderCommand {
@@ -19,6 +20,8 @@ pub(super) enum OrderCommand {
     Get(GetArgs),
     /// List the newest orders
     List(ListArgs),
+    /// Follow an order until it is delivered; exit code 1 if that can't be seen
+    Watch(WatchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +70,7 @@ pub(super) async fn run(command: OrderCommand) -> anyhow::Result<()> {
         OrderCommand::Create(args) => create(args).await,
         OrderCommand::Get(args) => get(args).await,
         OrderCommand::List(args) => list(args).await,
+        OrderCommand::Watch(args) => watch::run(args).await,
     }
 }
 
@@ -111,15 +115,20 @@ fn story(tracked: &TrackedOrder) -> String {
     );
     let mut previous: Option<Timestamp> = None;
     for event in events {
-        let after = previous.map_or_else(String::new, |previous| {
-            let millis = (event.timestamp - previous).num_milliseconds();
-            format!("  +{}.{:03} s", millis / 1000, millis % 1000)
-        });
-        let at = event.timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
-        let _ = writeln!(text, "{at}  {:16}{after}", event.event.as_str());
+        let _ = writeln!(text, "{}", line(event, previous));
         previous = Some(event.timestamp);
     }
     text
+}
+
+/// An event, when it happened, and how long after the one before.
+pub(super) fn line(event: &Event, previous: Option<Timestamp>) -> String {
+    let after = previous.map_or_else(String::new, |previous| {
+        let millis = (event.timestamp - previous).num_milliseconds();
+        format!("  +{}.{:03} s", millis / 1000, millis % 1000)
+    });
+    let at = event.timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
+    format!("{at}  {:16}{after}", event.event.as_str())
 }
 
 fn table(orders: &[Order]) -> String {

@@ -163,6 +163,7 @@ async fn help_of_order() {
       create  Place an order and print its id
       get     Show an order and its timeline
       list    List the newest orders
+      watch   Follow an order until it is delivered; exit code 1 if that can't be seen
       help    Print this message or the help of the given subcommand(s)
 
     Options:

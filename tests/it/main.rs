@@ -16,3 +16,4 @@ mod stack;
 mod terminal;
 mod tidy;
 mod topic;
+mod watch;
