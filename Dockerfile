@@ -3,7 +3,7 @@
 FROM rust:1.95-slim-bookworm AS build
 # For the C parts: librdkafka, SQLite and OpenSSL.
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends make perl >/dev/null \
+ && apt-get install -y -qq --no-install-recommends g++ make perl >/dev/null \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # Static glibc has the resolver for files and DNS built in, so names work without a library beside it.

@@ -70,13 +70,14 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
 /// Signals closer together than this are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
-struct Signals {
+/// What tells a process to stop.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -85,7 +86,7 @@ impl Signals {
         drop(timeout(Duration::ZERO, self.next()).await);
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -115,7 +116,7 @@ impl Write for Lossy {
     }
 }
 
-fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
+pub(super) fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt()
