@@ -24,6 +24,8 @@ const IDLE: usize = 1_000;
 const SLOW: usize = 200;
 /// Connections that ask without end and never read.
 const DEAF: usize = 50;
+/// How long it takes until they are all there.
+const GATHER: Duration = Duration::from_secs(5);
 /// Clients that send nonsense.
 const WRONG: usize = 20;
 /// Pause of a nonsense client between two requests, and of a slow one between two bytes.
@@ -49,7 +51,7 @@ pub(crate) async fn abused(bench: &mut Bench) -> Result<Outcome> {
     let struck = Instant::now();
     let (tally, mut crowd) = (Tally::default(), JoinSet::new());
     for number in 0..IDLE {
-        crowd.spawn(keep(address.clone(), Manner::of(number)));
+        crowd.spawn(keep(address.clone(), number));
     }
     for number in 0..WRONG {
         crowd.spawn(talk_nonsense(address.clone(), number, Arc::clone(&tally)));
@@ -96,7 +98,10 @@ impl Manner {
 }
 
 /// Keeps a connection as long as the service lets it, again and again.
-async fn keep(address: String, manner: Manner) {
+async fn keep(address: String, number: usize) {
+    let manner = Manner::of(number);
+    // They come within seconds, not in one instant.
+    sleep(GATHER.mul_f64(rand::random())).await;
     loop {
         if let Ok(mut connection) = TcpStream::connect(&address).await {
             drop(misbehave(&mut connection, manner).await);
@@ -115,9 +120,10 @@ async fn misbehave(connection: &mut TcpStream, manner: Manner) -> Result<()> {
         Manner::Deaf => "GET /orders?limit=200 HTTP/1.1\r\nhost: x\r\n\r\n",
     };
     connection.write_all(start.as_bytes()).await?;
-    let more = if matches!(manner, Manner::Deaf) { start } else { "x" };
+    // A list costs something: who asked for many would be a load, not a rude client.
+    let (more, pause) = if matches!(manner, Manner::Deaf) { (start, 8 * PAUSE) } else { ("x", PAUSE) };
     loop {
-        sleep(PAUSE).await;
+        sleep(pause).await;
         connection.write_all(more.as_bytes()).await?;
     }
 }
