@@ -16,6 +16,7 @@ mod tests;
 
 use std::{
     fmt,
+    pin::pin,
     str::FromStr,
     sync::{
         Arc,
@@ -143,16 +144,19 @@ async fn bounded<T>(
     verb: impl AsyncFnOnce(&PgPool) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
     let pool = slot.get();
-    match timeout(CALL_TIMEOUT, verb(&pool)).await {
+    // Dropped after its pool is closed: an open one would wait without end for a silent server to take the
+    // connection back, and keep it.
+    let mut call = pin!(verb(&pool));
+    match timeout(CALL_TIMEOUT, &mut call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
             if super::trouble::leads_nowhere(&error) {
-                slot.replace();
+                slot.replace(&pool);
             }
             Err(error.into())
         }
         Err(_) => {
-            slot.replace();
+            slot.replace(&pool);
             Err(StoreError::Timeout(CALL_TIMEOUT))
         }
     }

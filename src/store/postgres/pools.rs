@@ -14,8 +14,9 @@ use super::PgSettings;
 
 /// How long a verb waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Pools younger than this are not replaced: they have not had their chance.
-const MIN_AGE: Duration = Duration::from_secs(2);
+/// Pools younger than this are not replaced: they have not had their chance. Less than a call may take,
+/// so that the pool of one that got no answer always is.
+const MIN_AGE: Duration = Duration::from_millis(1_800);
 /// Connections of the loops: progress, relay, intake and survey take turns.
 const FOR_LOOPS: u32 = 2;
 /// The writer writes one batch at a time.
@@ -71,13 +72,18 @@ impl Slot {
         self.current.read().expect("no holder panics").0.clone()
     }
 
-    /// Puts new connections in the place of the present ones, unless these are new themselves. Calls
-    /// that are under way keep theirs; those at rest are dropped, without a farewell to a silent server.
-    pub(super) fn replace(&self) {
+    /// Puts new connections in the place of those given up, unless these are new themselves. Calls
+    /// that are under way keep theirs, which are closed when they end; those at rest are dropped,
+    /// without a farewell to a silent server.
+    pub(super) fn replace(&self, given_up: &PgPool) {
         let mut current = self.current.write().expect("no holder panics");
-        if current.1.elapsed() >= MIN_AGE {
+        // A closed one was replaced before.
+        if !given_up.is_closed() && current.1.elapsed() >= MIN_AGE {
             warn!("connections to the database lead nowhere and are replaced");
-            *current = (pool(&self.options, self.connections), Instant::now());
+            let new = (pool(&self.options, self.connections), Instant::now());
+            let (old, _) = std::mem::replace(&mut *current, new);
+            // Closed is what it is from here on; nobody waits for it.
+            drop(old.close());
         }
     }
 }
