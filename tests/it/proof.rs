@@ -10,7 +10,7 @@ use crate::{
     kafka::{DLQ, Kafka, foreign},
 };
 
-const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+pub(crate) const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
@@ -21,8 +21,19 @@ async fn run(arguments: &[&str], brokers: &str, data: &Path) -> Output {
     ended(binary(arguments, &[("KAFKA_BROKERS", brokers), ("DATA_DIR", data)])).await
 }
 
+/// What [`broken`] says of one order each of an event gone at the start, gone later, doubled, with a stamp
+/// that goes back, with another status, and not on the topic.
+pub(crate) const TAMPERED: [(&str, u64); 6] = [
+    ("every order has CREATED and PLACED", 1),
+    ("no step is skipped", 1),
+    ("no event is there twice", 1),
+    ("stamps never go back", 1),
+    ("status and stamps are those of the events", 1),
+    ("every order that was sent is on the topic", 1),
+];
+
 /// The rules that a report calls broken, with how many orders break them.
-fn broken(report: &Output) -> Vec<(String, u64)> {
+pub(crate) fn broken(report: &Output) -> Vec<(String, u64)> {
     let report: Value = serde_json::from_slice(&report.stdout).expect("JSON");
     let rules = report["rules"].as_array().expect("rules").iter();
     let count = |rule: &Value| rule["violations"].as_u64().expect("a count");
@@ -61,15 +72,7 @@ async fn every_tampering_is_found() {
     tamper(data.path(), &ids).await;
     let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
     assert_eq!(proof.status.code(), Some(1));
-    let expected = [
-        ("every order has CREATED and PLACED", 1),
-        ("no step is skipped", 1),
-        ("no event is there twice", 1),
-        ("stamps never go back", 1),
-        ("status and stamps are those of the events", 1),
-        ("every order that was sent is on the topic", 1),
-    ];
-    assert_eq!(broken(&proof), expected.map(|(rule, count)| (rule.to_owned(), count)));
+    assert_eq!(broken(&proof), TAMPERED.map(|(rule, count)| (rule.to_owned(), count)));
 }
 
 /// One fault for each of six orders; the events' table is made anew without its constraint.

@@ -1,7 +1,7 @@
 //! On a real PostgreSQL and a real Kafka, where `PG_DSN` and `KAFKA_BROKERS` name them
 //! (`ci/stack run cargo test`); elsewhere each test says that it was left out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, process::Output, time::Duration};
 
 use futures::future::join_all;
 use rdkafka::{
@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use crate::{
     events::{LATE, Stream, age},
     harness::{SIX, Service, binary, draft, ended, eventually, names},
+    proof::{STRANGER, TAMPERED, broken},
 };
 
 fn variable(name: &str) -> String {
@@ -59,12 +60,16 @@ impl Stack {
         service
     }
 
-    /// What `verify` says, and how it exits.
-    async fn verify(&self) -> (String, Option<i32>) {
+    async fn prove(&self, arguments: &[&str]) -> Output {
         let brokers = variable("KAFKA_BROKERS");
         let mut settings = self.settings(&brokers, "0s");
         settings.retain(|(name, _)| *name != "STAGE_DELAYS");
-        let output = ended(binary(&["verify"], &settings)).await;
+        ended(binary(arguments, &settings)).await
+    }
+
+    /// What `verify` says, and how it exits.
+    async fn verify(&self) -> (String, Option<i32>) {
+        let output = self.prove(&["verify"]).await;
         (String::from_utf8(output.stdout).expect("text"), output.status.code())
     }
 }
@@ -148,6 +153,48 @@ async fn a_killed_replica_is_replaced() {
     );
     let (report, code) = stack.verify().await;
     assert_eq!(code, Some(0), "{report}");
+}
+
+/// What a superuser did to the tables by hand, past the triggers, does not go unseen.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn every_tampering_of_the_tables_is_found() {
+    let stack = Stack::make().await;
+    let service = stack.replica("0s").await;
+    let ids = join_all((0..6).map(|_| service.place("pizza"))).await;
+    service.settled().await;
+    assert_eq!(stack.verify().await.1, Some(0));
+    let [unbegun, gap, doubled, back, status, unsent] = &ids[..] else { panic!("six orders: {ids:?}") };
+    let options: PgConnectOptions = stack.dsn.parse().expect("a DSN");
+    let mut console = options.connect().await.expect("connects");
+    for statement in [
+        "ALTER TABLE order_events DISABLE TRIGGER ALL".to_owned(),
+        "ALTER TABLE order_events DROP CONSTRAINT order_events_order_id_event_key".to_owned(),
+        format!("DELETE FROM order_events WHERE order_id = '{unbegun}' AND event = 'PLACED'"),
+        format!("DELETE FROM order_events WHERE order_id = '{gap}' AND event = 'COOKING'"),
+        format!(
+            "INSERT INTO order_events (order_id, event, \"timestamp\", meta) SELECT order_id, event, \"timestamp\", meta FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING'"
+        ),
+        format!(
+            "UPDATE order_events SET \"timestamp\" = \"timestamp\" - interval '1 ms' WHERE order_id = '{back}' AND event = 'COOKING'"
+        ),
+        format!(
+            "UPDATE orders SET status = 'COOKING', due_at = updated_at + interval '1 hour' WHERE order_id = '{status}'"
+        ),
+        format!(
+            "INSERT INTO orders SELECT '{STRANGER}', customer_name, address, item, size, status, created_at, updated_at, due_at FROM orders WHERE order_id = '{unsent}'"
+        ),
+        format!(
+            "INSERT INTO order_events (order_id, event, \"timestamp\") SELECT '{STRANGER}', event, \"timestamp\" FROM order_events WHERE order_id = '{unsent}' ORDER BY id"
+        ),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("tampers");
+    }
+    console.close().await.expect("closes");
+    let proof = stack.prove(&["verify", "--json"]).await;
+    assert_eq!(proof.status.code(), Some(1));
+    assert_eq!(broken(&proof), TAMPERED.map(|(rule, count)| (rule.to_owned(), count)));
+    service.stop().await;
 }
 
 #[tokio::test]
