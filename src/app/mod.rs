@@ -164,7 +164,8 @@ impl App {
             receipts_out,
             Arc::clone(&metrics),
             shutdown.give_up(),
-        );
+        )
+        .out_of_step(rand::random());
         let intake = {
             let (kafka, store, stop) = (Arc::clone(&kafka), Arc::clone(&store), shutdown.soft());
             let (bell, metrics) = (Arc::clone(&bell), Arc::clone(&metrics));
