@@ -172,15 +172,23 @@ impl Chart {
                     y(*py)
                 );
             }
-            if let Some((px, py)) = curve.points.last() {
-                let _ = writeln!(
-                    svg,
-                    "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
-                    x(*px) + 8.0,
-                    y(*py) + 4.0,
-                    curve.name
-                );
-            }
+        }
+        // Where curves end at one place their names would lie on each other.
+        let mut ends: Vec<_> = self.curves.iter().zip(COLOURS.iter().cycle()).collect();
+        let end = |curve: &Curve| curve.points.last().map_or((LEFT, bottom), |(px, py)| (x(*px), y(*py)));
+        ends.sort_by(|(one, _), (other, _)| end(one).1.total_cmp(&end(other).1));
+        let mut free = TOP;
+        for (curve, colour) in ends {
+            let (px, py) = end(curve);
+            let at = py.max(free);
+            free = at + 14.0;
+            let _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
+                px + 8.0,
+                at + 4.0,
+                curve.name
+            );
         }
         svg.push_str("</svg>\n");
         svg

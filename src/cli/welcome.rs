@@ -88,7 +88,7 @@ fn words(base: &Url, program: &str, order: Option<&str>, pages: &[(&str, String)
         line(name, &format!("{url}{path}"));
     }
     if let Some(id) = order {
-        line("its timeline", &format!("{program} order get {id}{at}"));
+        line("or here, live", &format!("{program} order watch {id}{at}"));
     }
     line("more orders", &format!("{program} simulate --rate 2 --duration 1m{at}"));
     line(
@@ -111,11 +111,11 @@ mod tests {
         let base: Url = "http://127.0.0.1:8080".parse().expect("an address");
         let alone = words(&base, "ot", None, &[]);
         assert!(alone.contains("  more orders       ot simulate --rate 2 --duration 1m\n"), "{alone}");
-        assert!(!alone.contains("board") && !alone.contains("timeline"), "{alone}");
+        assert!(!alone.contains("board") && !alone.contains("watch"), "{alone}");
         let base: Url = "http://127.0.0.1:9".parse().expect("an address");
         let full = words(&base, "ot", Some("ORD-1"), &[("board", "/".to_owned())]);
         assert!(full.contains("  board             http://127.0.0.1:9/\n"), "{full}");
-        assert!(full.contains("ot order get ORD-1 --url http://127.0.0.1:9\n"), "{full}");
+        assert!(full.contains("ot order watch ORD-1 --url http://127.0.0.1:9\n"), "{full}");
     }
 
     #[test]

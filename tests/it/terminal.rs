@@ -78,7 +78,7 @@ async fn the_first_start_on_a_terminal_places_an_order() {
     let placed = orders(&url).await;
     assert_eq!(placed.len(), 1);
     let id = placed[0]["order_id"].as_str().expect("an id");
-    let told = format!("order get {id} --url {url}");
+    let told = format!("order watch {id} --url {url}");
     assert!(service.screen().contains(&told), "no {told:?} in\n{}", service.screen());
     service.child.kill().await.expect("killed");
 
