@@ -25,6 +25,11 @@ lint:
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
+# Look for answers that `/openapi.json` does not promise; the argument is test cases per operation.
+api *examples:
+    cargo build
+    ci/schemathesis {{examples}}
+
 # Licences, bans and sources of dependencies.
 deny:
     cargo deny --offline check licenses bans sources

@@ -16,11 +16,12 @@ use axum::{
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
+use utoipa::IntoParams;
 
 use super::{AppState, Problem, orders};
 use crate::{
     live::Follower,
-    order::{Event, EventKind, FieldError, Status},
+    order::{Event, EventKind, FieldError, OrderId, Status},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -37,12 +38,32 @@ const LIFETIME: Duration = Duration::from_mins(15);
 /// The position of the last event.
 const END: u8 = EventKind::Reached(Status::Delivered).seq();
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct FollowQuery {
+    /// The same for those who can't set a header, which goes before it.
+    #[param(required = false, value_type = u8, minimum = 0, maximum = 6)]
     after: Option<String>,
 }
 
-/// Follows an order from where the client stopped; 204 if it has seen everything.
+/// Follows an order
+///
+/// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id`, then
+/// `end`. A stream lasts 15 minutes at most; connect again with the last `id`.
+#[utoipa::path(
+    get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
+    params(
+        ("id" = OrderId, Path, description = "The id that the order was given"),
+        ("Last-Event-ID" = String, Header, description = "The last `id` that was seen; browsers send it", pattern = "^[0-6]$"),
+        FollowQuery,
+    ),
+    responses(
+        (status = 200, description = "What was not seen yet", content(("text/event-stream"))),
+        (status = 204, description = "All was seen and no more will come"),
+        (status = 400, description = "The position is not valid"),
+        (status = 404, description = "No order has this id"),
+    )
+)]
 pub(super) async fn follow(
     State(state): State<AppState>,
     order_id: Result<Path<String>, PathRejection>,

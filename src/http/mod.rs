@@ -5,8 +5,10 @@
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
 mod body;
+mod docs;
 mod events;
 mod observe;
+mod openapi;
 mod ops;
 mod orders;
 mod pages;
@@ -79,6 +81,9 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(docs::serve))
+        .route("/docs/style.css", get(docs::style))
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))

@@ -17,12 +17,12 @@ use crate::metrics::Metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of every path that is not ours, so that strangers can't make series.
-const UNMATCHED: &str = "unmatched";
+pub(super) const UNMATCHED: &str = "unmatched";
 /// The method of every request that a route does not take.
 const OTHER: &str = "OTHER";
 
 /// The answers that happen on good and bad days; others appear with their first request.
-const KNOWN: &[(&str, &str, &[&str])] = &[
+pub(super) const KNOWN: &[(&str, &str, &[&str])] = &[
     ("/orders", "POST", &["201", "400", "413", "415", "422", "503"]),
     ("/orders", "GET", &["200", "400", "503"]),
     ("/orders/{id}", "GET", &["200", "304", "404", "503"]),
@@ -34,6 +34,9 @@ const KNOWN: &[(&str, &str, &[&str])] = &[
     ("/healthz", "GET", &["200"]),
     ("/readyz", "GET", &["200", "503"]),
     ("/metrics", "GET", &["200"]),
+    ("/openapi.json", "GET", &["200"]),
+    ("/docs", "GET", &["200"]),
+    ("/docs/style.css", "GET", &["200"]),
     (UNMATCHED, OTHER, &["404"]),
 ];
 

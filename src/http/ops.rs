@@ -8,7 +8,8 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{AppState, Problem};
 use crate::{health::Condition, metrics, store::Backlog};
@@ -18,12 +19,34 @@ pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
 /// A step later than this means that the progress loop is behind; promised are 2 s.
 pub(super) const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 
-/// The process lives; touches nothing else.
-pub(super) async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// The answer of a process that lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(pattern = "^ok$")]
+    status: &'static str,
 }
 
-/// A line per part; 503 if one of them can't do its work.
+/// Says that the process lives
+///
+/// Touches nothing else.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", tag = "operation",
+    responses((status = 200, description = "It lives", body = Health))
+)]
+pub(super) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Says which part is up
+///
+/// A line per part: database, broker, relay, progress.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", tag = "operation",
+    responses(
+        (status = 200, description = "All parts do their work", body = String),
+        (status = 503, description = "A part can't do its work", body = String),
+    )
+)]
 pub(super) async fn readyz(State(state): State<AppState>) -> Response {
     let backlog = state.store.backlog().await.map_err(|error| error.to_string());
     let lines = report(&backlog, &state.broker.borrow());
@@ -78,7 +101,11 @@ fn progress(backlog: &Backlog) -> Line {
     if backlog.overdue > PROGRESS_MAY_LAG { Err(line) } else { Ok(format!("ok, {line}")) }
 }
 
-/// All series, in the format that the content type names.
+/// All metrics, in the Prometheus text format
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "operation",
+    responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
+)]
 pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
     state.metrics.event_streams(state.live.followers());
     let text = state.metrics.render().map_err(|error| {

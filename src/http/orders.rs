@@ -9,25 +9,56 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{AppState, Problem, body::JsonBytes};
 use crate::{
-    order::{Draft, OrderId, RawDraft, Status, TrackedOrder},
+    order::{Draft, Order, OrderId, RawDraft, Status, TrackedOrder},
     store::Page,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longest `Idempotency-Key`, as at Stripe.
-const MAX_KEY_CHARS: usize = 255;
+pub(super) const MAX_KEY_CHARS: usize = 255;
 /// Page length of a list that asks for none.
-const DEFAULT_LIMIT: usize = 50;
+pub(super) const DEFAULT_LIMIT: usize = 50;
 /// Longest page; a larger limit means this one.
-const MAX_LIMIT: usize = 200;
+pub(super) const MAX_LIMIT: usize = 200;
 
-/// Places an order: 201 once it is stored.
+/// The answer to a new order.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Accepted {
+    order_id: OrderId,
+}
+
+/// Places an order
+///
+/// Answers once the order is on disk. Safe to repeat with an `Idempotency-Key`.
+#[utoipa::path(
+    post, path = "/orders", operation_id = "place_order", tag = "orders",
+    params(
+        ("Idempotency-Key" = String, Header,
+            description = "A key of your own, bare or quoted, kept for 24 hours at least: the same key and body give the same answer.",
+            pattern = r#"^(?:"[ -~]{1,255}"|[!#-~](?:[ -~]{0,253}[!-~])?)$"#),
+    ),
+    request_body(content = RawDraft, description = "Up to 16 KiB; unknown fields are ignored."),
+    responses(
+        (status = 201, description = "The order is stored", body = Accepted,
+            headers(
+                ("Location" = String, description = "The path of the order"),
+                ("Idempotency-Replayed" = String, description = "`true` if this key has placed the order before"),
+            ),
+            links(("find_order" = (operation_id = "find_order",
+                parameters(("id" = "$response.body#/order_id")))))),
+        (status = 400, description = "The body or the key is not valid"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The content type is not JSON"),
+        (status = 422, description = "This key has placed another order"),
+    )
+)]
 pub(super) async fn place(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -37,7 +68,7 @@ pub(super) async fn place(
     let raw = RawDraft::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
     let accepted = state.desk.place(Draft::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
     let location = format!("/orders/{}", accepted.order_id);
-    let body = Json(json!({"order_id": accepted.order_id}));
+    let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
     if accepted.replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
@@ -45,7 +76,22 @@ pub(super) async fn place(
     Ok(response)
 }
 
-/// One order with its timeline; 304 if the client has seen this very timeline.
+/// Finds an order
+///
+/// The order as it is now and its timeline so far.
+#[utoipa::path(
+    get, path = "/orders/{id}", operation_id = "find_order", tag = "orders",
+    params(
+        ("id" = OrderId, Path, description = "The id that the order was given"),
+        ("If-None-Match" = String, Header, description = "An `ETag` that was seen before"),
+    ),
+    responses(
+        (status = 200, description = "The order and its timeline", body = TrackedOrder,
+            headers(("ETag" = String, description = "Changes with each step"))),
+        (status = 304, description = "Nothing has happened since", headers(("ETag" = String, description = "The same"))),
+        (status = 404, description = "No order has this id"),
+    )
+)]
 pub(super) async fn find(
     State(state): State<AppState>,
     order_id: Result<Path<String>, PathRejection>,
@@ -85,14 +131,29 @@ fn matches(seen: &HeaderValue, etag: &str) -> bool {
     seen.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only orders in this status.
+    #[param(inline, required = false, value_type = Status)]
     status: Option<String>,
+    /// Most orders in the answer; more than 200 means 200.
+    #[param(required = false, value_type = u64, minimum = 1, default = 50)]
     limit: Option<String>,
+    /// Where the page before ended; taken as it is from its `Link`.
+    #[param(required = false, value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     cursor: Option<String>,
 }
 
-/// The newest orders; `Link` leads to the next page.
+/// Lists orders, the newest first
+#[utoipa::path(
+    get, path = "/orders", operation_id = "list_orders", tag = "orders", params(ListQuery),
+    responses(
+        (status = 200, description = "Orders without their timelines", body = Vec<Order>,
+            headers(("Link" = String, description = "The next page as `rel=\"next\"`, if there is one"))),
+        (status = 400, description = "A parameter is not valid"),
+    )
+)]
 pub(super) async fn list(
     State(state): State<AppState>,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -151,7 +212,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    // A quote that is not closed is a mistake, not a key.
     let valid = !bare.is_empty()
+        && (bare != text || !text.starts_with('"'))
         && bare.len() <= MAX_KEY_CHARS
         && bare.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if !valid || values.next().is_some() {

@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     desk::DeskError,
@@ -28,14 +29,17 @@ pub struct Problem {
 }
 
 /// The body of an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Problem)]
 pub struct ProblemBody {
     /// `/problems/` and the code: a name, not a page.
     #[serde(rename = "type")]
+    #[schema(pattern = "^/problems/[a-z-]+$")]
     pub kind: String,
     /// The kind of error in words.
     pub title: String,
     /// The HTTP status again.
+    #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// What happened here and what to do.
     pub detail: String,
@@ -43,9 +47,11 @@ pub struct ProblemBody {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
     /// A stable word for programs.
+    #[schema(pattern = "^[a-z-]+$")]
     pub code: String,
     /// One entry per field that is wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
     pub errors: Vec<FieldError>,
     /// Also in the `x-request-id` header, and in our logs.
     pub request_id: String,

@@ -4,14 +4,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::schema;
 
 /// Longest customer name and item, in characters after trimming.
-const MAX_NAME_CHARS: usize = 100;
+pub(super) const MAX_NAME_CHARS: usize = 100;
 /// Longest address, in characters after trimming.
-const MAX_ADDRESS_CHARS: usize = 300;
+pub(super) const MAX_ADDRESS_CHARS: usize = 300;
 
 /// How large the item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
     /// `small`
@@ -57,31 +60,43 @@ impl FromStr for Size {
 
 /// The four fields of a new order, checked and trimmed. Two drafts are equal when the same thing
 /// was ordered, which is what an `Idempotency-Key` is held to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "RawDraft")]
 pub struct Draft {
     /// Who ordered, 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     pub customer_name: String,
     /// Where it goes, 1 to 300 characters.
+    #[schema(min_length = 1, max_length = 300)]
     pub address: String,
     /// What was ordered, 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
     pub item: String,
     /// How large.
     pub size: Size,
 }
 
 /// A draft as somebody sent it: any field may be missing or of any type; unknown ones are ignored.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(expecting = "a JSON object")]
+#[schema(as = NewOrder)]
 pub struct RawDraft {
+    /// Who orders.
+    #[schema(required, schema_with = schema::name)]
     customer_name: Option<Value>,
+    /// Where it goes.
+    #[schema(required, schema_with = schema::address)]
     address: Option<Value>,
+    /// What is ordered.
+    #[schema(required, schema_with = schema::name)]
     item: Option<Value>,
+    /// How large.
+    #[schema(required, value_type = Size)]
     size: Option<Value>,
 }
 
 /// What is wrong with one field, in words that tell how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
     /// The field's name in the request.
     pub field: String,

@@ -4,8 +4,9 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{ParseStatusError, Status, Timestamp, rfc3339_millis};
+use super::{ParseStatusError, Status, Timestamp, rfc3339_millis, schema};
 
 /// What happened to an order. There is at most one event of each kind per order, and they come in
 /// this order, so a kind is also a position in the timeline.
@@ -73,14 +74,16 @@ impl<'de> Deserialize<'de> for EventKind {
 }
 
 /// One row of an order's timeline; never changed and never deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// What happened.
     pub event: EventKind,
     /// When; never before the event that precedes it.
     #[serde(serialize_with = "rfc3339_millis")]
+    #[schema(schema_with = schema::timestamp)]
     pub timestamp: Timestamp,
     /// Where it came from, if there is anything to say.
+    #[schema(required, value_type = Option<Object>)]
     pub meta: Option<Value>,
 }
 

@@ -9,10 +9,12 @@ mod event;
 mod id;
 mod message;
 mod schedule;
+mod schema;
 mod status;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 pub use audit::{AuditedOrder, Fault};
 pub use draft::{Draft, DraftErrors, FieldError, RawDraft, Size};
@@ -31,7 +33,7 @@ pub fn to_millis(at: Timestamp) -> Timestamp {
 }
 
 /// An order as the `orders` table holds it: the eight columns of the data model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Order {
     /// Business key, `ORD-` and 26 characters.
     pub order_id: OrderId,
@@ -42,18 +44,21 @@ pub struct Order {
     pub status: Status,
     /// When it was created.
     #[serde(serialize_with = "rfc3339_millis")]
+    #[schema(schema_with = schema::timestamp)]
     pub created_at: Timestamp,
     /// When its status last changed.
     #[serde(serialize_with = "rfc3339_millis")]
+    #[schema(schema_with = schema::timestamp)]
     pub updated_at: Timestamp,
 }
 
 /// An order with its whole timeline, oldest event first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events in the order of the life cycle.
+    #[schema(min_items = 2, max_items = 6)]
     pub events: Vec<Event>,
 }
 

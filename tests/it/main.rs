@@ -1,6 +1,7 @@
 //! Order Tracker from outside: the real binary, its HTTP port, its topic and its database file.
 
 mod abuse;
+mod asyncapi;
 mod cli;
 mod crash;
 mod events;

@@ -3,6 +3,7 @@
 mod board;
 mod events;
 mod limits;
+mod openapi;
 mod ops;
 mod orders;
 mod pages;
@@ -16,6 +17,7 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use http_body_util::BodyExt as _;
+use rand::SeedableRng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -104,7 +106,8 @@ impl Api {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: IdMint::default(),
-            random: rand::make_rng(),
+            // The same ids at each run.
+            random: rand::rngs::StdRng::seed_from_u64(7),
             hurry: CancellationToken::new(),
         };
         tokio::spawn(writer.run());

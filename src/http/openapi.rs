@@ -1,0 +1,153 @@
+//! The API document, OpenAPI 3.1: put together from what stands at the handlers and types, with
+//! answers that a test has seen (`examples.json`).
+//!
+//! HTML pages and their assets are left out: they are for people, not an API.
+
+use std::sync::LazyLock;
+
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use super::{events, ops, orders, problem};
+
+/// The service as its code describes it.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Order Tracker", license(name = "MIT", identifier = "MIT"), description = ABOUT),
+    servers((url = "/")),
+    tags((name = "orders", description = "What customers and kitchens do"),
+         (name = "operation", description = "What operators and their machines ask")),
+    components(schemas(problem::ProblemBody)),
+    paths(orders::place, orders::find, orders::list, events::follow, ops::healthz, ops::readyz, ops::metrics, serve),
+)]
+struct Described;
+
+const ABOUT: &str = "Takes food orders, walks each one to the door, and shows where it is.\n\n\
+    Every error is a problem (RFC 9457). A path that is not here answers 404, a method that is not here 405 \
+    with `Allow`. Send `x-request-id` (1 to 64 letters, digits, `-_.`) to find a request in the logs.";
+
+/// What any request may meet: status, name, description.
+const ANYWHERE: [(&str, &str, &str); 4] = [
+    ("408", "TooSlow", "Head or body did not arrive in time"),
+    ("431", "HeadTooLarge", "The request line and headers are too long or too many"),
+    ("500", "Internal", "Our fault; the request id leads to the cause"),
+    ("503", "Unavailable", "Busy, stopping, or without its database; try again shortly"),
+];
+
+/// What a test saw: by operation the request, and by status headers and body.
+const EXAMPLES: &str = include_str!("examples.json");
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(build);
+static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
+
+/// This document
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub(super) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+}
+
+/// The document.
+pub(super) fn document() -> &'static Value {
+    &DOCUMENT
+}
+
+/// Adds what holds everywhere, so that it need not stand at each handler.
+fn build() -> Value {
+    let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
+    let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
+    for operation in paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+        let seen = examples.get(operation["operationId"].as_str().unwrap_or_default());
+        complete(operation, seen.unwrap_or(&Value::Null));
+    }
+    let anywhere =
+        ANYWHERE.map(|(status, name, description)| (name.to_owned(), problem(status, description)));
+    document["components"]["responses"] = Map::from_iter(anywhere).into();
+    document
+}
+
+fn complete(operation: &mut Value, seen: &Value) {
+    if let Some(body) = operation.pointer_mut("/requestBody/content/application~1json") {
+        illustrate_content(body, &seen["request"]);
+    }
+    for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+        // An attribute can't say it: no header of ours must be sent.
+        if parameter["in"] == "header" {
+            parameter["required"] = false.into();
+        }
+        // A number may be of any size here; the format of an integer would be a maximum.
+        if let Some(schema) = parameter["schema"].as_object_mut() {
+            schema.remove("format");
+        }
+    }
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    for (status, response) in responses.iter_mut() {
+        if status.starts_with('4') {
+            *response = problem(status, response["description"].as_str().unwrap_or_default());
+        }
+        common_headers(response);
+        illustrate(response, &seen[status]);
+    }
+    for (status, name, _) in ANYWHERE {
+        let shared = json!({"$ref": format!("#/components/responses/{name}")});
+        responses.entry(status).or_insert(shared);
+    }
+}
+
+fn problem(status: &str, description: &str) -> Value {
+    let schema = json!({"$ref": "#/components/schemas/Problem"});
+    let content = json!({problem::CONTENT_TYPE: {"schema": schema}});
+    let mut response = json!({"description": description, "content": content});
+    if status == "503" {
+        let schema = json!({"type": "integer", "minimum": 1});
+        response["headers"]["Retry-After"] =
+            json!({"description": "Seconds", "required": true, "schema": schema});
+    }
+    response
+}
+
+/// Headers of ours are there whenever they are described, but for those that say "if".
+fn common_headers(response: &mut Value) {
+    let id = json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"});
+    response["headers"]["X-Request-Id"] = json!({"description": "Also in the logs", "schema": id});
+    for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
+        let pattern = match name.as_str() {
+            "Location" => r"^/orders/ORD-[0-7][0-9A-HJKMNP-TV-Z]{25}$",
+            "ETag" => "^W/\"[1-6]\"$",
+            "Idempotency-Replayed" => "^true$",
+            "Link" => "^</orders\\?[^>]+>; rel=\"next\"$",
+            _ => "",
+        };
+        if !pattern.is_empty() {
+            header["schema"]["pattern"] = pattern.into();
+        }
+        header["required"] = Value::from(!matches!(name.as_str(), "Idempotency-Replayed" | "Link"));
+    }
+}
+
+/// Puts in what a test saw.
+fn illustrate(response: &mut Value, seen: &Value) {
+    for content in
+        response.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
+        illustrate_content(content, seen);
+    }
+    for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
+        if let Some(value) = seen["headers"].get(name.to_lowercase()) {
+            header["example"] = value.clone();
+        }
+    }
+}
+
+fn illustrate_content(content: &mut Value, seen: &Value) {
+    if !seen["body"].is_null() {
+        content["example"] = seen["body"].clone();
+    }
+}

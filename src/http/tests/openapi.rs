@@ -1,0 +1,257 @@
+//! The API document says what the service does, and shows what it answered.
+
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Answer, Api, order};
+use crate::http::{openapi, orders, problem};
+
+/// Pages for people, what they load and the board's one form: no API.
+const PAGES: [&str; 6] =
+    ["/", "/demo-orders", "/track/{id}", "/assets/{version}/{name}", "/docs", "/docs/style.css"];
+/// Written by `UPDATE_EXAMPLES=1 cargo test examples_are`.
+const EXAMPLES: &str = "src/http/examples.json";
+
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let mut found = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            found.push((method.to_uppercase(), path.clone(), operation));
+        }
+    }
+    found
+}
+
+/// Every path that the source hands to a router.
+fn routes() -> BTreeSet<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs");
+    let source = fs::read_to_string(source).expect("text");
+    let rest = source.split(".route(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    rest.map(|rest| rest.split('"').next().expect("a path").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_document_holds_every_route_and_no_other() {
+    let api = Api::open().await;
+    let mut routed = BTreeSet::new();
+    for path in routes().into_iter().filter(|path| !PAGES.contains(&path.as_str())) {
+        let method = Method::from_bytes(b"NONE").expect("a method");
+        let answer =
+            api.send(Request::builder().method(method).uri(&path).body(Body::empty()).expect("valid")).await;
+        answer.problem(405);
+        let methods = answer.header("allow").split(',').filter(|method| *method != "HEAD");
+        routed.extend(methods.map(|method| (method.to_owned(), path.clone())));
+    }
+    let document = openapi::document();
+    let told: BTreeSet<_> =
+        operations(document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    assert_eq!(told, routed, "describe it at its handler, and name it in openapi.rs");
+    assert_eq!(api.get("/openapi.json").await.json(), *document);
+    assert!(!document.to_string().contains("\"content\":null"), "an index makes what is not there");
+    assert!(!document.to_string().contains("\"parameters\":null"), "an index makes what is not there");
+}
+
+/// What the metrics declare is in the document too.
+#[test]
+fn known_answers_are_in_the_document() {
+    let document = openapi::document();
+    for (route, method, statuses) in crate::http::observe::KNOWN {
+        if PAGES.contains(route) || *route == crate::http::observe::UNMATCHED {
+            continue;
+        }
+        let responses = &document["paths"][route][method.to_lowercase()]["responses"];
+        for status in *statuses {
+            assert!(responses.get(status).is_some(), "{method} {route} {status} is not in the document");
+        }
+    }
+}
+
+/// What stands in attributes, which take no constants.
+#[test]
+fn limits_in_the_document_are_those_of_the_code() {
+    let document = openapi::document();
+    let schemas = &document["components"]["schemas"];
+    let parameter = |path: &str, method: &str, name: &str| {
+        let all = document["paths"][path][method]["parameters"].as_array().expect("parameters");
+        all.iter().find(|parameter| parameter["name"] == name).expect("it").clone()
+    };
+    let limit = parameter("/orders", "get", "limit");
+    assert_eq!(limit["schema"]["default"], orders::DEFAULT_LIMIT);
+    assert!(
+        limit["description"].as_str().expect("text").contains(&format!("more than {}", orders::MAX_LIMIT))
+    );
+    let key = parameter("/orders", "post", "Idempotency-Key");
+    assert!(
+        key["schema"]["pattern"].as_str().expect("text").contains(&format!("1,{}", orders::MAX_KEY_CHARS))
+    );
+    let body = &document["paths"]["/orders"]["post"]["requestBody"]["description"];
+    let kib = crate::http::body::MAX_BYTES / 1024;
+    assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
+    for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
+        assert_eq!(schemas["Draft"]["properties"][field]["maxLength"], max);
+        let text = schemas["NewOrder"]["properties"][field]["description"].as_str().expect("text");
+        assert!(text.contains(&format!("1 to {max} ")), "{text}");
+    }
+    assert_eq!(schemas["Status"]["enum"], json!(crate::order::Status::ALL));
+    assert_eq!(schemas["Size"]["enum"], json!(crate::order::Size::ALL));
+}
+
+/// What is kept of an answer: the same at each run.
+fn kept(answer: &Answer) -> Value {
+    let names = ["etag", "idempotency-replayed", "link", "location", "retry-after", "x-request-id"];
+    let headers: Map<String, Value> = names
+        .into_iter()
+        .filter(|name| answer.headers.contains_key(*name))
+        .map(|name| (name.to_owned(), answer.header(name).into()))
+        .collect();
+    let body = match answer.header("content-type") {
+        "" => Value::Null,
+        kind if kind.contains("json") => answer.json(),
+        _ => answer.text().into(),
+    };
+    json!({"headers": headers, "body": body})
+}
+
+async fn seen() -> Value {
+    let api = Api::open().await;
+    let ask = async |method: &str, path: &str, headers: &[(&str, &str)], body: Value| {
+        let mut request = Request::builder().method(method).uri(path).header("x-request-id", "example-1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        kept(&api.send(request.body(body).expect("valid")).await)
+    };
+    let json = ("content-type", "application/json");
+    let key = ("idempotency-key", "basket-7");
+    let place = async |body: Value| ask("POST", "/orders", &[json, key], body).await;
+    let (ada, mut grace) = (order("Ada"), order("Grace"));
+    grace["size"] = "small".into();
+
+    let mut seen = json!({});
+    let unready = ask("GET", "/readyz", &[], Value::Null).await;
+    let created = place(ada.clone()).await;
+    seen["place_order"] = json!({
+        "request": {"body": ada},
+        "400": ask("POST", "/orders", &[json], json!({"customer_name": "Ada", "size": "huge"})).await,
+        "413": ask("POST", "/orders", &[json], json!("x".repeat(17_000))).await,
+        "415": ask("POST", "/orders", &[], ada.clone()).await,
+        "422": place(grace.clone()).await,
+    });
+    let path = created["headers"]["location"].as_str().expect("a path").to_owned();
+    seen["place_order"]["201"] = created;
+    api.clock.advance(Duration::from_secs(3));
+    api.store.advance(10).await.expect("advances");
+    seen["find_order"] = json!({
+        "200": ask("GET", &path, &[], Value::Null).await,
+        "304": ask("GET", &path, &[("if-none-match", "W/\"3\"")], Value::Null).await,
+        "404": ask("GET", "/orders/ORD-00000000000000000000000000", &[], Value::Null).await,
+    });
+    assert_eq!(ask("POST", "/orders", &[json], grace).await["headers"]["x-request-id"], "example-1");
+    seen["list_orders"] = json!({
+        "200": ask("GET", "/orders?limit=1", &[], Value::Null).await,
+        "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
+    });
+    seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
+    api.broker.send_replace(crate::health::Condition::Up);
+    seen["readyz"] = json!({"200": ask("GET", "/readyz", &[], Value::Null).await, "503": unready});
+    for _ in 0..3 {
+        api.clock.advance(Duration::from_mins(1));
+        api.store.advance(10).await.expect("advances");
+    }
+    let mut stream = ask("GET", &format!("{path}/events?after=4"), &[], Value::Null).await;
+    let text = stream["body"].as_str().expect("a stream");
+    // The pause before a new connection is spread at random.
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| if line.starts_with("retry:") { "retry: 2000\n" } else { line });
+    stream["body"] = lines.collect::<String>().into();
+    seen["follow_order"] = json!({
+        "200": stream,
+        "204": ask("GET", &format!("{path}/events"), &[("last-event-id", "6")], Value::Null).await,
+        "400": ask("GET", &format!("{path}/events?after=7"), &[], Value::Null).await,
+    });
+    seen
+}
+
+#[tokio::test]
+async fn examples_are_what_the_service_answers() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES);
+    let seen = seen().await;
+    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
+        let text = serde_json::to_string_pretty(&seen).expect("json");
+        fs::write(&path, text + "\n").expect("written");
+    }
+    let told: Value = serde_json::from_str(&fs::read_to_string(&path).expect("text")).expect("json");
+    assert_eq!(told, seen, "UPDATE_EXAMPLES=1 cargo test examples_are writes {EXAMPLES} anew");
+}
+
+/// Whatever schema the document gives an example, the example keeps to it, and nothing is in an
+/// answer that the schema does not name.
+#[test]
+fn examples_keep_to_their_schemas() {
+    let document = openapi::document();
+    let mut checked = 0;
+    for (method, path, operation) in operations(document) {
+        let responses = operation["responses"].as_object().expect("responses").values();
+        for part in responses.chain(operation.get("requestBody")) {
+            for content in part["content"].as_object().into_iter().flat_map(Map::values) {
+                let Some(example) = content.get("example") else { continue };
+                let mut schema = content["schema"].clone();
+                schema["components"] = document["components"].clone();
+                close(&mut schema["components"]["schemas"]);
+                let validator = jsonschema::validator_for(&schema).expect("a schema");
+                let errors: Vec<String> =
+                    validator.iter_errors(example).map(|error| error.to_string()).collect();
+                assert_eq!(errors, Vec::<String>::new(), "{method} {path}: {example}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 12, "only {checked} examples");
+    assert!(problem::CONTENT_TYPE.ends_with("problem+json"));
+}
+
+/// Lets no schema take a field that it does not name.
+fn close(schemas: &mut Value) {
+    for (name, schema) in schemas.as_object_mut().expect("schemas") {
+        if schema["properties"].is_object() || schema["allOf"].is_array() {
+            // What others are made of stays open.
+            if name != "Draft" {
+                schema["unevaluatedProperties"] = json!(false);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_the_whole_document_and_needs_nobody() {
+    let api = Api::open().await;
+    let page = api.get("/docs").await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'self';"));
+    let document = openapi::document();
+    for (_, _, operation) in operations(document) {
+        let id = operation["operationId"].as_str().expect("an id");
+        assert!(page.text().contains(&format!("<article id=\"{id}\">")), "{id}");
+    }
+    for name in document["components"]["schemas"].as_object().expect("schemas").keys() {
+        assert!(page.text().contains(&format!("id=\"schema-{name}\"")), "{name}");
+    }
+    for stranger in ["<script", "style=", "src=", "href=\"http"] {
+        assert!(!page.text().contains(stranger), "{stranger}");
+    }
+    // Every link leads to a place on the page or to a path of ours.
+    for link in page.text().split("href=\"").skip(1).map(|rest| rest.split('"').next().expect("a link")) {
+        match link.strip_prefix('#') {
+            Some(place) => assert!(page.text().contains(&format!("id=\"{place}\"")), "{link}"),
+            None => assert_eq!(api.get(link).await.status, 200, "{link}"),
+        }
+    }
+    assert_eq!(api.get("/docs/style.css").await.header("content-type"), "text/css; charset=utf-8");
+}

@@ -1,0 +1,81 @@
+//! What the API document says of types whose JSON form is written by hand here.
+
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, Schema, SchemaType, Type},
+    },
+};
+
+use super::{
+    EventKind, OrderId,
+    draft::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
+};
+
+/// `ORD-` and a ULID.
+const ID_PATTERN: &str = "^ORD-[0-7][0-9A-HJKMNP-TV-Z]{25}$";
+/// What `str::trim` takes away, for a pattern in any dialect: they differ in what `\s` is.
+const SPACE: &str = r"\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+/// Control characters likewise.
+const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+
+impl PartialSchema for OrderId {
+    fn schema() -> RefOr<Schema> {
+        text(ID_PATTERN, "`ORD-` and 26 characters; later orders have greater ids.").into()
+    }
+}
+
+impl ToSchema for OrderId {
+    fn name() -> Cow<'static, str> {
+        "OrderId".into()
+    }
+}
+
+impl PartialSchema for EventKind {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::new(Type::String))
+            .enum_values(Some(EventKind::ALL.map(EventKind::as_str)))
+            .description(Some("What happened; at most once each and always in this order."))
+            .into()
+    }
+}
+
+impl ToSchema for EventKind {
+    fn name() -> Cow<'static, str> {
+        "EventKind".into()
+    }
+}
+
+/// A moment as we write it.
+pub(crate) fn timestamp() -> ObjectBuilder {
+    text(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", "RFC 3339 in UTC, whole milliseconds.")
+        .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)))
+}
+
+/// A customer name or an item as a client may send it.
+pub(super) fn name() -> ObjectBuilder {
+    trimmed(MAX_NAME_CHARS)
+}
+
+/// An address as a client may send it.
+pub(super) fn address() -> ObjectBuilder {
+    trimmed(MAX_ADDRESS_CHARS)
+}
+
+/// Any space around, then 1 to `max` characters of which none is a control character.
+fn trimmed(max: usize) -> ObjectBuilder {
+    let (inner, edge) = (format!("[^{CONTROL}]"), format!("[^{CONTROL}{SPACE}]"));
+    let pattern = format!("^[{SPACE}]*{edge}(?:{inner}{{0,{}}}{edge})?[{SPACE}]*$", max - 2);
+    text(&pattern, &format!("1 to {max} characters after trimming, no control characters."))
+}
+
+fn text(pattern: &str, description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .pattern(Some(pattern))
+        .description(Some(description))
+}
