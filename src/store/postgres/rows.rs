@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde_json::Value;
 use sqlx::{FromRow, Row, postgres::PgRow};
 
-use crate::order::{Draft, Event, Order, OrderId, Timestamp, TrackedOrder};
+use crate::order::{Draft, Event, EventKind, Order, OrderId, Timestamp, TrackedOrder};
 
 /// Reads a text column through the domain's own parser: a value we did not write is an error.
 pub(super) fn parsed<T: FromStr>(row: &PgRow, column: &str) -> sqlx::Result<T>
@@ -48,16 +48,21 @@ impl<'r> FromRow<'r, PgRow> for Order {
     }
 }
 
+/// A timeline in two arrays; none where somebody has taken every event away.
+pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<(EventKind, Timestamp)>> {
+    let kinds: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
+    let stamps: Vec<Timestamp> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
+    let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let kinds = kinds.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
+    Ok(kinds.into_iter().zip(stamps).collect())
+}
+
 /// An order with its events as three arrays: one row an order costs less than one row an event.
 pub(super) fn tracked(row: &PgRow) -> sqlx::Result<TrackedOrder> {
-    let kinds: Vec<String> = row.try_get("events")?;
-    let stamps: Vec<Timestamp> = row.try_get("stamps")?;
     let metas: Vec<Option<Value>> = row.try_get("metas")?;
-    let mut events = Vec::with_capacity(kinds.len());
-    for ((kind, timestamp), meta) in kinds.iter().zip(stamps).zip(metas) {
-        let event = kind.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        events.push(Event { event, timestamp, meta });
-    }
+    let events = history(row)?.into_iter().zip(metas);
+    let mut events: Vec<Event> =
+        events.map(|((event, timestamp), meta)| Event { event, timestamp, meta }).collect();
     events.sort_by_key(|event| event.event);
     Ok(TrackedOrder { order: Order::from_row(row)?, events })
 }

@@ -271,3 +271,19 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     run(&mut owner, &format!("DROP OWNED BY {role}")).await.expect("revokes");
     run(&mut owner, &format!("DROP ROLE {role}")).await.expect("drops");
 }
+
+/// What somebody has tampered with is not there for readers, and there for the auditor.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn an_order_without_events_is_left_to_the_auditor() {
+    let t = fixture().await;
+    let orders = [new_order(), new_order()];
+    t.store.place(&orders, Outbox::Mine).await.expect("places");
+    for statement in ["ALTER TABLE order_events DISABLE TRIGGER USER", "DELETE FROM order_events"] {
+        (t.by_hand)(statement).await.expect(statement);
+    }
+    let ids = orders.map(|order| order.order_id);
+    assert_eq!(t.store.find_all(&ids).await.expect("reads"), []);
+    let audited = t.store.audit(None, 10).await.expect("reads").orders;
+    assert_eq!(audited.iter().map(|order| order.events.len()).collect::<Vec<_>>(), [0, 0]);
+}

@@ -6,11 +6,10 @@ use sqlx::{PgExecutor, PgPool, Row, postgres::PgRow};
 
 use super::{
     super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
-    rows::{draft, moment, order_id, parsed, tracked},
+    rows::{draft, history, moment, order_id, parsed, tracked},
 };
 use crate::order::{
-    AuditedOrder, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
-    to_millis,
+    AuditedOrder, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder, to_millis,
 };
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
@@ -109,7 +108,7 @@ pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Resu
              o.updated_at, e.events, e.stamps, e.metas
          FROM orders AS o CROSS JOIN LATERAL (
              SELECT array_agg(event) AS events, array_agg("timestamp") AS stamps, array_agg(meta) AS metas
-             FROM order_events WHERE order_id = o.order_id) AS e
+             FROM order_events WHERE order_id = o.order_id HAVING count(*) > 0) AS e
          WHERE o.order_id = ANY($1)"#,
     )
     .bind(texts(order_ids))
@@ -185,10 +184,6 @@ pub(super) async fn audit(
 }
 
 fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
-    let events: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
-    let stamps: Vec<Timestamp> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
-    let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
-    let kinds = events.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
     Ok(AuditedOrder {
         order_id: order_id(row)?,
         status: parsed(row, "status")?,
@@ -196,7 +191,7 @@ fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
         updated_at: moment(row, "updated_at")?,
         due_at: row.try_get("due_at")?,
         unsent: row.try_get("unsent")?,
-        events: kinds.into_iter().zip(stamps).collect(),
+        events: history(row)?,
     })
 }
 
