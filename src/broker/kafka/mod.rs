@@ -127,6 +127,10 @@ impl Kafka {
             .set("heartbeat.interval.ms", "2000")
             .set("partition.assignment.strategy", strategy)
             .set("queued.max.messages.kbytes", "16384")
+            // What arrives is nearly all our own, stored already: in large batches that costs a statement
+            // for hundreds of orders. A stranger's order waits this long at most.
+            .set("fetch.min.bytes", "1000000")
+            .set("fetch.wait.max.ms", "100")
             .set("statistics.interval.ms", "5000");
         self.with_properties(config)
     }

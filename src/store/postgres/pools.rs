@@ -52,6 +52,11 @@ fn session(options: PgConnectOptions) -> PgConnectOptions {
         ("statement_timeout", "1800"),
         ("lock_timeout", "1000"),
         ("idle_in_transaction_session_timeout", "3000"),
+        // A plan made while a table is empty reads it whole, and a prepared statement keeps its plan for as
+        // long as the table is not analysed. Every statement of ours has its index.
+        ("enable_seqscan", "off"),
+        // Where a table must be read whole, that setting makes the plan look dear enough to be compiled.
+        ("jit", "off"),
     ])
 }
 
