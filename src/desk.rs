@@ -31,8 +31,11 @@ pub struct Slip {
     /// When it was handed in.
     pub since: Instant,
     /// Where the answer goes; closed when nobody waits for it any more.
-    pub answer: oneshot::Sender<Result<Accepted, DeskError>>,
+    pub answer: Answer,
 }
+
+/// Takes the answer to a slip.
+pub type Answer = oneshot::Sender<Result<Accepted, DeskError>>;
 
 /// An order that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

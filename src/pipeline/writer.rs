@@ -17,7 +17,7 @@ use super::{Backoff, Outcome, pause};
 use crate::{
     bell::Bell,
     clock::Clock,
-    desk::{Accepted, DeskError, Slip},
+    desk::{Accepted, Answer, DeskError, Slip},
     metrics::{Metrics, Step},
     order::{IdMint, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Store, StoreError},
@@ -65,26 +65,22 @@ impl Writer {
             return Outcome::Finished;
         }
         // Whoever has given up waiting was told so; an order must not appear after that.
-        slips.retain(|slip| !slip.answer.is_closed());
-        let orders: Vec<NewOrder> = slips.iter().map(|slip| self.new_order(slip)).collect();
+        let awaited = slips.into_iter().filter(|slip| !slip.answer.is_closed());
+        let (orders, waiting): (Vec<NewOrder>, Vec<_>) = awaited.map(|slip| self.new_order(slip)).unzip();
         let mut answers = self.place(&orders).await.into_iter();
-        for slip in slips {
-            let answer = answers.next().unwrap_or(Err(DeskError::Unavailable));
-            self.metrics.step_done(Step::Place, slip.since.elapsed());
+        for (since, answer) in waiting {
+            self.metrics.step_done(Step::Place, since.elapsed());
             // A caller that has left meanwhile finds the order by its idempotency key.
-            drop(slip.answer.send(answer));
+            drop(answer.send(answers.next().unwrap_or(Err(DeskError::Unavailable))));
         }
         Outcome::Worked(orders.len())
     }
 
-    fn new_order(&mut self, slip: &Slip) -> NewOrder {
+    fn new_order(&mut self, slip: Slip) -> (NewOrder, (Instant, Answer)) {
+        let Slip { draft, key, meta, since, answer } = slip;
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
-        NewOrder {
-            order_id: self.mint.mint(millis, self.random.random()),
-            draft: slip.draft.clone(),
-            key: slip.key.clone(),
-            meta: slip.meta.clone(),
-        }
+        let order_id = self.mint.mint(millis, self.random.random());
+        (NewOrder { order_id, draft, key, meta }, (since, answer))
     }
 
     async fn place(&mut self, orders: &[NewOrder]) -> Vec<Result<Accepted, DeskError>> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Row};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row, types::Json};
 
 use super::{
     super::{Admission, Arrival, NewOrder, Placement, keys},
@@ -11,7 +11,8 @@ use super::{
 use crate::order::{Draft, OrderId, StageDelays, Status, Timestamp};
 
 /// Orders with their first two events and their outbox rows; those that are there already stay.
-/// Answers what was written. In the order of ids, so that two such statements can't deadlock.
+/// Answers what was written. In the order of ids, so that two such statements can't deadlock; no id
+/// may come twice.
 const WRITE: &str = r#"
     WITH t AS MATERIALIZED (
         SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
@@ -33,7 +34,7 @@ const WRITE: &str = r#"
             CASE e.event WHEN 'CREATED' THEN w.created_at ELSE w.updated_at END,
             CASE e.event WHEN 'CREATED' THEN i.meta END
         FROM written AS w
-        JOIN (SELECT DISTINCT ON (order_id) order_id, meta FROM input) AS i USING (order_id)
+        JOIN input AS i USING (order_id)
         CROSS JOIN (VALUES (1, 'CREATED'), (2, 'PLACED')) AS e (n, event)
         ORDER BY w.order_id, e.n
     ), unsent AS (
@@ -74,7 +75,7 @@ async fn write(
         .bind(texts(|draft| &draft.item))
         .bind(texts(|draft| draft.size.as_str()))
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.meta.cloned()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
         .bind(delays.after(Status::Placed).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
         .bind(matches!(unsent, Unsent::ClaimedBy(_)))
         .bind(match unsent {
@@ -186,10 +187,11 @@ pub(super) async fn admit(
     let ids: Vec<String> = arrivals.iter().map(|arrival| arrival.placed.order_id.to_string()).collect();
     let rows =
         sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)").bind(ids).fetch_all(pool).await?;
-    let known = rows.iter().map(order_id).collect::<sqlx::Result<HashSet<_>>>()?;
+    let mut known = rows.iter().map(order_id).collect::<sqlx::Result<HashSet<_>>>()?;
     let unknown: Vec<Line> = arrivals
         .iter()
-        .filter(|arrival| !known.contains(&arrival.placed.order_id))
+        // Of two copies in one batch the first counts.
+        .filter(|arrival| known.insert(arrival.placed.order_id))
         .map(|Arrival { placed, meta }| Line {
             order_id: placed.order_id,
             draft: &placed.draft,
@@ -201,7 +203,7 @@ pub(super) async fn admit(
         return Ok(vec![Admission::Known; arrivals.len()]);
     }
     let mut written = write(pool, &unknown, now, delays, Unsent::None).await?;
-    // Removed, so that a second copy in the same batch counts as known.
+    // Removed, so that the second copy counts as known.
     let admission = |arrival: &Arrival| match written.remove(&arrival.placed.order_id) {
         Some(_) => Admission::Admitted,
         None => Admission::Known,

@@ -103,11 +103,12 @@ pub struct PgStore {
 impl PgStore {
     /// Describes a database; connects to nothing yet.
     pub fn new(settings: PgSettings) -> Self {
+        let replica = rand::random();
         Self {
-            pools: Pools::new(&settings),
+            pools: Pools::new(&settings, replica),
             settings,
             clock: None,
-            replica: rand::random(),
+            replica,
             migrated: AtomicBool::new(false),
         }
     }

@@ -30,8 +30,10 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    pub(super) fn new(settings: &PgSettings) -> Self {
-        let options = session(settings.dsn.0.clone());
+    /// The database sees by the name of its sessions whether a replica is there.
+    pub(super) fn new(settings: &PgSettings, replica: i64) -> Self {
+        let options =
+            session(settings.dsn.0.clone()).application_name(&format!("order-tracker {replica:016x}"));
         let for_reading = settings.max_connections.saturating_sub(FOR_PLACING + FOR_LOOPS).max(1);
         Self {
             place: Slot::new(options.clone(), FOR_PLACING),
@@ -48,7 +50,7 @@ impl Pools {
 
 /// Limits on the server's side, for what our own deadlines can't end there.
 fn session(options: PgConnectOptions) -> PgConnectOptions {
-    options.application_name("order-tracker").options([
+    options.options([
         ("statement_timeout", "1800"),
         ("lock_timeout", "1000"),
         ("idle_in_transaction_session_timeout", "3000"),

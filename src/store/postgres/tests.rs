@@ -6,7 +6,11 @@ use std::sync::Arc;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
 
-use super::{PgDsn, PgSettings, PgStore, schema::MIGRATIONS, verbs::CLAIM};
+use super::{
+    PgDsn, PgSettings, PgStore,
+    schema::MIGRATIONS,
+    verbs::{CLAIM, CLAIM_WITHOUT_SESSION},
+};
 use crate::{
     clock::{Clock as _, ManualClock},
     order::{Draft, IdMint, StageDelays},
@@ -122,6 +126,27 @@ async fn rows_of_a_silent_replica_are_taken_over() {
     // The silent one wakes up late: what it gives back is not its own any more.
     t.store.release(&[dead.order_id]).await.expect("releases");
     assert!(t.store.take_unsent(10).await.expect("takes").is_empty());
+}
+
+/// A process that is killed leaves no session behind, and its rows need not wait for the whole claim.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn rows_of_a_killed_replica_are_taken_over_sooner() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let (killed, other) = (database.replica(&clock).await, database.replica(&clock).await);
+    killed.place(&[new_order()], Outbox::Mine).await.expect("places");
+    clock.advance(CLAIM_WITHOUT_SESSION);
+    assert!(other.take_unsent(10).await.expect("takes").is_empty(), "its sessions are there");
+    killed.pools.close().await;
+    let mut console = database.options().connect().await.expect("connects");
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+    let name = format!("order-tracker {:016x}", killed.replica);
+    // The server notices a moment later.
+    while sqlx::query_scalar::<_, i64>(sessions).bind(&name).fetch_one(&mut console).await.expect("reads") > 0
+    {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(other.take_unsent(10).await.expect("takes").len(), 1);
 }
 
 #[tokio::test]

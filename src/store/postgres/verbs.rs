@@ -14,6 +14,8 @@ use crate::order::{
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
 pub(super) const CLAIM: Duration = Duration::from_secs(3);
+/// How long it keeps them if it has no session either: a process that was killed has none.
+pub(super) const CLAIM_WITHOUT_SESSION: Duration = Duration::from_millis(1_500);
 
 /// Moves due orders, those that another replica is moving excepted. All steps of an order are made
 /// at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
@@ -225,11 +227,19 @@ pub(super) async fn take_unsent(
         return Ok(Vec::new());
     }
     let rows = sqlx::query(
-        "WITH unclaimed AS MATERIALIZED (
+        "WITH alive AS MATERIALIZED (
+             SELECT r.replica
+             FROM relays AS r, LATERAL (SELECT r.alive_until - COALESCE($1, clock_timestamp()) AS rest) AS claim
+             WHERE claim.rest > interval '0' AND (
+                 claim.rest > $4::float8 * interval '1 second'
+                 OR EXISTS (
+                     SELECT 1 FROM pg_stat_activity
+                     WHERE application_name = 'order-tracker ' || lpad(to_hex(r.replica), 16, '0'))
+                 -- After a restart of the server everybody gets his time to come back.
+                 OR clock_timestamp() < pg_postmaster_start_time() + $5::float8 * interval '1 second')
+         ), unclaimed AS MATERIALIZED (
              SELECT u.order_id FROM outbox AS u
-             WHERE NOT EXISTS (
-                 SELECT 1 FROM relays AS r
-                 WHERE r.replica = u.claimed_by AND r.alive_until > COALESCE($1, clock_timestamp()))
+             WHERE NOT EXISTS (SELECT 1 FROM alive WHERE alive.replica = u.claimed_by)
              ORDER BY u.order_id LIMIT $2 FOR UPDATE OF u SKIP LOCKED
          ), taken AS (
              UPDATE outbox AS u SET claimed_by = $3 FROM unclaimed WHERE u.order_id = unclaimed.order_id
@@ -241,6 +251,8 @@ pub(super) async fn take_unsent(
     .bind(now)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(replica)
+    .bind((CLAIM - CLAIM_WITHOUT_SESSION).as_secs_f64())
+    .bind(CLAIM.as_secs_f64())
     .fetch_all(pool)
     .await?;
     messages(&rows)

@@ -64,7 +64,7 @@ pub(crate) async fn terminated(bench: &mut Bench) -> Result<Outcome> {
     while begun.elapsed() < lasting {
         bench.strike();
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'order-tracker'";
+            WHERE datname = current_database() AND application_name LIKE 'order-tracker %'";
         sqlx::query(sql).execute(&bench.db).await?;
         sleep(Duration::from_millis(500)).await;
     }

@@ -162,7 +162,7 @@ async fn on_the_way(bench: &mut Bench, proxy: &Proxy, fault: Fault) -> Result<()
         // All sessions but those of this programme.
         _ => {
             let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                WHERE datname = current_database() AND application_name = 'order-tracker'";
+                WHERE datname = current_database() AND application_name LIKE 'order-tracker %'";
             sqlx::query(sql).execute(&bench.db).await?;
         }
     }
