@@ -1,6 +1,6 @@
 //! `GET /orders/{id}/events`: an order's timeline as server-sent events, so far and as it grows.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
@@ -65,7 +65,7 @@ pub(super) struct FollowQuery {
     )
 )]
 pub(super) async fn follow(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
     query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,

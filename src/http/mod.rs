@@ -43,7 +43,6 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What handlers work with.
-#[derive(Clone)]
 pub struct AppState {
     /// For what is read rarely.
     pub store: Arc<dyn Store>,
@@ -89,7 +88,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
-        .with_state(state)
+        .with_state(Arc::new(state))
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

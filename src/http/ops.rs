@@ -1,6 +1,6 @@
 //! What operators and their machines ask: `/healthz`, `/readyz`, `/metrics`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -47,7 +47,7 @@ pub(super) async fn healthz() -> Json<Health> {
         (status = 503, description = "A part can't do its work", body = String),
     )
 )]
-pub(super) async fn readyz(State(state): State<AppState>) -> Response {
+pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     let backlog = state.store.backlog().await.map_err(|error| error.to_string());
     let lines = report(&backlog, &state.broker.borrow());
     let status = if lines.iter().all(|(_, line)| line.is_ok()) {
@@ -106,7 +106,7 @@ fn progress(backlog: &Backlog) -> Line {
     get, path = "/metrics", operation_id = "metrics", tag = "operation",
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
-pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
     state.metrics.event_streams(state.live.followers());
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");

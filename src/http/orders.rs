@@ -1,5 +1,7 @@
 //! `POST /orders`, `GET /orders/{id}`, `GET /orders`.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{
@@ -60,7 +62,7 @@ pub(super) struct Accepted {
     )
 )]
 pub(super) async fn place(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
@@ -93,7 +95,7 @@ pub(super) async fn place(
     )
 )]
 pub(super) async fn find(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -155,7 +157,7 @@ pub(super) struct ListQuery {
     )
 )]
 pub(super) async fn list(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;

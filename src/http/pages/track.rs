@@ -14,7 +14,7 @@ use crate::order::{EventKind, Order, StageDelays, Status, Timestamp, TrackedOrde
 
 /// Where an order is, for the one who waits for it. Who knows the id may look.
 pub(in crate::http) async fn track(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {

@@ -251,7 +251,7 @@ pub(super) async fn take_unsent(
     .bind(now)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(replica)
-    .bind((CLAIM - CLAIM_WITHOUT_SESSION).as_secs_f64())
+    .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
     .bind(CLAIM.as_secs_f64())
     .fetch_all(pool)
     .await?;

@@ -142,7 +142,7 @@ struct Board {
 
 /// The board.
 pub(in crate::http) async fn board(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     query: Result<Query<BoardQuery>, QueryRejection>,
 ) -> Response {
     let board = read(&state, Choice::from(query.map(|Query(query)| query).unwrap_or_default())).await;
@@ -194,7 +194,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
 }
 
 /// Places an order that a person might have placed, and shows it on the board.
-pub(in crate::http) async fn place_demo(State(state): State<AppState>, headers: HeaderMap) -> Response {
+pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
     if !from_here(&headers) {
         let problem = Problem::forbidden("this form works only from the board itself");
         return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
