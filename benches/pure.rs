@@ -19,7 +19,7 @@ fn order() -> Order {
     let order_id = IdMint::default().mint(1_767_323_045_678, 7);
     let draft =
         Draft::new("Ada Lovelace", "12 St James's Square", "pizza margherita", "large").expect("valid");
-    Order { order_id, draft, status: Status::Delivered, created_at: at, updated_at: at }
+    Order { order_id, draft, status: Status::Delivered, created_at: at, updated_at: at, due_at: None }
 }
 
 /// The body of a POST becomes a draft.

@@ -32,7 +32,7 @@ pub fn to_millis(at: Timestamp) -> Timestamp {
     at.trunc_subsecs(3)
 }
 
-/// An order as the `orders` table holds it: the eight columns of the data model.
+/// An order as the `orders` table holds it; clients see the eight columns of the data model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Order {
     /// Business key, `ORD-` and 26 characters.
@@ -50,6 +50,9 @@ pub struct Order {
     #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub updated_at: Timestamp,
+    /// When its next step is due, whatever the delays are now; `None` once delivered.
+    #[serde(skip)]
+    pub due_at: Option<Timestamp>,
 }
 
 /// An order with its whole timeline, oldest event first.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::{Status, Timestamp};
+use super::{Order, Status, Timestamp};
 
 /// Longest delay of one stage.
 const MAX_DELAY: Duration = Duration::from_hours(365 * 24);
@@ -35,14 +35,15 @@ impl StageDelays {
         Some(at + self.after(status)?)
     }
 
-    /// Between which moments an order that reached `status` at `at` should arrive; `None` once it has.
-    /// Never before the first, and later than the second only if something holds it up. Every step
-    /// brings the two closer together.
-    pub fn arrival(&self, status: Status, at: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let rest = self.0.get(status as usize..).filter(|rest| !rest.is_empty())?;
-        let least: Duration = rest.iter().sum();
-        let spread = least / 4 + rest.iter().map(|_| STEP_MAY_TAKE).sum::<Duration>();
-        Some((at + least, at + least + spread))
+    /// Between which moments an order should arrive; `None` once it has. Its next step is due when it was
+    /// written to be, the steps after that as the delays are now. Never before the first moment, and later
+    /// than the second only if something holds it up. Every step brings the two closer together.
+    pub fn arrival(&self, order: &Order) -> Option<(Timestamp, Timestamp)> {
+        let later = self.0.get(order.status as usize + 1..)?;
+        let soonest = order.due_at? + later.iter().sum::<Duration>();
+        let least = (soonest - order.updated_at).to_std().unwrap_or_default();
+        let steps = std::iter::repeat_n(STEP_MAY_TAKE, 1 + later.len());
+        Some((soonest, soonest + least / 4 + steps.sum::<Duration>()))
     }
 
     /// The steps that an order in `status`, due at `due_at`, may take at `now`.
@@ -114,6 +115,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::order::Draft;
+
+    /// An order that was placed at the epoch.
+    fn order_due(due_at: Option<Timestamp>) -> Order {
+        Order {
+            order_id: "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id"),
+            draft: Draft::new("Ada", "1 High St", "pizza", "large").expect("valid"),
+            status: Status::Placed,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            due_at,
+        }
+    }
 
     #[test]
     fn delays_are_written_for_people() {
@@ -145,15 +159,26 @@ mod tests {
     #[test]
     fn an_estimate_tightens_with_every_step_and_ends_at_the_door() {
         let delays = StageDelays::default();
-        let (mut at, mut last) = (Timestamp::UNIX_EPOCH, None);
-        for status in &Status::ALL[..4] {
-            let (soonest, latest) = delays.arrival(*status, at).expect("not there yet");
+        let mut last = None;
+        let mut order = order_due(delays.due_after(Status::Placed, Timestamp::UNIX_EPOCH));
+        while let Some((soonest, latest)) = delays.arrival(&order) {
             assert_eq!(soonest, Timestamp::UNIX_EPOCH + TimeDelta::seconds(25), "all went to plan");
-            assert!(last.is_none_or(|last| latest < last), "{status}: {latest}");
+            assert!(last.is_none_or(|last| latest < last), "{}: {latest}", order.status);
             last = Some(latest);
-            at = delays.due_after(*status, at).expect("not the end");
+            order.updated_at = order.due_at.expect("not the end");
+            order.status = order.status.next().expect("not the end");
+            order.due_at = delays.due_after(order.status, order.updated_at);
         }
-        assert_eq!(delays.arrival(Status::Delivered, at), None);
+        assert_eq!(order.status, Status::Delivered);
+    }
+
+    #[test]
+    fn an_estimate_begins_with_the_due_time_that_was_written() {
+        let due = Timestamp::UNIX_EPOCH + TimeDelta::seconds(60);
+        let (soonest, latest) =
+            StageDelays::uniform(Duration::from_secs(1)).arrival(&order_due(Some(due))).expect("not there");
+        assert_eq!(soonest, due + TimeDelta::seconds(3));
+        assert_eq!(latest, soonest + Duration::from_secs(63) / 4 + STEP_MAY_TAKE * 4);
     }
 
     #[test]

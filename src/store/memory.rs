@@ -30,7 +30,7 @@ const LOST: TimeDelta = TimeDelta::seconds(10);
 /// What all replicas share.
 #[derive(Default)]
 pub(crate) struct Database {
-    orders: BTreeMap<OrderId, (TrackedOrder, Option<Timestamp>)>,
+    orders: BTreeMap<OrderId, TrackedOrder>,
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<String, (OrderId, Timestamp)>,
@@ -84,12 +84,13 @@ impl Database {
             return false;
         }
         let status = Status::Placed;
-        let order = Order { order_id, draft: draft.clone(), status, created_at, updated_at: now };
+        let due_at = delays.due_after(status, now);
+        let order = Order { order_id, draft: draft.clone(), status, created_at, updated_at: now, due_at };
         let events = vec![
             Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
             Event { event: EventKind::Reached(status), timestamp: now, meta: None },
         ];
-        self.orders.insert(order_id, (TrackedOrder { order, events }, delays.due_after(status, now)));
+        self.orders.insert(order_id, TrackedOrder { order, events });
         true
     }
 
@@ -98,7 +99,7 @@ impl Database {
     }
 
     fn next_due(&self) -> Option<Timestamp> {
-        self.orders.values().filter_map(|(_, due_at)| *due_at).min()
+        self.orders.values().filter_map(|tracked| tracked.order.due_at).min()
     }
 }
 
@@ -109,7 +110,7 @@ impl Store for MemoryStore {
         let sent = orders.iter().filter_map(|order| order.key.as_deref());
         let held = sent.filter_map(|key| {
             let (order_id, _) = database.keys.get(key)?;
-            Some((key, (*order_id, database.orders[order_id].0.order.draft.clone())))
+            Some((key, (*order_id, database.orders[order_id].order.draft.clone())))
         });
         let verdicts = keys::judge(orders, held.collect());
         for order in keys::fresh(orders, &verdicts) {
@@ -122,7 +123,7 @@ impl Store for MemoryStore {
                 }
             }
         }
-        Ok(keys::placements(orders, &verdicts, |id| database.orders[&id].0.order.created_at))
+        Ok(keys::placements(orders, &verdicts, |id| database.orders[&id].order.created_at))
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
@@ -141,12 +142,12 @@ impl Store for MemoryStore {
         let mut due: Vec<(Timestamp, OrderId)> = database
             .orders
             .iter()
-            .filter_map(|(id, (_, due_at))| due_at.filter(|due| *due <= now).map(|due| (due, *id)))
+            .filter_map(|(id, tracked)| tracked.order.due_at.filter(|due| *due <= now).map(|due| (due, *id)))
             .collect();
         due.sort_unstable();
         let mut moves = Vec::new();
         for (due, order_id) in due.into_iter().take(limit) {
-            let Some((tracked, due_at)) = database.orders.get_mut(&order_id) else { continue };
+            let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
             let path = self.delays.moves(tracked.order.status, due, now);
             for to in path.steps {
                 moves.push(Move { order_id, from: tracked.order.status, to });
@@ -154,7 +155,7 @@ impl Store for MemoryStore {
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
             }
             tracked.order.updated_at = now;
-            *due_at = path.due_at;
+            tracked.order.due_at = path.due_at;
         }
         let next_due_in = database.next_due().map(|due| (due - now).to_std().unwrap_or_default());
         Ok(Advance { moves, next_due_in })
@@ -164,7 +165,7 @@ impl Store for MemoryStore {
         let (database, _) = self.lock();
         let there = &database.reached()?.orders;
         let found = order_ids.iter().filter_map(|id| there.get(id));
-        Ok(found.map(|(tracked, _)| tracked.clone()).collect())
+        Ok(found.cloned().collect())
     }
 
     async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
@@ -172,16 +173,16 @@ impl Store for MemoryStore {
         database.looks += 1;
         let there = &database.reached()?.orders;
         let position = |order_id: &OrderId| {
-            let (tracked, due_at) = there.get(order_id)?;
-            let due_in = due_at.map(|due| (due - now).to_std().unwrap_or_default());
-            Some(Position { order_id: *order_id, status: tracked.order.status, due_in })
+            let order = &there.get(order_id)?.order;
+            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
+            Some(Position { order_id: *order_id, status: order.status, due_in })
         };
         Ok(orders.iter().filter_map(position).collect())
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let (database, _) = self.lock();
-        let orders = database.orders.values().rev().map(|(tracked, _)| &tracked.order);
+        let orders = database.orders.values().rev().map(|tracked| &tracked.order);
         let wanted = orders
             .filter(|order| page.before.is_none_or(|before| order.order_id < before))
             .filter(|order| page.status.is_none_or(|status| order.status == status));
@@ -192,16 +193,15 @@ impl Store for MemoryStore {
         let (database, now) = self.lock();
         let rows =
             database.orders.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(limit);
-        let audited =
-            |(id, (tracked, due_at)): (&OrderId, &(TrackedOrder, Option<Timestamp>))| AuditedOrder {
-                order_id: *id,
-                status: tracked.order.status,
-                created_at: tracked.order.created_at,
-                updated_at: tracked.order.updated_at,
-                due_at: *due_at,
-                unsent: database.outbox.contains_key(id),
-                events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
-            };
+        let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
+            order_id: *id,
+            status: tracked.order.status,
+            created_at: tracked.order.created_at,
+            updated_at: tracked.order.updated_at,
+            due_at: tracked.order.due_at,
+            unsent: database.outbox.contains_key(id),
+            events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
+        };
         Ok(AuditPage { now, orders: rows.map(audited).collect() })
     }
 
@@ -213,7 +213,7 @@ impl Store for MemoryStore {
         let free = outbox.iter_mut().filter(|(_, (_, claimed_by))| !claimed_by.is_some_and(lives));
         let take = |(id, (_, claimed_by)): (&OrderId, &mut (Timestamp, Option<u64>))| {
             *claimed_by = Some(self.replica);
-            OrderPlaced::from(&orders[id].0.order)
+            OrderPlaced::from(&orders[id].order)
         };
         Ok(free.take(limit).map(take).collect())
     }
@@ -223,7 +223,7 @@ impl Store for MemoryStore {
         let lost = database.outbox.iter().filter(|(id, (created_at, claimed_by))| {
             *claimed_by == Some(self.replica) && now - *created_at > LOST && !held.contains(id)
         });
-        Ok(lost.take(limit).map(|(id, _)| OrderPlaced::from(&database.orders[id].0.order)).collect())
+        Ok(lost.take(limit).map(|(id, _)| OrderPlaced::from(&database.orders[id].order)).collect())
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
@@ -253,7 +253,7 @@ impl Store for MemoryStore {
             overdue: database.next_due().map_or(Duration::ZERO, since),
             ..Backlog::default()
         };
-        for (tracked, _) in database.orders.values().filter(|(_, due_at)| due_at.is_some()) {
+        for tracked in database.orders.values().filter(|tracked| tracked.order.due_at.is_some()) {
             backlog.in_progress[tracked.order.status as usize] += 1;
         }
         Ok(backlog)
@@ -262,8 +262,8 @@ impl Store for MemoryStore {
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
         let (database, now) = self.lock();
         let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
-        let behind = |(tracked, due_at): &(TrackedOrder, Option<Timestamp>)| {
-            let late = due_at.filter(|due| *due < now - late).map(since)?;
+        let behind = |tracked: &TrackedOrder| {
+            let late = tracked.order.due_at.filter(|due| *due < now - late).map(since)?;
             Some(Overdue { order: tracked.order.clone(), late })
         };
         let mut overdue: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
@@ -272,7 +272,8 @@ impl Store for MemoryStore {
         overdue.truncate(limit);
         let unsent = database.outbox.iter().take(limit);
         let unsent = unsent.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect();
-        let delivered = database.orders.values().filter(|(_, due_at)| due_at.is_none()).count() as u64;
+        let delivered =
+            database.orders.values().filter(|tracked| tracked.order.due_at.is_none()).count() as u64;
         Ok(Attention { overdue, overdue_orders, unsent, delivered })
     }
 

@@ -96,7 +96,7 @@ fn words(status: Status) -> (&'static str, &'static str) {
 
 /// When it comes, or when it came.
 fn arrival(order: &Order, delays: &StageDelays, now: Timestamp) -> Markup {
-    let Some((soonest, latest)) = delays.arrival(order.status, order.updated_at) else {
+    let Some((soonest, latest)) = delays.arrival(order) else {
         return html! { p.arrival { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } } };
     };
     html! {

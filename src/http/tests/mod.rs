@@ -89,6 +89,11 @@ impl Answer {
 
 impl Api {
     async fn open() -> Self {
+        Self::open_with(StageDelays::default()).await
+    }
+
+    /// With other delays in force than those that the store writes.
+    async fn open_with(delays: StageDelays) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
         let metrics = Arc::new(Metrics::new());
@@ -125,7 +130,7 @@ impl Api {
             broker: watcher,
             progress: progress_watcher,
             boards: Boards::default(),
-            delays: StageDelays::default(),
+            delays,
             clock: clock.clone(),
         };
         Self { router: router(state), live, stop, store, clock, broker, progress, _folder: folder }

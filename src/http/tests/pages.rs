@@ -9,7 +9,10 @@ use axum::{
 use serde_json::json;
 
 use super::{Answer, Api};
-use crate::{health::Condition, order::Status};
+use crate::{
+    health::Condition,
+    order::{StageDelays, Status},
+};
 
 /// Most that the customer's page may weigh with all that it needs.
 const MAX_BYTES: usize = 40 * 1024;
@@ -87,6 +90,26 @@ async fn a_late_order_is_not_promised_for_a_moment_that_has_passed() {
     let page = api.get(&path).await;
     assert!(page.text().contains("Taking longer than usual"), "{}", page.text());
     assert!(!page.text().contains("Arrives between"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn other_delays_than_at_the_last_start_make_no_order_late() {
+    let api = Api::open_with(StageDelays::uniform(Duration::from_millis(1))).await;
+    let id = api.place("Ada").await;
+    api.clock.advance(Duration::from_secs(3));
+    api.store.advance(10).await.expect("advances");
+    api.clock.advance(Duration::from_secs(4));
+    let page = api.get(&format!("/track/{id}")).await;
+    assert!(page.text().contains("Arrives between"), "{}", page.text());
+    assert!(page.text().contains("datetime=\"2026-01-02T03:04:13.680Z\""), "due in 1 s: {}", page.text());
+    let board = api.get(&format!("/?id={id}")).await;
+    assert!(
+        !board.text().contains(" late</span>") && !board.text().contains("late. Why"),
+        "{}",
+        board.text()
+    );
+    api.clock.advance(Duration::from_secs(4));
+    assert!(api.get(&format!("/?id={id}")).await.text().contains("3.0 s late</span>"));
 }
 
 #[tokio::test]

@@ -79,6 +79,9 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
     for delay in DELAYS {
         let advance = t.store.advance(10).await.expect("advances");
         assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
+        let listed = t.store.list(&Page { status: None, before: None, limit: 1 }).await.expect("lists");
+        let due = [listed[0].due_at, t.find(order.order_id).await.order.due_at];
+        assert_eq!(due, [Some(t.clock.now() + seconds(delay)); 2], "as it was written");
         t.clock.advance(seconds(delay).saturating_sub(Duration::from_millis(1)));
         assert_eq!(t.advance().await, [], "1 ms early");
         t.clock.advance(Duration::from_millis(1));

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{Arrival, Backlog, Move, NewOrder, Outbox, Placement, Store};
 use crate::{
     clock::ManualClock,
-    order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Timestamp, TrackedOrder},
+    order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
 };
 
 /// The suite's delays: 3, 5, 7 and 10 s, the defaults.
@@ -111,6 +111,7 @@ pub(crate) fn assert_consistent(tracked: &TrackedOrder) {
     assert!(events.is_sorted_by_key(|event| event.timestamp), "{tracked:?}");
     assert_eq!(events.first().map(|event| event.timestamp), Some(order.created_at), "{tracked:?}");
     assert_eq!(events.last().map(|event| event.timestamp), Some(order.updated_at), "{tracked:?}");
+    assert_eq!(order.due_at.is_none(), order.status == Status::Delivered, "{tracked:?}");
 }
 
 /// Declares the whole suite for the adapter whose fixture `$fixture` makes; `$attribute`s go on each case.

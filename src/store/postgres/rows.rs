@@ -44,6 +44,7 @@ impl<'r> FromRow<'r, PgRow> for Order {
             status: parsed(row, "status")?,
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,
+            due_at: row.try_get("due_at")?,
         })
     }
 }

@@ -107,7 +107,7 @@ pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Resu
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
-             o.updated_at, e.events, e.stamps, e.metas
+             o.updated_at, o.due_at, e.events, e.stamps, e.metas
          FROM orders AS o CROSS JOIN LATERAL (
              SELECT array_agg(event) AS events, array_agg("timestamp") AS stamps, array_agg(meta) AS metas
              FROM order_events WHERE order_id = o.order_id HAVING count(*) > 0) AS e
@@ -145,14 +145,14 @@ pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>>
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     match page.status {
         Some(status) => sqlx::query_as(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2",
         )
         .bind(before)
         .bind(limit)
         .bind(status.as_str()),
         None => sqlx::query_as(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2",
         )
         .bind(before)

@@ -70,6 +70,12 @@ pub(super) fn moment(row: &SqliteRow, column: &str) -> sqlx::Result<Timestamp> {
     })
 }
 
+/// The column `due_at`; nothing once delivered.
+pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
+    let millis: Option<i64> = row.try_get("due_at")?;
+    Ok(millis.and_then(Timestamp::from_timestamp_millis))
+}
+
 /// The columns of a [`Draft`].
 pub(super) struct DraftRow(pub Draft);
 
@@ -101,6 +107,7 @@ impl<'r> FromRow<'r, SqliteRow> for Order {
             status: parsed(row, "status")?,
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,
+            due_at: due_at(row)?,
         })
     }
 }

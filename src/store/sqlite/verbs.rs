@@ -9,7 +9,7 @@ use super::{
     super::{Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
     StoreError,
     arrive::insert_events,
-    rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, json, moment, parsed},
+    rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, due_at, json, moment, parsed},
 };
 use crate::order::{
     AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
@@ -70,7 +70,7 @@ pub(super) async fn find_all(
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
-             o.updated_at, e.event, e."timestamp", e.meta
+             o.updated_at, o.due_at, e.event, e."timestamp", e.meta
          FROM orders AS o JOIN order_events AS e USING (order_id)
          WHERE o.order_id IN (SELECT value FROM json_each(?1)) ORDER BY o.order_id"#,
     )
@@ -104,11 +104,10 @@ pub(super) async fn positions(
     .fetch_all(read)
     .await?;
     let position = |row: &SqliteRow| {
-        let due_at: Option<i64> = row.try_get("due_at")?;
         Ok(Position {
             order_id: IdRow::from_row(row)?.0,
             status: parsed(row, "status")?,
-            due_in: until(due_at.and_then(Timestamp::from_timestamp_millis), now),
+            due_in: until(due_at(row)?, now),
         })
     };
     rows.iter().map(position).collect()
@@ -118,14 +117,14 @@ pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, S
     // Two texts, not `?1 IS NULL OR ...`: each keeps to its own index.
     let query = match page.status {
         Some(status) => sqlx::query_as(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2",
         )
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX))
         .bind(status.as_str()),
         None => sqlx::query_as(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at
+            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2",
         )
         .bind(before(page))
@@ -163,13 +162,12 @@ pub(super) async fn audit(
 }
 
 fn audited(row: &SqliteRow, order_id: OrderId) -> sqlx::Result<AuditedOrder> {
-    let due_at: Option<i64> = row.try_get("due_at")?;
     Ok(AuditedOrder {
         order_id,
         status: parsed(row, "status")?,
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
-        due_at: due_at.and_then(Timestamp::from_timestamp_millis),
+        due_at: due_at(row)?,
         unsent: row.try_get("unsent")?,
         events: Vec::new(),
     })

@@ -156,7 +156,7 @@ pub(in crate::http) async fn board(
         script: Some("board.js"),
         refresh: Refresh::WithoutScript,
     };
-    let mut response = page(status, &frame, &view::board(&board, &state.delays));
+    let mut response = page(status, &frame, &view::board(&board));
     // A form's origin would be hidden with `no-referrer`, and the button below needs it.
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response

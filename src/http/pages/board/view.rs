@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     health::Condition,
-    order::{Event, Order, StageDelays, Status, TrackedOrder},
+    order::{Event, Order, Status, TrackedOrder},
     store::COUNTED_TO,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn title(board: &Board) -> String {
     }
 }
 
-pub(super) fn board(board: &Board, delays: &StageDelays) -> Markup {
+pub(super) fn board(board: &Board) -> Markup {
     html! {
         header {
             h1 { img src=(assets::path("board.svg")) alt="" width="32" height="32"; "Order Tracker" }
@@ -47,8 +47,8 @@ pub(super) fn board(board: &Board, delays: &StageDelays) -> Markup {
                     (counts(board, figures))
                     (looks(board, figures))
                     div.columns {
-                        @if !board.choice.search.is_empty() { (one(board, delays)) }
-                        (orders(board, delays))
+                        @if !board.choice.search.is_empty() { (one(board)) }
+                        (orders(board))
                     }
                 }
                 Err(_) => section.card.bad {
@@ -196,12 +196,11 @@ fn span(time: Duration) -> String {
 }
 
 /// How late an order's next step is, if it is late.
-fn lateness(order: &Order, board: &Board, delays: &StageDelays) -> Option<Duration> {
-    let due = delays.due_after(order.status, order.updated_at)?;
-    (board.now - due).to_std().ok().filter(|late| *late > ops::PROGRESS_MAY_LAG)
+fn lateness(order: &Order, board: &Board) -> Option<Duration> {
+    (board.now - order.due_at?).to_std().ok().filter(|late| *late > ops::PROGRESS_MAY_LAG)
 }
 
-fn orders(board: &Board, delays: &StageDelays) -> Markup {
+fn orders(board: &Board) -> Markup {
     html! {
         section.card.orders {
             h2 {
@@ -213,7 +212,7 @@ fn orders(board: &Board, delays: &StageDelays) -> Markup {
                 div.wide role="region" aria-label="Table of orders" tabindex="0" {
                     table {
                         thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } th scope="col" { "Customer" } th scope="col" { "Since" } } }
-                        tbody { @for order in &board.orders { (row(order, board, delays)) } }
+                        tbody { @for order in &board.orders { (row(order, board)) } }
                     }
                 }
             }
@@ -225,14 +224,14 @@ fn orders(board: &Board, delays: &StageDelays) -> Markup {
     }
 }
 
-fn row(order: &Order, board: &Board, delays: &StageDelays) -> Markup {
+fn row(order: &Order, board: &Board) -> Markup {
     let open = board.found.as_ref().is_some_and(|found| found.order.order_id == order.order_id);
     html! {
         tr id=(order.order_id) class=[open.then_some("open")] {
             td { a.number href=(board.choice.with_order(order.order_id)) { (order.order_id) } }
             td {
                 span class={ "status " (order.status.as_str().to_ascii_lowercase()) } { (short(order.status)) }
-                @if let Some(late) = lateness(order, board, delays) { " " span.late { (span(late)) " late" } }
+                @if let Some(late) = lateness(order, board) { " " span.late { (span(late)) " late" } }
             }
             td { bdi { (order.draft.item) } ", " (order.draft.size) }
             td { bdi { (order.draft.customer_name) } }
@@ -241,7 +240,7 @@ fn row(order: &Order, board: &Board, delays: &StageDelays) -> Markup {
     }
 }
 
-fn one(board: &Board, delays: &StageDelays) -> Markup {
+fn one(board: &Board) -> Markup {
     let Some(tracked) = &board.found else {
         return html! {
             section.card.one {
@@ -259,7 +258,7 @@ fn one(board: &Board, delays: &StageDelays) -> Markup {
                 bdi { (order.draft.item) } ", " (order.draft.size) " for " bdi { (order.draft.customer_name) } ", "
                 bdi { (order.draft.address) }
             }
-            @if let Some(late) = lateness(order, board, delays) {
+            @if let Some(late) = lateness(order, board) {
                 p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress)) }
             }
             (timeline(tracked, board))
