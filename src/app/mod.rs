@@ -116,6 +116,7 @@ impl App {
         let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
         let (condition, broker) = health::unknown();
         let (pace, progress) = health::unknown();
+        let (flow, relaying) = health::unknown();
         let (desk, inbox) = desk::open();
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
@@ -132,6 +133,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             broker,
             progress,
+            relay: relaying,
             boards: Boards::default(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
@@ -188,7 +190,7 @@ impl App {
         let (migration, migrated) = Migration::new(store.clone());
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
-        tasks.spawn("relay", when_migrated.clone().open(relay.run()));
+        tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
         tasks.spawn("intake", when_migrated.clone().open(intake));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
         tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));

@@ -58,6 +58,8 @@ pub struct AppState {
     pub broker: health::Watcher,
     /// For the board: why steps are late.
     pub progress: health::Watcher,
+    /// For the board: why orders are unsent.
+    pub relay: health::Watcher,
     /// For the board: what was last read for all of them.
     pub boards: Boards,
     /// For estimates on pages.

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Backoff, Outcome, StepError, pause};
 use crate::{
     broker::{IN_FLIGHT, Publisher, Receipt},
+    health::Condition,
     metrics::{Metrics, Step},
     order::{OrderId, OrderPlaced},
     store::Store,
@@ -58,6 +59,8 @@ pub struct Relay {
     /// Rows are left alone until then, longer each time the broker refuses one.
     hold_until: Instant,
     refusals: Backoff,
+    /// Why the broker refused an order, until it takes one or none is left.
+    refusal: Option<String>,
     writer_gone: bool,
 }
 
@@ -88,6 +91,7 @@ impl Relay {
             search_at: Instant::now() + SEARCH_EVERY,
             hold_until: Instant::now(),
             refusals: Backoff::default(),
+            refusal: None,
             writer_gone: false,
         }
     }
@@ -100,13 +104,22 @@ impl Relay {
     }
 
     /// Works until all is settled or it is told to give up.
-    pub async fn run(mut self) {
+    /// Says through `condition` what holds orders up beside a broker that is away.
+    pub async fn run(mut self, condition: watch::Sender<Condition>) {
         let (mut backoff, give_up) = (Backoff::default(), self.give_up.clone());
         while !give_up.is_cancelled() {
             match self.step().await {
                 Ok(Outcome::Finished) => return,
-                Ok(_) => backoff.reset(),
-                Err(error) => pause("the relay", &mut backoff, &error, &give_up).await,
+                Ok(_) => {
+                    backoff.reset();
+                    let refused = |why| Condition::Down(format!("the broker refused an order ({why})"));
+                    condition.send_replace(self.refusal.as_ref().map_or(Condition::Up, refused));
+                }
+                Err(error) => {
+                    condition
+                        .send_replace(Condition::Down(format!("the database does not answer ({error})")));
+                    pause("the relay", &mut backoff, &error, &give_up).await;
+                }
             }
         }
         let left = self.held();
@@ -171,6 +184,7 @@ impl Relay {
                     self.metrics.step_done(Step::Publish, took);
                     self.acknowledged.push(order_id);
                     self.refusals.reset();
+                    self.refusal = None;
                 }
                 Err(error) => self.refused(order_id, &error),
             }
@@ -185,6 +199,7 @@ impl Relay {
             self.hold_until = Instant::now() + pause;
             tracing::warn!(%order_id, %error, "an order was not published; it stays in the outbox for {pause:?}");
         }
+        self.refusal = Some(error.to_string());
         self.failed.push(order_id);
         self.settle_at.get_or_insert(Instant::now() + SETTLE_AFTER);
     }
@@ -222,6 +237,9 @@ impl Relay {
             let lost = self.search().await?;
             self.publish_all(&lost);
             found.extend(lost);
+        }
+        if found.is_empty() && !held_back {
+            self.refusal = None;
         }
         Ok(if found.is_empty() { Outcome::Idle } else { Outcome::Worked(found.len()) })
     }

@@ -117,6 +117,25 @@ async fn what_is_late_stands_on_top_with_the_reason() {
     assert!(text.contains("Unsent 1Why: the broker is away (connection refused)."), "{text}");
     assert!(text.contains("broker DOWN, connection refused"), "{text}");
 
+    api.broker.send_replace(Condition::Up);
+    let why = async || words(&api.board("/").await).split("Unsent 1Why: ").nth(1).map(str::to_owned);
+    for (relay, expected) in [
+        (Condition::Unknown, "the service has only just started to send them."),
+        (Condition::Up, "they are being sent;"),
+        (
+            Condition::Down("the database does not answer (locked)".to_owned()),
+            "the database does not answer (locked). They",
+        ),
+    ] {
+        api.relay.send_replace(relay);
+        let why = why().await;
+        assert!(why.as_ref().is_some_and(|why| why.starts_with(expected)), "{why:?}");
+    }
+    api.broker.send_replace(Condition::Down("refused".to_owned()));
+    let why = why().await;
+    let both = "the broker is away (refused), and the database does not answer (locked).";
+    assert!(why.as_ref().is_some_and(|why| why.starts_with(both)), "{why:?}");
+
     api.progress.send_replace(Condition::Up);
     assert!(
         words(&api.board(&format!("/?id={id}")).await).contains("12 s late. Why: more is due than is done")

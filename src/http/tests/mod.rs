@@ -47,6 +47,7 @@ struct Api {
     stop: CancellationToken,
     broker: watch::Sender<Condition>,
     progress: watch::Sender<Condition>,
+    relay: watch::Sender<Condition>,
     _folder: TempDir,
 }
 
@@ -118,6 +119,7 @@ impl Api {
         tokio::spawn(writer.run());
         let (broker, watcher) = health::unknown();
         let (progress, progress_watcher) = health::unknown();
+        let (relay, relay_watcher) = health::unknown();
         let (stop, reads) = (CancellationToken::new(), Reads::new(Arc::clone(&store)));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
@@ -129,11 +131,12 @@ impl Api {
             metrics,
             broker: watcher,
             progress: progress_watcher,
+            relay: relay_watcher,
             boards: Boards::default(),
             delays,
             clock: clock.clone(),
         };
-        Self { router: router(state), live, stop, store, clock, broker, progress, _folder: folder }
+        Self { router: router(state), live, stop, store, clock, broker, progress, relay, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

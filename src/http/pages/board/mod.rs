@@ -136,6 +136,7 @@ struct Board {
     found: Option<TrackedOrder>,
     parts: ops::Report,
     progress: Condition,
+    relay: Condition,
     broker: Condition,
     dead_letters: Vec<(&'static str, u64)>,
 }
@@ -183,6 +184,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         older: orders.last().filter(|_| more).map(|order| order.order_id),
         parts: ops::report(&backlog, &broker),
         progress: state.progress.borrow().clone(),
+        relay: state.relay.borrow().clone(),
         dead_letters: state.metrics.dead_letters(),
         now: state.clock.now(),
         choice,

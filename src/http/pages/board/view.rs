@@ -142,7 +142,7 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                 @if attention.unsent.is_empty() {
                     p { "Every order is on the topic." }
                 } @else {
-                    p.reason { strong { "Why: " } (why_unsent(&board.broker)) }
+                    p.reason { strong { "Why: " } (why_unsent(&board.broker, &board.relay)) }
                     ul {
                         @for row in &attention.unsent {
                             li {
@@ -177,11 +177,19 @@ fn why_late(progress: &Condition) -> String {
     }
 }
 
-fn why_unsent(broker: &Condition) -> String {
-    match broker {
-        Condition::Down(reason) => format!("the broker is away ({reason}). They go out when it is back."),
-        Condition::Unknown => "the broker has not been reached yet.".to_owned(),
-        Condition::Up => "they are on their way; the broker has yet to acknowledge them.".to_owned(),
+fn why_unsent(broker: &Condition, relay: &Condition) -> String {
+    let mut reasons = Vec::new();
+    if let Condition::Down(reason) = broker {
+        reasons.push(format!("the broker is away ({reason})"));
+    }
+    if let Condition::Down(reason) = relay {
+        reasons.push(reason.clone());
+    }
+    match (broker, relay) {
+        _ if !reasons.is_empty() => format!("{}. They go out when that is over.", reasons.join(", and ")),
+        (Condition::Unknown, _) => "the broker has not been reached yet.".to_owned(),
+        (_, Condition::Unknown) => "the service has only just started to send them.".to_owned(),
+        _ => "they are being sent; this replica knows of nothing that holds them up.".to_owned(),
     }
 }
 

@@ -166,7 +166,7 @@ impl World {
         let intake = Intake::new(member, store.clone(), publisher, bell.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run());
-        tasks.spawn(relay.run());
+        tasks.spawn(relay.run(crate::health::unknown().0));
         tasks.spawn(intake.run(stop.clone()));
         let gone = CancellationToken::new();
         let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
