@@ -48,6 +48,8 @@ export class Service {
 
   async stop() {
     await this.kill();
+    // A test that failed did not let go.
+    this.shell?.kill();
     await rm(this.folder, { recursive: true, force: true });
   }
 
@@ -63,6 +65,7 @@ export class Service {
   /** Takes the database's write lock, as a backup gone wrong would; answers how to let go. */
   async lock() {
     const shell = spawn("sqlite3", [join(this.folder, "data", "orders.db")], { stdio: ["pipe", "pipe", "inherit"] });
+    this.shell = shell;
     shell.stdin.write(".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n");
     await once(shell.stdout, "data");
     return async () => {

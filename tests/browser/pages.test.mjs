@@ -192,6 +192,30 @@ test("the board shows what is overdue, why, and that it is over", async () => {
   }
 });
 
+test("a page does not go on promising a moment that has passed", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1s,100ms,100ms,100ms" });
+  try {
+    const page = await open(browser);
+    await page.clock.install();
+    const id = await own.place();
+    const release = await own.lock();
+    await page.goto(`${own.url}/track/${id}`);
+    await page.getByText("Arrives between").waitFor();
+    const stayed = await stay(page);
+    await page.getByText("Taking longer than usual").waitFor();
+    const again = page.waitForRequest(/\/track\//);
+    await page.clock.fastForward(15_000);
+    await again;
+    await release();
+    await arrived(page);
+    assert.equal(await stayed(), true);
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test("a paused board stands still and goes on when asked", async () => {
   const page = await open(browser);
   await page.goto(service.url);

@@ -103,7 +103,7 @@ fn arrival(order: &Order, delays: &StageDelays, now: Timestamp) -> Markup {
         p.arrival {
             @if now > latest {
                 span.label { "Taking longer than usual" }
-                strong { "We are on it" }
+                strong data-to=(latest.timestamp_millis()) { "We are on it" }
             } @else {
                 span.label { "Arrives between" }
                 strong { (moment(soonest, now)) " and " (moment(latest, now)) }

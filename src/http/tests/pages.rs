@@ -90,6 +90,7 @@ async fn a_late_order_is_not_promised_for_a_moment_that_has_passed() {
     let page = api.get(&path).await;
     assert!(page.text().contains("Taking longer than usual"), "{}", page.text());
     assert!(!page.text().contains("Arrives between"), "{}", page.text());
+    assert_eq!(attributes(page.text(), "data-to").len(), 1, "the script goes on asking: {}", page.text());
 }
 
 #[tokio::test]

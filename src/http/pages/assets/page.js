@@ -7,6 +7,9 @@ const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeS
 /** How far this machine's clock is from the server's. */
 let ahead = 0;
 
+/** What the server's clock says. */
+export const present = () => Date.now() - ahead;
+
 function spell(moment) {
   const today = new Date().toDateString() === moment.toDateString();
   return (today ? clock : calendar).format(moment);
@@ -14,7 +17,7 @@ function spell(moment) {
 
 /** "in 5 to 9 seconds": what is left until an arrival. */
 function left(from, to) {
-  const now = Date.now() - ahead;
+  const now = present();
   const unit = to - now > 120_000 ? "minute" : "second";
   const size = unit === "minute" ? 60_000 : 1_000;
   const [least, most] = [from, to].map((at) => Math.max(0, Math.ceil((at - now) / size)));

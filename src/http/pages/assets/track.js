@@ -1,5 +1,5 @@
 // Follows one order: each event of its stream is a bell, upon which the page is fetched again.
-import { dress, mark, refresh } from "./page.js";
+import { dress, mark, present, refresh } from "./page.js";
 
 const content = document.getElementById("content");
 const announcement = document.getElementById("announcement");
@@ -51,5 +51,15 @@ function follow() {
   };
 }
 
-setInterval(() => dress(document), 1_000);
+let asked = 0;
+
+/** Asks again when a promised moment has passed, and now and then until it is made good. */
+function doubt() {
+  const promise = content.querySelector("[data-to]");
+  if (!promise || document.hidden || present() <= Number(promise.dataset.to) || Date.now() < asked) return;
+  asked = Date.now() + 10_000 + 5_000 * Math.random();
+  renew();
+}
+
+setInterval(() => { dress(document); doubt(); }, 1_000);
 follow();
