@@ -49,7 +49,7 @@ pub(super) struct FollowQuery {
 /// Follows an order
 ///
 /// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id`, then
-/// `end`. A stream lasts 15 minutes at most; connect again with the last `id`.
+/// `end`. An idle stream sends a `beat` every 15 s, without `id`. A stream lasts 15 minutes at most; connect again with the last `id`.
 #[utoipa::path(
     get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
     params(
@@ -96,7 +96,9 @@ pub(super) async fn follow(
         Some((Ok::<_, Infallible>(frame), reader))
     });
     let headers = [(header::CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
-    let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT));
+    // An event, since browsers hide comments from pages, which have to notice a dead connection.
+    let beat = sse::Event::default().event("beat").data("{}");
+    let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat));
     Ok((headers, body).into_response())
 }
 

@@ -46,6 +46,11 @@ export class Service {
     await ended;
   }
 
+  /** Falls silent and keeps its connections, as behind a network that is gone; `false` wakes it. */
+  freeze(frozen = true) {
+    this.process.kill(frozen ? "SIGSTOP" : "SIGCONT");
+  }
+
   async stop() {
     await this.kill();
     // A test that failed did not let go.

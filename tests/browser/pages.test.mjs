@@ -79,6 +79,40 @@ test("the page comes back after the server was killed and misses nothing", async
   }
 });
 
+test("a page notices that its connection is dead", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1h" });
+  try {
+    const page = await open(browser);
+    await page.clock.install();
+    await page.addInitScript(() => {
+      window.streams = 0;
+      window.EventSource = class extends EventSource {
+        constructor(address) {
+          super(address);
+          window.streams++;
+          this.addEventListener("beat", () => console.log("a beat"));
+        }
+      };
+    });
+    await page.goto(`${own.url}/track/${await own.place()}`);
+    await page.locator("#mark.live").waitFor();
+    const beat = page.waitForEvent("console", (message) => message.text() === "a beat");
+    await page.clock.fastForward(15_000);
+    await beat;
+    await page.clock.fastForward(15_000);
+    assert.equal(await page.evaluate(() => window.streams), 1, "a beat is a sign of life");
+    own.freeze();
+    await page.clock.fastForward(36_000);
+    await page.getByText("Reconnecting…").waitFor();
+    own.freeze(false);
+    await page.locator("#mark.live").waitFor();
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test("all works without JavaScript", async () => {
   const page = await open(browser, { javaScriptEnabled: false });
   await page.goto(service.url);

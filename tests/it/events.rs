@@ -62,7 +62,7 @@ impl Stream {
             while let Some(end) = self.text.find("\n\n") {
                 let frame = parse(&self.text[..end]);
                 self.text.drain(..end + 2);
-                if !frame.event.is_empty() {
+                if !frame.event.is_empty() && frame.event != "beat" {
                     return Some(frame);
                 }
             }

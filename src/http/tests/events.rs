@@ -172,10 +172,11 @@ async fn an_idle_stream_has_a_heartbeat_and_an_end() {
     let mut stream = Stream::open(&api, &path, Some("2")).await;
     tokio::time::pause();
     let opened = tokio::time::Instant::now();
-    assert_eq!(stream.next().await.as_deref(), Some(":"));
+    let beat = "event: beat\ndata: {}";
+    assert_eq!(stream.next().await.as_deref(), Some(beat));
     assert_eq!(opened.elapsed().as_secs(), 15);
     while let Some(frame) = stream.next().await {
-        assert_eq!(frame, ":", "no event, and no word of an end");
+        assert_eq!(frame, beat, "no step, and no word of an end");
     }
     assert_eq!(opened.elapsed().as_secs(), 15 * 60);
 }

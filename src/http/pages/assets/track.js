@@ -32,23 +32,36 @@ function finish() {
   mark("", "");
 }
 
-let wait = 500;
+/** How long a stream may be silent: two of its beats and a bit. */
+const SILENCE = 35_000;
+let wait = 500, silence;
 
 function follow() {
   if (ended) return;
   const stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
-  stream.onopen = () => { wait = 500; mark("live", "Live"); };
-  stream.addEventListener("status", renew);
-  stream.addEventListener("end", () => { stream.close(); renew(); });
+  const hear = () => { clearTimeout(silence); silence = setTimeout(dead, SILENCE); };
+  // A browser does not notice a network that is gone without a word.
+  const dead = () => {
+    stream.close();
+    if (ended) return;
+    mark("away", "Reconnecting…");
+    follow();
+  };
+  stream.onopen = () => { wait = 500; hear(); mark("live", "Live"); };
+  stream.addEventListener("status", () => { hear(); renew(); });
+  stream.addEventListener("beat", hear);
+  stream.addEventListener("end", () => { clearTimeout(silence); stream.close(); renew(); });
   stream.onerror = () => {
     mark("away", "Reconnecting…");
     // A browser tries again by itself after a lost connection, but not after a refusal.
     if (stream.readyState === EventSource.CLOSED) {
+      clearTimeout(silence);
       renew();
       setTimeout(follow, wait);
       wait = Math.min(2 * wait, 5_000);
     }
   };
+  hear();
 }
 
 let asked = 0;
