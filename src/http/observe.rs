@@ -30,6 +30,7 @@ pub(super) const KNOWN: &[(&str, &str, &[&str])] = &[
     ("/", "GET", &["200", "503"]),
     ("/demo-orders", "POST", &["303", "403", "503"]),
     ("/track/{id}", "GET", &["200", "404", "503"]),
+    ("/track/{id}/", "GET", &["308", "404"]),
     ("/assets/{version}/{name}", "GET", &["200"]),
     ("/healthz", "GET", &["200"]),
     ("/readyz", "GET", &["200", "503"]),

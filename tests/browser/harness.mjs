@@ -51,6 +51,11 @@ export class Service {
     this.process.kill(frozen ? "SIGSTOP" : "SIGCONT");
   }
 
+  /** Loses all data, while it does not run. */
+  async empty() {
+    await rm(join(this.folder, "data"), { recursive: true, force: true });
+  }
+
   async stop() {
     await this.kill();
     // A test that failed did not let go.

@@ -113,6 +113,28 @@ test("a page notices that its connection is dead", async () => {
   }
 });
 
+test("a page whose order is gone says so and leaves the service alone", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1h" });
+  try {
+    const page = await open(browser);
+    await page.clock.install();
+    await page.goto(`${own.url}/track/${await own.place()}`);
+    await page.locator("#mark.live").waitFor();
+    await own.kill();
+    await own.empty();
+    await own.again();
+    await page.getByText("This order is not there any more").waitFor();
+    let asked = 0;
+    page.on("request", () => asked++);
+    await page.clock.fastForward(120_000);
+    await page.clock.runFor(10_000);
+    assert.equal(asked, 0);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test("all works without JavaScript", async () => {
   const page = await open(browser, { javaScriptEnabled: false });
   await page.goto(service.url);

@@ -11,7 +11,7 @@ mod track;
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use maud::{DOCTYPE, Markup, html};
@@ -19,15 +19,16 @@ use maud::{DOCTYPE, Markup, html};
 pub(super) use assets::serve as asset;
 pub use board::Boards;
 pub(super) use board::{board, place_demo};
-pub(super) use track::track;
+pub(super) use track::{track, track_slash};
 
 use super::Problem;
-use crate::order::{Status, Timestamp};
+use crate::order::{OrderId, Status, Timestamp};
 
 const HTML: &str = "text/html; charset=utf-8";
 /// Only what comes from here, nothing inline, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+const NOTHING: &str = "there is nothing at this path";
 /// How often a page without its script asks again.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -106,6 +107,28 @@ fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Resp
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// A page for an address where nothing is.
+fn nowhere() -> Response {
+    let words = "Nothing is at this address. Please check the link.";
+    regret(&Problem::not_found(NOTHING), "There is no such page", words, Refresh::Never)
+}
+
+/// The answer to a path that nothing is at: a page for who asks for one, else a problem.
+pub(super) async fn elsewhere(headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let html = accepted.flat_map(|accept| accept.split(',')).any(|kind| kind.trim().starts_with("text/html"));
+    let mut response = if html { nowhere() } else { Problem::not_found(NOTHING).into_response() };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// An order's id as people type it: without the prefix, in small letters.
+fn typed(text: &str) -> Option<OrderId> {
+    let text = text.to_ascii_uppercase();
+    let digits = text.strip_prefix("ORD-").unwrap_or(&text);
+    format!("ORD-{digits}").parse().ok()
 }
 
 /// What a status is called in front of people.

@@ -5,19 +5,30 @@ use std::sync::Arc;
 use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
 
-use super::{super::AppState, Frame, Problem, Refresh, assets, moment, name, page, regret};
+use super::{super::AppState, Frame, Problem, Refresh, assets, moment, name, nowhere, page, regret, typed};
 use crate::order::{EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
+
+/// Characters that embed, override or isolate directions, and those that end it.
+const TURNING: [char; 9] = [
+    '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
+    '\u{2069}',
+];
 
 /// Where an order is, for the one who waits for it. Who knows the id may look.
 pub(in crate::http) async fn track(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let found = match order_id.ok().and_then(|Path(text)| text.parse().ok()) {
+    let text = order_id.map(|Path(text)| text).unwrap_or_default();
+    let order_id = typed(&text);
+    if let Some(order_id) = order_id.filter(|order_id| order_id.to_string() != text) {
+        return Redirect::permanent(&format!("/track/{order_id}")).into_response();
+    }
+    let found = match order_id {
         Some(order_id) => state.reads.find(order_id).await,
         None => Ok(Arc::default()),
     };
@@ -47,10 +58,18 @@ pub(in crate::http) async fn track(
     }
 }
 
+/// The same with a slash behind it.
+pub(in crate::http) async fn track_slash(order_id: Result<Path<String>, PathRejection>) -> Response {
+    let order_id = order_id.ok().and_then(|Path(text)| typed(&text));
+    order_id.map_or_else(nowhere, |id| Redirect::permanent(&format!("/track/{id}")).into_response())
+}
+
 fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Response {
     let order = &tracked.order;
     let delivered = order.status == Status::Delivered;
-    let title = format!("{} · {}", name(order.status), order.draft.item);
+    // A title has no `bdi`: marks that could turn the tab's text around are left out, and the rest stands apart.
+    let item = order.draft.item.replace(TURNING, "");
+    let title = format!("{} · \u{2068}{item}\u{2069}", name(order.status));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),

@@ -99,6 +99,18 @@ async fn nonsense_in_the_address_is_harmless() {
         assert!(!answer.text().contains("<script>"), "{}", answer.text());
     }
     assert!(words(&api.board("/?id=nobody").await).contains("No such order"));
+    let long = api.board(&format!("/?id={}", "é".repeat(2_000))).await;
+    assert_eq!(attributes(long.text(), "value").iter().map(|value| value.chars().count()).max(), Some(64));
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_says_how_much_is_left_out() {
+    let api = Api::open().await;
+    for n in 0..7 {
+        api.place(&format!("customer {n}")).await;
+    }
+    api.clock.advance(Duration::from_mins(1));
+    assert_eq!(words(&api.board("/").await).matches("and 2 more").count(), 2, "overdue and unsent");
 }
 
 /// Promise 6: it says what is wrong.

@@ -12,8 +12,15 @@ use super::{Answer, Api, order};
 use crate::http::{openapi, orders, problem};
 
 /// Pages for people, what they load and the board's one form: no API.
-const PAGES: [&str; 6] =
-    ["/", "/demo-orders", "/track/{id}", "/assets/{version}/{name}", "/docs", "/docs/style.css"];
+const PAGES: [&str; 7] = [
+    "/",
+    "/demo-orders",
+    "/track/{id}",
+    "/track/{id}/",
+    "/assets/{version}/{name}",
+    "/docs",
+    "/docs/style.css",
+];
 /// Written by `UPDATE_EXAMPLES=1 cargo test examples_are`.
 const EXAMPLES: &str = "src/http/examples.json";
 

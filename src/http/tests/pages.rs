@@ -114,6 +114,39 @@ async fn other_delays_than_at_the_last_start_make_no_order_late() {
 }
 
 #[tokio::test]
+async fn an_id_as_people_type_it_leads_to_its_page() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let small = id.to_lowercase();
+    for path in [
+        format!("/track/{small}"),
+        format!("/track/{}", &small[4..]),
+        format!("/track/{id}/"),
+        format!("/track/{small}/"),
+    ] {
+        let answer = api.get(&path).await;
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (StatusCode::PERMANENT_REDIRECT, format!("/track/{id}").as_str()),
+            "{path}"
+        );
+    }
+    protected(&api.get("/track/x/").await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_asks_for_a_page_gets_one_where_nothing_is() {
+    let api = Api::open().await;
+    let ask =
+        |accept: &str| Request::get("/nothing").header("accept", accept).body(Body::empty()).expect("valid");
+    let page = api.send(ask("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")).await;
+    protected(&page, StatusCode::NOT_FOUND);
+    assert!(page.text().contains("There is no such page"), "{}", page.text());
+    let problem = api.send(ask("*/*")).await;
+    assert_eq!((problem.problem(404).0.as_str(), problem.header("vary")), ("not-found", "accept"));
+}
+
+#[tokio::test]
 async fn hostile_text_stays_text() {
     let api = Api::open().await;
     let (script, quotes, marks) =
@@ -127,6 +160,7 @@ async fn hostile_text_stays_text() {
     assert!(page.contains("<bdi>&quot;&gt;&lt;img src=x onerror='a'&gt;</bdi>"), "{page}");
     assert!(page.contains(&format!("<bdi>{marks}</bdi>")), "{page}");
     assert!(!page.contains("<img src=x"), "{page}");
+    assert!(page.contains("<title>Order placed · \u{2068}evil\u{2069}</title>"), "{page}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ let paused = false, timer;
 async function renew() {
   clearTimeout(timer);
   if (paused || document.hidden) return;
-  const fresh = await refresh();
+  const fresh = (await refresh()) === "fresh";
   if (paused) return;
   mark(fresh ? "live" : "away", fresh ? "Live" : "Reconnecting…");
   clearTimeout(timer);

@@ -76,22 +76,22 @@ function take(old, fresh) {
   }
 }
 
-/** Fetches this page again; false if it did not come or came as something else. */
+/** Fetches this page again: "fresh"; "gone" if it is not there any more; "away" if it did not come. */
 export async function refresh() {
   try {
     const signal = AbortSignal.timeout(5_000);
     const answer = await fetch(location.href, { cache: "no-store", signal });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const [content, fresh] = [document, page].map((page) => page.getElementById("content"));
-    if (!fresh) return false;
+    if (!fresh) return answer.status === 404 ? "gone" : "away";
     dress(page);
     take(content, fresh);
     document.title = page.title;
     const [icon, now] = [document, page].map((page) => page.getElementById("icon"));
     if (icon.href !== now.href) icon.href = now.href;
-    return true;
+    return "fresh";
   } catch {
-    return false;
+    return "away";
   }
 }
 

@@ -15,7 +15,10 @@ async function renew() {
   do {
     again = false;
     const before = content.dataset.status;
-    if (!(await refresh())) {
+    const news = await refresh();
+    if (news === "gone") {
+      finish("away", "This order is not there any more");
+    } else if (news === "away") {
       await pause(1_000);
       again = true;
     } else if (content.dataset.status !== before) {
@@ -27,9 +30,9 @@ async function renew() {
   if (arrived()) finish();
 }
 
-function finish() {
+function finish(state = "", words = "") {
   ended = true;
-  mark("", "");
+  mark(state, words);
 }
 
 /** How long a stream may be silent: two of its beats and a bit. */
@@ -52,6 +55,7 @@ function follow() {
   stream.addEventListener("beat", hear);
   stream.addEventListener("end", () => { clearTimeout(silence); stream.close(); renew(); });
   stream.onerror = () => {
+    if (ended) return;
     mark("away", "Reconnecting…");
     // A browser tries again by itself after a lost connection, but not after a refusal.
     if (stream.readyState === EventSource.CLOSED) {
@@ -69,7 +73,7 @@ let asked = 0;
 /** Asks again when a promised moment has passed, and now and then until it is made good. */
 function doubt() {
   const promise = content.querySelector("[data-to]");
-  if (!promise || document.hidden || present() <= Number(promise.dataset.to) || Date.now() < asked) return;
+  if (ended || !promise || document.hidden || present() <= Number(promise.dataset.to) || Date.now() < asked) return;
   asked = Date.now() + 10_000 + 5_000 * Math.random();
   renew();
 }

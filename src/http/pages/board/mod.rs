@@ -15,7 +15,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     super::{AppState, ops},
-    Frame, Problem, Refresh, assets, page, regret,
+    Frame, Problem, Refresh, assets, page, regret, typed,
 };
 use crate::{
     health::Condition,
@@ -26,6 +26,8 @@ use crate::{
 
 /// Orders in the table.
 const ROWS: usize = 30;
+/// Most characters of a search that are kept; an id has 30.
+const LONGEST_SEARCH: usize = 64;
 /// Most rows in each list of what should be looked at.
 const LOOKS: usize = 5;
 /// How old the figures on a board may be; however many boards there are, the database is asked once in that time.
@@ -86,16 +88,14 @@ impl From<BoardQuery> for Choice {
     fn from(query: BoardQuery) -> Self {
         let status = query.status.and_then(|status| status.parse().ok());
         let before = query.before.and_then(|before| before.parse().ok());
-        Self { status, before, search: query.id.unwrap_or_default().trim().to_owned() }
+        let search = query.id.unwrap_or_default().trim().chars().take(LONGEST_SEARCH).collect();
+        Self { status, before, search }
     }
 }
 
 impl Choice {
-    /// People leave the prefix out and type small letters.
     fn order_id(&self) -> Option<OrderId> {
-        let text = self.search.to_ascii_uppercase();
-        let digits = text.strip_prefix("ORD-").unwrap_or(&text);
-        format!("ORD-{digits}").parse().ok()
+        typed(&self.search)
     }
 
     /// The address of the same board with this status.

@@ -134,6 +134,7 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                                 " still " (short(late.order.status)) ", " (span(late.late)) " late"
                             }
                         }
+                        (more(attention.overdue.len(), attention.overdue_orders))
                     }
                 }
             }
@@ -150,6 +151,7 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                                 " for " (span(row.age))
                             }
                         }
+                        (more(attention.unsent.len(), figures.backlog.unsent))
                     }
                 }
             }
@@ -165,6 +167,13 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
             }
         }
     }
+}
+
+/// Says that a list does not show all.
+fn more(shown: usize, all: u64) -> Markup {
+    let more = all.saturating_sub(shown as u64);
+    let at_least = if all >= COUNTED_TO.unsigned_abs() { "at least " } else { "" };
+    html! { @if more > 0 { li { "and " (at_least) (more) " more" } } }
 }
 
 fn why_late(progress: &Condition) -> String {
