@@ -42,7 +42,7 @@ const END: u8 = EventKind::Reached(Status::Delivered).seq();
 #[into_params(parameter_in = Query)]
 pub(super) struct FollowQuery {
     /// The same for those who can't set a header, which goes before it.
-    #[param(required = false, value_type = u8, minimum = 0, maximum = 6)]
+    #[param(required = false, value_type = String, pattern = "^[0-6]?$")]
     after: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct FollowQuery {
     get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
     params(
         ("id" = OrderId, Path, description = "The id that the order was given"),
-        ("Last-Event-ID" = String, Header, description = "The last `id` that was seen; browsers send it", pattern = "^[0-6]$"),
+        ("Last-Event-ID" = String, Header, description = "The last `id` that was seen; browsers send it", pattern = "^[0-6]?$"),
         FollowQuery,
     ),
     responses(
@@ -106,7 +106,8 @@ pub(super) async fn follow(
 fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
     let mut errors = Vec::new();
     let mut parse = |field: &str, text: Option<&str>| {
-        let text = text?;
+        // Some clients send the header before they have seen anything.
+        let text = text.filter(|text| !text.is_empty())?;
         let position = text.parse().ok().filter(|seen| *seen <= END && text.len() == 1);
         if position.is_none() {
             let message = format!("must be the id of an event, 0 to {END}");
@@ -115,9 +116,9 @@ fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
         position
     };
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
-    let header = values.next().map(|value| value.to_str().unwrap_or_default());
+    let header = values.next().map(|value| value.to_str().unwrap_or("not text"));
     // Given twice it is as good as garbage.
-    let header = if values.next().is_some() { Some("") } else { header };
+    let header = if values.next().is_some() { Some("twice") } else { header };
     let (header, after) = (parse("Last-Event-ID", header), parse("after", after));
     if errors.is_empty() { Ok(header.or(after).unwrap_or(0)) } else { Err(Problem::invalid(errors)) }
 }
