@@ -4,6 +4,7 @@
 //!
 //! - [`order`]: what an order is and may become. Pure.
 //! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
+//! - [`health`], [`letters`]: what is known of parts and of dead letters.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
 //! - [`live`]: who follows which order, and what wakes them.
@@ -24,6 +25,7 @@ pub mod config;
 pub mod desk;
 pub mod health;
 pub mod http;
+pub mod letters;
 pub mod live;
 pub mod load;
 pub mod metrics;

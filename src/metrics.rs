@@ -9,6 +9,7 @@ use prometheus::{
 };
 
 use crate::{
+    letters::{Waiting, reasons},
     order::{RejectReason, Status},
     store::{Backlog, Move},
 };
@@ -94,6 +95,7 @@ pub struct Metrics {
     consumer_messages: [IntCounter; 4],
     consumer_lag: IntGauge,
     dead_letters: IntCounterVec,
+    letters_waiting: GaugeVec,
 }
 
 impl Default for Metrics {
@@ -166,6 +168,16 @@ impl Metrics {
                 IntGauge::new("consumer_lag", "Messages of this replica's partitions not yet consumed"),
             ),
             dead_letters: counter_vec(r, "dead_letters_total", "Messages set aside", &["reason"]),
+            letters_waiting: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "dead_letters_waiting",
+                        "Letters on the dead-letter topic not put back, NaN until it was read",
+                    ),
+                    &["reason"],
+                ),
+            ),
             registry,
         };
         metrics.declare_known_labels();
@@ -181,6 +193,9 @@ impl Metrics {
         }
         for reason in RejectReason::ALL {
             self.dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        for reason in reasons() {
+            self.letters_waiting.with_label_values(&[reason]).set(f64::NAN);
         }
         let build: GaugeVec = register(
             &self.registry,
@@ -231,12 +246,13 @@ impl Metrics {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// The messages set aside so far, by reason.
-    pub fn dead_letters(&self) -> Vec<(&'static str, u64)> {
-        let count = |reason: &RejectReason| {
-            (reason.as_str(), self.dead_letters.with_label_values(&[reason.as_str()]).get())
-        };
-        RejectReason::ALL.iter().map(count).collect()
+    /// What waits on the dead-letter topic, as last read.
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    pub fn letters(&self, waiting: &Waiting) {
+        for reason in reasons() {
+            let count = waiting.by_reason.get(reason).copied().unwrap_or_default();
+            self.letters_waiting.with_label_values(&[reason]).set(count as f64);
+        }
     }
 
     /// Orders took these steps.
@@ -322,6 +338,10 @@ fn histogram_vec(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::time::Instant;
+
     use super::*;
 
     fn text(metrics: &Metrics) -> String {
@@ -349,10 +369,22 @@ mod tests {
             ("orders_in_progress{", 4),
             ("consumer_messages_total{", 4),
             ("dead_letters_total{", RejectReason::ALL.len()),
+            ("dead_letters_waiting{", reasons().count()),
             ("build_info{", 1),
         ] {
             assert_eq!(text.lines().filter(|line| line.starts_with(name)).count(), sets, "{name}");
         }
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_zero() {
+        let metrics = Metrics::new();
+        assert!(text(&metrics).contains("dead_letters_waiting{reason=\"not_json\"} NaN\n"));
+        let by_reason = BTreeMap::from([("no_key", 2)]);
+        metrics.letters(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() });
+        let text = text(&metrics);
+        assert!(text.contains("dead_letters_waiting{reason=\"no_key\"} 2\n"), "{text}");
+        assert!(text.contains("dead_letters_waiting{reason=\"not_json\"} 0\n"), "{text}");
     }
 
     #[test]

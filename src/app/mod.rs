@@ -18,11 +18,14 @@ use supervisor::Supervisor;
 
 use crate::{
     bell::Bell,
-    broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
+    broker::{
+        BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
+    },
     clock::SystemClock,
     config::{Config, StoreConfig},
     desk, health,
     http::{self, AppState, Boards, Server},
+    letters,
     live::Live,
     metrics::Metrics,
     order::{IdMint, StageDelays, Status},
@@ -117,6 +120,7 @@ impl App {
         let (condition, broker) = health::unknown();
         let (pace, progress) = health::unknown();
         let (flow, relaying) = health::unknown();
+        let (waiting, letters) = letters::unknown();
         let (desk, inbox) = desk::open();
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
@@ -131,9 +135,10 @@ impl App {
             live: Arc::clone(&live),
             desk: desk.clone(),
             metrics: Arc::clone(&metrics),
-            broker,
+            broker: broker.clone(),
             progress,
             relay: relaying,
+            letters,
             boards: Boards::default(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
@@ -181,8 +186,9 @@ impl App {
             }
         };
         let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
-        let survey = Survey::new(Arc::clone(&store), metrics);
-        let watch = BrokerWatch::new(kafka, Arc::clone(&publisher), condition);
+        let survey = Survey::new(Arc::clone(&store), Arc::clone(&metrics));
+        let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
+        let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics);
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
@@ -196,6 +202,7 @@ impl App {
         tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
         tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
+        tasks.spawn("letter watch", letter_watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
         }

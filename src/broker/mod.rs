@@ -5,6 +5,8 @@
 
 mod embedded;
 mod kafka;
+mod ledger;
+mod letter_watch;
 mod watch;
 
 use std::time::Duration;
@@ -12,7 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use embedded::EmbeddedBroker;
-pub use kafka::{Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter};
+pub use kafka::{Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter, Stretch};
+pub use letter_watch::LetterWatch;
 pub use watch::BrokerWatch;
 
 use crate::order::{OrderId, OrderPlaced, Reject};

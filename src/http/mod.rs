@@ -35,8 +35,8 @@ pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
 use crate::{
-    clock::Clock, desk::Desk, health, live::Live, metrics::Metrics, order::StageDelays, reads::Reads,
-    store::Store,
+    clock::Clock, desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays,
+    reads::Reads, store::Store,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -60,6 +60,8 @@ pub struct AppState {
     pub progress: health::Watcher,
     /// For the board: why orders are unsent.
     pub relay: health::Watcher,
+    /// For the board: what lies on the dead-letter topic.
+    pub letters: letters::Watcher,
     /// For the board: what was last read for all of them.
     pub boards: Boards,
     /// For estimates on pages.

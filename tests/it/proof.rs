@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
 
 use crate::{
-    harness::{Service, binary, ended, folder},
+    harness::{Service, binary, ended, eventually, folder},
     kafka::{DLQ, Kafka, foreign},
 };
 
@@ -122,6 +122,14 @@ async fn dead_letters_are_listed_shown_and_put_back() {
     let listed = out(&run(&["dead-letters", "list"]).await);
     assert!(listed.lines().count() == 1 && !listed.starts_with(&format!("{place} ")), "{listed}");
     assert_eq!(out(&run(&["dead-letters", "list", "--all"]).await).lines().count(), 2);
+
+    // The board tells the same: one waits, however many were set aside.
+    eventually("one letter on the board", async || {
+        let board = service.get("/").await.text().await.expect("text");
+        board.contains("1 × not_json").then_some(())
+    })
+    .await;
+    assert_eq!(service.metric("dead_letters_waiting{reason=\"not_json\"}").await, 1);
 
     let unknown = run(&["dead-letters", "show", "0:999"]).await;
     assert_eq!(unknown.status.code(), Some(1));

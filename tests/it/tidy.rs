@@ -36,21 +36,30 @@ const STRANGERS: [(&str, &[&str]); 7] = [
     (
         "src/order/",
         &[
-            "app", "bell", "broker", "cli", "clock", "config", "desk", "health", "http", "live", "metrics",
-            "pipeline", "store",
+            "app", "bell", "broker", "cli", "clock", "config", "desk", "health", "http", "letters", "live",
+            "metrics", "pipeline", "store",
         ],
     ),
-    ("src/store/", &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "live", "pipeline"]),
+    (
+        "src/store/",
+        &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "live", "pipeline"],
+    ),
     ("src/broker/", &["app", "bell", "cli", "config", "desk", "http", "live", "pipeline", "store"]),
     (
         "src/live.rs",
-        &["app", "bell", "broker", "cli", "config", "desk", "health", "http", "metrics", "pipeline"],
+        &[
+            "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "metrics",
+            "pipeline",
+        ],
     ),
     ("src/pipeline/", &["app", "cli", "config", "http"]),
     ("src/http/", &["app", "broker", "cli", "config", "pipeline"]),
     (
         "src/load/",
-        &["app", "broker", "cli", "config", "desk", "health", "http", "metrics", "pipeline", "store"],
+        &[
+            "app", "broker", "cli", "config", "desk", "health", "http", "letters", "metrics", "pipeline",
+            "store",
+        ],
     ),
 ];
 

@@ -3,19 +3,30 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientContext, Message, Offset, TopicPartitionList,
+    client::Client,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::Headers as _,
+    metadata::MetadataPartition,
+    producer::Producer as _,
 };
 
-use super::{Context, Kafka, subscription::record};
-use crate::broker::{BrokerError, Record};
+use super::{Context, Kafka, KafkaPublisher, subscription::record};
+use crate::{
+    broker::{BrokerError, Record},
+    order::Timestamp,
+};
 
 /// How long the broker may be silent.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for one question where somebody asks again soon.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a reader beside the service's own clients: it fetches little at a time.
+const FRUGAL: &[(&str, &str)] = &[("queued.max.messages.kbytes", "1024"), ("fetch.max.bytes", "1048576")];
 
 /// What a topic held when it was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +37,17 @@ pub struct Extent {
     pub truncated: bool,
 }
 
+/// A part of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The offset after the last.
+    pub to: i64,
+}
+
 /// A message with its headers, as the dead-letter topic holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -33,6 +55,8 @@ pub struct Letter {
     pub record: Record,
     /// Its headers; values that are not text are shown with replacement characters.
     pub headers: Vec<(String, String)>,
+    /// When it was written; 1970 if nobody knows.
+    pub written: Timestamp,
 }
 
 /// The header of a note that a letter was put back; its value is the letter's place.
@@ -57,44 +81,86 @@ impl Letter {
 impl Kafka {
     /// Hands every message of the topic to `each`. Blocks; run it where that is allowed.
     pub fn read_all(&self, topic: &str, mut each: impl FnMut(Letter)) -> Result<Extent, BrokerError> {
+        let consumer = self.reader(&[])?;
+        let whole = self.stretches(consumer.client(), topic, TIMEOUT)?;
+        let mut extent = Extent { truncated: whole.iter().any(|stretch| stretch.from > 0), messages: 0 };
+        self.read_with(&consumer, topic, &whole, |letter| {
+            extent.messages += 1;
+            each(letter);
+        })?;
+        Ok(extent)
+    }
+
+    /// Where the partitions of the dead-letter topic begin and end now. Needs no client of its own. Blocks.
+    pub fn dead_letters(&self, publisher: &KafkaPublisher) -> Result<Vec<Stretch>, BrokerError> {
+        self.stretches(publisher.client().client(), &self.settings.dlq_topic, LOOK_TIMEOUT)
+    }
+
+    /// Hands these messages of the dead-letter topic to `each`. Blocks.
+    pub fn read_dead_letters(
+        &self,
+        stretches: &[Stretch],
+        each: impl FnMut(Letter),
+    ) -> Result<(), BrokerError> {
+        self.read_with(&self.reader(FRUGAL)?, &self.settings.dlq_topic, stretches, each)
+    }
+
+    fn stretches<C: ClientContext>(
+        &self,
+        client: &Client<C>,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Vec<Stretch>, BrokerError> {
         let explain = |error: KafkaError| self.context.explain(&error);
-        let consumer = self.reader()?;
-        let mut extent = Extent::default();
-        let mut ends = Vec::new();
+        let metadata = client.fetch_metadata(Some(topic), timeout).map_err(explain)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        let found = found.ok_or_else(|| BrokerError(format!("there is no topic {topic}")))?;
+        let stretch = |partition: &MetadataPartition| {
+            let partition = partition.id();
+            let (from, to) = client.fetch_watermarks(topic, partition, timeout).map_err(explain)?;
+            Ok(Stretch { partition, from, to })
+        };
+        found.partitions().iter().map(stretch).collect()
+    }
+
+    fn read_with(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        topic: &str,
+        stretches: &[Stretch],
+        mut each: impl FnMut(Letter),
+    ) -> Result<(), BrokerError> {
+        let explain = |error: KafkaError| self.context.explain(&error);
+        let mut unread: Vec<Stretch> =
+            stretches.iter().filter(|stretch| stretch.from < stretch.to).copied().collect();
         let mut partitions = TopicPartitionList::new();
-        for partition in self.partitions(&consumer, topic)? {
-            let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT).map_err(explain)?;
-            extent.truncated |= low > 0;
-            if low < high {
-                ends.push((partition, high));
-                partitions.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(explain)?;
-            }
+        for Stretch { partition, from, .. } in &unread {
+            partitions.add_partition_offset(topic, *partition, Offset::Offset(*from)).map_err(explain)?;
         }
         consumer.assign(&partitions).map_err(explain)?;
-        while !ends.is_empty() {
+        while !unread.is_empty() {
             let message = match consumer.poll(TIMEOUT) {
                 Some(Ok(message)) => message,
                 // The last offsets may be no messages: markers, or compacted away.
                 Some(Err(KafkaError::PartitionEOF(read))) => {
-                    ends.retain(|(partition, _)| *partition != read);
+                    unread.retain(|stretch| stretch.partition != read);
                     continue;
                 }
                 Some(Err(error)) => return Err(explain(error)),
                 None => return Err(BrokerError(format!("topic {topic} was not readable for {TIMEOUT:?}"))),
             };
             let (partition, offset) = (message.partition(), message.offset());
-            if ends.iter().any(|(unread, end)| *unread == partition && offset < *end) {
-                extent.messages += 1;
+            if unread.iter().any(|stretch| stretch.partition == partition && offset < stretch.to) {
                 each(letter(&message));
             }
-            ends.retain(|(unread, end)| *unread != partition || offset + 1 < *end);
+            unread.retain(|stretch| stretch.partition != partition || offset + 1 < stretch.to);
         }
-        Ok(extent)
+        Ok(())
     }
 
     /// Reads one message. Blocks; run it where that is allowed.
     pub fn read_one(&self, topic: &str, partition: i32, offset: i64) -> Result<Letter, BrokerError> {
-        let consumer = self.reader()?;
+        let consumer = self.reader(&[])?;
         let mut place = TopicPartitionList::new();
         place
             .add_partition_offset(topic, partition, Offset::Offset(offset))
@@ -109,23 +175,20 @@ impl Kafka {
         }
     }
 
-    fn reader(&self) -> Result<BaseConsumer<Context>, BrokerError> {
+    fn reader(&self, extra: &[(&str, &str)]) -> Result<BaseConsumer<Context>, BrokerError> {
         let mut config = self.with_properties(self.base_config());
         // A group is demanded but never joined.
         config
             .set("group.id", format!("{}-reader", self.settings.group))
             .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true");
+            .set("enable.partition.eof", "true")
+            // What it has not read is no lag of the orders' consumer.
+            .set("statistics.interval.ms", "0");
+        for (name, value) in extra {
+            config.set(*name, *value);
+        }
         BaseConsumer::from_config_and_context(&config, self.context.clone())
             .map_err(|error| self.context.explain(&error))
-    }
-
-    fn partitions(&self, consumer: &BaseConsumer<Context>, topic: &str) -> Result<Vec<i32>, BrokerError> {
-        let metadata =
-            consumer.fetch_metadata(Some(topic), TIMEOUT).map_err(|error| self.context.explain(&error))?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        let found = found.ok_or_else(|| BrokerError(format!("there is no topic {topic}")))?;
-        Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
     }
 }
 
@@ -134,5 +197,10 @@ fn letter(message: &impl Message) -> Letter {
     let headers = message.headers().map(|headers| {
         headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
     });
-    Letter { record: record(message), headers: headers.unwrap_or_default() }
+    let written = message.timestamp().to_millis().and_then(DateTime::from_timestamp_millis);
+    Letter {
+        record: record(message),
+        headers: headers.unwrap_or_default(),
+        written: written.unwrap_or_default(),
+    }
 }

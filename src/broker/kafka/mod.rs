@@ -22,7 +22,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc;
 
-pub use archive::{Extent, Letter};
+pub use archive::{Extent, Letter, Stretch};
 pub use publisher::KafkaPublisher;
 pub use subscription::KafkaSubscription;
 

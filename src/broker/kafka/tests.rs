@@ -5,13 +5,18 @@ use std::{sync::Arc, time::Duration};
 use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer as _},
+    types::RDKafkaRespErr,
 };
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Kafka, KafkaSettings};
 use crate::{
-    broker::{BrokerWatch, EmbeddedBroker, IN_FLIGHT, Publisher as _, Record, Subscription},
+    broker::{
+        BrokerWatch, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, LetterWatch, Publisher as _, Record,
+        Subscription,
+    },
     health::{self, Condition},
+    letters::{self, Waiting, Watcher},
     metrics::Metrics,
     order::{Reject, RejectReason},
 };
@@ -129,4 +134,96 @@ async fn the_watch_tells_a_broker_that_is_away() {
         }
     };
     timeout(PATIENCE, back).await.expect("in time");
+}
+
+/// A replica as far as dead letters go.
+struct Replica {
+    kafka: Arc<Kafka>,
+    publisher: Arc<KafkaPublisher>,
+    watch: LetterWatch,
+    waiting: Watcher,
+}
+
+impl Replica {
+    fn start(settings: KafkaSettings) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
+        // Nothing is published but letters, which send no receipts.
+        let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
+        let (report, waiting) = letters::unknown();
+        let (_, broker) = health::unknown();
+        let watch = LetterWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), broker, report, metrics);
+        Self { kafka, publisher, watch, waiting }
+    }
+
+    async fn set_aside(&self, key: &str, reason: RejectReason) {
+        let record = Record {
+            topic: "orders.v1".to_owned(),
+            partition: 0,
+            offset: 0,
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(b"{".to_vec()),
+        };
+        let reject = Reject { reason, detail: String::new() };
+        self.publisher.set_aside(&record, &reject).await.expect("acknowledged");
+    }
+
+    async fn put_back(&self, place: &str) {
+        let (partition, offset) = place.split_once(':').expect("a place");
+        let (kafka, at) = (Arc::clone(&self.kafka), (partition.parse(), offset.parse()));
+        let letter = tokio::task::spawn_blocking(move || {
+            kafka.read_one("orders.v1.dlq", at.0.expect("a partition"), at.1.expect("an offset"))
+        });
+        let letter = letter.await.expect("no panic").expect("a letter");
+        self.publisher.put_back(&letter).await.expect("acknowledged");
+    }
+
+    async fn look(&mut self) -> Option<Waiting> {
+        self.watch.step().await;
+        self.waiting.borrow().clone()
+    }
+
+    async fn by_reason(&mut self) -> Vec<(&'static str, u64)> {
+        self.look().await.expect("read").by_reason.into_iter().collect()
+    }
+}
+
+/// The same on every replica, whenever it was started.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_wait_until_they_are_put_back_across_restarts() {
+    let (broker, _) = start();
+    let mut first = Replica::start(settings(&broker));
+    assert_eq!(first.by_reason().await, []);
+    for (key, reason) in
+        [("a", RejectReason::NotJson), ("b", RejectReason::NotJson), ("c", RejectReason::InvalidField)]
+    {
+        first.set_aside(key, reason).await;
+    }
+    let three = first.look().await.expect("read");
+    assert_eq!(three.by_reason.into_iter().collect::<Vec<_>>(), [("invalid_field", 1), ("not_json", 2)]);
+
+    let mut restarted = Replica::start(settings(&broker));
+    assert_eq!(restarted.by_reason().await, first.by_reason().await);
+    let letter = three.newest.iter().find(|letter| letter.reason == "not_json").expect("one of two");
+    restarted.put_back(&letter.place).await;
+    for replica in [&mut first, &mut restarted, &mut Replica::start(settings(&broker))] {
+        assert_eq!(replica.by_reason().await, [("invalid_field", 1), ("not_json", 1)]);
+    }
+}
+
+/// Promise 6: it says what is wrong. What can't be read is not said to be nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_cant_be_read_are_not_none() {
+    let (broker, _) = start();
+    let elsewhere = KafkaSettings { dlq_topic: "missing".to_owned(), ..settings(&broker) };
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    broker.cluster().topic_error("missing", error).expect("sets");
+    assert_eq!(Replica::start(elsewhere).look().await, None);
+
+    let mut replica = Replica::start(settings(&broker));
+    replica.set_aside("a", RejectReason::NotJson).await;
+    let known = replica.look().await.expect("read");
+    replica.set_aside("a", RejectReason::NotJson).await;
+    broker.cluster().broker_down(1).expect("goes down");
+    assert_eq!(replica.look().await, Some(known), "as of then");
 }

@@ -7,12 +7,16 @@ use axum::{
     http::{Request, StatusCode},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     Answer, Api,
     pages::{attributes, protected},
 };
-use crate::health::Condition;
+use crate::{
+    health::Condition,
+    letters::{Glimpse, Waiting},
+};
 
 impl Api {
     async fn press(&self, headers: &[(&str, &str)]) -> Answer {
@@ -152,6 +156,44 @@ async fn what_is_late_stands_on_top_with_the_reason() {
     assert!(
         words(&api.board(&format!("/?id={id}")).await).contains("12 s late. Why: more is due than is done")
     );
+}
+
+/// Promise 6: it says what is wrong. Not to know of dead letters is not to have none.
+#[tokio::test]
+async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
+    let api = Api::open().await;
+    let text = words(&api.board("/").await);
+    assert!(text.contains("Dead letters ?Not known: the broker has not been reached yet."), "{text}");
+
+    let newest = Glimpse {
+        place: "2:17".to_owned(),
+        reason: "not_json",
+        written: "2026-01-02T03:04:00Z".parse().expect("a moment"),
+    };
+    let by_reason = [("no_key", 1), ("not_json", 2)].into();
+    let waiting = Waiting { by_reason, more: true, newest: vec![newest], at: Instant::now() };
+    api.letters.send_replace(Some(waiting.clone()));
+    let text = words(&api.board("/").await);
+    assert!(text.contains("Dead letters 3+Messages"), "{text}");
+    assert!(text.contains("1 × no_key2 × not_json"), "{text}");
+    assert!(text.contains("2:17 not_json, 03:04:00 UTC"), "{text}");
+    assert!(text.contains("order-tracker dead-letters show 2:17"), "{text}");
+
+    api.broker.send_replace(Condition::Down("connection refused".to_owned()));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(3)).await;
+    tokio::time::resume();
+    let text = words(&api.board("/").await);
+    assert!(text.contains("3+As of 3 min ago: the broker is away (connection refused)."), "{text}");
+
+    api.letters.send_replace(Some(Waiting {
+        by_reason: [].into(),
+        more: false,
+        at: Instant::now(),
+        ..waiting
+    }));
+    let text = words(&api.board("/").await);
+    assert!(text.contains("Dead letters 0No message waits"), "{text}");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ use crate::{
     clock::ManualClock,
     desk,
     health::{self, Condition},
+    letters::{self, Waiting},
     live::Live,
     metrics::Metrics,
     order::{IdMint, StageDelays},
@@ -48,6 +49,7 @@ struct Api {
     broker: watch::Sender<Condition>,
     progress: watch::Sender<Condition>,
     relay: watch::Sender<Condition>,
+    letters: watch::Sender<Option<Waiting>>,
     _folder: TempDir,
 }
 
@@ -120,6 +122,7 @@ impl Api {
         let (broker, watcher) = health::unknown();
         let (progress, progress_watcher) = health::unknown();
         let (relay, relay_watcher) = health::unknown();
+        let (letters, letters_watcher) = letters::unknown();
         let (stop, reads) = (CancellationToken::new(), Reads::new(Arc::clone(&store)));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
@@ -132,11 +135,23 @@ impl Api {
             broker: watcher,
             progress: progress_watcher,
             relay: relay_watcher,
+            letters: letters_watcher,
             boards: Boards::default(),
             delays,
             clock: clock.clone(),
         };
-        Self { router: router(state), live, stop, store, clock, broker, progress, relay, _folder: folder }
+        Self {
+            router: router(state),
+            live,
+            stop,
+            store,
+            clock,
+            broker,
+            progress,
+            relay,
+            letters,
+            _folder: folder,
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     health::Condition,
+    letters::Waiting,
     order::{Order, OrderId, Status, Timestamp, TrackedOrder},
     sample::plausible_draft,
     store::{Attention, Backlog, Page, Store, StoreError},
@@ -138,7 +139,8 @@ struct Board {
     progress: Condition,
     relay: Condition,
     broker: Condition,
-    dead_letters: Vec<(&'static str, u64)>,
+    /// `None` if nobody could read them yet.
+    letters: Option<Waiting>,
 }
 
 /// The board.
@@ -185,7 +187,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         parts: ops::report(&backlog, &broker),
         progress: state.progress.borrow().clone(),
         relay: state.relay.borrow().clone(),
-        dead_letters: state.metrics.dead_letters(),
+        letters: state.letters.borrow().clone(),
         now: state.clock.now(),
         choice,
         figures,

@@ -15,6 +15,9 @@ use crate::{
     store::COUNTED_TO,
 };
 
+/// They are read every five seconds; if that is older, they can't be read.
+const LETTERS_MAY_BE: Duration = Duration::from_secs(20);
+
 /// What the tab says: trouble first.
 pub(super) fn title(board: &Board) -> String {
     match &board.figures {
@@ -118,7 +121,6 @@ fn short(status: Status) -> &'static str {
 
 fn looks(board: &Board, figures: &Figures) -> Markup {
     let attention = &figures.attention;
-    let dead: u64 = board.dead_letters.iter().map(|(_, count)| count).sum();
     html! {
         div.looks {
             section.card.bad[attention.overdue_orders > 0] {
@@ -155,16 +157,7 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                     }
                 }
             }
-            section.card.bad[dead > 0] {
-                h2 { "Dead letters " span.number { (dead) } }
-                @if dead == 0 {
-                    p { "No message was set aside since this replica started." }
-                } @else {
-                    p { "Messages that could not become orders, since this replica started:" }
-                    ul { @for (reason, count) in &board.dead_letters { @if *count > 0 { li { (count) " × " (reason) } } } }
-                    p { code { "order-tracker dead-letters list" } " shows them." }
-                }
-            }
+            (letters(board))
         }
     }
 }
@@ -174,6 +167,48 @@ fn more(shown: usize, all: u64) -> Markup {
     let more = all.saturating_sub(shown as u64);
     let at_least = if all >= COUNTED_TO.unsigned_abs() { "at least " } else { "" };
     html! { @if more > 0 { li { "and " (at_least) (more) " more" } } }
+}
+
+fn letters(board: &Board) -> Markup {
+    let Some(waiting) = &board.letters else {
+        return html! {
+            section.card {
+                h2 { "Dead letters " span.number { "?" } }
+                p.reason { strong { "Not known: " } (why_unread(&board.broker)) }
+            }
+        };
+    };
+    let (total, age) = (waiting.total(), waiting.at.elapsed());
+    html! {
+        section.card.bad[total > 0] {
+            h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
+            @if age > LETTERS_MAY_BE {
+                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.broker)) }
+            }
+            @if total == 0 {
+                p { "No message waits to be looked at." }
+            } @else {
+                p { "Messages that could not become orders, and that nobody has put back:" }
+                ul { @for (reason, count) in &waiting.by_reason { li { (count) " × " (reason) } } }
+                p { "The newest:" }
+                ul {
+                    @for letter in &waiting.newest {
+                        li { span.number { (letter.place) } " " (letter.reason) ", " (moment(letter.written, board.now)) }
+                    }
+                }
+                p { code { "order-tracker dead-letters show " (waiting.newest.first().map_or("", |letter| &letter.place)) } " tells all of one." }
+            }
+            @if waiting.more { p { "There may be more: only the newest are counted." } }
+        }
+    }
+}
+
+fn why_unread(broker: &Condition) -> String {
+    match broker {
+        Condition::Down(reason) => format!("the broker is away ({reason})."),
+        Condition::Unknown => "the broker has not been reached yet.".to_owned(),
+        Condition::Up => "the topic has not been read since; if that lasts, the log says why.".to_owned(),
+    }
 }
 
 fn why_late(progress: &Condition) -> String {

@@ -1,0 +1,102 @@
+//! Watches the dead-letter topic: how many letters lie there that nobody has put back.
+//!
+//! Each replica asks where the topic ends and reads only what is new, so all tell the same, also after
+//! a restart. The reader lives for one reading: it costs threads and buffers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    BrokerError, Kafka, KafkaPublisher,
+    ledger::{Entry, Ledger},
+};
+use crate::{
+    health::{self, Condition},
+    letters::Waiting,
+    metrics::Metrics,
+};
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Watches one cluster's dead letters.
+pub struct LetterWatch {
+    kafka: Arc<Kafka>,
+    publisher: Arc<KafkaPublisher>,
+    broker: health::Watcher,
+    waiting: watch::Sender<Option<Waiting>>,
+    metrics: Arc<Metrics>,
+    ledger: Ledger,
+    failing: bool,
+}
+
+impl LetterWatch {
+    /// A watch that reports to `waiting` and the metrics while `broker` is up.
+    pub fn new(
+        kafka: Arc<Kafka>,
+        publisher: Arc<KafkaPublisher>,
+        broker: health::Watcher,
+        waiting: watch::Sender<Option<Waiting>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), failing: false }
+    }
+
+    /// Works until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let work = async {
+            // That the broker is away is the broker watch's to say.
+            while self.broker.wait_for(|condition| *condition == Condition::Up).await.is_ok() {
+                self.step().await;
+                sleep(LOOK_EVERY).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// Looks once. What was known stays known if that fails; it is logged once per series.
+    pub async fn step(&mut self) {
+        match self.look().await {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    info!("dead letters are counted again");
+                }
+                let waiting = self.ledger.waiting();
+                self.metrics.letters(&waiting);
+                self.waiting.send_replace(Some(waiting));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(%error, "dead letters can't be counted; trying again");
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), BrokerError> {
+        let (kafka, publisher) = (Arc::clone(&self.kafka), Arc::clone(&self.publisher));
+        let extent = blocking(move || kafka.dead_letters(&publisher)).await?;
+        let unread = self.ledger.unread(&extent);
+        if unread.is_empty() {
+            return Ok(());
+        }
+        let (kafka, stretches) = (Arc::clone(&self.kafka), unread.clone());
+        let entries = blocking(move || {
+            let mut entries = Vec::new();
+            kafka.read_dead_letters(&stretches, |letter| entries.extend(Entry::of(&letter)))?;
+            Ok(entries)
+        });
+        self.ledger.enter(&unread, entries.await?);
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
+) -> Result<T, BrokerError> {
+    spawn_blocking(work).await.map_err(|error| BrokerError(error.to_string()))?
+}

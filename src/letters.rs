@@ -1,0 +1,54 @@
+//! What lies on the dead-letter topic, as it was last read.
+
+use std::collections::BTreeMap;
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::order::{RejectReason, Timestamp};
+
+/// The reason of letters that name none of ours: others wrote them.
+pub const OTHER: &str = "other";
+
+/// Letters that nobody has put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many, by reason; reasons without any are not there.
+    pub by_reason: BTreeMap<&'static str, u64>,
+    /// There may be more: what is older was not read.
+    pub more: bool,
+    /// A few of them, the newest first.
+    pub newest: Vec<Glimpse>,
+    /// When the topic was looked at.
+    pub at: Instant,
+}
+
+impl Waiting {
+    /// How many in all.
+    pub fn total(&self) -> u64 {
+        self.by_reason.values().sum()
+    }
+}
+
+/// Enough of a letter to find it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Where it lies, as `dead-letters show` takes it.
+    pub place: String,
+    /// Why it could not become an order.
+    pub reason: &'static str,
+    /// When it was written.
+    pub written: Timestamp,
+}
+
+/// Where others read what waits; `None` until the topic was read once.
+pub type Watcher = watch::Receiver<Option<Waiting>>;
+
+/// Letters that nobody has looked for yet.
+pub fn unknown() -> (watch::Sender<Option<Waiting>>, Watcher) {
+    watch::channel(None)
+}
+
+/// All reasons.
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    RejectReason::ALL.into_iter().map(RejectReason::as_str).chain([OTHER])
+}
