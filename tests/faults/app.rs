@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     stack::{Frozen, POLL, signal},
-    watch::{Holdings, Watch, Watchbook, series},
+    watch::{Holdings, Watch, Watchbook, resident_kb, series},
 };
 
 /// How long a start or an end may take before the row is given up.
@@ -260,6 +260,11 @@ impl Fleet {
         let database = database_port(&self.settings);
         let each = self.replicas.iter().flatten().map(|replica| Holdings::of(replica.pid, database));
         each.fold(Holdings::default(), Holdings::most)
+    }
+
+    /// The memory of all replicas together, in KB.
+    pub(crate) fn resident_kb(&self) -> u64 {
+        self.replicas.iter().flatten().map(|replica| resident_kb(replica.pid)).sum()
     }
 
     /// What the replicas count.

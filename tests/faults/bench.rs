@@ -155,7 +155,8 @@ impl Bench {
         }
     }
 
-    fn on_database_clock(&self, at: Instant) -> DateTime<Utc> {
+    /// This moment as the database's clock shows it.
+    pub(crate) fn on_database_clock(&self, at: Instant) -> DateTime<Utc> {
         let (anchor, time) = self.anchor;
         let since = TimeDelta::from_std(at.saturating_duration_since(anchor)).unwrap_or_default();
         time + since

@@ -62,9 +62,18 @@ fn sockets_to(pid: u32, port: Option<u16>) -> HashSet<String> {
 }
 
 fn peak_mb(pid: u32) -> u64 {
+    status_kb(pid, "VmHWM:") / 1024
+}
+
+/// The memory of a process just now.
+pub(crate) fn resident_kb(pid: u32) -> u64 {
+    status_kb(pid, "VmRSS:")
+}
+
+fn status_kb(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default() / 1024
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or_default()
 }
 
 /// What was seen of all replicas of a fleet.

@@ -3,6 +3,7 @@
 mod abuse;
 mod broker;
 mod clocks;
+mod crowd;
 mod database;
 mod failover;
 mod messages;
@@ -76,6 +77,7 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F24", "event streams, restarts", "0 missed, 0 repeated", streams::followed),
     row!("F25", "wrong broker, topic missing", "201s, one line per 30 s", settings::wrong_broker),
     row!("F26", "HTTP abuse", "honest p99 x 2, wrong ones 4xx", abuse::abused),
+    row!("F27", "none, 3,000 event streams", "p99 <= 0.3 s, 0 missed, 0 repeated", ci, crowd::crowd),
     row!("soak", "a random mix, 30 minutes", "0 lost, 0 doubled, 0 early", soak::soak),
     row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
 ];

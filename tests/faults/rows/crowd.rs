@@ -1,0 +1,167 @@
+//! F27: thousands of pages on two replicas while the orders of all of them move: one after the other as in
+//! real life, then all at one moment.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    app::Targets,
+    bench::Bench,
+    report::{Outcome, quantile},
+    stack::POLL,
+};
+
+/// Pages that follow an order each, and at least so many.
+const PAGES: usize = 3_000;
+/// Orders placed a second, and so steps of one kind.
+const RATE: u32 = 200;
+/// How long it may take to open all pages.
+const OPENED_WITHIN: Duration = Duration::from_secs(10);
+/// Time in the statuses after PLACED.
+const DELAY: Duration = Duration::from_secs(7);
+/// The same two where there is little time.
+const OPENED_WITHIN_CI: Duration = Duration::from_secs(2);
+const DELAY_CI: Duration = Duration::from_secs(1);
+/// What is promised, from the commit to the reader.
+const LIVE_WITHIN: Duration = Duration::from_millis(300);
+/// How long after the last order was due a page may wait for its last event.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The position of the last event, which all orders reach at one moment.
+const LAST: u8 = 6;
+
+pub(crate) async fn crowd(bench: &mut Bench) -> Result<Outcome> {
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let ci = bench.scale.ci;
+    let pages = if ci { bench.scale.orders } else { bench.scale.orders.max(PAGES) };
+    let (opened_within, delay) = if ci { (OPENED_WITHIN_CI, DELAY_CI) } else { (OPENED_WITHIN, DELAY) };
+    let spread = Duration::from_secs(1) * u32::try_from(pages)? / RATE;
+    // Whoever comes first waits in OUT_FOR_DELIVERY until the last one is there.
+    let delays = [spread + opened_within, delay, delay, spread + delay];
+    let delays = delays.map(|delay| format!("{}ms", delay.as_millis()));
+    bench.set("STAGE_DELAYS", delays.join(","));
+    bench.fleet.start_all(2).await?;
+    let mut plan = bench.plan(f64::from(RATE));
+    plan.orders = pages;
+    let history = bench.load(plan).end().await?;
+
+    let before = bench.fleet.resident_kb();
+    let (mut crowd, open) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    let deadline = Instant::now() + spread * 2 + opened_within + delay * 3 + PATIENCE;
+    for (number, placed) in history.placed.iter().enumerate() {
+        let page = Page { targets: bench.fleet.targets.clone(), number, open: Arc::clone(&open) };
+        crowd.spawn(page.follow(placed.order_id.clone(), deadline));
+    }
+    while open.load(Ordering::Relaxed) < history.placed.len() {
+        ensure!(Instant::now() < deadline, "only {} pages are open", open.load(Ordering::Relaxed));
+        sleep(POLL).await;
+    }
+    let held = bench.fleet.resident_kb().saturating_sub(before);
+    gather(bench).await?;
+    let mut timelines = Vec::new();
+    while let Some(page) = crowd.join_next().await {
+        timelines.push(page??);
+    }
+    let mut outcome = bench.finish(&history).await?;
+    outcome.note(format!("{pages} pages, {:.1} KB each", per(held, pages)));
+    judge(bench, &timelines, &mut outcome);
+    Ok(outcome)
+}
+
+/// Waits until every order is out for delivery and lets all arrive with the last one.
+async fn gather(bench: &Bench) -> Result<()> {
+    let elsewhere = "SELECT count(*) FROM orders WHERE status <> 'OUT_FOR_DELIVERY'";
+    while sqlx::query_scalar::<_, i64>(elsewhere).fetch_one(&bench.db).await? > 0 {
+        sleep(POLL).await;
+    }
+    sqlx::query("UPDATE orders SET due_at = (SELECT max(due_at) FROM orders)").execute(&bench.db).await?;
+    Ok(())
+}
+
+fn judge(bench: &Bench, timelines: &[Vec<Arrival>], outcome: &mut Outcome) {
+    let wrong = timelines.iter().filter(|seen| !seen.iter().map(|arrival| arrival.seq).eq(1..=LAST));
+    let wrong: Vec<_> = wrong.collect();
+    let missing = format!("{} pages missed or repeated events, such as {:?}", wrong.len(), wrong.first());
+    outcome.expect(wrong.is_empty(), missing);
+    let live = timelines.iter().flatten();
+    let (at_once, staggered): (Vec<&Arrival>, Vec<&Arrival>) =
+        live.filter(|arrival| arrival.seq > 2).partition(|arrival| arrival.seq == LAST);
+    let mut told = |when: &str, arrivals: &[&Arrival]| {
+        let delay = |arrival: &&Arrival| bench.on_database_clock(arrival.at) - arrival.made;
+        let mut delays: Vec<Duration> =
+            arrivals.iter().map(|arrival| delay(arrival).to_std().unwrap_or_default()).collect();
+        delays.sort_unstable();
+        let [half, most, all] = [0.5, 0.99, 1.0].map(|at| quantile(&delays, at).unwrap_or_default());
+        let [half_ms, most_ms, all_ms] = [half, most, all].map(|delay| delay.as_millis());
+        outcome.note(format!("{when} {half_ms} ms p50, {most_ms} ms p99, {all_ms} ms max"));
+        most
+    };
+    let p99 = told("one after the other", &staggered);
+    told("all at one moment", &at_once);
+    outcome.expect(p99 <= LIVE_WITHIN, format!("p99 of the delay to the reader was {p99:?}"));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "kilobytes of a process")]
+fn per(held: u64, pages: usize) -> f64 {
+    held as f64 / pages.max(1) as f64
+}
+
+/// An event as it came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    seq: u8,
+    /// The event's own stamp.
+    made: DateTime<Utc>,
+    at: Instant,
+}
+
+/// One connection that reads at once whatever comes.
+struct Page {
+    targets: Targets,
+    number: usize,
+    /// How many pages have seen the timeline so far.
+    open: Arc<AtomicUsize>,
+}
+
+impl Page {
+    async fn follow(self, order_id: String, deadline: Instant) -> Result<Vec<Arrival>> {
+        let url = self.targets.pick(self.number).context("nobody listens")?;
+        let mut connection = TcpStream::connect(url.trim_start_matches("http://")).await?;
+        let request = format!("GET /orders/{order_id}/events HTTP/1.1\r\nhost: x\r\n\r\n");
+        connection.write_all(request.as_bytes()).await?;
+        let (mut lines, mut seen) = (BufReader::with_capacity(1_024, connection).lines(), Vec::new());
+        loop {
+            let line = timeout_at(deadline, lines.next_line()).await;
+            let line = line.with_context(|| format!("{order_id}: only {seen:?} by now"))??;
+            let Some(line) = line else { return Ok(seen) };
+            let at = Instant::now();
+            if line == "event: end" {
+                return Ok(seen);
+            }
+            // What else there is, head and sizes of chunks, begins with no such word.
+            if let Some(json) = line.strip_prefix("data: ") {
+                let event: Value = serde_json::from_str(json)?;
+                let made = event["timestamp"].as_str().context("no timestamp")?.parse()?;
+                let seq = event["seq"].as_u64().context("no seq")?;
+                seen.push(Arrival { seq: u8::try_from(seq)?, made, at });
+                if seen.len() == 2 {
+                    self.open.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
