@@ -45,7 +45,7 @@ struct ListArgs {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// The letter's place, as listed
-    #[arg(value_name = "PARTITION:OFFSET")]
+    #[arg(value_name = "PARTITION:OFFSET", value_parser = place)]
     place: String,
     /// Print JSON
     #[arg(long)]
@@ -57,13 +57,22 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct RequeueArgs {
     /// The letters' places, as listed
-    #[arg(value_name = "PARTITION:OFFSET", required_unless_present = "all")]
+    #[arg(value_name = "PARTITION:OFFSET", value_parser = place, required_unless_present = "all")]
     places: Vec<String>,
     /// All that were not put back
     #[arg(long, conflicts_with = "places")]
     all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     kafka: KafkaConfig,
+}
+
+fn place(text: &str) -> Result<String, String> {
+    let parts = text.split_once(':').map(|(partition, offset)| (partition.parse(), offset.parse()));
+    let valid = matches!(parts, Some((Ok::<u32, _>(_), Ok::<u64, _>(_))));
+    if valid { Ok(text.to_owned()) } else { Err("must be a partition and an offset, such as 0:7".to_owned()) }
 }
 
 pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
@@ -84,9 +93,11 @@ struct Drawer {
 
 impl Drawer {
     async fn open(config: &KafkaConfig) -> anyhow::Result<Self> {
-        let brokers = config.brokers.clone().context(
-            "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)",
-        )?;
+        let brokers = config.brokers.clone().ok_or_else(|| {
+            let unset =
+                "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)";
+            output::Wrong(unset.to_owned())
+        })?;
         let kafka = Arc::new(Kafka::new(config.settings(brokers, false), Arc::new(Metrics::new())));
         let (reader, topic) = (Arc::clone(&kafka), config.dlq_topic());
         let all = tokio::task::spawn_blocking(move || {
@@ -159,15 +170,27 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
     };
     let (receipts, _unused) = mpsc::channel(1);
     let publisher = drawer.kafka.publisher(receipts)?;
+    let (mut done, mut told, mut failure) = (Vec::new(), Ok(()), None);
     for letter in &chosen {
-        let whole = whole(&drawer, letter).await?;
-        publisher.put_back(&whole).await?;
-        output::print(&format!("{} is put back", letter.place()))?;
+        let put_back = async { Ok(publisher.put_back(&whole(&drawer, letter).await?).await?) };
+        if let Err(error) = put_back.await {
+            failure = Some(error);
+            break;
+        }
+        done.push(letter.place());
+        // Whoever has left still wants the others put back.
+        if told.is_ok() && !args.json {
+            told = output::print(&format!("{} is put back", letter.place()));
+        }
     }
-    if chosen.is_empty() {
-        bail!("there is nothing to put back");
+    if args.json {
+        told = output::print_json(&json!({"put_back": done}));
     }
-    Ok(())
+    match failure {
+        Some(error) => Err(error),
+        None if chosen.is_empty() => bail!("there is nothing to put back"),
+        None => told,
+    }
 }
 
 /// The letter with its message; what was too large to copy is fetched from where it came from.

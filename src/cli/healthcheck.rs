@@ -1,22 +1,34 @@
 //! `healthcheck`: for containers, which have no curl.
 
 use anyhow::Context as _;
+use clap::Args;
 use reqwest::Url;
+use serde_json::Value;
 
-use super::client::Client;
+use super::{client::Client, output};
 use crate::config::HttpConfig;
 
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckArgs {
+    /// Print what the service answers, JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    http: HttpConfig,
+}
+
 /// Asks `/healthz` of the service that these settings describe.
-pub(super) async fn healthcheck(http: &HttpConfig) -> anyhow::Result<()> {
+pub(super) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
+    let HttpConfig { host, port } = &args.http;
     // A service that listens on all addresses is asked on the loopback one.
-    let host = match http.host.as_str() {
+    let host = match host.as_str() {
         "0.0.0.0" => "127.0.0.1",
         "::" => "[::1]",
         host => host,
     };
-    let base = Url::parse(&format!("http://{host}:{}", http.port))
+    let base = Url::parse(&format!("http://{host}:{port}"))
         .with_context(|| format!("APP_HOST {host} is no host name"))?;
-    let client = Client::new(base)?;
-    client.send(client.http.get(client.at(&["healthz"])?)).await?;
-    Ok(())
+    let client = Client { whence: "APP_HOST and APP_PORT say", ..Client::new(base)? };
+    let answer: Value = client.ask(client.http.get(client.at(&["healthz"])?)).await?;
+    if args.json { output::print_json(&answer) } else { Ok(()) }
 }

@@ -19,10 +19,10 @@ mod welcome;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Config, HttpConfig, LogConfig};
+use crate::config::LogConfig;
 
 /// Takes food orders, walks each one to the door, and can prove that none was lost
 ///
@@ -45,9 +45,9 @@ enum Command {
     /// Run the service (the default)
     Serve(Box<serve::ServeArgs>),
     /// Bring the database's schema up to date and exit
-    Migrate(Box<Config>),
+    Migrate(Box<serve::MigrateArgs>),
     /// Ask a running service whether it lives; for containers
-    Healthcheck(HealthcheckArgs),
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Place and look up orders on a running service
     #[command(subcommand)]
     Order(order::OrderCommand),
@@ -71,33 +71,24 @@ enum Command {
     },
 }
 
-#[derive(Debug, Args)]
-struct HealthcheckArgs {
-    #[command(flatten)]
-    http: HttpConfig,
-}
-
 /// Parses, starts logging and runs the command.
 pub fn main() -> ExitCode {
     let command = settings::without_empty_variables(Cli::command());
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return settings::explain(&error),
+        Err(error) => return settings::explain(&error, &Cli::command()),
     };
     if let Err(complaint) = cli.check() {
         return settings::refuse(&complaint);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::failed(&anyhow::Error::new(error).context("can't start threads")),
+        Err(error) => return output::end(Err(anyhow::Error::new(error).context("can't start threads"))),
     };
     let outcome = runtime.block_on(run(cli));
     // A Kafka client has been seen to hang in its own clean-up; all that matters is done by now.
     runtime.shutdown_background();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::failed(&error),
-    }
+    output::end(outcome)
 }
 
 impl Cli {
@@ -115,8 +106,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => serve::serve(&cli.serve, &cli.log).await,
         Some(Command::Serve(args)) => serve::serve(&args, &cli.log).await,
-        Some(Command::Migrate(config)) => serve::migrate(&config).await,
-        Some(Command::Healthcheck(args)) => healthcheck::healthcheck(&args.http).await,
+        Some(Command::Migrate(args)) => serve::migrate(&args).await,
+        Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
         Some(Command::Order(command)) => order::run(command).await,
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,

@@ -59,10 +59,15 @@ pub(super) struct ListArgs {
     #[arg(long)]
     status: Option<Status>,
     /// How many at most, up to 200
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = limit)]
     limit: u32,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+fn limit(text: &str) -> Result<u32, String> {
+    let limit = text.parse().ok().filter(|limit| *limit > 0);
+    limit.ok_or_else(|| "must be a whole number from 1".to_owned())
 }
 
 pub(super) async fn run(command: OrderCommand) -> anyhow::Result<()> {
@@ -82,7 +87,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     if let Some(key) = args.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    let placed: Value = client.send(request).await?.json().await?;
+    let placed: Value = client.ask(request).await?;
     if args.client.json {
         return output::print_json(&placed);
     }
@@ -92,7 +97,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn get(args: GetArgs) -> anyhow::Result<()> {
     let client = Client::new(args.client.url)?;
     let url = client.at(&["orders", &args.order_id.to_string()])?;
-    let tracked: TrackedOrder = client.send(client.http.get(url)).await?.json().await?;
+    let tracked: TrackedOrder = client.ask(client.http.get(url)).await?;
     if args.client.json { output::print_json(&tracked) } else { output::print(story(&tracked).trim_end()) }
 }
 
@@ -102,7 +107,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if let Some(status) = args.status {
         request = request.query(&[("status", status.as_str())]);
     }
-    let orders: Vec<Order> = client.send(request).await?.json().await?;
+    let orders: Vec<Order> = client.ask(request).await?;
     if args.client.json { output::print_json(&orders) } else { output::print(table(&orders).trim_end()) }
 }
 

@@ -17,18 +17,35 @@ pub(super) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
-/// Prints a result as it is. A reader that has left (`| head`) is no error.
+/// Prints a result as it is.
 pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
         outcome => Ok(outcome?),
     }
 }
 
-/// Says on stderr what went wrong, in one line.
-pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
-    complain(&format!("{error:#}"));
-    ExitCode::FAILURE
+/// Whoever read our results has left, as `head` does: there is nobody to go on for.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the results any more")]
+pub(super) struct ReaderLeft;
+
+/// What was typed or set is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Wrong(pub(super) String);
+
+/// How a command ends; what went wrong is said on stderr, in one line.
+pub(super) fn end(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderLeft>() => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            if error.is::<Wrong>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
 }
 
 /// One line on stderr; nothing can be done if even that fails.

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{sleep, timeout},
@@ -29,6 +30,16 @@ pub(super) struct ServeArgs {
     no_demo: bool,
     #[command(flatten)]
     pub(super) config: Config,
+}
+
+/// Which database to migrate, and how to answer.
+#[derive(Debug, Args)]
+pub(super) struct MigrateArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: Config,
 }
 
 /// Runs the service until a signal.
@@ -95,11 +106,14 @@ impl Signals {
 }
 
 /// Brings the schema up to date.
-pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let store = app::open_store(config).await?;
+pub(super) async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    let store = app::open_store(&args.config).await?;
     let migrated = store.migrate().await;
     store.close().await;
     migrated.context("can't migrate")?;
+    if args.json {
+        return output::print_json(&json!({"up_to_date": true}));
+    }
     output::print("the database is up to date")
 }
 

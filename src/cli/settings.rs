@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{
-    Command,
+    Arg, Command,
     error::{ContextKind, ContextValue, Error, ErrorKind},
 };
 
@@ -20,10 +20,10 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
 }
 
 /// One line that names the setting, what was given and what is allowed; help as clap prints it.
-pub(super) fn explain(error: &Error) -> ExitCode {
+pub(super) fn explain(error: &Error, command: &Command) -> ExitCode {
     let code = if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
     match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => output::complain(&one_line(error)),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => output::complain(&one_line(error, command)),
         _ => drop(error.print()),
     }
     code
@@ -35,7 +35,7 @@ pub(super) fn refuse(complaint: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn one_line(error: &Error) -> String {
+fn one_line(error: &Error, command: &Command) -> String {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
@@ -43,20 +43,26 @@ fn one_line(error: &Error) -> String {
     };
     let argument = text(ContextKind::InvalidArg);
     let flag = argument.split_whitespace().next().unwrap_or_default();
-    // A flag is its variable in another spelling, but for the client's own.
-    let variable = match flag {
-        "--url" => "ORDER_TRACKER_URL".to_owned(),
-        flag => flag.trim_start_matches('-').replace('-', "_").to_uppercase(),
-    };
     let allowed = match std::error::Error::source(error) {
         Some(source) => source.to_string(),
         None => format!("must be one of {}", text(ContextKind::ValidValue)),
     };
-    let name = if flag.starts_with('-') { format!("{variable} ({flag})") } else { flag.to_owned() };
+    let name = match variable(command, flag) {
+        Some(variable) => format!("{variable} ({flag})"),
+        None => flag.to_owned(),
+    };
     // Never what was given for a secret: a mistyped one is still mostly right.
-    let given = match variable.as_str() {
-        "PG_DSN" | "KAFKA_PROPERTIES" => "what was given".to_owned(),
+    let given = match flag {
+        "--pg-dsn" | "--kafka-properties" => "what was given".to_owned(),
         _ => format!("{:?}", text(ContextKind::InvalidValue)),
     };
     format!("{name}: {given} is not valid: {allowed}")
+}
+
+/// The variable that stands for a flag, if there is one.
+fn variable(command: &Command, flag: &str) -> Option<String> {
+    let long = flag.strip_prefix("--")?;
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long)).and_then(Arg::get_env);
+    let own = own.map(|name| name.to_string_lossy().into_owned());
+    own.or_else(|| command.get_subcommands().find_map(|command| variable(command, flag)))
 }

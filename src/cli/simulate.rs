@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use tokio::{signal::ctrl_c, time::interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::ClientArgs,
+    client::{ClientArgs, WHENCE, no_answer},
     output,
     progress::{Progress, thousands},
 };
@@ -82,9 +82,7 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let Some(started) = stop.run_until_cancelled(Run::start(&plan, orders.clone())).await else {
         bail!("stopped before the first order")
     };
-    let run = started.map_err(|error| {
-        anyhow!("no answer from {url}: {error}: is the service running? (--url says where)")
-    })?;
+    let run = started.map_err(|error| no_answer(url, &error, WHENCE))?;
     let placing = placed(run, &plan, &stop).await;
     let follow = args.wait && !stop.is_cancelled();
     let delivery = if follow { Some(delivered(&plan, &orders, &stop).await) } else { None };
@@ -95,12 +93,10 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         placing,
         delivery,
     };
-    if args.client.json {
-        output::print_json(&report)?;
-    } else {
-        output::print(table(&report).trim_end())?;
-    }
-    verdict(&report)
+    let told =
+        if args.client.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
+    // Whoever reads only the beginning still gets the exit code.
+    verdict(&report).and(told)
 }
 
 /// Measured orders are shown after the first Ctrl-C; the second ends at once.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
-    client::{Client, ClientArgs},
+    client::{self, Client, ClientArgs},
     order, output,
 };
 use crate::{
@@ -45,7 +45,7 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
         .read_timeout(SILENCE)
         .no_proxy()
         .build()?;
-    let client = Client { base: args.client.url, http };
+    let client = Client::over(http, args.client.url);
     let mut view = View::new(args.client.json);
     let mut stream = Stream::of(client.send(ask(&client, args.order_id, 0)?).await?)?;
     loop {
@@ -82,7 +82,8 @@ async fn again(client: &Client, order_id: OrderId, seen: u8) -> anyhow::Result<O
                 return client.checked(response).await.map(Some);
             }
             Err(error) if last => {
-                return Err(error).with_context(|| format!("no answer from {} any more", client.base));
+                let url = client::shown(&client.base);
+                bail!("no answer from {url} any more ({})", client::cause(&error));
             }
             Ok(_) | Err(_) => {}
         }
@@ -271,7 +272,10 @@ mod tests {
         let (client, begun) = (Client::new(base).expect("a client"), Instant::now());
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let error = again(&client, order_id, 3).await.expect_err("nobody is there");
-        assert!(error.to_string().contains("no answer from http://127.0.0.1:9/ any more"), "{error}");
+        assert!(
+            error.to_string().contains("no answer from http://127.0.0.1:9 any more (connection refused)"),
+            "{error}"
+        );
         let took = begun.elapsed();
         assert!((PATIENCE..PATIENCE + CONNECT_TIMEOUT).contains(&took), "{took:?}");
     }

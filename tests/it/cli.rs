@@ -1,14 +1,19 @@
 //! What people type and what they read.
 
-use std::process::Output;
+use std::{
+    io::{Read as _, Write as _},
+    process::Output,
+};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::harness::{SIX, Service, binary, ended, eventually, folder, names};
+use crate::harness::{SIX, Service, binary, ended, eventually, folder, names, within};
 
 /// A port where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:9";
+/// An order that nobody has placed.
+const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = binary(arguments, settings);
@@ -87,20 +92,96 @@ async fn orders_are_placed_and_found_by_command() {
     assert_eq!(table.lines().count(), 1, "{table}");
     assert!(table.starts_with(placed["order_id"].as_str().expect("an id")), "{table}");
 
-    let unknown = ["order", "get", "ORD-01ARZ3NDEK0000000000000000", "--url", &service.url];
+    let unknown = ["order", "get", STRANGER, "--url", &service.url];
     assert_eq!(complaint(&unknown, &[], 1).await, "order-tracker: no order has this id");
     let empty =
         ["order", "create", "--customer-name", " ", "--address", "x", "--item", "x", "--url", &service.url];
-    let line = complaint(&empty, &[], 1).await;
+    let line = complaint(&empty, &[], 2).await;
     assert!(line.contains("customer_name must be 1 to 100 characters"), "{line}");
+    let long = "k".repeat(300);
+    let keyed = [&["order"], &create[..], &["--idempotency-key", &long, "--url", &service.url]].concat();
+    let line = complaint(&keyed, &[], 2).await;
+    assert!(line.starts_with("order-tracker: Idempotency-Key must be given once"), "{line}");
+}
+
+/// A mistake is told without asking anybody, with the names that there are.
+///
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn a_wrong_argument_is_one_line_and_exit_code_2() {
+    for (arguments, says) in [
+        (
+            &["order", "list", "--limit", "0"][..],
+            "--limit: \"0\" is not valid: must be a whole number from 1",
+        ),
+        (&["simulate", "--rate", "no"], "--rate: \"no\" is not valid: must be a number above 0"),
+        (
+            &["simulate", "--url", "no"],
+            "ORDER_TRACKER_URL (--url): \"no\" is not valid: must be the service's",
+        ),
+        (&["order", "get", "7"], "<ORDER_ID>: \"7\" is not valid: "),
+        (&["dead-letters", "show", "7"], "<PARTITION:OFFSET>: \"7\" is not valid: must be a partition and"),
+        (&["dead-letters", "list"], "KAFKA_BROKERS is not set"),
+        (&["gateway", "--to", "x", "--app-port", "no"], "APP_PORT (--app-port): \"no\" is not valid: "),
+    ] {
+        let line = complaint(arguments, &[], 2).await;
+        assert!(line.starts_with(&format!("order-tracker: {says}")), "{line}");
+    }
+}
+
+/// `| head`: nobody is left to go on for, and that is no failure.
+#[tokio::test]
+async fn a_reader_that_leaves_ends_the_command_quietly() {
+    let service = Service::start(&[("STAGE_DELAYS", "100ms,100ms,1h,1h")]).await;
+    let id = service.place("pizza").await;
+    let url = ["--url", &service.url];
+    let watch = [&["order", "watch", &id], &url[..]].concat();
+    let commands: [&[&str]; 4] = [&watch, &["man"], &["completions", "bash"], &["--help"]];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = binary(arguments, &[]);
+        command.stdout(writer).stderr(std::process::Stdio::piped());
+        let child = command.spawn().expect("it starts");
+        let output = within(child.wait_with_output()).await.expect("it ends");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+    }
+
+    // One that has read a line, too.
+    let mut child = binary(&watch, &[]).stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert!(lines.next_line().await.expect("read").expect("a line").contains("CREATED"));
+    drop(lines);
+    assert_eq!(within(child.wait()).await.expect("it ends").code(), Some(0));
 }
 
 /// Promise 6: it says what is wrong.
 #[tokio::test]
 async fn nobody_at_the_url_is_one_line_that_says_what_to_do() {
-    let line = complaint(&["order", "list"], &[("ORDER_TRACKER_URL", NOBODY)], 1).await;
-    assert!(line.starts_with(&format!("order-tracker: no answer from {NOBODY}")), "{line}");
-    assert!(line.contains("is the service running? (--url says where)"), "{line}");
+    let expected = "no answer from http://127.0.0.1:9 (connection refused): is the service running? \
+        --url or ORDER_TRACKER_URL says where it listens";
+    for command in [&["order", "list"][..], &["order", "watch", STRANGER], &["simulate", "--count", "1"]] {
+        let line = complaint(command, &[("ORDER_TRACKER_URL", NOBODY)], 1).await;
+        assert_eq!(line, format!("order-tracker: {expected}"), "{command:?}");
+    }
+    let unknown = [("ORDER_TRACKER_URL", "http://nowhere.invalid")];
+    let line = complaint(&["order", "list"], &unknown, 1).await;
+    let (head, tail) =
+        ("order-tracker: no answer from http://nowhere.invalid (", "): is the service running?");
+    let why =
+        line.strip_prefix(head).and_then(|rest| rest.split_once(tail)).unwrap_or_else(|| panic!("{line}")).0;
+    assert!(!why.contains("client error") && !why.contains("os error"), "{line}");
+
+    let strange = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", strange.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        let (mut connection, _) = strange.accept().expect("a client");
+        assert!(connection.read(&mut [0; 1024]).expect("a request") > 0);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
+        connection.write_all(answer).expect("sent");
+    });
+    let line = complaint(&["order", "list", "--url", &url], &[], 1).await;
+    assert_eq!(line, format!("order-tracker: {url} answered something else: is this an order-tracker?"));
 }
 
 /// One line with the setting, what was given and what is allowed.
@@ -228,8 +309,12 @@ async fn a_healthcheck_is_an_exit_code() {
         let output = run(&["healthcheck"], &[("APP_HOST", host), ("APP_PORT", port)]).await;
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     }
+    let asked = run(&["healthcheck", "--json"], &[("APP_PORT", port)]).await;
+    assert_eq!(serde_json::from_slice::<Value>(&asked.stdout).expect("JSON"), json!({"status": "ok"}));
     let line = complaint(&["healthcheck"], &[("APP_PORT", "9")], 1).await;
-    assert!(line.contains("no answer from http://127.0.0.1:9"), "{line}");
+    let expected = "no answer from http://127.0.0.1:9 (connection refused): is the service running? \
+        APP_HOST and APP_PORT say where it listens";
+    assert_eq!(line, format!("order-tracker: {expected}"));
 }
 
 /// A schema that is up to date stays so.
@@ -241,6 +326,8 @@ async fn migrate_can_be_repeated() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), "the database is up to date");
     }
+    let output = run(&["migrate", "--json"], &[("DATA_DIR", data.path().to_str().expect("text"))]).await;
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).expect("JSON"), json!({"up_to_date": true}));
     assert!(data.path().join("orders.db").is_file());
     Service::start_in(data.path(), &[]).await.stop().await;
 }

@@ -52,6 +52,11 @@ pub(crate) async fn ended(mut command: Command) -> Output {
     output.unwrap_or_else(|_| panic!("still running: {command:?}")).expect("it starts")
 }
 
+/// What must happen by itself.
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("it happens in time")
+}
+
 /// A valid order for this item.
 pub(crate) fn draft(item: &str) -> Value {
     json!({"customer_name": "Ada Lovelace", "address": "12 St James's Square", "item": item, "size": "large"})

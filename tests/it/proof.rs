@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
 
 use crate::{
@@ -115,8 +115,9 @@ async fn dead_letters_are_listed_shown_and_put_back() {
     assert!(shown.contains("dlq_reason: not_json") && shown.contains(STRANGER), "{shown}");
     assert!(!shown.contains('\u{1b}'), "a letter can't command the terminal: {shown:?}");
 
-    let requeued = run(&["dead-letters", "requeue", &place]).await;
+    let requeued = run(&["dead-letters", "requeue", &place, "--json"]).await;
     assert_eq!(requeued.status.code(), Some(0));
+    assert_eq!(serde_json::from_str::<Value>(&out(&requeued)).expect("JSON"), json!({"put_back": [place]}));
     // It is as bad as before: it comes back as a new letter, and the old one is done with.
     service.counted("dead_letters_total{reason=\"not_json\"}", 2).await;
     let listed = out(&run(&["dead-letters", "list"]).await);

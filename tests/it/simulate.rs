@@ -65,7 +65,7 @@ async fn a_service_that_is_not_there_is_told_at_once() {
     let output = simulate("http://127.0.0.1:9", &["--count", "5"]).await;
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
     let line = text(&output.stderr);
-    assert!(line.contains("connection refused: is the service running?"), "{line}");
+    assert!(line.contains("(connection refused): is the service running?"), "{line}");
     let output = simulate("http://127.0.0.1:9", &["--rate", "0"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

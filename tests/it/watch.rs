@@ -4,11 +4,11 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::Command,
 };
 
-use crate::harness::{SIX, Service, binary, ended, folder};
+use crate::harness::{SIX, Service, binary, ended, folder, within};
 
 /// What a finished watch printed, without a complaint.
 async fn watched(service: &Service, id: &str, more: &[&str]) -> String {
@@ -107,6 +107,23 @@ async fn a_terminal_gets_a_bar() {
         assert!(painted || told.contains("●━●━◉─○─○"), "{told:?}");
         let lines = told.lines().map(|line| line.rsplit("\x1b[2K").next().unwrap_or_default());
         one_line_each(&lines.collect::<Vec<_>>().join("\n"));
+    }
+    service.stop().await;
+}
+
+/// The bar is there while nothing happens, not only with the next event.
+#[tokio::test]
+async fn a_bar_is_shown_at_once() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let id = service.place("pizza").await;
+    let watch = format!("{} order watch {id} --url {}", env!("CARGO_BIN_EXE_order-tracker"), service.url);
+    let mut command = Command::new("script");
+    command.args(["-qec", &watch, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut watch = command.spawn().expect("it starts");
+    let (mut screen, mut out) = (Vec::new(), watch.stdout.take().expect("piped"));
+    while !String::from_utf8_lossy(&screen).contains("◉─○─○─○─○  PLACED for 0 s") {
+        assert!(within(out.read_buf(&mut screen)).await.expect("read") > 0, "it ended");
     }
     service.stop().await;
 }
