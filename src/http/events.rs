@@ -21,7 +21,7 @@ use utoipa::IntoParams;
 use super::{AppState, Problem, orders};
 use crate::{
     live::Follower,
-    order::{Event, EventKind, FieldError, OrderId, Status},
+    order::{Event, EventKind, FieldCode, FieldError, OrderId, Status},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -111,7 +111,7 @@ fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
         let position = text.parse().ok().filter(|seen| *seen <= END && text.len() == 1);
         if position.is_none() {
             let message = format!("must be the id of an event, 0 to {END}");
-            errors.push(FieldError { field: field.to_owned(), code: "range".to_owned(), message });
+            errors.push(FieldError::new(field, FieldCode::Range, message));
         }
         position
     };

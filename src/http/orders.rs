@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{AppState, Problem, body::JsonBytes};
 use crate::{
-    order::{Draft, Order, OrderId, RawDraft, Status, TrackedOrder},
+    order::{Draft, FieldCode, Order, OrderId, RawDraft, Status, TrackedOrder},
     store::Page,
 };
 
@@ -180,17 +180,18 @@ pub(super) async fn list(
 
 fn page(query: &ListQuery) -> Result<Page, Problem> {
     let status = query.status.as_deref().map(str::parse::<Status>).transpose();
-    let status = status.map_err(|error| Problem::invalid_value("status", "choice", error.to_string()))?;
+    let status =
+        status.map_err(|error| Problem::invalid_value("status", FieldCode::Choice, error.to_string()))?;
     let limit = query.limit.as_deref().map_or(Some(DEFAULT_LIMIT), limit).ok_or_else(|| {
         Problem::invalid_value(
             "limit",
-            "range",
+            FieldCode::Range,
             format!("must be a whole number from 1; above {MAX_LIMIT} means {MAX_LIMIT}"),
         )
     })?;
     let before = query.cursor.as_deref().map(|cursor| format!("ORD-{cursor}").parse::<OrderId>()).transpose();
     let before = before.map_err(|_| {
-        Problem::invalid_value("cursor", "cursor", "must be taken as it is from a Link header")
+        Problem::invalid_value("cursor", FieldCode::Cursor, "must be taken as it is from a Link header")
     })?;
     Ok(Page { status, before, limit })
 }
@@ -221,7 +222,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         && bare.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if !valid || values.next().is_some() {
         let message = format!("must be given once, as 1 to {MAX_KEY_CHARS} printable ASCII characters");
-        return Err(Problem::invalid_value("Idempotency-Key", "header", message));
+        return Err(Problem::invalid_value("Idempotency-Key", FieldCode::Header, message));
     }
     Ok(Some(bare.to_owned()))
 }

@@ -4,12 +4,12 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
     desk::DeskError,
-    order::{DraftErrors, FieldError},
+    order::{DraftErrors, FieldCode, FieldError},
     store::StoreError,
 };
 
@@ -29,7 +29,7 @@ pub struct Problem {
 }
 
 /// The body of an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody {
     /// `/problems/` and the code: a name, not a page.
@@ -44,13 +44,13 @@ pub struct ProblemBody {
     /// What happened here and what to do.
     pub detail: String,
     /// The path that was asked for, if it could be read.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub instance: String,
     /// A stable word for programs.
     #[schema(pattern = "^[a-z-]+$")]
     pub code: String,
     /// One entry per field that is wrong.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     pub errors: Vec<FieldError>,
     /// Also in the `x-request-id` header, and in our logs.
@@ -75,9 +75,8 @@ impl Problem {
     }
 
     /// 400: one parameter or header is wrong.
-    pub fn invalid_value(field: &str, code: &str, message: impl Into<String>) -> Self {
-        let error = FieldError { field: field.to_owned(), code: code.to_owned(), message: message.into() };
-        Self::invalid(vec![error])
+    pub fn invalid_value(field: &str, code: FieldCode, message: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError::new(field, code, message)])
     }
 
     /// 403: a form that was not sent from here.

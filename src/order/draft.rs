@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::schema;
+use super::{FieldCode, FieldError, schema};
 
 /// Longest customer name and item, in characters after trimming.
 pub(super) const MAX_NAME_CHARS: usize = 100;
@@ -95,23 +95,6 @@ pub struct RawDraft {
     size: Option<Value>,
 }
 
-/// What is wrong with one field, in words that tell how to mend it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
-    /// The field's name in the request.
-    pub field: String,
-    /// A stable word for programs: `required`, `type`, `length`, `control_character`, `choice`.
-    pub code: String,
-    /// A sentence for people.
-    pub message: String,
-}
-
-impl FieldError {
-    fn new(field: &str, code: &str, message: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), code: code.to_owned(), message: message.into() }
-    }
-}
-
 /// Every fault of a draft at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftErrors(pub Vec<FieldError>);
@@ -175,8 +158,8 @@ impl Draft {
 fn string(field: &str, value: Option<Value>) -> Result<String, FieldError> {
     match value {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(FieldError::new(field, "type", "must be a string")),
-        None => Err(FieldError::new(field, "required", "is required")),
+        Some(_) => Err(FieldError::new(field, FieldCode::Type, "must be a string")),
+        None => Err(FieldError::new(field, FieldCode::Required, "is required")),
     }
 }
 
@@ -184,11 +167,11 @@ fn text_field(field: &str, value: Option<Value>, max: usize) -> Result<String, F
     let text = string(field, value)?;
     let trimmed = text.trim();
     if trimmed.chars().any(char::is_control) {
-        return Err(FieldError::new(field, "control_character", "must not hold control characters"));
+        return Err(FieldError::new(field, FieldCode::ControlCharacter, "must not hold control characters"));
     }
     if trimmed.is_empty() || trimmed.chars().nth(max).is_some() {
         let message = format!("must be 1 to {max} characters long after trimming");
-        return Err(FieldError::new(field, "length", message));
+        return Err(FieldError::new(field, FieldCode::Length, message));
     }
     Ok(if trimmed.len() == text.len() { text } else { trimmed.to_owned() })
 }
@@ -196,7 +179,7 @@ fn text_field(field: &str, value: Option<Value>, max: usize) -> Result<String, F
 fn size_field(value: Option<Value>) -> Result<Size, FieldError> {
     string("size", value)?
         .parse()
-        .map_err(|error: ParseSizeError| FieldError::new("size", "choice", error.to_string()))
+        .map_err(|error: ParseSizeError| FieldError::new("size", FieldCode::Choice, error.to_string()))
 }
 
 #[cfg(test)]
@@ -205,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    fn faults(body: Value) -> Vec<(String, String)> {
+    fn faults(body: Value) -> Vec<(String, FieldCode)> {
         let raw: RawDraft = serde_json::from_value(body).expect("an object");
         match Draft::try_from(raw) {
             Ok(draft) => panic!("accepted {draft:?}"),
@@ -239,9 +222,13 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let found = faults(json!({"customer_name": " ", "address": 5, "size": "huge"}));
-        let expected =
-            [("customer_name", "length"), ("address", "type"), ("item", "required"), ("size", "choice")];
-        assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code.to_owned())));
+        let expected = [
+            ("customer_name", FieldCode::Length),
+            ("address", FieldCode::Type),
+            ("item", FieldCode::Required),
+            ("size", FieldCode::Choice),
+        ];
+        assert_eq!(found, expected.map(|(field, code)| (field.to_owned(), code)));
     }
 
     #[test]
@@ -258,11 +245,7 @@ mod tests {
     fn control_characters_are_refused_and_other_scripts_are_not() {
         for bad in ["a\0b", "a\nb", "a\u{1b}[31mb", "a\u{85}b"] {
             let body = json!({"customer_name": bad, "address": "x", "item": "x", "size": "small"});
-            assert_eq!(
-                faults(body),
-                [("customer_name".to_owned(), "control_character".to_owned())],
-                "{bad:?}"
-            );
+            assert_eq!(faults(body), [("customer_name".to_owned(), FieldCode::ControlCharacter)], "{bad:?}");
         }
         assert!(Draft::new("مها <b>\u{202e}", "東京都", "🍕 \"x\"", "small").is_ok());
     }

@@ -6,6 +6,7 @@
 mod audit;
 mod draft;
 mod event;
+mod field_error;
 mod id;
 mod message;
 mod schedule;
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 pub use audit::{AuditedOrder, Fault};
-pub use draft::{Draft, DraftErrors, FieldError, RawDraft, Size};
+pub use draft::{Draft, DraftErrors, RawDraft, Size};
 pub use event::{Event, EventKind};
+pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Moves, ParseDelaysError, StageDelays};

@@ -108,6 +108,35 @@ fn limits_in_the_document_are_those_of_the_code() {
     assert_eq!(schemas["Size"]["enum"], json!(crate::order::Size::ALL));
 }
 
+/// Each request is wrong in its own way; together they meet every code that there is.
+#[tokio::test]
+async fn codes_in_the_document_are_those_of_the_answers() {
+    let api = Api::open().await;
+    let long = "x".repeat(101);
+    let body = json!({"customer_name": 7, "address": "a\u{7}b", "item": long, "size": "huge"});
+    let json = ("content-type", "application/json");
+    let answers = [
+        api.post(&[json], body.to_string()).await,
+        api.post(&[json], "{}").await,
+        api.get("/orders?limit=0").await,
+        api.get("/orders?cursor=x").await,
+        api.post(&[json, ("idempotency-key", "\"")], order("Ada").to_string()).await,
+    ];
+    let mut met = BTreeSet::new();
+    for answer in answers {
+        let problem = answer.json();
+        let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("{problem}"));
+        met.extend(errors.iter().map(|error| error["code"].as_str().expect("a code").to_owned()));
+    }
+    let schemas = &openapi::document()["components"]["schemas"];
+    assert_eq!(schemas["FieldError"]["properties"]["code"]["$ref"], "#/components/schemas/FieldCode");
+    let told = schemas["FieldCode"]["enum"].as_array().expect("codes");
+    let told: BTreeSet<_> = told.iter().map(|code| code.as_str().expect("a code").to_owned()).collect();
+    assert_eq!(met, told);
+    let description = schemas["FieldCode"]["description"].as_str().expect("text");
+    assert!(told.iter().all(|code| description.contains(&format!("`{code}`: "))), "{description}");
+}
+
 /// What is kept of an answer: the same at each run.
 fn kept(answer: &Answer) -> Value {
     let names = ["etag", "idempotency-replayed", "link", "location", "retry-after", "x-request-id"];
