@@ -83,7 +83,7 @@ pub struct Event {
     #[schema(schema_with = schema::timestamp)]
     pub timestamp: Timestamp,
     /// Where it came from, if there is anything to say.
-    #[schema(required, value_type = Option<Object>)]
+    #[schema(required, schema_with = schema::origin)]
     pub meta: Option<Value>,
 }
 

@@ -56,6 +56,22 @@ pub(crate) fn timestamp() -> ObjectBuilder {
         .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)))
 }
 
+/// Where an order came from, as its CREATED event tells.
+pub(super) fn origin() -> ObjectBuilder {
+    let number = || ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer)).minimum(Some(0));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .property("source", text("^[a-z]+$", "`http`, `topic`, `board` or `simulator`."))
+        .property("topic", ObjectBuilder::new().schema_type(SchemaType::new(Type::String)))
+        .property("partition", number())
+        .property("offset", number())
+        .required("source")
+        .description(Some(
+            "Where it came from, if there is anything to say: `source` is `http`, `topic`, `board` or `simulator`; \
+             an order from a topic also has `topic`, `partition` and `offset` of its message.",
+        ))
+}
+
 /// A customer name or an item as a client may send it.
 pub(super) fn name() -> ObjectBuilder {
     trimmed(MAX_NAME_CHARS)

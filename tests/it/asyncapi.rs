@@ -1,12 +1,16 @@
 //! `docs/asyncapi.yaml` says what is on the topics, and shows what was.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use order_tracker::order::{RejectReason, Size, Status};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::Service,
+    harness::{Service, binary, ended},
     kafka::{DLQ, Kafka, Letter, TOPIC, foreign},
 };
 
@@ -69,6 +73,80 @@ async fn the_topics_are_as_their_document_says() {
     for header in ["dlq_reason", "dlq_detail", "dlq_topic"] {
         assert_eq!(example[header], letter.headers[header]);
     }
+}
+
+/// The one with this header.
+fn with_header(letters: Vec<Letter>, header: &str) -> Letter {
+    letters.into_iter().find(|letter| letter.headers.contains_key(header)).expect("a message with it")
+}
+
+/// What a letter leaves behind on both topics when it is put back.
+#[tokio::test]
+async fn a_requeue_is_as_the_document_says() {
+    let document = document();
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let kafka = Kafka::of(&service);
+    let value = foreign(STRANGER);
+    kafka.put(Some("another"), Some(value.to_string().as_bytes())).await;
+    let letter = kafka.read(DLQ, 1).await.pop().expect("a letter");
+    let requeue = binary(&["dead-letters", "requeue", "--all"], &[("KAFKA_BROKERS", &service.brokers)]);
+    assert!(ended(requeue).await.status.success());
+
+    let again = with_header(kafka.read(TOPIC, 2).await, "requeued_from");
+    is_described(&document, "putBack", &again);
+    assert_eq!((again.key.as_deref(), again.json()), (Some("another"), value));
+    // Beside it the note and, since the key is as wrong as before, a new letter.
+    let note = with_header(kafka.read(DLQ, 3).await, "dlq_requeued");
+    is_described(&document, "requeued", &note);
+    assert_eq!((note.key, note.value.len()), (letter.key, 0));
+    assert_eq!(note.headers["dlq_requeued"], again.headers["requeued_from"]);
+    for (name, sent) in [("putBack", &again.headers), ("requeued", &note.headers)] {
+        assert_eq!(document["components"]["messages"][name]["examples"][0]["headers"], json!(sent), "{name}");
+    }
+}
+
+/// Others need no headers, and the timeline tells where their order was read.
+#[tokio::test]
+async fn an_order_of_others_is_admitted_as_the_document_says() {
+    let document = document();
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let message = &document["components"]["messages"]["orderOfOthers"];
+    assert!(message["headers"].is_null(), "none are needed");
+    let example = &message["examples"][0]["payload"];
+    assert_eq!(*example, foreign(STRANGER));
+    keeps_to(&document, "/components/messages/orderOfOthers/payload", example);
+    let kafka = Kafka::of(&service);
+    let (partition, offset) = kafka.put(Some(STRANGER), Some(example.to_string().as_bytes())).await;
+    service.reached(STRANGER, "PLACED").await;
+    let meta = service.json(&format!("/orders/{STRANGER}")).await["events"][0]["meta"].take();
+    let expected = json!({"source": "topic", "topic": TOPIC, "partition": partition, "offset": offset});
+    assert_eq!(meta, expected);
+    let told = document["operations"]["admitOrder"]["description"].as_str().expect("text");
+    let api = service.json("/openapi.json").await;
+    let schema = &api["components"]["schemas"]["Event"]["properties"]["meta"];
+    assert!(jsonschema::is_valid(schema, &meta), "{schema}");
+    for word in meta.as_object().expect("fields").keys() {
+        assert!(told.contains(&format!("`{word}`")) && schema["properties"].get(word).is_some(), "{word}");
+    }
+}
+
+/// Each message is sent or received by somebody, on the channel that it is on.
+#[test]
+fn every_message_has_an_operation() {
+    let document = document();
+    let operations = document["operations"].as_object().expect("operations");
+    let mut carried = BTreeSet::new();
+    for (name, operation) in operations {
+        let channel = operation["channel"]["$ref"].as_str().expect("a channel");
+        for message in operation["messages"].as_array().unwrap_or_else(|| panic!("{name} names its messages"))
+        {
+            let message = message["$ref"].as_str().expect("a message");
+            let message = message.strip_prefix(&format!("{channel}/messages/")).expect("of the channel");
+            carried.insert(message.to_owned());
+        }
+    }
+    let told = document["components"]["messages"].as_object().expect("messages");
+    assert!(carried.iter().eq(told.keys().collect::<BTreeSet<_>>()), "{carried:?}");
 }
 
 #[test]
