@@ -1,7 +1,7 @@
 //! Group read: all who ask at one moment are answered by one query.
 //!
 //! What group commit is to writing. There is no timer here either: whoever comes first asks the
-//! database at once, and those who come meanwhile share the next query. A query begins after each
+//! database at once, with all whose requests have reached the process; those who come meanwhile share the next query. A query begins after each
 //! question that it answers was asked, so a client always reads what it has written.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use crate::{
     order::{Order, OrderId, TrackedOrder},
@@ -131,6 +131,16 @@ where
         }
     }
 
+    /// Lets every handler that can run ask its question, then takes what has come together.
+    async fn gather(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
+        let (mut before, mut waiting) = (0, self.lock().questions.len());
+        while waiting > before && waiting < self.batch {
+            yield_now().await;
+            (before, waiting) = (waiting, self.lock().questions.len());
+        }
+        self.take()
+    }
+
     /// Up to a batch of questions that somebody still waits for; `None`, and a seat less, if there
     /// are none. Both under one lock, or a question could come in between and find nobody.
     fn take(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
@@ -169,7 +179,7 @@ where
     V: Send + Sync + 'static,
 {
     async fn work(mut self) {
-        while let Some(questions) = self.group.take() {
+        while let Some(questions) = self.group.gather().await {
             let outcome = (self.group.query)(questions.keys().copied().collect()).await;
             let mut answers = outcome.map_or_else(
                 |error| questions.keys().map(|key| (*key, Err(error.clone()))).collect(),
@@ -260,6 +270,19 @@ mod tests {
         // Nobody is left behind: a seat that was given back is taken again.
         assert_eq!(group.lock().busy, 0);
         assert_eq!(answer(ask(&group, 1)).await, AT_ONCE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_about_to_ask_share_the_first_query() {
+        let (group, permits, queries) = group(256);
+        permits.add_permits(10);
+        let about_to = async {
+            yield_now().await;
+            group.ask(2).await
+        };
+        let (first, second) = tokio::join!(group.ask(1), about_to);
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(queries.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]

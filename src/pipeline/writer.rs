@@ -1,6 +1,7 @@
 //! Group commit: all orders that wait at the desk at one moment are stored in one transaction.
 //!
-//! There is no timer: an idle writer writes a lone order at once, a busy one finds more waiting.
+//! There is no timer: an idle writer writes a lone order at once, a busy one finds more waiting. But
+//! before it goes it lets the handlers run that have something to do: what has reached the process comes along.
 //! Ids are chosen before the first try, so that a retry after a lost answer finds the order stored.
 
 use std::{sync::Arc, time::Duration};
@@ -8,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use rand::{RngExt as _, rngs::StdRng};
 use tokio::{
     sync::{mpsc, mpsc::Permit},
+    task::yield_now,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,8 +62,8 @@ impl Writer {
 
     /// Waits for slips and stores all that wait.
     pub async fn step(&mut self) -> Outcome {
-        let mut slips = Vec::new();
-        if self.inbox.recv_many(&mut slips, BATCH).await == 0 {
+        let slips = self.gather().await;
+        if slips.is_empty() {
             return Outcome::Finished;
         }
         // Whoever has given up waiting was told so; an order must not appear after that.
@@ -74,6 +76,21 @@ impl Writer {
             drop(answer.send(answers.next().unwrap_or(Err(DeskError::Unavailable))));
         }
         Outcome::Worked(orders.len())
+    }
+
+    /// All slips that wait, and those that requests bring which are here already; none if nothing comes any more.
+    async fn gather(&mut self) -> Vec<Slip> {
+        let mut slips = Vec::new();
+        let mut more = self.inbox.recv_many(&mut slips, BATCH).await;
+        while more > 0 && slips.len() < BATCH {
+            // Every handler that can run does, after a look at the sockets.
+            yield_now().await;
+            let before = slips.len();
+            let waiting = std::iter::from_fn(|| self.inbox.try_recv().ok());
+            slips.extend(waiting.take(BATCH - before));
+            more = slips.len() - before;
+        }
+        slips
     }
 
     fn new_order(&mut self, slip: Slip) -> (NewOrder, (Instant, Answer)) {

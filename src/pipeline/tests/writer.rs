@@ -28,6 +28,20 @@ async fn all_that_wait_are_written_in_one_step() {
     assert_eq!(handed_over, ids, "and go to the relay from memory");
 }
 
+/// One who is about to hand in when the writer wakes up shares its commit.
+#[tokio::test]
+async fn what_handlers_are_about_to_hand_in_comes_along() {
+    let mut kitchen = Kitchen::open().await;
+    let Kitchen { desk, writer, .. } = &mut kitchen;
+    let about_to = async {
+        tokio::task::yield_now().await;
+        desk.place(draft("Grace"), None, None).await
+    };
+    let (ada, grace, outcome) = tokio::join!(desk.place(draft("Ada"), None, None), about_to, writer.step());
+    assert!(ada.is_ok() && grace.is_ok());
+    assert_eq!(outcome, Outcome::Worked(2));
+}
+
 /// Promise 1: accepted means durable. A lost answer is asked for again, with the same ids.
 #[tokio::test]
 async fn trouble_is_retried_and_makes_no_second_order() {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Row, types::Json};
+use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
     super::{Admission, Arrival, NewOrder, Placement, keys},
@@ -89,7 +89,7 @@ async fn write(
 
 /// One statement; with idempotency keys a transaction of three.
 pub(super) async fn place(
-    pool: &PgPool,
+    db: &mut PgConnection,
     orders: &[NewOrder],
     now: Option<Timestamp>,
     delays: &StageDelays,
@@ -97,20 +97,20 @@ pub(super) async fn place(
 ) -> sqlx::Result<Vec<Placement>> {
     let unsent = Unsent::ClaimedBy(claimed_by);
     let (verdicts, mut stamps) = if orders.iter().any(|order| order.key.is_some()) {
-        let mut tx = pool.begin().await?;
+        let mut tx = db.begin().await?;
         let verdicts = keys::judge(orders, take_keys(&mut tx, orders, now).await?);
         let stamps = write(&mut *tx, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
         tx.commit().await?;
         (verdicts, stamps)
     } else {
         let verdicts = keys::judge(orders, HashMap::new());
-        let stamps = write(pool, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        let stamps = write(&mut *db, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
         (verdicts, stamps)
     };
     let fresh = keys::fresh(orders, &verdicts);
     if stamps.len() < fresh.len() {
         // An earlier try of this call has stored them; they keep the stamps of that try.
-        stamps.extend(first_stamps(pool, &fresh).await?);
+        stamps.extend(first_stamps(db, &fresh).await?);
     }
     Ok(keys::placements(orders, &verdicts, |id| stamps.get(&id).copied().unwrap_or_default()))
 }
@@ -125,11 +125,14 @@ fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {
     orders.iter().map(line).collect()
 }
 
-async fn first_stamps(pool: &PgPool, orders: &[&NewOrder]) -> sqlx::Result<Vec<(OrderId, Timestamp)>> {
+async fn first_stamps(
+    db: &mut PgConnection,
+    orders: &[&NewOrder],
+) -> sqlx::Result<Vec<(OrderId, Timestamp)>> {
     let ids: Vec<String> = orders.iter().map(|order| order.order_id.to_string()).collect();
     let rows = sqlx::query("SELECT order_id, created_at FROM orders WHERE order_id = ANY($1)")
         .bind(ids)
-        .fetch_all(pool)
+        .fetch_all(&mut *db)
         .await?;
     rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
 }
@@ -179,14 +182,16 @@ async fn take_keys<'a>(
 
 /// Two statements: on a quiet day every arrival is our own order coming back, and one is enough.
 pub(super) async fn admit(
-    pool: &PgPool,
+    db: &mut PgConnection,
     arrivals: &[Arrival],
     now: Option<Timestamp>,
     delays: &StageDelays,
 ) -> sqlx::Result<Vec<Admission>> {
     let ids: Vec<String> = arrivals.iter().map(|arrival| arrival.placed.order_id.to_string()).collect();
-    let rows =
-        sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let rows = sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)")
+        .bind(ids)
+        .fetch_all(&mut *db)
+        .await?;
     let mut known = rows.iter().map(order_id).collect::<sqlx::Result<HashSet<_>>>()?;
     let unknown: Vec<Line> = arrivals
         .iter()
@@ -202,7 +207,7 @@ pub(super) async fn admit(
     if unknown.is_empty() {
         return Ok(vec![Admission::Known; arrivals.len()]);
     }
-    let mut written = write(pool, &unknown, now, delays, Unsent::None).await?;
+    let mut written = write(&mut *db, &unknown, now, delays, Unsent::None).await?;
     // Removed, so that the second copy counts as known.
     let admission = |arrival: &Arrival| match written.remove(&arrival.placed.order_id) {
         Some(_) => Admission::Admitted,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow as _, PgPool, Row as _, postgres::PgRow};
+use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
     super::{Attention, COUNTED_TO, Overdue, Unsent},
@@ -11,7 +11,7 @@ use super::{
 use crate::order::{Order, Status, Timestamp};
 
 pub(super) async fn attention(
-    read: &PgPool,
+    db: &mut PgConnection,
     now: Option<Timestamp>,
     late: Duration,
     limit: usize,
@@ -27,7 +27,7 @@ pub(super) async fn attention(
     .bind(late.as_secs_f64())
     .bind(COUNTED_TO)
     .bind(Status::Delivered.as_str())
-    .fetch_one(read)
+    .fetch_one(&mut *db)
     .await?;
     let now = moment(&counts, "now")?;
     let since = |row: &PgRow, column| -> sqlx::Result<Duration> {
@@ -40,14 +40,14 @@ pub(super) async fn attention(
     )
     .bind(now - late)
     .bind(limit)
-    .fetch_all(read)
+    .fetch_all(&mut *db)
     .await?;
     let overdue =
         overdue.iter().map(|row| Ok(Overdue { order: Order::from_row(row)?, late: since(row, "due_at")? }));
     let overdue = overdue.collect::<sqlx::Result<_>>()?;
     let unsent = sqlx::query("SELECT order_id, created_at FROM outbox ORDER BY order_id LIMIT $1")
         .bind(limit)
-        .fetch_all(read)
+        .fetch_all(&mut *db)
         .await?;
     let unsent =
         unsent.iter().map(|row| Ok(Unsent { order_id: order_id(row)?, age: since(row, "created_at")? }));

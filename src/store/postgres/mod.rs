@@ -27,7 +27,7 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    PgPool,
+    PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -139,21 +139,27 @@ impl PgStore {
     }
 }
 
-/// Runs a verb on a pool in time; gives up connections that lead nowhere.
+/// Runs a verb on a connection in time; gives up connections that lead nowhere.
 async fn bounded<T>(
     slot: &Slot,
-    verb: impl AsyncFnOnce(&PgPool) -> sqlx::Result<T>,
+    verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
-    let pool = slot.get();
+    let pool = slot.pool();
     // Dropped after its pool is closed: an open one would wait without end for a silent server to take the
     // connection back, and keep it.
-    let mut call = pin!(verb(&pool));
+    let mut call = pin!(async {
+        let mut lease = slot.lease().await?;
+        let answer = verb(lease.connection()).await?;
+        lease.rest();
+        Ok(answer)
+    });
     match timeout(CALL_TIMEOUT, &mut call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
             if super::trouble::leads_nowhere(&error) {
                 slot.replace(&pool);
             }
+            slot.doubt();
             Err(error.into())
         }
         Err(_) => {
@@ -169,74 +175,72 @@ impl Store for PgStore {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
         let delays = &self.settings.delays;
-        bounded(&pools.place, async |pool| arrive::place(pool, orders, now, delays, claimed_by).await).await
+        bounded(&pools.place, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |pool| arrive::admit(pool, arrivals, now, &self.settings.delays).await)
-            .await
+        bounded(&pools.loops, async |db| arrive::admit(db, arrivals, now, &self.settings.delays).await).await
     }
 
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |pool| verbs::advance(pool, limit, now, &self.settings.delays).await)
-            .await
+        bounded(&pools.loops, async |db| verbs::advance(db, limit, now, &self.settings.delays).await).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.read, async |pool| verbs::find_all(pool, order_ids).await).await
+        bounded(&pools.read, async |db| verbs::find_all(db, order_ids).await).await
     }
 
     async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |pool| verbs::positions(pool, orders, now).await).await
+        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.read, async |pool| verbs::list(pool, page).await).await
+        bounded(&pools.read, async |db| verbs::list(db, page).await).await
     }
 
     async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |pool| verbs::audit(pool, after, limit, now).await).await
+        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |pool| verbs::take_unsent(pool, limit, now, self.replica).await).await
+        bounded(&pools.loops, async |db| verbs::take_unsent(db, limit, now, self.replica).await).await
     }
 
     async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |pool| verbs::take_lost(pool, held, limit, now, self.replica).await).await
+        bounded(&pools.loops, async |db| verbs::take_lost(db, held, limit, now, self.replica).await).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.loops, async |pool| verbs::mark_sent(pool, sent).await).await
+        bounded(&pools.loops, async |db| verbs::mark_sent(db, sent).await).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.loops, async |pool| verbs::release(pool, unsent, self.replica).await).await
+        bounded(&pools.loops, async |db| verbs::release(db, unsent, self.replica).await).await
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |pool| verbs::backlog(pool, now).await).await
+        bounded(&pools.read, async |db| verbs::backlog(db, now).await).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |pool| attention::attention(pool, now, late, limit).await).await
+        bounded(&pools.read, async |db| attention::attention(db, now, late, limit).await).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |pool| verbs::expire_keys(pool, now, limit).await).await
+        bounded(&pools.loops, async |db| verbs::expire_keys(db, now, limit).await).await
     }
 
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
@@ -255,7 +259,7 @@ impl Store for PgStore {
         }
         schema::bring_up_to_date(&pool).await?;
         // The first sign of life: what is placed before the relay's first sweep is ours already.
-        verbs::stay_alive(&pool, self.now(), self.replica).await?;
+        verbs::stay_alive(&mut *pool.acquire().await?, self.now(), self.replica).await?;
         pool.close().await;
         self.migrated.store(true, Ordering::Release);
         Ok(())
@@ -264,7 +268,7 @@ impl Store for PgStore {
     async fn close(&self) {
         if let Ok(pools) = self.pools() {
             // If it fails, the claim just runs out a few seconds later.
-            drop(bounded(&pools.loops, async |pool| verbs::leave(pool, self.replica).await).await);
+            drop(bounded(&pools.loops, async |db| verbs::leave(db, self.replica).await).await);
         }
         self.pools.close().await;
     }

@@ -1,13 +1,24 @@
 //! Connections: three small pools, so that a flood of requests can't starve the loops, nor reads
 //! the writer. A pool that leads to a server that is silent or only reads is replaced.
+//!
+//! sqlx asks the server about each connection that is given back, a round trip for every call. So a
+//! connection is given back only when something went wrong on it; else it rests here.
 
-use std::{sync::RwLock, time::Duration};
+use std::{
+    mem,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use sqlx::{
-    PgPool,
+    PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::PgSettings;
@@ -17,6 +28,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pools younger than this are not replaced: they have not had their chance. Less than a call may take,
 /// so that the pool of one that got no answer always is.
 const MIN_AGE: Duration = Duration::from_millis(1_800);
+/// How long a connection is used before the pool may put a new one in its place; sqlx's own default.
+const LIFETIME: Duration = Duration::from_mins(30);
 /// Connections of the loops: progress, relay, intake and survey take turns.
 const FOR_LOOPS: u32 = 2;
 /// The writer writes one batch at a time.
@@ -43,8 +56,7 @@ impl Pools {
     }
 
     pub(super) async fn close(&self) {
-        let (place, loops, read) = (self.place.get(), self.loops.get(), self.read.get());
-        tokio::join!(place.close(), loops.close(), read.close());
+        tokio::join!(self.place.close(), self.loops.close(), self.read.close());
     }
 }
 
@@ -66,31 +78,107 @@ fn session(options: PgConnectOptions) -> PgConnectOptions {
 pub(super) struct Slot {
     options: PgConnectOptions,
     connections: u32,
-    current: RwLock<(PgPool, Instant)>,
+    /// One for each connection: who has a turn finds a connection at rest, or the pool has room for one.
+    turns: Semaphore,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    pool: PgPool,
+    since: Instant,
+    at_rest: Vec<Rested>,
+}
+
+struct Rested {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
 }
 
 impl Slot {
     fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let current = RwLock::new((pool(&options, connections), Instant::now()));
-        Self { options, connections, current }
+        let current = Mutex::new(Current::new(&options, connections));
+        Self { options, connections, turns: Semaphore::new(connections as usize), current }
     }
 
-    pub(super) fn get(&self) -> PgPool {
-        self.current.read().expect("no holder panics").0.clone()
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().expect("no holder panics")
+    }
+
+    pub(super) fn pool(&self) -> PgPool {
+        self.current().pool.clone()
+    }
+
+    /// A connection for one call. Dropped it goes back to the pool, which looks whether it still works.
+    pub(super) async fn lease(&self) -> sqlx::Result<Lease<'_>> {
+        let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let (pool, rested) = {
+            let mut current = self.current();
+            (current.pool.clone(), current.at_rest.pop())
+        };
+        let rested = match rested {
+            Some(rested) => rested,
+            None => Rested { connection: pool.acquire().await?, since: Instant::now() },
+        };
+        Ok(Lease { slot: self, pool, rested, _turn: turn })
+    }
+
+    /// Gives all connections at rest back to the pool: one has broken, so the others may have.
+    pub(super) fn doubt(&self) {
+        let doubtful = mem::take(&mut self.current().at_rest);
+        drop(doubtful);
     }
 
     /// Puts new connections in the place of those given up, unless these are new themselves. Calls
     /// that are under way keep theirs, which are closed when they end; those at rest are dropped,
     /// without a farewell to a silent server.
     pub(super) fn replace(&self, given_up: &PgPool) {
-        let mut current = self.current.write().expect("no holder panics");
+        let mut current = self.current();
         // A closed one was replaced before.
-        if !given_up.is_closed() && current.1.elapsed() >= MIN_AGE {
+        if !given_up.is_closed() && current.since.elapsed() >= MIN_AGE {
             warn!("connections to the database lead nowhere and are replaced");
-            let new = (pool(&self.options, self.connections), Instant::now());
-            let (old, _) = std::mem::replace(&mut *current, new);
+            let old = mem::replace(&mut *current, Current::new(&self.options, self.connections));
+            for rested in old.at_rest {
+                drop(rested.connection.detach());
+            }
             // Closed is what it is from here on; nobody waits for it.
-            drop(old.close());
+            drop(old.pool.close());
+        }
+    }
+
+    async fn close(&self) {
+        self.doubt();
+        self.pool().close().await;
+    }
+}
+
+impl Current {
+    fn new(options: &PgConnectOptions, connections: u32) -> Self {
+        Self { pool: pool(options, connections), since: Instant::now(), at_rest: Vec::new() }
+    }
+}
+
+/// A connection in use.
+pub(super) struct Lease<'a> {
+    slot: &'a Slot,
+    /// Where it came from.
+    pool: PgPool,
+    rested: Rested,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Lease<'_> {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.rested.connection
+    }
+
+    /// Keeps it for the next call: this one has ended well.
+    pub(super) fn rest(self) {
+        let Self { slot, pool, rested, _turn } = self;
+        let mut current = slot.current();
+        // A closed pool was replaced meanwhile.
+        if rested.since.elapsed() < LIFETIME && !pool.is_closed() {
+            current.at_rest.push(rested);
         }
     }
 }

@@ -149,6 +149,27 @@ async fn rows_of_a_killed_replica_are_taken_over_sooner() {
     assert_eq!(other.take_unsent(10).await.expect("takes").len(), 1);
 }
 
+/// After a restart of the server every connection at rest is broken; one call may find that out, not each in turn.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn one_broken_connection_casts_doubt_on_those_at_rest() {
+    let database = Database::create().await;
+    let store = database.replica(&Arc::new(ManualClock::new(start()))).await;
+    let nobody = [new_order().order_id];
+    let together = futures::future::join_all((0..3).map(|_| store.find_all(&nobody))).await;
+    assert!(together.iter().all(Result::is_ok), "{together:?}");
+    let mut console = database.options().connect().await.expect("connects");
+    run(
+        &mut console,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await
+    .expect("terminates");
+    assert!(matches!(store.find_all(&nobody).await, Err(StoreError::Unavailable(_))));
+    assert_eq!(store.find_all(&nobody).await.expect("a new connection"), []);
+}
+
 #[tokio::test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn a_replica_that_leaves_gives_its_rows_up_at_once() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgExecutor, PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgExecutor, Row, postgres::PgRow};
 
 use super::{
     super::{Advance, AuditPage, Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
@@ -60,7 +60,7 @@ impl Paths {
 }
 
 pub(super) async fn advance(
-    pool: &PgPool,
+    db: &mut PgConnection,
     limit: usize,
     now: Option<Timestamp>,
     delays: &StageDelays,
@@ -78,22 +78,22 @@ pub(super) async fn advance(
         .bind(paths.0.iter().map(|(_, steps)| delay_ms(last(steps))).collect::<Vec<_>>())
         .bind(was)
         .bind(events)
-        .fetch_all(pool)
+        .fetch_all(&mut *db)
         .await?;
     let mut moves = Vec::with_capacity(rows.len());
     for row in &rows {
         moves.extend(paths.moves(order_id(row)?, parsed(row, "was")?));
     }
-    Ok(Advance { moves, next_due_in: next_due_in(pool, now).await? })
+    Ok(Advance { moves, next_due_in: next_due_in(db, now).await? })
 }
 
-async fn next_due_in(pool: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Option<Duration>> {
+async fn next_due_in(db: &mut PgConnection, now: Option<Timestamp>) -> sqlx::Result<Option<Duration>> {
     let millis: Option<f64> = sqlx::query_scalar(
         "SELECT extract(epoch FROM min(due_at) - COALESCE($1, clock_timestamp()))::float8 * 1000
          FROM orders WHERE due_at IS NOT NULL",
     )
     .bind(now)
-    .fetch_one(pool)
+    .fetch_one(&mut *db)
     .await?;
     Ok(millis.map(wait))
 }
@@ -103,7 +103,10 @@ fn wait(millis: f64) -> Duration {
     Duration::from_secs_f64(millis.max(0.0).ceil() / 1e3)
 }
 
-pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Result<Vec<TrackedOrder>> {
+pub(super) async fn find_all(
+    db: &mut PgConnection,
+    order_ids: &[OrderId],
+) -> sqlx::Result<Vec<TrackedOrder>> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
@@ -114,13 +117,13 @@ pub(super) async fn find_all(read: &PgPool, order_ids: &[OrderId]) -> sqlx::Resu
          WHERE o.order_id = ANY($1)"#,
     )
     .bind(texts(order_ids))
-    .fetch_all(read)
+    .fetch_all(&mut *db)
     .await?;
     rows.iter().map(tracked).collect()
 }
 
 pub(super) async fn positions(
-    read: &PgPool,
+    db: &mut PgConnection,
     orders: &[OrderId],
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Position>> {
@@ -130,7 +133,7 @@ pub(super) async fn positions(
     )
     .bind(texts(orders))
     .bind(now)
-    .fetch_all(read)
+    .fetch_all(&mut *db)
     .await?;
     let position = |row: &PgRow| {
         let millis: Option<f64> = row.try_get("due_in")?;
@@ -139,7 +142,7 @@ pub(super) async fn positions(
     rows.iter().map(position).collect()
 }
 
-pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>> {
+pub(super) async fn list(db: &mut PgConnection, page: &Page) -> sqlx::Result<Vec<Order>> {
     // `~` sorts after every id.
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
@@ -158,12 +161,12 @@ pub(super) async fn list(read: &PgPool, page: &Page) -> sqlx::Result<Vec<Order>>
         .bind(before)
         .bind(limit),
     }
-    .fetch_all(read)
+    .fetch_all(&mut *db)
     .await
 }
 
 pub(super) async fn audit(
-    read: &PgPool,
+    db: &mut PgConnection,
     after: Option<OrderId>,
     limit: usize,
     now: Option<Timestamp>,
@@ -179,7 +182,7 @@ pub(super) async fn audit(
     .bind(after.map(|id| id.to_string()).unwrap_or_default())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(now)
-    .fetch_all(read)
+    .fetch_all(&mut *db)
     .await?;
     let now = rows.first().map(|row| moment(row, "now")).transpose()?.unwrap_or_default();
     Ok(AuditPage { now, orders: rows.iter().map(audited).collect::<sqlx::Result<_>>()? })
@@ -217,12 +220,12 @@ pub(super) async fn stay_alive(
 }
 
 pub(super) async fn take_unsent(
-    pool: &PgPool,
+    db: &mut PgConnection,
     limit: usize,
     now: Option<Timestamp>,
     replica: i64,
 ) -> sqlx::Result<Vec<OrderPlaced>> {
-    stay_alive(pool, now, replica).await?;
+    stay_alive(&mut *db, now, replica).await?;
     if limit == 0 {
         return Ok(Vec::new());
     }
@@ -253,13 +256,13 @@ pub(super) async fn take_unsent(
     .bind(replica)
     .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
     .bind(CLAIM.as_secs_f64())
-    .fetch_all(pool)
+    .fetch_all(&mut *db)
     .await?;
     messages(&rows)
 }
 
 pub(super) async fn take_lost(
-    pool: &PgPool,
+    db: &mut PgConnection,
     held: &[OrderId],
     limit: usize,
     now: Option<Timestamp>,
@@ -277,7 +280,7 @@ pub(super) async fn take_lost(
     .bind(now)
     .bind(LOST_AFTER.as_secs_f64())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(pool)
+    .fetch_all(&mut *db)
     .await?;
     messages(&rows)
 }
@@ -291,28 +294,28 @@ fn texts(ids: &[OrderId]) -> Vec<String> {
     ids.iter().map(OrderId::to_string).collect()
 }
 
-pub(super) async fn mark_sent(pool: &PgPool, sent: &[OrderId]) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(pool).await?;
+pub(super) async fn mark_sent(db: &mut PgConnection, sent: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(&mut *db).await?;
     Ok(())
 }
 
-pub(super) async fn release(pool: &PgPool, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
+pub(super) async fn release(db: &mut PgConnection, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
     sqlx::query("UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY($1) AND claimed_by = $2")
         .bind(texts(unsent))
         .bind(replica)
-        .execute(pool)
+        .execute(&mut *db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn backlog(read: &PgPool, now: Option<Timestamp>) -> sqlx::Result<Backlog> {
+pub(super) async fn backlog(db: &mut PgConnection, now: Option<Timestamp>) -> sqlx::Result<Backlog> {
     let row = sqlx::query(
         "SELECT COALESCE($1, clock_timestamp()) AS now,
              (SELECT min(due_at) FROM orders WHERE due_at IS NOT NULL) AS next_due,
              (SELECT count(*) FROM outbox) AS unsent, (SELECT min(created_at) FROM outbox) AS oldest",
     )
     .bind(now)
-    .fetch_one(read)
+    .fetch_one(&mut *db)
     .await?;
     let now = moment(&row, "now")?;
     let since = |at: Option<Timestamp>| at.and_then(|at| (now - at).to_std().ok()).unwrap_or_default();
@@ -326,7 +329,7 @@ pub(super) async fn backlog(read: &PgPool, now: Option<Timestamp>) -> sqlx::Resu
     };
     let counts =
         sqlx::query("SELECT status, count(*) AS orders FROM orders WHERE due_at IS NOT NULL GROUP BY status")
-            .fetch_all(read)
+            .fetch_all(&mut *db)
             .await?;
     for row in &counts {
         let status: Status = parsed(row, "status")?;
@@ -336,7 +339,11 @@ pub(super) async fn backlog(read: &PgPool, now: Option<Timestamp>) -> sqlx::Resu
 }
 
 /// Also forgets replicas that have been gone for as long.
-pub(super) async fn expire_keys(pool: &PgPool, now: Option<Timestamp>, limit: usize) -> sqlx::Result<u64> {
+pub(super) async fn expire_keys(
+    db: &mut PgConnection,
+    now: Option<Timestamp>,
+    limit: usize,
+) -> sqlx::Result<u64> {
     let expired = sqlx::query(
         "WITH long_ago AS (
              SELECT COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second' AS moment
@@ -349,13 +356,13 @@ pub(super) async fn expire_keys(pool: &PgPool, now: Option<Timestamp>, limit: us
     .bind(now)
     .bind(KEY_LIFETIME.as_secs_f64())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .execute(pool)
+    .execute(&mut *db)
     .await?;
     Ok(expired.rows_affected())
 }
 
 /// Gives up this replica's outbox rows.
-pub(super) async fn leave(pool: &PgPool, replica: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM relays WHERE replica = $1").bind(replica).execute(pool).await?;
+pub(super) async fn leave(db: &mut PgConnection, replica: i64) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM relays WHERE replica = $1").bind(replica).execute(&mut *db).await?;
     Ok(())
 }
