@@ -108,7 +108,11 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         request = request.query(&[("status", status.as_str())]);
     }
     let orders: Vec<Order> = client.ask(request).await?;
-    if args.client.json { output::print_json(&orders) } else { output::print(table(&orders).trim_end()) }
+    if args.client.json {
+        output::print_json(&orders)
+    } else {
+        output::print_bytes(table(&orders).as_bytes())
+    }
 }
 
 fn story(tracked: &TrackedOrder) -> String {

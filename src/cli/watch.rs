@@ -17,6 +17,7 @@ use super::{
     order, output,
 };
 use crate::{
+    clock::{Clock as _, SystemClock},
     order::{Event, EventKind, OrderId, Status, Timestamp},
     pipeline::Backoff,
 };
@@ -47,22 +48,20 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
         .build()?;
     let client = Client::over(http, args.client.url);
     let mut view = View::new(args.client.json);
-    let mut stream = Stream::of(client.send(ask(&client, args.order_id, 0)?).await?)?;
-    loop {
-        match stream.follow(&mut view).await? {
-            Left::Delivered => return Ok(()),
-            Left::Lost => {
-                view.lost()?;
-                match again(&client, args.order_id, view.seen()).await? {
-                    Some(response) => {
-                        stream = Stream::of(response)?;
-                        view.found()?;
-                    }
-                    None => return Ok(()),
-                }
-            }
-        }
+    let outcome = watch(&client, args.order_id, &mut view).await;
+    // However it ends, what is said next begins a line.
+    view.clear().and(outcome)
+}
+
+async fn watch(client: &Client, order_id: OrderId, view: &mut View) -> anyhow::Result<()> {
+    let mut stream = Stream::of(client.send(ask(client, order_id, 0)?).await?)?;
+    while let Left::Lost = stream.follow(view).await? {
+        view.lost()?;
+        let Some(response) = again(client, order_id, view.seen()).await? else { break };
+        stream = Stream::of(response)?;
+        view.found()?;
     }
+    Ok(())
 }
 
 fn ask(client: &Client, order_id: OrderId, seen: u8) -> anyhow::Result<reqwest::RequestBuilder> {
@@ -81,10 +80,7 @@ async fn again(client: &Client, order_id: OrderId, seen: u8) -> anyhow::Result<O
             Ok(response) if last || !response.status().is_server_error() => {
                 return client.checked(response).await.map(Some);
             }
-            Err(error) if last => {
-                let url = client::shown(&client.base);
-                bail!("no answer from {url} any more ({})", client::cause(&error));
-            }
+            Err(error) if last => return Err(client::no_answer(&client.base, &error, client.whence)),
             Ok(_) | Err(_) => {}
         }
     }
@@ -118,10 +114,7 @@ impl Stream {
             tokio::select! {
                 frame = self.next() => match frame {
                     Some((name, data)) if name == "status" => view.event(&data)?,
-                    Some((name, _)) if name == "end" => {
-                        view.end()?;
-                        return Ok(Left::Delivered);
-                    }
+                    Some((name, _)) if name == "end" => return Ok(Left::Delivered),
                     Some(_) => {}
                     None => return Ok(Left::Lost),
                 },
@@ -163,7 +156,6 @@ enum Form {
 struct View {
     form: Form,
     last: Option<(EventKind, Timestamp)>,
-    since: Instant,
     connected: bool,
 }
 
@@ -176,7 +168,7 @@ impl View {
             (false, false) => Form::Lines,
             (false, true) => Form::Bar { color: set("NO_COLOR").is_none() },
         };
-        Self { form, last: None, since: Instant::now(), connected: true }
+        Self { form, last: None, connected: true }
     }
 
     fn seen(&self) -> u8 {
@@ -195,7 +187,6 @@ impl View {
             output::print(&order::line(&event, self.last.map(|(_, at)| at)))?;
         }
         self.last = Some((event.event, event.timestamp));
-        self.since = Instant::now();
         self.draw()
     }
 
@@ -214,19 +205,16 @@ impl View {
         self.draw()
     }
 
-    fn end(&self) -> anyhow::Result<()> {
-        self.clear()
-    }
-
     fn clear(&self) -> anyhow::Result<()> {
         if matches!(self.form, Form::Bar { .. }) { output::print_bytes(b"\r\x1b[2K") } else { Ok(()) }
     }
 
     fn draw(&self) -> anyhow::Result<()> {
-        let (Form::Bar { color }, Some((last, _))) = (self.form, self.last) else { return Ok(()) };
+        let (Form::Bar { color }, Some((last, at))) = (self.form, self.last) else { return Ok(()) };
         let mut text = format!("\r\x1b[2K{}  {last}", bar(last, color));
         if self.connected {
-            let _ = write!(text, " for {} s", self.since.elapsed().as_secs());
+            // Not below 0, should the service's clock be ahead of ours.
+            let _ = write!(text, " for {} s", (SystemClock.now() - at).num_seconds().max(0));
         } else {
             text.push_str("; connecting again");
         }
@@ -273,7 +261,7 @@ mod tests {
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let error = again(&client, order_id, 3).await.expect_err("nobody is there");
         assert!(
-            error.to_string().contains("no answer from http://127.0.0.1:9 any more (connection refused)"),
+            error.to_string().contains("no answer from http://127.0.0.1:9 (connection refused): is the"),
             "{error}"
         );
         let took = begun.elapsed();

@@ -1,9 +1,9 @@
 //! `GET /docs`: the API document as a page for people. No script, nothing inline, nothing from elsewhere.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use axum::{
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use maud::{DOCTYPE, Markup, html};
@@ -17,14 +17,25 @@ const STYLE: &str = include_str!("docs.css");
 
 static PAGE: LazyLock<String> = LazyLock::new(|| page(openapi::document()).into_string());
 
-/// The page.
-pub(super) async fn serve() -> Response {
+/// Where the examples ask, until somebody does.
+const EXAMPLE_HOST: &str = "http://localhost:8080";
+
+/// The page; its examples ask the host that it was asked of.
+pub(super) async fn serve(headers: HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain(host));
+    let page = host.map(|host| PAGE.replace(EXAMPLE_HOST, &format!("http://{host}")));
+    let page = page.map_or(Cow::Borrowed(PAGE.as_str()), Cow::Owned);
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
-    (headers, PAGE.as_str()).into_response()
+    (headers, page).into_response()
+}
+
+/// Whether a host may stand in the page and in a shell as it is.
+fn is_plain(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte))
 }
 
 /// Its style.
@@ -79,7 +90,7 @@ fn one(document: &Value, path: &str, method: &str, operation: &Value) -> Markup 
         article id=(text(&operation["operationId"])) {
             h3 { (name(path, method)) }
             p { strong { (text(&operation["summary"])) } ". " (marked(text(&operation["description"]))) }
-            (code(&curl(path, method, operation)))
+            (code(&curl(document, path, method, operation)))
             @if !list(&operation["parameters"]).is_empty() {
                 h4 { "Parameters" }
                 dl {
@@ -178,10 +189,12 @@ fn choices(schema: &Value) -> Markup {
 }
 
 /// A line for the terminal that asks for the example.
-fn curl(path: &str, method: &str, operation: &Value) -> String {
-    let id =
-        operation["responses"]["200"]["content"]["application/json"]["example"]["order"]["order_id"].as_str();
-    let line = format!("curl -i http://localhost:8080{}", path.replace("{id}", id.unwrap_or("{id}")));
+fn curl(document: &Value, path: &str, method: &str, operation: &Value) -> String {
+    let found = &document["paths"]["/orders/{id}"]["get"]["responses"]["200"]["content"]["application/json"];
+    let path = path.replace("{id}", text(&found["example"]["order"]["order_id"]));
+    // A stream is shown as it comes.
+    let stream = operation["responses"]["200"]["content"]["text/event-stream"].is_object();
+    let line = format!("curl -i{} {EXAMPLE_HOST}{path}", if stream { "N" } else { "" });
     if method == "get" {
         return line;
     }

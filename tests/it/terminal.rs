@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Read as _,
+    os::fd::OwnedFd,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -17,21 +18,26 @@ use tokio::process::Child;
 
 use crate::harness::{Service, binary, eventually, folder};
 
-/// A process whose stderr is a terminal, and what was written there.
+/// A process that writes to a terminal, and what was written there.
 struct Watched {
     child: Child,
     screen: Arc<Mutex<String>>,
 }
 
 impl Watched {
+    /// Complaints go to the terminal, results do not.
     fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::with(arguments, settings, |_| Stdio::piped())
+    }
+
+    fn with(arguments: &[&str], settings: &[(&str, &str)], results: impl FnOnce(&OwnedFd) -> Stdio) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&ours).expect("granted");
         unlockpt(&ours).expect("unlocked");
         let name = ptsname(&ours, Vec::new()).expect("a name");
         let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it opens");
         let mut command = binary(arguments, settings);
-        let child = command.stdout(Stdio::piped()).stderr(theirs).spawn().expect("it starts");
+        let child = command.stdout(results(&theirs)).stderr(theirs).spawn().expect("it starts");
         let screen = Arc::new(Mutex::new(String::new()));
         let shown = Arc::clone(&screen);
         // Ends when the last process has closed the other side.
@@ -103,4 +109,25 @@ async fn a_load_shows_a_bar_on_a_terminal() {
     let screen = screen.lock().expect("no panic").clone();
     assert!(screen.contains("\r\x1b[2K[") && screen.contains(" orders placed, "), "{screen:?}");
     service.stop().await;
+}
+
+/// A bar counts from the step, and what ends a watch begins a line of its own.
+#[tokio::test]
+async fn a_watch_clears_its_bar_before_it_complains() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let (id, address) = (service.place("pizza").await, service.address().to_owned());
+    let watched = Watched::with(&["order", "watch", &id, "--url", &service.url], &[], |terminal| {
+        Stdio::from(terminal.try_clone().expect("one more"))
+    });
+    eventually("the bar", async || watched.screen().contains("PLACED for ").then_some(())).await;
+    service.stop().await;
+    // Another, which does not know the order.
+    let port = address.rsplit(':').next().expect("a port");
+    let other = Service::start(&[("APP_PORT", port)]).await;
+    eventually("the complaint", async || watched.screen().contains("no order has this id").then_some(()))
+        .await;
+    let screen = watched.screen();
+    let (before, _) = screen.split_once("order-tracker: no order has this id").expect("the complaint");
+    assert!(before.contains("; connecting again") && before.ends_with("\r\x1b[2K"), "{before:?}");
+    other.stop().await;
 }

@@ -289,5 +289,14 @@ async fn the_page_shows_the_whole_document_and_needs_nobody() {
             None => assert_eq!(api.get(link).await.status, 200, "{link}"),
         }
     }
+    // What can be copied into a shell works there, whatever host and port the page came from.
+    let asked = async |host: &str| {
+        let request = Request::builder().uri("/docs").header("host", host).body(Body::empty());
+        api.send(request.expect("a request")).await.text().to_owned()
+    };
+    let at = |host: &str| format!("curl -iN http://{host}/orders/ORD-");
+    assert!(asked("orders.example:8090").await.contains(&at("orders.example:8090")));
+    assert!(asked("x;rm").await.contains(&at("localhost:8080")));
+    assert!(!page.text().contains("{id}/events</code></pre>"));
     assert_eq!(api.get("/docs/style.css").await.header("content-type"), "text/css; charset=utf-8");
 }
