@@ -6,6 +6,8 @@
 
 mod arrive;
 mod attention;
+#[cfg(test)]
+mod plans;
 mod pools;
 mod rows;
 mod schema;

@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock as _, ManualClock},
     order::{Draft, IdMint, StageDelays},
     store::{
-        Arrival, NewOrder, Outbox, Page, Placement, Store, StoreError,
+        NewOrder, Outbox, Store, StoreError,
         conformance::{Fixture, conformance, start, stories, upgrade},
     },
 };
@@ -27,17 +27,17 @@ fn server() -> PgConnectOptions {
 }
 
 /// A database of the test's own, dropped with it.
-struct Database(String);
+pub(super) struct Database(String);
 
 impl Database {
-    async fn create() -> Self {
+    pub(super) async fn create() -> Self {
         let name = format!("test_{:016x}", rand::random::<u64>());
         let mut console = server().connect().await.expect("connects");
         run(&mut console, &format!("CREATE DATABASE {name}")).await.expect("creates");
         Self(name)
     }
 
-    fn options(&self) -> PgConnectOptions {
+    pub(super) fn options(&self) -> PgConnectOptions {
         server().database(&self.0)
     }
 
@@ -46,7 +46,7 @@ impl Database {
     }
 
     /// A replica of the service on this database, migrated.
-    async fn replica(&self, clock: &Arc<ManualClock>) -> Arc<PgStore> {
+    pub(super) async fn replica(&self, clock: &Arc<ManualClock>) -> Arc<PgStore> {
         let store = PgStore::with_clock(self.settings(), clock.clone());
         store.migrate().await.expect("migrates");
         Arc::new(store)
@@ -68,7 +68,7 @@ impl Drop for Database {
     }
 }
 
-async fn run(console: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
+pub(super) async fn run(console: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
     sqlx::query(sqlx::AssertSqlSafe(statement)).execute(console).await.map(drop)
 }
 
@@ -93,7 +93,7 @@ async fn fixture_in(database: Database) -> Fixture {
     Fixture { store, replica, clock, by_hand: Box::new(by_hand), _guard: Box::new(database) }
 }
 
-fn new_order() -> NewOrder {
+pub(super) fn new_order() -> NewOrder {
     let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
     NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
 }
@@ -332,77 +332,4 @@ async fn an_order_without_events_is_left_to_the_auditor() {
     assert_eq!(t.store.find_all(&ids).await.expect("reads"), []);
     let audited = t.store.audit(None, 10).await.expect("reads").orders;
     assert_eq!(audited.iter().map(|order| order.events.len()).collect::<Vec<_>>(), [0, 0]);
-}
-
-/// Statements prepared on the empty tables of the first minute must not read whole tables later: a
-/// prepared statement keeps its plan until the table is analysed.
-#[tokio::test]
-#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
-async fn plans_made_on_empty_tables_hold_when_they_are_full() {
-    const ROWS: i64 = 20_000;
-    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
-    let store = database.replica(&clock).await;
-    let mut console = database.options().connect().await.expect("connects");
-    for table in ["orders", "order_events", "outbox", "idempotency_keys"] {
-        run(&mut console, &format!("ALTER TABLE {table} SET (autovacuum_enabled = false)"))
-            .await
-            .expect("alters");
-    }
-    // A generic plan is made at the sixth execution on a connection, and the loops have two.
-    for _ in 0..16 {
-        use_every_verb(&store).await;
-    }
-    for statement in [
-        // No foreign key is checked, so that only our own reading is counted.
-        "SET session_replication_role = replica".to_owned(),
-        format!(
-            "INSERT INTO orders SELECT 'ORD-' || lpad(n::text, 26, '0'), 'Ada', 'here', 'pizza', 'large',
-                 'DELIVERED', now(), now() FROM generate_series(1, {ROWS}) AS n"
-        ),
-        "INSERT INTO order_events (order_id, event, \"timestamp\")
-             SELECT order_id, 'CREATED', now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
-            .to_owned(),
-        "INSERT INTO idempotency_keys SELECT order_id, order_id, now() FROM orders".to_owned(),
-        "SELECT pg_stat_force_next_flush()".to_owned(),
-    ] {
-        run(&mut console, &statement).await.expect(&statement);
-    }
-    let before = rows_read(&mut console).await;
-    for _ in 0..4 {
-        use_every_verb(&store).await;
-    }
-    store.close().await;
-    let read = rows_read(&mut console).await - before;
-    assert!(read < ROWS, "{read} rows read");
-}
-
-/// Uses every verb whose cost must not depend on what is stored.
-async fn use_every_verb(store: &PgStore) {
-    let order = NewOrder { key: Some(rand::random::<u64>().to_string()), ..new_order() };
-    let id = order.order_id;
-    let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
-    let arrivals = placements.into_iter().map(|placement| match placement {
-        Placement::Placed(placed) => Arrival { placed, meta: None },
-        other => panic!("{other:?}"),
-    });
-    store.admit(&arrivals.collect::<Vec<_>>()).await.expect("admits");
-    store.advance(10).await.expect("advances");
-    store.find(id).await.expect("reads");
-    store.positions(&[id]).await.expect("reads");
-    for status in [None, Some(crate::order::Status::Cooking)] {
-        store.list(&Page { status, before: None, limit: 10 }).await.expect("reads");
-    }
-    store.audit(None, 10).await.expect("reads");
-    store.take_unsent(10).await.expect("takes");
-    store.take_lost(&[], 10).await.expect("takes");
-    store.release(&[id]).await.expect("releases");
-    store.mark_sent(&[id]).await.expect("marks");
-    store.expire_keys(10).await.expect("expires");
-    store.backlog().await.expect("reads");
-}
-
-/// Rows that were read so far, by sessions that have ended.
-async fn rows_read(console: &mut PgConnection) -> i64 {
-    let sum = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables";
-    sqlx::query_scalar(sum).fetch_one(console).await.expect("reads")
 }

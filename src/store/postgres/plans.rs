@@ -1,0 +1,87 @@
+//! What statements read, however much is stored, on PostgreSQL.
+
+use std::sync::Arc;
+
+use sqlx::{ConnectOptions as _, PgConnection};
+
+use super::{
+    PgStore,
+    tests::{Database, new_order, run},
+};
+use crate::{
+    clock::ManualClock,
+    store::{Arrival, NewOrder, Outbox, Page, Placement, Store, conformance::start},
+};
+
+/// Statements prepared on the empty tables of the first minute must not read whole tables later: a
+/// prepared statement keeps its plan until the table is analysed.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn plans_made_on_empty_tables_hold_when_they_are_full() {
+    const ROWS: i64 = 20_000;
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let mut console = database.options().connect().await.expect("connects");
+    for table in ["orders", "order_events", "outbox", "idempotency_keys"] {
+        run(&mut console, &format!("ALTER TABLE {table} SET (autovacuum_enabled = false)"))
+            .await
+            .expect("alters");
+    }
+    // A generic plan is made at the sixth execution on a connection, and the loops have two.
+    for _ in 0..16 {
+        use_every_verb(&store).await;
+    }
+    for statement in [
+        // No foreign key is checked, so that only our own reading is counted.
+        "SET session_replication_role = replica".to_owned(),
+        format!(
+            "INSERT INTO orders SELECT 'ORD-' || lpad(n::text, 26, '0'), 'Ada', 'here', 'pizza', 'large',
+                 'DELIVERED', now(), now() FROM generate_series(1, {ROWS}) AS n"
+        ),
+        "INSERT INTO order_events (order_id, event, \"timestamp\")
+             SELECT order_id, 'CREATED', now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
+            .to_owned(),
+        "INSERT INTO idempotency_keys SELECT order_id, order_id, now() FROM orders".to_owned(),
+        "SELECT pg_stat_force_next_flush()".to_owned(),
+    ] {
+        run(&mut console, &statement).await.expect(&statement);
+    }
+    let before = rows_read(&mut console).await;
+    for _ in 0..4 {
+        use_every_verb(&store).await;
+    }
+    store.close().await;
+    let read = rows_read(&mut console).await - before;
+    assert!(read < ROWS, "{read} rows read");
+}
+
+/// Uses every verb whose cost must not depend on what is stored.
+async fn use_every_verb(store: &PgStore) {
+    let order = NewOrder { key: Some(rand::random::<u64>().to_string()), ..new_order() };
+    let id = order.order_id;
+    let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
+    let arrivals = placements.into_iter().map(|placement| match placement {
+        Placement::Placed(placed) => Arrival { placed, meta: None },
+        other => panic!("{other:?}"),
+    });
+    store.admit(&arrivals.collect::<Vec<_>>()).await.expect("admits");
+    store.advance(10).await.expect("advances");
+    store.find(id).await.expect("reads");
+    store.positions(&[id]).await.expect("reads");
+    for status in [None, Some(crate::order::Status::Cooking)] {
+        store.list(&Page { status, before: None, limit: 10 }).await.expect("reads");
+    }
+    store.audit(None, 10).await.expect("reads");
+    store.take_unsent(10).await.expect("takes");
+    store.take_lost(&[], 10).await.expect("takes");
+    store.release(&[id]).await.expect("releases");
+    store.mark_sent(&[id]).await.expect("marks");
+    store.expire_keys(10).await.expect("expires");
+    store.backlog().await.expect("reads");
+}
+
+/// Rows that were read so far, by sessions that have ended.
+async fn rows_read(console: &mut PgConnection) -> i64 {
+    let sum = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables";
+    sqlx::query_scalar(sum).fetch_one(console).await.expect("reads")
+}
