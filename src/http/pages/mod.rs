@@ -1,8 +1,8 @@
 //! What people look at: the customer's page and the kitchen's board. Rendered whole on the server; a script only keeps it fresh, by
 //! fetching the same page again and taking over what has changed.
 //!
-//! Invariant: no inline script or style, and every text of a customer goes through the templates'
-//! escaping and stands in a `bdi`, so that it can neither run nor turn its surroundings around.
+//! Invariant: no inline script or style, and every text of a customer goes through [`quoted`] and the templates'
+//! escaping, so that it can neither run nor turn its surroundings around.
 
 mod assets;
 mod board;
@@ -31,6 +31,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const NOTHING: &str = "there is nothing at this path";
 /// How often a page without its script asks again.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Characters that embed, override or isolate directions, those that end it, and the end of a paragraph, which ends them
+/// all. Mere marks (U+200E, U+200F, U+061C) are none: they reach no further than the `bdi` they stand in.
+const TURNING: [char; 10] = [
+    '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
+    '\u{2069}', '\u{2029}',
+];
 
 /// What stands around the content of a page.
 struct Frame<'a> {
@@ -129,6 +135,22 @@ fn typed(text: &str) -> Option<OrderId> {
     let text = text.to_ascii_uppercase();
     let digits = text.strip_prefix("ORD-").unwrap_or(&text);
     format!("ORD-{digits}").parse().ok()
+}
+
+/// A text without characters that turn what stands around it.
+fn still(text: &str) -> String {
+    text.replace(TURNING, "")
+}
+
+/// A text as a customer wrote it. A `bdi` alone does not hold an embedding that is left open.
+fn quoted(text: &str) -> Markup {
+    html! { bdi { (still(text)) } }
+}
+
+/// JSON that says the same and turns nothing: such characters stand only in its strings, which can escape them.
+fn still_json(json: &str) -> String {
+    let escaped = |text: String, c: char| text.replace(c, &format!("\\u{:04x}", u32::from(c)));
+    TURNING.into_iter().fold(json.to_owned(), escaped)
 }
 
 /// What a status is called in front of people.

@@ -9,14 +9,11 @@ use axum::{
 };
 use maud::{Markup, html};
 
-use super::{super::AppState, Frame, Problem, Refresh, assets, moment, name, nowhere, page, regret, typed};
+use super::{
+    super::AppState, Frame, Problem, Refresh, assets, moment, name, nowhere, page, quoted, regret, still,
+    typed,
+};
 use crate::order::{EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
-
-/// Characters that embed, override or isolate directions, and those that end it.
-const TURNING: [char; 9] = [
-    '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
-    '\u{2069}',
-];
 
 /// Where an order is, for the one who waits for it. Who knows the id may look.
 pub(in crate::http) async fn track(
@@ -67,9 +64,8 @@ pub(in crate::http) async fn track_slash(order_id: Result<Path<String>, PathReje
 fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Response {
     let order = &tracked.order;
     let delivered = order.status == Status::Delivered;
-    // A title has no `bdi`: marks that could turn the tab's text around are left out, and the rest stands apart.
-    let item = order.draft.item.replace(TURNING, "");
-    let title = format!("{} · \u{2068}{item}\u{2069}", name(order.status));
+    // A title has no `bdi`: the item is isolated by characters.
+    let title = format!("{} · \u{2068}{}\u{2069}", name(order.status), still(&order.draft.item));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),
@@ -89,7 +85,7 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
                 div.picture { img src=(frame.icon) alt="" width="88" height="88"; }
                 h1 { (headline) }
                 @if delivered {
-                    p { "Enjoy your " bdi { (order.draft.item) } ", " bdi { (order.draft.customer_name) } "!" }
+                    p { "Enjoy your " (quoted(&order.draft.item)) ", " (quoted(&order.draft.customer_name)) "!" }
                 } @else {
                     p { (words) }
                 }
@@ -152,9 +148,9 @@ fn ordered(order: &Order) -> Markup {
         section.order {
             h2 { "Your order" }
             dl {
-                div { dt { "Item" } dd { bdi { (draft.item) } ", " (draft.size) } }
-                div { dt { "For" } dd { bdi { (draft.customer_name) } } }
-                div { dt { "To" } dd { bdi { (draft.address) } } }
+                div { dt { "Item" } dd { (quoted(&draft.item)) ", " (draft.size) } }
+                div { dt { "For" } dd { (quoted(&draft.customer_name)) } }
+                div { dt { "To" } dd { (quoted(&draft.address)) } }
                 div { dt { "Number" } dd.number { (order.order_id) } }
             }
         }

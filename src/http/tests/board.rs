@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -245,14 +245,18 @@ async fn the_button_works_from_the_board_only() {
 #[tokio::test]
 async fn hostile_text_stays_text_on_the_board() {
     let api = Api::open().await;
-    let hostile = "</script><script>alert(\"1\")</script>\u{202e}'";
+    let hostile = "</script><script>alert(\"1\")</script>\u{202e}\u{2066}\u{2029}'";
     let body = json!({"customer_name": hostile, "address": hostile, "item": hostile, "size": "small"});
     let id = api.post_json(body).await.json()["order_id"].as_str().expect("an id").to_owned();
     let answer = api.board(&format!("/?id={id}")).await;
     protected(&answer, StatusCode::OK);
-    assert!(
-        answer
-            .text()
-            .contains("<bdi>&lt;/script&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;\u{202e}'</bdi>")
-    );
+    let page = answer.text();
+    let shown = "<bdi>&lt;/script&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;'</bdi>";
+    assert_eq!(page.matches(shown).count(), 5, "thrice beside the table, twice in it: {page}");
+    assert!(!page.contains(['\u{202e}', '\u{2066}', '\u{2029}']), "{page}");
+    // The raw JSON says all of it.
+    let raw = page.split("<pre").nth(1).and_then(|rest| rest.split(['>', '<']).nth(1)).expect("raw JSON");
+    let raw = raw.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
+    let raw: Value = serde_json::from_str(&raw).expect("JSON");
+    assert_eq!(raw["order"]["item"], hostile);
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     super::super::ops,
-    super::{assets, moment},
+    super::{assets, moment, quoted, still_json},
     Board, Choice, Figures,
 };
 use crate::{
@@ -285,8 +285,8 @@ fn row(order: &Order, board: &Board) -> Markup {
                 span class={ "status " (order.status.as_str().to_ascii_lowercase()) } { (short(order.status)) }
                 @if let Some(late) = lateness(order, board) { " " span.late { (span(late)) " late" } }
             }
-            td { bdi { (order.draft.item) } ", " (order.draft.size) }
-            td { bdi { (order.draft.customer_name) } }
+            td { (quoted(&order.draft.item)) ", " (order.draft.size) }
+            td { (quoted(&order.draft.customer_name)) }
             td { (moment(order.updated_at, board.now)) }
         }
     }
@@ -297,7 +297,7 @@ fn one(board: &Board) -> Markup {
         return html! {
             section.card.one {
                 h2 { "No such order" }
-                p { "Nothing is stored under " bdi.number { (board.choice.search) } "." }
+                p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
                 p { a href=(Choice::address(board.choice.status, None, "")) { "Close" } }
             }
         };
@@ -307,8 +307,8 @@ fn one(board: &Board) -> Markup {
         section.card.one {
             h2 { "Order " span.number { (order.order_id) } }
             p {
-                bdi { (order.draft.item) } ", " (order.draft.size) " for " bdi { (order.draft.customer_name) } ", "
-                bdi { (order.draft.address) }
+                (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
+                (quoted(&order.draft.address))
             }
             @if let Some(late) = lateness(order, board) {
                 p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress)) }
@@ -320,7 +320,7 @@ fn one(board: &Board) -> Markup {
             }
             details {
                 summary { "Raw JSON" }
-                pre tabindex="0" { (serde_json::to_string_pretty(tracked).unwrap_or_default()) }
+                pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
             }
         }
     }
