@@ -72,6 +72,14 @@ export class Service {
     return (await answer.json()).order_id;
   }
 
+  /** Asks until the text at an address is as it should be. */
+  async says(path, expected) {
+    const text = async () => (await fetch(this.url + path)).text();
+    for (const begun = Date.now(); !expected.test(await text());) {
+      if (Date.now() - begun > PATIENCE) throw new Error(`${path} does not say ${expected}`);
+    }
+  }
+
   /** Takes the database's write lock, as a backup gone wrong would; answers how to let go. */
   async lock() {
     const shell = spawn("sqlite3", [join(this.folder, "data", "orders.db")], { stdio: ["pipe", "pipe", "inherit"] });

@@ -113,6 +113,65 @@ test("a page notices that its connection is dead", async () => {
   }
 });
 
+/** What a browser does with a page that goes into the background, or comes to the front. */
+const hide = (page, hidden = true) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
+test("a page that nobody sees gives its connection back and still follows", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "2s,1h,1h,1h" });
+  try {
+    const page = await open(browser);
+    await page.clock.install();
+    const id = await own.place();
+    await page.goto(`${own.url}/track/${id}`);
+    await page.locator("#mark.live").waitFor();
+    const stream = (request) => request.url().includes("/events?");
+    let opened = 0;
+    page.on("request", (request) => { if (stream(request)) opened++; });
+    const closed = page.waitForEvent("requestfailed", stream);
+    await hide(page);
+    await closed;
+    await own.says(`/orders/${id}`, /"status":"PREPARING"/);
+    await page.clock.fastForward(15_000);
+    await page.getByRole("heading", { name: "The kitchen is at work" }).waitFor();
+    assert.match(await page.title(), /^Preparing · /);
+    assert.match(await page.locator("#icon").getAttribute("href"), /\/preparing\.svg$/);
+    assert.equal(opened, 0, "nobody sees it");
+    const again = page.waitForRequest(stream);
+    await hide(page, false);
+    await again;
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
+test("many pages side by side leave each other connections", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1h" });
+  try {
+    const pages = [await open(browser)];
+    while (pages.length < 9) pages.push(await pages[0].context().newPage());
+    for (const page of pages) {
+      await page.goto(`${own.url}/track/${await own.place()}`);
+      await page.locator("#mark.live").waitFor();
+    }
+    await pages[4].getByText("Updates now and then").waitFor();
+    const live = await Promise.all(pages.map((page) => page.locator("#mark.live").count()));
+    assert.deepEqual(live, [0, 0, 0, 0, 0, 1, 1, 1, 1]);
+    // Who turns to one sees it live again.
+    await pages[0].evaluate(() => window.dispatchEvent(new Event("focus")));
+    await pages[0].locator("#mark.live").waitFor();
+    await pages[5].getByText("Updates now and then").waitFor();
+    assert.deepEqual(pages[0].trouble, []);
+    await pages[0].context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test("a page whose order is gone says so and leaves the service alone", async () => {
   const own = await Service.start({ STAGE_DELAYS: "1h" });
   try {

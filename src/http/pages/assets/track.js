@@ -37,29 +37,48 @@ function finish(state = "", words = "") {
 
 /** How long a stream may be silent: two of its beats and a bit. */
 const SILENCE = 35_000;
-let wait = 500, silence;
+/** Most streams of one browser: it has six connections to a server for all its pages, and others want to load. */
+const STREAMS = 4;
+let stream, silence, wait = 500;
 
+/** Where the pages of this browser tell each other that they open a stream, and who did after this one. */
+const streams = new BroadcastChannel("streams");
+const name = Math.random();
+const later = new Set();
+
+streams.onmessage = ({ data }) => {
+  later.add(data);
+  if (!stream || later.size < STREAMS) return;
+  rest();
+  mark("", "Updates now and then");
+};
+
+/** Gives the connection back. */
+function rest() {
+  clearTimeout(silence);
+  stream?.close();
+  stream = undefined;
+}
+
+/** Opens the stream, for as long as somebody can see the page. */
 function follow() {
-  if (ended) return;
-  const stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
-  const hear = () => { clearTimeout(silence); silence = setTimeout(dead, SILENCE); };
+  rest();
+  if (ended || document.hidden) return;
+  later.clear();
+  streams.postMessage(name);
+  stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
   // A browser does not notice a network that is gone without a word.
-  const dead = () => {
-    stream.close();
-    if (ended) return;
-    mark("away", "Reconnecting…");
-    follow();
-  };
+  const hear = () => { clearTimeout(silence); silence = setTimeout(lose, SILENCE); };
   stream.onopen = () => { wait = 500; hear(); mark("live", "Live"); };
   stream.addEventListener("status", () => { hear(); renew(); });
   stream.addEventListener("beat", hear);
-  stream.addEventListener("end", () => { clearTimeout(silence); stream.close(); renew(); });
+  stream.addEventListener("end", () => { rest(); renew(); });
   stream.onerror = () => {
     if (ended) return;
     mark("away", "Reconnecting…");
     // A browser tries again by itself after a lost connection, but not after a refusal.
     if (stream.readyState === EventSource.CLOSED) {
-      clearTimeout(silence);
+      rest();
       renew();
       setTimeout(follow, wait);
       wait = Math.min(2 * wait, 5_000);
@@ -68,15 +87,24 @@ function follow() {
   hear();
 }
 
+function lose() {
+  if (!ended) mark("away", "Reconnecting…");
+  follow();
+}
+
 let asked = 0;
 
-/** Asks again when a promised moment has passed, and now and then until it is made good. */
+/** Asks now and then: without a stream, and when a promised moment has passed, until it is made good. */
 function doubt() {
   const promise = content.querySelector("[data-to]");
-  if (ended || !promise || document.hidden || present() <= Number(promise.dataset.to) || Date.now() < asked) return;
+  const late = promise && present() > Number(promise.dataset.to);
+  if (ended || Date.now() < asked || (stream && !late)) return;
   asked = Date.now() + 10_000 + 5_000 * Math.random();
   renew();
 }
 
 setInterval(() => { dress(document); doubt(); }, 1_000);
+// Who comes back to a page that rests wants to see it live.
+addEventListener("focus", () => { if (!stream) follow(); });
+document.addEventListener("visibilitychange", follow);
 follow();
