@@ -16,11 +16,9 @@ use crate::{
     health::Condition,
     live::Live,
     metrics::{Metrics, Step},
-    store::Store,
+    store::{MOVED_AT_ONCE, Store},
 };
 
-/// Most orders moved in one transaction.
-const BATCH: usize = 1_000;
 /// Longest time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest time between two looks, unless more was due than one batch takes: a step may be as late as that.
@@ -51,7 +49,7 @@ impl Progress {
                     Ok(outcome) => {
                         backoff.reset();
                         condition.send_replace(Condition::Up);
-                        if !matches!(outcome, Outcome::Worked(moves) if moves >= BATCH) {
+                        if !matches!(outcome, Outcome::Worked(moves) if moves >= MOVED_AT_ONCE) {
                             sleep_until(looked + LOOK_AGAIN).await;
                             self.bell.wait(LOOK_EVERY).await;
                         }
@@ -72,7 +70,7 @@ impl Progress {
     /// Moves what is due now and sets the bell for what is due next.
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let started = Instant::now();
-        let advance = self.store.advance(BATCH).await?;
+        let advance = self.store.advance(MOVED_AT_ONCE).await?;
         if let Some(wait) = advance.next_due_in {
             self.bell.ring_in(wait);
         }

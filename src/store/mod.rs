@@ -220,6 +220,9 @@ pub struct Backlog {
     pub overdue: Duration,
 }
 
+/// How many orders a replica moves in one transaction, those that are most overdue first.
+pub const MOVED_AT_ONCE: usize = 1_000;
+
 /// How far [`Attention`] counts: the price of a look is the same however many orders are stored.
 pub const COUNTED_TO: i64 = 100_000;
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     health::Condition,
     letters::{Glimpse, Waiting},
+    store::{MOVED_AT_ONCE, Outbox, conformance::new_orders},
 };
 
 impl Api {
@@ -151,11 +152,24 @@ async fn what_is_late_stands_on_top_with_the_reason() {
     let why = why().await;
     let both = "the broker is away (refused), and the database does not answer (locked).";
     assert!(why.as_ref().is_some_and(|why| why.starts_with(both)), "{why:?}");
+}
 
+/// Promise 6: it says what is wrong. A few orders that stay late in spite of a loop that works are held by others.
+#[tokio::test]
+async fn a_few_late_orders_have_another_reason_than_many() {
+    let api = Api::open().await;
     api.progress.send_replace(Condition::Up);
-    assert!(
-        words(&api.board(&format!("/?id={id}")).await).contains("12 s late. Why: more is due than is done")
-    );
+    let id = api.place("Ada").await;
+    api.clock.advance(Duration::from_secs(15));
+    let text = words(&api.board(&format!("/?id={id}")).await);
+    for place in ["Overdue 1Why: ", "12 s late. Why: "] {
+        let why = format!("{place}another replica or a session in the database holds what is late");
+        assert!(text.contains(&why), "{text}");
+    }
+    api.store.place(&new_orders(MOVED_AT_ONCE as u64), Outbox::Anyones).await.expect("places");
+    api.clock.advance(Duration::from_secs(15));
+    let text = words(&api.board("/").await);
+    assert!(text.contains("Overdue 1001Why: more is due than is done"), "{text}");
 }
 
 /// Promise 6: it says what is wrong. Not to know of dead letters is not to have none.

@@ -44,7 +44,7 @@ fn draft(name: &str) -> Draft {
 }
 
 /// `count` new orders with rising ids.
-fn new_orders(count: u64) -> Vec<NewOrder> {
+pub(crate) fn new_orders(count: u64) -> Vec<NewOrder> {
     let mut mint = IdMint::default();
     let order = |n| NewOrder {
         order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     health::Condition,
     order::{Event, Order, Status, TrackedOrder},
-    store::COUNTED_TO,
+    store::{COUNTED_TO, MOVED_AT_ONCE},
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -50,7 +50,7 @@ pub(super) fn board(board: &Board) -> Markup {
                     (counts(board, figures))
                     (looks(board, figures))
                     div.columns {
-                        @if !board.choice.search.is_empty() { (one(board)) }
+                        @if !board.choice.search.is_empty() { (one(board, figures)) }
                         (orders(board))
                     }
                 }
@@ -128,7 +128,7 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                 @if attention.overdue.is_empty() {
                     p { "No step is more than " (ops::PROGRESS_MAY_LAG.as_secs()) " s late." }
                 } @else {
-                    p.reason { strong { "Why: " } (why_late(&board.progress)) }
+                    p.reason { strong { "Why: " } (why_late(&board.progress, figures)) }
                     ul {
                         @for late in &attention.overdue {
                             li {
@@ -211,13 +211,18 @@ fn why_unread(broker: &Condition) -> String {
     }
 }
 
-fn why_late(progress: &Condition) -> String {
+/// What one transaction can move stays behind only if it is passed over, or if the transaction takes its time.
+fn why_late(progress: &Condition, figures: &Figures) -> String {
+    let many = figures.attention.overdue_orders > MOVED_AT_ONCE as u64;
     match progress {
         Condition::Down(reason) => {
             format!("this replica can't write steps ({reason}). It tries again by itself; no step is lost.")
         }
         Condition::Unknown => "the service has only just started and has not looked yet.".to_owned(),
-        Condition::Up => "more is due than is done; the oldest steps go first.".to_owned(),
+        Condition::Up if many => "more is due than is done; the oldest steps go first.".to_owned(),
+        Condition::Up => "another replica or a session in the database holds what is late, and this replica \
+                          passes over it; or the database is slow."
+            .to_owned(),
     }
 }
 
@@ -292,7 +297,7 @@ fn row(order: &Order, board: &Board) -> Markup {
     }
 }
 
-fn one(board: &Board) -> Markup {
+fn one(board: &Board, figures: &Figures) -> Markup {
     let Some(tracked) = &board.found else {
         return html! {
             section.card.one {
@@ -311,7 +316,7 @@ fn one(board: &Board) -> Markup {
                 (quoted(&order.draft.address))
             }
             @if let Some(late) = lateness(order, board) {
-                p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress)) }
+                p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress, figures)) }
             }
             (timeline(tracked, board))
             p.pages {
