@@ -36,7 +36,7 @@ pub(crate) struct Database {
     keys: HashMap<String, (OrderId, Timestamp)>,
     /// How often positions were asked for.
     pub(crate) looks: usize,
-    /// Whether reading one order or its position fails.
+    /// Whether reading orders or their positions fails.
     pub(crate) away: bool,
 }
 
@@ -182,7 +182,7 @@ impl Store for MemoryStore {
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let (database, _) = self.lock();
-        let orders = database.orders.values().rev().map(|tracked| &tracked.order);
+        let orders = database.reached()?.orders.values().rev().map(|tracked| &tracked.order);
         let wanted = orders
             .filter(|order| page.before.is_none_or(|before| order.order_id < before))
             .filter(|order| page.status.is_none_or(|status| order.status == status));

@@ -1,6 +1,9 @@
 //! The board: what it shows, what its address keeps, and who may press its button.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -14,9 +17,15 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
+    clock::ManualClock,
     health::Condition,
     letters::{Glimpse, Waiting},
-    store::{MOVED_AT_ONCE, Outbox, conformance::new_orders},
+    order::StageDelays,
+    store::{
+        MOVED_AT_ONCE, Outbox,
+        conformance::{new_orders, start},
+        memory::{Database, MemoryStore},
+    },
 };
 
 impl Api {
@@ -220,6 +229,23 @@ async fn without_the_database_the_board_still_names_every_part() {
     let text = words(&answer);
     assert!(text.contains("database DOWN, ") && text.contains("broker ok"), "{text}");
     assert!(text.contains("The database is away"), "{text}");
+}
+
+/// Promise 6: it says what is wrong. Not to read an order is not to have none.
+#[tokio::test]
+async fn what_could_not_be_read_is_not_said_to_be_missing() {
+    let database = Arc::new(Mutex::new(Database::default()));
+    database.lock().expect("no panic").away = true;
+    let clock = Arc::new(ManualClock::new(start()));
+    let away = MemoryStore::new(database, clock, StageDelays::default(), 1);
+    let api = Api::open_reading(StageDelays::default(), Some(Arc::new(away))).await;
+    let id = api.place("Ada").await;
+    let text = words(&api.board(&format!("/?id={id}")).await);
+    assert!(text.contains("1 placed"), "the figures came: {text}");
+    let why = "Not known: the database is unavailable: away. This page asks again by itself.";
+    assert!(text.contains(&format!("Order {id}{why}")), "{text}");
+    assert!(text.contains(&format!("Recent orders{why}")), "{text}");
+    assert!(!text.contains("No such order") && !text.contains("None yet"), "{text}");
 }
 
 #[tokio::test]

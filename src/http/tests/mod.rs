@@ -97,6 +97,11 @@ impl Api {
 
     /// With other delays in force than those that the store writes.
     async fn open_with(delays: StageDelays) -> Self {
+        Self::open_reading(delays, None).await
+    }
+
+    /// With another store where orders are read.
+    async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
         let metrics = Arc::new(Metrics::new());
@@ -123,7 +128,8 @@ impl Api {
         let (progress, progress_watcher) = health::unknown();
         let (relay, relay_watcher) = health::unknown();
         let (letters, letters_watcher) = letters::unknown();
-        let (stop, reads) = (CancellationToken::new(), Reads::new(Arc::clone(&store)));
+        let (stop, reads) =
+            (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
         let state = AppState {

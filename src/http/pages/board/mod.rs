@@ -130,11 +130,11 @@ struct Board {
     choice: Choice,
     now: Timestamp,
     figures: Result<Arc<Figures>, StoreError>,
-    orders: Vec<Order>,
+    orders: Result<Vec<Order>, StoreError>,
     /// Where the next page of orders begins.
     older: Option<OrderId>,
     /// The order that was searched for, if there is such an order.
-    found: Option<TrackedOrder>,
+    found: Result<Option<TrackedOrder>, StoreError>,
     parts: ops::Report,
     progress: Condition,
     relay: Condition,
@@ -167,23 +167,16 @@ pub(in crate::http) async fn board(
 
 async fn read(state: &AppState, choice: Choice) -> Board {
     let figures = state.boards.figures(&*state.store).await;
-    let (mut orders, mut found) = (Vec::new(), None);
+    let (mut orders, mut found) = (Ok(Vec::new()), Ok(None));
     // With the database away one wait is enough.
     if figures.is_ok() {
-        let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
-        if let Ok(listing) = state.reads.list(page).await {
-            orders.clone_from(&listing.orders);
-        }
-        if let Some(order_id) = choice.order_id() {
-            found = state.reads.find(order_id).await.ok().and_then(|found| (*found).clone());
-        }
+        (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
-    let more = orders.len() > ROWS;
-    orders.truncate(ROWS);
+    let older = orders.as_mut().ok().and_then(cut);
     let broker = state.broker.borrow().clone();
     let backlog = figures.as_ref().map(|figures| figures.backlog).map_err(ToString::to_string);
     Board {
-        older: orders.last().filter(|_| more).map(|order| order.order_id),
+        older,
         parts: ops::report(&backlog, &broker),
         progress: state.progress.borrow().clone(),
         relay: state.relay.borrow().clone(),
@@ -195,6 +188,24 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         found,
         broker,
     }
+}
+
+/// The orders of the table, and one more if there is one.
+async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreError> {
+    let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
+    Ok(state.reads.list(page).await?.orders.clone())
+}
+
+async fn searched(state: &AppState, choice: &Choice) -> Result<Option<TrackedOrder>, StoreError> {
+    let Some(order_id) = choice.order_id() else { return Ok(None) };
+    Ok((*state.reads.find(order_id).await?).clone())
+}
+
+/// Leaves as many as the table has rows; answers where the next page begins, if more were there.
+fn cut(orders: &mut Vec<Order>) -> Option<OrderId> {
+    let more = orders.len() > ROWS;
+    orders.truncate(ROWS);
+    orders.last().filter(|_| more).map(|order| order.order_id)
 }
 
 /// Places an order that a person might have placed, and shows it on the board.

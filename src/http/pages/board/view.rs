@@ -12,7 +12,7 @@ use super::{
 use crate::{
     health::Condition,
     order::{Event, Order, Status, TrackedOrder},
-    store::{COUNTED_TO, MOVED_AT_ONCE},
+    store::{COUNTED_TO, MOVED_AT_ONCE, StoreError},
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -263,15 +263,10 @@ fn orders(board: &Board) -> Markup {
             h2 {
                 @match board.choice.status { Some(status) => { "Orders " (short(status)) } None => "Recent orders" }
             }
-            @if board.orders.is_empty() {
-                p { "None yet. Place a demo order with the button above." }
-            } @else {
-                div.wide role="region" aria-label="Table of orders" tabindex="0" {
-                    table {
-                        thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } th scope="col" { "Customer" } th scope="col" { "Since" } } }
-                        tbody { @for order in &board.orders { (row(order, board)) } }
-                    }
-                }
+            @match &board.orders {
+                Err(error) => (unread(error)),
+                Ok(orders) if orders.is_empty() => p { "None yet. Place a demo order with the button above." },
+                Ok(orders) => (table(orders, board)),
             }
             p.pages {
                 @if board.choice.before.is_some() { a href=(board.choice.with_status(board.choice.status)) { "Newest" } " " }
@@ -281,8 +276,24 @@ fn orders(board: &Board) -> Markup {
     }
 }
 
+/// Not to know is not to have none.
+fn unread(error: &StoreError) -> Markup {
+    html! { p.reason { strong { "Not known: " } (error) ". This page asks again by itself." } }
+}
+
+fn table(orders: &[Order], board: &Board) -> Markup {
+    html! {
+        div.wide role="region" aria-label="Table of orders" tabindex="0" {
+            table {
+                thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } th scope="col" { "Customer" } th scope="col" { "Since" } } }
+                tbody { @for order in orders { (row(order, board)) } }
+            }
+        }
+    }
+}
+
 fn row(order: &Order, board: &Board) -> Markup {
-    let open = board.found.as_ref().is_some_and(|found| found.order.order_id == order.order_id);
+    let open = board.choice.order_id() == Some(order.order_id);
     html! {
         tr id=(order.order_id) class=[open.then_some("open")] {
             td { a.number href=(board.choice.with_order(order.order_id)) { (order.order_id) } }
@@ -297,36 +308,44 @@ fn row(order: &Order, board: &Board) -> Markup {
     }
 }
 
+/// What was searched for.
 fn one(board: &Board, figures: &Figures) -> Markup {
-    let Some(tracked) = &board.found else {
-        return html! {
-            section.card.one {
-                h2 { "No such order" }
-                p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
-                p { a href=(Choice::address(board.choice.status, None, "")) { "Close" } }
-            }
-        };
-    };
-    let order = &tracked.order;
+    let close = html! { a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" } };
     html! {
         section.card.one {
-            h2 { "Order " span.number { (order.order_id) } }
-            p {
-                (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
-                (quoted(&order.draft.address))
+            @match &board.found {
+                Ok(Some(tracked)) => (story(tracked, board, figures, &close)),
+                Ok(None) => {
+                    h2 { "No such order" }
+                    p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
+                    p { (close) }
+                }
+                Err(error) => {
+                    h2 { "Order " span.number { (quoted(&board.choice.search)) } }
+                    (unread(error))
+                    p { (close) }
+                }
             }
-            @if let Some(late) = lateness(order, board) {
-                p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress, figures)) }
-            }
-            (timeline(tracked, board))
-            p.pages {
-                a href={ "/track/" (order.order_id) } { "Customer's page" } " "
-                a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" }
-            }
-            details {
-                summary { "Raw JSON" }
-                pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
-            }
+        }
+    }
+}
+
+fn story(tracked: &TrackedOrder, board: &Board, figures: &Figures, close: &Markup) -> Markup {
+    let order = &tracked.order;
+    html! {
+        h2 { "Order " span.number { (order.order_id) } }
+        p {
+            (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
+            (quoted(&order.draft.address))
+        }
+        @if let Some(late) = lateness(order, board) {
+            p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress, figures)) }
+        }
+        (timeline(tracked, board))
+        p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close) }
+        details {
+            summary { "Raw JSON" }
+            pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
         }
     }
 }
