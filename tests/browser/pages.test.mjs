@@ -352,6 +352,27 @@ test("a page does not go on promising a moment that has passed", async () => {
   }
 });
 
+test("the table stays where it is while orders come and go", async () => {
+  const own = await Service.start({ STAGE_DELAYS: "1h", SIMULATE_RATE: "20" });
+  try {
+    const page = await open(browser);
+    await page.goto(own.url);
+    await page.locator("tbody tr").nth(29).waitFor();
+    await page.getByText("No order has waited").waitFor();
+    const tops = await page.evaluate(() => new Promise((done) => {
+      const seen = [];
+      new MutationObserver(() => {
+        seen.push(document.querySelector(".orders").getBoundingClientRect().top);
+        if (seen.length === 8) done(seen);
+      }).observe(document.getElementById("content"), { attributeFilter: ["data-now"] });
+    }));
+    assert.equal(new Set(tops).size, 1, String(tops));
+    await page.context().close();
+  } finally {
+    await own.stop();
+  }
+});
+
 test("a paused board stands still and goes on when asked", async () => {
   const page = await open(browser);
   await page.goto(service.url);

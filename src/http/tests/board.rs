@@ -127,6 +127,20 @@ async fn a_list_that_is_cut_says_how_much_is_left_out() {
     assert_eq!(words(&api.board("/").await).matches("and 2 more").count(), 2, "overdue and unsent");
 }
 
+#[tokio::test]
+async fn orders_on_their_way_to_the_topic_are_counted_and_not_listed() {
+    let api = Api::open().await;
+    let quiet = "No order has waited for 1 s to be on the topic.";
+    let id = api.place("Ada").await;
+    api.clock.advance(Duration::from_millis(999));
+    let text = words(&api.board("/").await);
+    assert!(text.contains(&format!("Unsent 1{quiet}")), "{text}");
+    api.clock.advance(Duration::from_millis(1));
+    api.place("Bob").await;
+    let text = words(&api.board("/").await);
+    assert!(text.contains("Unsent 2Why: ") && text.contains(&format!("{id} for 1.0 sand 1 more")), "{text}");
+}
+
 /// Promise 6: it says what is wrong.
 #[tokio::test]
 async fn what_is_late_stands_on_top_with_the_reason() {

@@ -18,6 +18,9 @@ use crate::{
 /// They are read every five seconds; if that is older, they can't be read.
 const LETTERS_MAY_BE: Duration = Duration::from_secs(20);
 
+/// An order on its way to the topic takes some 100 ms; what takes longer is worth a look.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 /// What the tab says: trouble first.
 pub(super) fn title(board: &Board) -> String {
     match &board.figures {
@@ -140,24 +143,32 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                     }
                 }
             }
-            section.card.bad[figures.backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
-                h2 { "Unsent " span.number { (figures.backlog.unsent) } }
-                @if attention.unsent.is_empty() {
-                    p { "Every order is on the topic." }
-                } @else {
-                    p.reason { strong { "Why: " } (why_unsent(&board.broker, &board.relay)) }
-                    ul {
-                        @for row in &attention.unsent {
-                            li {
-                                a.number href=(board.choice.with_order(row.order_id)) { (row.order_id) }
-                                " for " (span(row.age))
-                            }
+            (unsent(board, figures))
+            (letters(board))
+        }
+    }
+}
+
+fn unsent(board: &Board, figures: &Figures) -> Markup {
+    // Those on their way come and go, and the table below would jump with them.
+    let waiting: Vec<_> = figures.attention.unsent.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
+    html! {
+        section.card.bad[figures.backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
+            h2 { "Unsent " span.number { (figures.backlog.unsent) } }
+            @if waiting.is_empty() {
+                p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." }
+            } @else {
+                p.reason { strong { "Why: " } (why_unsent(&board.broker, &board.relay)) }
+                ul {
+                    @for row in &waiting {
+                        li {
+                            a.number href=(board.choice.with_order(row.order_id)) { (row.order_id) }
+                            " for " (span(row.age))
                         }
-                        (more(attention.unsent.len(), figures.backlog.unsent))
                     }
+                    (more(waiting.len(), figures.backlog.unsent))
                 }
             }
-            (letters(board))
         }
     }
 }
