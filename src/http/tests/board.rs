@@ -100,6 +100,16 @@ async fn a_long_list_has_pages() {
     let older = attributes(page.text(), "href").into_iter().find(|link| link.contains("before="));
     let page = api.board(&older.expect("a link").replace("&amp;", "&")).await;
     assert_eq!(rows(&page), [ids[0].as_str()]);
+    let beyond = words(&api.board(&format!("/?before={}", ids[0])).await);
+    assert!(beyond.contains("There are no older ones.") && !beyond.contains("None yet"), "{beyond}");
+}
+
+#[tokio::test]
+async fn a_filter_that_nothing_passes_says_so() {
+    let api = Api::open().await;
+    api.place("Ada").await;
+    let text = words(&api.board("/?status=OUT_FOR_DELIVERY").await);
+    assert!(text.contains("No order is out for delivery just now.") && !text.contains("None yet"), "{text}");
 }
 
 #[tokio::test]

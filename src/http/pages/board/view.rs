@@ -276,7 +276,7 @@ fn orders(board: &Board) -> Markup {
             }
             @match &board.orders {
                 Err(error) => (unread(error)),
-                Ok(orders) if orders.is_empty() => p { "None yet. Place a demo order with the button above." },
+                Ok(orders) if orders.is_empty() => p { (none(&board.choice)) },
                 Ok(orders) => (table(orders, board)),
             }
             p.pages {
@@ -284,6 +284,14 @@ fn orders(board: &Board) -> Markup {
                 @if let Some(older) = board.older { a href=(board.choice.older(older)) { "Older" } }
             }
         }
+    }
+}
+
+fn none(choice: &Choice) -> String {
+    match (choice.before, choice.status) {
+        (Some(_), _) => "There are no older ones.".to_owned(),
+        (None, Some(status)) => format!("No order is {} just now.", short(status)),
+        (None, None) => "None yet. Place a demo order with the button above.".to_owned(),
     }
 }
 
