@@ -210,15 +210,18 @@ impl View {
     }
 
     fn draw(&self) -> anyhow::Result<()> {
-        let (Form::Bar { color }, Some((last, at))) = (self.form, self.last) else { return Ok(()) };
-        let mut text = format!("\r\x1b[2K{}  {last}", bar(last, color));
-        if self.connected {
-            // Not below 0, should the service's clock be ahead of ours.
-            let _ = write!(text, " for {} s", (SystemClock.now() - at).num_seconds().max(0));
-        } else {
-            text.push_str("; connecting again");
+        let Form::Bar { color } = self.form else { return Ok(()) };
+        output::print_bytes(self.line(color, SystemClock.now()).as_bytes())
+    }
+
+    fn line(&self, color: bool, now: Timestamp) -> String {
+        let Some((last, at)) = self.last else { return String::new() };
+        let bar = bar(last, color);
+        if !self.connected {
+            return format!("\r\x1b[2K{bar}  {last}; connecting again");
         }
-        output::print_bytes(text.as_bytes())
+        // Not below 0, should the service's clock be ahead of ours.
+        format!("\r\x1b[2K{bar}  {last} for {} s", (now - at).num_seconds().max(0))
     }
 }
 
@@ -251,6 +254,18 @@ mod tests {
         let bars = EventKind::ALL.map(|event| bar(event, false));
         assert_eq!(bars, ["○─○─○─○─○", "◉─○─○─○─○", "●━◉─○─○─○", "●━●━◉─○─○", "●━●━●━◉─○", "●━●━●━●━◉"]);
         assert!(bar(EventKind::Created, true).contains("\x1b["));
+    }
+
+    #[test]
+    fn the_bar_counts_from_the_step() {
+        let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
+        let last = Some((EventKind::Reached(Status::Cooking), at));
+        let mut view = View { form: Form::Lines, last, connected: true };
+        let after = |view: &View, seconds| view.line(false, at + chrono::TimeDelta::seconds(seconds));
+        assert_eq!(after(&view, 90), "\r\x1b[2K●━●━◉─○─○  COOKING for 90 s");
+        assert!(after(&view, -3).ends_with("COOKING for 0 s"), "their clock is ahead");
+        view.connected = false;
+        assert!(after(&view, 90).ends_with("COOKING; connecting again"));
     }
 
     /// Promise 5: memory, queues and time are bounded. Patience is long, and has an end.

@@ -35,7 +35,7 @@ pub(super) async fn serve(headers: HeaderMap) -> Response {
 
 /// Whether a host may stand in the page and in a shell as it is.
 fn is_plain(host: &str) -> bool {
-    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte))
+    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte))
 }
 
 /// Its style.

@@ -101,7 +101,7 @@ async fn a_terminal_gets_a_bar() {
         let told = String::from_utf8(output.stdout).expect("text");
         assert_eq!(output.status.code(), Some(0), "{told}");
         assert_eq!(told.contains("\x1b[32m"), painted, "{told:?}");
-        for state in ["PLACED for 0 s", "COOKING for 0 s", "DELIVERED for 0 s"] {
+        for state in ["PLACED for ", "COOKING for ", "DELIVERED for "] {
             assert!(told.contains(state), "{state} in {told:?}");
         }
         assert!(painted || told.contains("●━●━◉─○─○"), "{told:?}");
@@ -122,7 +122,7 @@ async fn a_bar_is_shown_at_once() {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut watch = command.spawn().expect("it starts");
     let (mut screen, mut out) = (Vec::new(), watch.stdout.take().expect("piped"));
-    while !String::from_utf8_lossy(&screen).contains("◉─○─○─○─○  PLACED for 0 s") {
+    while !String::from_utf8_lossy(&screen).contains("◉─○─○─○─○  PLACED for ") {
         assert!(within(out.read_buf(&mut screen)).await.expect("read") > 0, "it ended");
     }
     service.stop().await;
