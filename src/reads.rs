@@ -22,6 +22,8 @@ use crate::{
 
 /// Most orders in one query.
 const BATCH: usize = 256;
+/// So many are worth a query: nobody else is waited for, or the database would have nothing to do meanwhile.
+const ENOUGH: usize = 24;
 /// Queries of a kind at once: one is being answered while the other's rows are read.
 const AT_ONCE: usize = 2;
 /// How long a question may wait for its answer, all queries before it included.
@@ -134,7 +136,7 @@ where
     /// Lets every handler that can run ask its question, then takes what has come together.
     async fn gather(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
         let (mut before, mut waiting) = (0, self.lock().questions.len());
-        while waiting > before && waiting < self.batch {
+        while waiting > before && waiting < self.batch.min(ENOUGH) {
             yield_now().await;
             (before, waiting) = (waiting, self.lock().questions.len());
         }

@@ -27,6 +27,8 @@ use crate::{
 
 /// Most orders in one transaction.
 const BATCH: usize = 512;
+/// So many have paid for their commit: nobody else is waited for, or the database would have nothing to do meanwhile.
+const ENOUGH: usize = 64;
 /// How long a batch is retried before its callers are told that the database is away.
 const RETRY_FOR: Duration = Duration::from_millis(1500);
 
@@ -82,7 +84,7 @@ impl Writer {
     async fn gather(&mut self) -> Vec<Slip> {
         let mut slips = Vec::new();
         let mut more = self.inbox.recv_many(&mut slips, BATCH).await;
-        while more > 0 && slips.len() < BATCH {
+        while more > 0 && slips.len() < ENOUGH {
             // Every handler that can run does, after a look at the sockets.
             yield_now().await;
             let before = slips.len();
