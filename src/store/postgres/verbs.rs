@@ -147,9 +147,12 @@ pub(super) async fn list(db: &mut PgConnection, page: &Page) -> sqlx::Result<Vec
     let before = page.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
     let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
     match page.status {
+        // Says "status = $3" in a way that only (status, order_id) can serve in order: where most orders have a
+        // status, the planner would walk down the primary key past all newer orders that have another.
         Some(status) => sqlx::query_as(
             "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-             FROM orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2",
+             FROM orders WHERE (status, order_id) < ($3, $1) AND status >= $3
+             ORDER BY status DESC, order_id DESC LIMIT $2",
         )
         .bind(before)
         .bind(limit)
