@@ -60,6 +60,14 @@ pub(super) fn leads_nowhere(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "25006"))
 }
 
+/// Whether other connections may have broken with the one that told: all do when a server goes away.
+pub(super) fn breaks_connections(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| code.starts_with("57P")),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

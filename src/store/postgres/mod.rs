@@ -18,7 +18,6 @@ mod tests;
 
 use std::{
     fmt,
-    pin::pin,
     str::FromStr,
     sync::{
         Arc,
@@ -147,21 +146,21 @@ async fn bounded<T>(
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
     let pool = slot.pool();
-    // Dropped after its pool is closed: an open one would wait without end for a silent server to take the
-    // connection back, and keep it.
-    let mut call = pin!(async {
+    let call = async {
         let mut lease = slot.lease().await?;
         let answer = verb(lease.connection()).await?;
         lease.rest();
         Ok(answer)
-    });
-    match timeout(CALL_TIMEOUT, &mut call).await {
+    };
+    match timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => {
             if super::trouble::leads_nowhere(&error) {
                 slot.replace(&pool);
             }
-            slot.doubt();
+            if super::trouble::breaks_connections(&error) {
+                slot.doubt();
+            }
             Err(error.into())
         }
         Err(_) => {

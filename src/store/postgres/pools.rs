@@ -1,8 +1,8 @@
 //! Connections: three small pools, so that a flood of requests can't starve the loops, nor reads
 //! the writer. A pool that leads to a server that is silent or only reads is replaced.
 //!
-//! sqlx asks the server about each connection that is given back, a round trip for every call. So a
-//! connection is given back only when something went wrong on it; else it rests here.
+//! sqlx asks the server about each connection that is given back, a round trip for every call, and waits for
+//! the answer without end. So none is given back: it rests here after a call that ended well, and is dropped else.
 
 use std::{
     mem,
@@ -28,8 +28,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Pools younger than this are not replaced: they have not had their chance. Less than a call may take,
 /// so that the pool of one that got no answer always is.
 const MIN_AGE: Duration = Duration::from_millis(1_800);
-/// How long a connection is used before the pool may put a new one in its place; sqlx's own default.
+/// How long a connection is used before a new one takes its place, and how long it may rest, since what lies
+/// between may forget an idle one; both as in sqlx.
 const LIFETIME: Duration = Duration::from_mins(30);
+const REST: Duration = Duration::from_mins(10);
 /// Connections of the loops: progress, relay, intake and survey take turns.
 const FOR_LOOPS: u32 = 2;
 /// The writer writes one batch at a time.
@@ -91,7 +93,19 @@ struct Current {
 
 struct Rested {
     connection: PoolConnection<Postgres>,
-    since: Instant,
+    made: Instant,
+    used: Instant,
+}
+
+impl Rested {
+    fn is_stale(&self) -> bool {
+        self.made.elapsed() >= LIFETIME || self.used.elapsed() >= REST
+    }
+
+    /// Makes room for another at once, without a farewell to a server that may be silent.
+    fn discard(self) {
+        drop(self.connection.detach());
+    }
 }
 
 impl Slot {
@@ -108,25 +122,27 @@ impl Slot {
         self.current().pool.clone()
     }
 
-    /// A connection for one call. Dropped it goes back to the pool, which looks whether it still works.
+    /// A connection for one call.
     pub(super) async fn lease(&self) -> sqlx::Result<Lease<'_>> {
         let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await;
         let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let (pool, rested) = {
             let mut current = self.current();
+            current.at_rest.extract_if(.., |rested| rested.is_stale()).for_each(Rested::discard);
             (current.pool.clone(), current.at_rest.pop())
         };
-        let rested = match rested {
-            Some(rested) => rested,
-            None => Rested { connection: pool.acquire().await?, since: Instant::now() },
+        let rested = if let Some(rested) = rested {
+            rested
+        } else {
+            let (connection, now) = (pool.acquire().await?, Instant::now());
+            Rested { connection, made: now, used: now }
         };
-        Ok(Lease { slot: self, pool, rested, _turn: turn })
+        Ok(Lease { slot: self, pool, rested: Some(rested), _turn: turn })
     }
 
-    /// Gives all connections at rest back to the pool: one has broken, so the others may have.
+    /// Discards all connections at rest: one has broken, so the others may have.
     pub(super) fn doubt(&self) {
-        let doubtful = mem::take(&mut self.current().at_rest);
-        drop(doubtful);
+        self.current().at_rest.drain(..).for_each(Rested::discard);
     }
 
     /// Puts new connections in the place of those given up, unless these are new themselves. Calls
@@ -138,17 +154,22 @@ impl Slot {
         if !given_up.is_closed() && current.since.elapsed() >= MIN_AGE {
             warn!("connections to the database lead nowhere and are replaced");
             let old = mem::replace(&mut *current, Current::new(&self.options, self.connections));
-            for rested in old.at_rest {
-                drop(rested.connection.detach());
-            }
             // Closed is what it is from here on; nobody waits for it.
             drop(old.pool.close());
+            old.at_rest.into_iter().for_each(Rested::discard);
         }
     }
 
     async fn close(&self) {
-        self.doubt();
-        self.pool().close().await;
+        let pool = self.pool();
+        // Closed from here on: nothing comes to rest any more.
+        let closed = pool.close();
+        let at_rest = mem::take(&mut self.current().at_rest);
+        for rested in at_rest {
+            // One that can't be told is gone all the same.
+            drop(rested.connection.close().await);
+        }
+        closed.await;
     }
 }
 
@@ -158,27 +179,36 @@ impl Current {
     }
 }
 
-/// A connection in use.
+/// A connection in use. Dropped before it comes to rest it is discarded: nobody knows what state it is in.
 pub(super) struct Lease<'a> {
     slot: &'a Slot,
     /// Where it came from.
     pool: PgPool,
-    rested: Rested,
+    rested: Option<Rested>,
     _turn: SemaphorePermit<'a>,
 }
 
 impl Lease<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.rested.connection
+        &mut self.rested.as_mut().expect("taken by `rest` only").connection
     }
 
     /// Keeps it for the next call: this one has ended well.
-    pub(super) fn rest(self) {
-        let Self { slot, pool, rested, _turn } = self;
-        let mut current = slot.current();
+    pub(super) fn rest(mut self) {
+        let mut current = self.slot.current();
         // A closed pool was replaced meanwhile.
-        if rested.since.elapsed() < LIFETIME && !pool.is_closed() {
-            current.at_rest.push(rested);
+        if !self.pool.is_closed()
+            && let Some(rested) = self.rested.take()
+        {
+            current.at_rest.push(Rested { used: Instant::now(), ..rested });
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(rested) = self.rested.take() {
+            rested.discard();
         }
     }
 }
@@ -186,8 +216,6 @@ impl Lease<'_> {
 fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
-        // One at least is kept: where the server has few to give, nobody else may take the last.
-        .min_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // Costs a fifth of the rate; a broken connection shows itself by an error just as well.
         .test_before_acquire(false)
