@@ -1,8 +1,9 @@
 //! Group read: all who ask at one moment are answered by one query.
 //!
 //! What group commit is to writing. There is no timer here either: whoever comes first asks the
-//! database at once, with all whose requests have reached the process; those who come meanwhile share the next query. A query begins after each
-//! question that it answers was asked, so a client always reads what it has written.
+//! database at once, with all whose requests have reached the process; those who come meanwhile share
+//! the next query. A query begins after each question that it answers was asked, so a client always
+//! reads what it has written.
 
 use std::{
     collections::HashMap,

@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a stream may be silent: two of its heartbeats and a bit.
 const SILENCE: Duration = Duration::from_secs(35);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Takes the bar away.
+const CLEAR: &str = "\r\x1b[2K";
 /// How often the bar counts on.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -206,7 +208,7 @@ impl View {
     }
 
     fn clear(&self) -> anyhow::Result<()> {
-        if matches!(self.form, Form::Bar { .. }) { output::print_bytes(b"\r\x1b[2K") } else { Ok(()) }
+        if matches!(self.form, Form::Bar { .. }) { output::print_bytes(CLEAR.as_bytes()) } else { Ok(()) }
     }
 
     fn draw(&self) -> anyhow::Result<()> {
@@ -218,10 +220,10 @@ impl View {
         let Some((last, at)) = self.last else { return String::new() };
         let bar = bar(last, color);
         if !self.connected {
-            return format!("\r\x1b[2K{bar}  {last}; connecting again");
+            return format!("{CLEAR}{bar}  {last}; connecting again");
         }
         // Not below 0, should the service's clock be ahead of ours.
-        format!("\r\x1b[2K{bar}  {last} for {} s", (now - at).num_seconds().max(0))
+        format!("{CLEAR}{bar}  {last} for {} s", (now - at).num_seconds().max(0))
     }
 }
 
