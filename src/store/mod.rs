@@ -13,6 +13,7 @@ mod guarded;
 mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
+mod portions;
 mod postgres;
 mod sqlite;
 mod trouble;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 pub use guarded::Guarded;
+pub use portions::{Portion, in_portions};
 pub use postgres::{PgDsn, PgSettings, PgStore};
 pub use sqlite::SqliteStore;
 
@@ -259,15 +261,19 @@ pub struct Unsent {
 
 /// A verb failed. What it was to write is not there, or, if only the answer got lost, will be
 /// found there by a retry.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The database can't be reached, is busy, full or restarting; the same call may succeed later.
+    /// The database can't be reached, is busy, full, restarting, or lacks a right or a table; the same
+    /// call may succeed later, and no order is to blame.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    /// The call did not end in time and was given up.
+    /// The call did not end in time and was given up: too much at once, one that is locked, or trouble.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
-    /// The database refuses this very call, or holds what it can't hold; a retry won't help.
+    /// The database failed at this call; a smaller one may succeed.
+    #[error("the database failed: {0}")]
+    Failed(String),
+    /// The database refuses what this call would write; a retry won't help.
     #[error("the database refused: {0}")]
     Refused(String),
 }
@@ -275,6 +281,11 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        matches!(self, Self::Unavailable(_) | Self::Timeout(_))
+    }
+
+    /// Whether one member of a set may be the reason, so that the others could go without it.
+    pub fn may_be_one(&self) -> bool {
+        !matches!(self, Self::Unavailable(_))
     }
 }

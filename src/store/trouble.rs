@@ -1,57 +1,75 @@
-//! The one place that tells passing trouble of a database from what a retry won't mend.
+//! The one place that tells trouble of a database from the fault of a row.
 
-use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
+use std::time::Duration;
+
+use sqlx::postgres::PgDatabaseError;
 
 use super::StoreError;
 
+/// How long the server works at one statement.
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_800);
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if is_transient(&error) {
-            Self::Unavailable(error.to_string())
-        } else {
-            Self::Refused(error.to_string())
+        let text = error.to_string();
+        match blame(&error) {
+            Blame::Database => Self::Unavailable(text),
+            Blame::Time => Self::Timeout(STATEMENT_TIMEOUT),
+            Blame::Set => Self::Failed(text),
+            Blame::Row => Self::Refused(text),
         }
     }
 }
 
-fn is_transient(error: &sqlx::Error) -> bool {
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The database's, its network's or its operator's: it waits.
+    Database,
+    /// Too much at once, or somebody holds a lock.
+    Time,
+    /// Nobody's for sure; without one of its members the set may go.
+    Set,
+    /// The row's: it can't be written as it is.
+    Row,
+}
+
+fn blame(error: &sqlx::Error) -> Blame {
     match error {
-        sqlx::Error::Database(refusal) => refusal_is_transient(&**refusal),
-        // A server that is going away, or is another one after a failover, breaks the protocol too.
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::InvalidSavePointStatement
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+        sqlx::Error::Database(refusal) => {
+            match (refusal.try_downcast_ref::<PgDatabaseError>(), refusal.code()) {
+                (Some(refusal), _) => blame_of_sqlstate(refusal.code()),
+                (None, Some(code)) => code.parse().map_or(Blame::Database, blame_of_sqlite_code),
+                (None, None) => Blame::Database,
+            }
+        }
+        // A stored value that is not ours: whoever asks for others gets his answer.
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Blame::Set,
+        _ => Blame::Database,
     }
 }
 
-fn refusal_is_transient(refusal: &dyn DatabaseError) -> bool {
-    match (refusal.try_downcast_ref::<PgDatabaseError>(), refusal.code()) {
-        (Some(refusal), _) => sqlstate_is_transient(refusal.code()),
-        (None, Some(code)) => code.parse().is_ok_and(sqlite_code_is_transient),
-        (None, None) => false,
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>: only what is wrong with the data (22),
+/// breaks a constraint (23) or exceeds a limit of the program (54) is said of a row.
+fn blame_of_sqlstate(code: &str) -> Blame {
+    match code {
+        // Canceled by the statement timeout; lock not available.
+        "57014" | "55P03" => Blame::Time,
+        _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Blame::Row,
+        // Raised by somebody's trigger; a damaged page, an internal error.
+        _ if ["P0", "XX", "38", "39"].iter().any(|class| code.starts_with(class)) => Blame::Set,
+        _ => Blame::Database,
     }
 }
 
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn sqlstate_is_transient(code: &str) -> bool {
-    // Whole classes: connection, transaction rollback (serialization, deadlock), resources (disk,
-    // memory, connections), operator intervention (shutdown, crash, timeout), system error.
-    const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-    // Read-only server (after a failover), idle timeouts, lock not available, login not yet possible.
-    const CODES: [&str; 5] = ["25006", "25P03", "25P04", "55P03", "55000"];
-    CLASSES.iter().any(|class| code.starts_with(class)) || CODES.contains(&code)
-}
-
-/// BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL:
+/// TOOBIG, CONSTRAINT and MISMATCH are the row's; CORRUPT and ERROR may be:
 /// <https://www.sqlite.org/rescode.html>
-fn sqlite_code_is_transient(extended: i32) -> bool {
-    matches!(extended & 0xff, 5..=10 | 13..=15)
+fn blame_of_sqlite_code(extended: i32) -> Blame {
+    match extended & 0xff {
+        18..=20 => Blame::Row,
+        11 => Blame::Set,
+        _ => Blame::Database,
+    }
 }
 
 /// Whether the connections themselves are to blame, so that new ones are needed: after a failover
@@ -73,17 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_told_apart() {
-        for transient in
-            ["08006", "40001", "40P01", "53100", "53300", "57014", "57P01", "57P03", "25006", "55P03"]
-        {
-            assert!(sqlstate_is_transient(transient), "{transient}");
+    fn only_data_is_the_fault_of_a_row() {
+        for code in ["23505", "22021", "54000", "23514"] {
+            assert_eq!(blame_of_sqlstate(code), Blame::Row, "{code}");
         }
-        for wrong in ["23505", "42P01", "42501", "22021", "28P01", "3D000", "P0001"] {
-            assert!(!sqlstate_is_transient(wrong), "{wrong}");
+        // A login refused, a database renamed, a grant revoked, a table gone, and what passes by itself.
+        for code in [
+            "28000", "28P01", "3D000", "42501", "42P01", "08006", "40001", "40P01", "53100", "53300",
+            "57P01", "57P03", "25006", "0A000",
+        ] {
+            assert_eq!(blame_of_sqlstate(code), Blame::Database, "{code}");
         }
+        assert_eq!(["57014", "55P03"].map(blame_of_sqlstate), [Blame::Time; 2]);
+        assert_eq!(["P0001", "XX001"].map(blame_of_sqlstate), [Blame::Set; 2]);
         // SQLITE_BUSY_SNAPSHOT, SQLITE_FULL, SQLITE_IOERR_FSYNC; then CONSTRAINT_UNIQUE, CORRUPT.
-        assert!([517, 13, 1034].into_iter().all(sqlite_code_is_transient));
-        assert!(![2067, 11].into_iter().any(sqlite_code_is_transient));
+        assert!([517, 13, 1034].into_iter().all(|code| blame_of_sqlite_code(code) == Blame::Database));
+        assert_eq!([2067, 11].map(blame_of_sqlite_code), [Blame::Row, Blame::Set]);
     }
 }

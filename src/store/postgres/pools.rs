@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::PgSettings;
+use super::{super::trouble::STATEMENT_TIMEOUT, PgSettings};
 
 /// How long a verb waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -64,8 +64,9 @@ impl Pools {
 
 /// Limits on the server's side, for what our own deadlines can't end there.
 fn session(options: PgConnectOptions) -> PgConnectOptions {
+    let statement_timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     options.options([
-        ("statement_timeout", "1800"),
+        ("statement_timeout", statement_timeout.as_str()),
         ("lock_timeout", "1000"),
         ("idle_in_transaction_session_timeout", "3000"),
         // A plan made while a table is empty reads it whole, and a prepared statement keeps its plan for as
