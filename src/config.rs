@@ -100,6 +100,9 @@ pub(crate) struct PipelineConfig {
     /// How long SIGTERM may take
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value = "10s", value_name = "DURATION", value_parser = shutdown_timeout)]
     pub(crate) shutdown_timeout: Duration,
+    /// How long requests are served after SIGTERM while `/readyz` says 503 already, for balancers to hear of it
+    #[arg(long, env = "SHUTDOWN_DELAY", default_value = "0s", value_name = "DURATION", value_parser = shutdown_delay)]
+    pub(crate) shutdown_delay: Duration,
 }
 
 /// How the service logs.
@@ -187,6 +190,12 @@ fn shutdown_timeout(text: &str) -> Result<Duration, String> {
     let timeout = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
     let range = Duration::from_secs(1)..=Duration::from_hours(1);
     if range.contains(&timeout) { Ok(timeout) } else { Err(allowed.to_owned()) }
+}
+
+fn shutdown_delay(text: &str) -> Result<Duration, String> {
+    let allowed = "must be a duration up to 1h, such as 5s";
+    let delay = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
+    if delay <= Duration::from_hours(1) { Ok(delay) } else { Err(allowed.to_owned()) }
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

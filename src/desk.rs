@@ -14,7 +14,7 @@ use crate::{
     store::StoreError,
 };
 
-/// How many orders may wait for the writer.
+/// How many orders may wait for a writer.
 const CAPACITY: usize = 4_096;
 /// How long one may wait for its commit, retries included.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -75,16 +75,27 @@ impl From<&StoreError> for DeskError {
     }
 }
 
-/// Makes a desk and the writer's end of it.
-pub fn open() -> (Desk, mpsc::Receiver<Slip>) {
-    let (slips, inbox) = mpsc::channel(CAPACITY);
-    (Desk { slips }, inbox)
+/// The writers' ends of a desk: orders with an idempotency key are written apart from those without, since
+/// a key may be locked by somebody else and a new order can't.
+#[derive(Debug)]
+pub struct Inboxes {
+    /// Orders without a key.
+    pub keyless: mpsc::Receiver<Slip>,
+    /// Orders with one.
+    pub keyed: mpsc::Receiver<Slip>,
 }
 
-/// The customers' side. The writer ends when the last copy is dropped.
+/// Makes a desk and the writers' ends of it.
+pub fn open() -> (Desk, Inboxes) {
+    let ((to_keyless, keyless), (to_keyed, keyed)) = (mpsc::channel(CAPACITY), mpsc::channel(CAPACITY));
+    (Desk { keyless: to_keyless, keyed: to_keyed }, Inboxes { keyless, keyed })
+}
+
+/// The customers' side. The writers end when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    slips: mpsc::Sender<Slip>,
+    keyless: mpsc::Sender<Slip>,
+    keyed: mpsc::Sender<Slip>,
 }
 
 impl Desk {
@@ -96,8 +107,9 @@ impl Desk {
         meta: Option<Value>,
     ) -> Result<Accepted, DeskError> {
         let (answer, stored) = oneshot::channel();
+        let slips = if key.is_some() { &self.keyed } else { &self.keyless };
         let slip = Slip { draft, key, meta, since: Instant::now(), answer };
-        self.slips.try_send(slip).map_err(|error| match error {
+        slips.try_send(slip).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => DeskError::Busy,
             mpsc::error::TrySendError::Closed(_) => DeskError::Closed,
         })?;
@@ -119,13 +131,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_desk_is_busy_and_a_slow_one_is_left() {
-        let (desk, inbox) = open();
+        let (desk, inboxes) = open();
         let waiting = (0..CAPACITY).map(|_| desk.place(draft(), None, None));
         let (outcomes, refused) =
             tokio::join!(futures::future::join_all(waiting), desk.place(draft(), None, None));
         assert_eq!(refused, Err(DeskError::Busy));
         assert!(outcomes.iter().all(|outcome| *outcome == Err(DeskError::TooSlow)));
-        drop(inbox);
+        drop(inboxes);
         assert_eq!(desk.place(draft(), None, None).await, Err(DeskError::Closed));
     }
 }

@@ -9,6 +9,8 @@ pub enum Condition {
     Unknown,
     /// It answers.
     Up,
+    /// It works, but something is wrong, and what.
+    Degraded(String),
     /// It does not, and why.
     Down(String),
 }

@@ -8,6 +8,7 @@
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
 //! - [`live`]: who follows which order, and what wakes them.
+//! - [`overview`]: what waits, read once for all who ask.
 //! - [`desk`]: where orders are handed in.
 //! - [`reads`]: where questions about orders wait for a shared answer.
 //! - [`pipeline`]: the loops from the desk to the door.
@@ -30,6 +31,7 @@ pub mod live;
 pub mod load;
 pub mod metrics;
 pub mod order;
+pub mod overview;
 pub mod pipeline;
 pub mod reads;
 pub mod sample;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::{
@@ -88,8 +88,8 @@ pub struct Metrics {
     steps: [Histogram; 4],
     db_write: Histogram,
     db_errors: IntCounter,
-    in_progress: IntGaugeVec,
-    outbox_pending: IntGauge,
+    in_progress: GaugeVec,
+    outbox_pending: Gauge,
     outbox_oldest: Gauge,
     overdue: Gauge,
     consumer_messages: [IntCounter; 4],
@@ -144,14 +144,20 @@ impl Metrics {
             db_errors: counter(r, "db_errors_total", "Database calls that failed or took too long"),
             in_progress: register(
                 r,
-                IntGaugeVec::new(
-                    Opts::new("orders_in_progress", "Orders not yet delivered, in the whole database"),
+                GaugeVec::new(
+                    Opts::new(
+                        "orders_in_progress",
+                        "Orders not yet delivered, in the whole database, each status counted up to 20,000; NaN if not known",
+                    ),
                     &["status"],
                 ),
             ),
             outbox_pending: register(
                 r,
-                IntGauge::new("outbox_pending", "Orders that no broker has acknowledged yet"),
+                Gauge::new(
+                    "outbox_pending",
+                    "Orders that no broker has acknowledged yet, counted up to 20,000; NaN if not known",
+                ),
             ),
             outbox_oldest: register(
                 r,
@@ -272,15 +278,22 @@ impl Metrics {
         self.db_errors.inc();
     }
 
-    /// What waits to be done, as last asked.
-    pub fn backlog(&self, backlog: &Backlog) {
+    /// What waits to be done, as last asked; `None` if it could not be read.
+    pub fn backlog(&self, backlog: Option<&Backlog>) {
+        let told = |gauge: &Gauge, value: fn(&Backlog) -> f64| gauge.set(backlog.map_or(f64::NAN, value));
+        told(&self.outbox_pending, |backlog| number(backlog.unsent));
+        told(&self.outbox_oldest, |backlog| {
+            backlog.oldest_unsent.map_or(0.0, |at| seconds(at.timestamp_millis()))
+        });
+        told(&self.overdue, |backlog| backlog.overdue.as_secs_f64());
+    }
+
+    /// How many orders have each status, as last counted; `None` if they could not be.
+    pub fn in_progress(&self, counts: Option<&[u64; 5]>) {
         for status in &Status::ALL[..4] {
-            let count = backlog.in_progress[*status as usize];
-            self.in_progress.with_label_values(&[status.as_str()]).set(signed(count));
+            let count = counts.map_or(f64::NAN, |counts| number(counts[*status as usize]));
+            self.in_progress.with_label_values(&[status.as_str()]).set(count);
         }
-        self.outbox_pending.set(signed(backlog.unsent));
-        self.outbox_oldest.set(backlog.oldest_unsent.map_or(0.0, |at| seconds(at.timestamp_millis())));
-        self.overdue.set(backlog.overdue.as_secs_f64());
     }
 
     /// How many messages wait in this replica's partitions.
@@ -294,6 +307,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counted up to 20,000")]
+fn number(count: u64) -> f64 {
+    count as f64
 }
 
 fn signed(count: u64) -> i64 {
@@ -390,11 +408,20 @@ mod tests {
     #[test]
     fn a_drained_backlog_goes_on_reporting_zero() {
         let metrics = Metrics::new();
-        metrics.backlog(&Backlog { in_progress: [3, 0, 0, 0, 0], unsent: 2, ..Backlog::default() });
+        metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
+        metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
         assert!(text(&metrics).contains("orders_in_progress{status=\"PLACED\"} 3\n"));
-        metrics.backlog(&Backlog::default());
+        metrics.backlog(Some(&Backlog::default()));
+        metrics.in_progress(Some(&[0; 5]));
         let drained = text(&metrics);
         assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
         assert!(drained.contains("outbox_pending 0\n"));
+        metrics.backlog(None);
+        metrics.in_progress(None);
+        let unknown = text(&metrics);
+        for gauge in ["orders_in_progress{status=\"COOKING\"}", "outbox_pending", "pipeline_overdue_seconds"]
+        {
+            assert!(unknown.contains(&format!("{gauge} NaN\n")), "{gauge}");
+        }
     }
 }

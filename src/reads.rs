@@ -14,11 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use indexmap::IndexMap;
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use crate::{
     order::{Order, OrderId, TrackedOrder},
-    store::{Page, Store, StoreError},
+    store::{Page, Portion, Store, StoreError, in_portions},
 };
 
 /// Most orders in one query.
@@ -49,13 +50,13 @@ impl Reads {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let for_pages = Arc::clone(&store);
+        let portion = Arc::new(Portion::new(BATCH));
         let orders = Group::new(BATCH, move |ids: Vec<OrderId>| -> BoxFuture<'static, _> {
-            let store = Arc::clone(&store);
+            let (store, portion) = (Arc::clone(&store), Arc::clone(&portion));
             Box::pin(async move {
-                let found = store.find_all(&ids).await?;
-                let mut answers: HashMap<_, _> = ids.into_iter().map(|id| (id, None)).collect();
-                answers.extend(found.into_iter().map(|tracked| (tracked.order.order_id, Some(tracked))));
-                Ok(answers)
+                // One that can't be read leaves the others theirs.
+                let answers = in_portions(&portion, ids.len(), |part| find_all(&*store, &ids[part])).await;
+                ids.iter().copied().zip(answers).collect()
             })
         });
         let pages = Group::new(1, move |pages: Vec<Page>| -> BoxFuture<'static, _> {
@@ -63,10 +64,10 @@ impl Reads {
             Box::pin(async move {
                 let mut answers = HashMap::with_capacity(pages.len());
                 for page in pages {
-                    let orders = store.list(&page).await?;
-                    answers.insert(page, Listing { orders, rendered: OnceLock::new() });
+                    let listing = |orders| Listing { orders, rendered: OnceLock::new() };
+                    answers.insert(page, store.list(&page).await.map(listing));
                 }
-                Ok(answers)
+                answers
             })
         });
         Self { orders: Arc::new(orders), pages: Arc::new(pages) }
@@ -83,8 +84,19 @@ impl Reads {
     }
 }
 
+/// In the order asked for; `None` for an order that is not there.
+async fn find_all(store: &dyn Store, ids: &[OrderId]) -> Result<Vec<Option<TrackedOrder>>, StoreError> {
+    let found = store.find_all(ids).await?;
+    let mut found: HashMap<_, _> =
+        found.into_iter().map(|tracked| (tracked.order.order_id, tracked)).collect();
+    Ok(ids.iter().map(|id| found.remove(id)).collect())
+}
+
 type Answer<V> = Result<Arc<V>, StoreError>;
-type Query<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, V>, StoreError>> + Send + Sync;
+type Answers<K, V> = HashMap<K, Result<V, StoreError>>;
+type Query<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync;
+/// First come, first served.
+type Questions<K, V> = IndexMap<K, Vec<oneshot::Sender<Answer<V>>>>;
 
 struct Group<K, V> {
     batch: usize,
@@ -94,7 +106,7 @@ struct Group<K, V> {
 
 struct Waiting<K, V> {
     /// Bounded by the number of connections: each asks one question at a time.
-    questions: HashMap<K, Vec<oneshot::Sender<Answer<V>>>>,
+    questions: Questions<K, V>,
     /// Queries under way.
     busy: usize,
 }
@@ -106,9 +118,9 @@ where
 {
     fn new<F>(batch: usize, query: F) -> Self
     where
-        F: Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, V>, StoreError>> + Send + Sync + 'static,
+        F: Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync + 'static,
     {
-        let waiting = Waiting { questions: HashMap::new(), busy: 0 };
+        let waiting = Waiting { questions: IndexMap::new(), busy: 0 };
         Self { batch, query: Box::new(query), waiting: Mutex::new(waiting) }
     }
 
@@ -135,7 +147,7 @@ where
     }
 
     /// Lets every handler that can run ask its question, then takes what has come together.
-    async fn gather(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
+    async fn gather(&self) -> Option<Questions<K, V>> {
         let (mut before, mut waiting) = (0, self.lock().questions.len());
         while waiting > before && waiting < self.batch.min(ENOUGH) {
             yield_now().await;
@@ -146,7 +158,7 @@ where
 
     /// Up to a batch of questions that somebody still waits for; `None`, and a seat less, if there
     /// are none. Both under one lock, or a question could come in between and find nobody.
-    fn take(&self) -> Option<HashMap<K, Vec<oneshot::Sender<Answer<V>>>>> {
+    fn take(&self) -> Option<Questions<K, V>> {
         let mut waiting = self.lock();
         waiting.questions.retain(|_, askers| {
             askers.retain(|asker| !asker.is_closed());
@@ -157,8 +169,7 @@ where
             waiting.busy -= usize::from(taken.is_empty());
             return Some(taken).filter(|taken| !taken.is_empty());
         }
-        let keys: Vec<K> = waiting.questions.keys().take(self.batch).copied().collect();
-        Some(keys.into_iter().filter_map(|key| waiting.questions.remove_entry(&key)).collect())
+        Some(waiting.questions.drain(..self.batch).collect())
     }
 }
 
@@ -183,19 +194,11 @@ where
 {
     async fn work(mut self) {
         while let Some(questions) = self.group.gather().await {
-            let outcome = (self.group.query)(questions.keys().copied().collect()).await;
-            let mut answers = outcome.map_or_else(
-                |error| questions.keys().map(|key| (*key, Err(error.clone()))).collect(),
-                |found| {
-                    found
-                        .into_iter()
-                        .map(|(key, value)| (key, Ok(Arc::new(value))))
-                        .collect::<HashMap<_, _>>()
-                },
-            );
+            let mut answers = (self.group.query)(questions.keys().copied().collect()).await;
             for (key, askers) in questions {
                 // A query answers every question that it is given.
                 let Some(answer) = answers.remove(&key) else { continue };
+                let answer = answer.map(Arc::new);
                 for asker in askers {
                     drop(asker.send(answer.clone()));
                 }
@@ -222,10 +225,11 @@ mod tests {
             let wait = Arc::clone(&wait);
             Box::pin(async move {
                 wait.acquire().await.expect("open").forget();
-                if keys.contains(&13) {
-                    return Err(StoreError::Unavailable("thirteen".to_owned()));
-                }
-                Ok(keys.into_iter().map(|key| (key, number)).collect())
+                let answer = |key| match key {
+                    13 => Err(StoreError::Unavailable("thirteen".to_owned())),
+                    _ => Ok(number),
+                };
+                keys.into_iter().map(|key| (key, answer(key))).collect()
             })
         });
         (Arc::new(group), permits, queries)
@@ -297,6 +301,24 @@ mod tests {
         let failed: Vec<bool> = answers.iter().map(Result::is_err).collect();
         assert_eq!(failed, [true, false, false, true, false]);
         assert_eq!(queries.load(Ordering::SeqCst), 4);
+    }
+
+    /// Whoever came first is in the next query, whatever the key; else some would wait for ever.
+    #[tokio::test(start_paused = true)]
+    async fn first_come_is_first_served() {
+        let (group, permits, queries) = group(1);
+        let mut asked = Vec::new();
+        for key in 20..60 {
+            asked.push(ask(&group, key));
+            yield_now().await;
+        }
+        begun(&queries, AT_ONCE).await;
+        permits.add_permits(100);
+        let mut numbers = Vec::new();
+        for one in asked {
+            numbers.push(answer(one).await);
+        }
+        assert!(numbers.is_sorted(), "{numbers:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,10 +77,10 @@ impl Rule {
         Self { rule: rule.to_owned(), ..Self::default() }
     }
 
-    fn broken_by(&mut self, order_id: OrderId) {
+    fn broken_by(&mut self, order_id: String) {
         self.violations += 1;
         if self.examples.len() < EXAMPLES {
-            self.examples.push(order_id.to_string());
+            self.examples.push(order_id);
         }
     }
 }
@@ -140,10 +140,19 @@ async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) ->
     let mut rules: BTreeMap<Fault, Rule> =
         Fault::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
     let mut after = None;
+    let mut unreadable = Rule::new("every order can be read");
     loop {
         let page = store.audit(after, PAGE).await?;
-        let Some(last) = page.orders.last() else { break };
-        after = Some(last.order_id);
+        if page.last.is_none() && !page.unreadable.is_empty() {
+            let ids = page.unreadable.join(", ");
+            return Err(StoreError::Failed(format!("these order ids can't be read: {ids}")).into());
+        }
+        let Some(last) = page.last else { break };
+        after = Some(last);
+        for order_id in &page.unreadable {
+            unreadable.broken_by(order_id.clone());
+        }
+        report.orders += page.unreadable.len() as u64;
         judge(&page, page.now, report, &mut rules);
         for order in &page.orders {
             if order.unsent { sent.unsent.push(order.order_id) } else { sent.ids.push(order.order_id) }
@@ -151,6 +160,7 @@ async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) ->
     }
     sent.found = vec![0; sent.ids.len()];
     report.unsent = sent.unsent.len() as u64;
+    report.rules.push(unreadable);
     report.rules.extend(rules.into_values());
     Ok(())
 }
@@ -161,7 +171,7 @@ fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTre
         report.events += order.events.len() as u64;
         report.in_progress += u64::from(order.due_at.is_some());
         for fault in order.faults(now) {
-            rules.entry(fault).or_default().broken_by(order.order_id);
+            rules.entry(fault).or_default().broken_by(order.order_id.to_string());
         }
     }
 }
@@ -179,7 +189,7 @@ impl Sent {
     fn missing(&self) -> Rule {
         let mut rule = Rule::new("every order that was sent is on the topic");
         for (order_id, _) in self.ids.iter().zip(&self.found).filter(|(_, found)| **found == 0) {
-            rule.broken_by(*order_id);
+            rule.broken_by(order_id.to_string());
         }
         rule
     }

@@ -6,7 +6,10 @@
 mod shutdown;
 mod supervisor;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{sync::mpsc, time::timeout};
@@ -20,18 +23,20 @@ use crate::{
     bell::Bell,
     broker::{
         BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
+        Subscription,
     },
     clock::SystemClock,
     config::{Config, StoreConfig},
     desk, health,
-    http::{self, AppState, Boards, Server},
+    http::{self, AppState, Server},
     letters,
     live::Live,
     metrics::Metrics,
     order::{IdMint, StageDelays, Status},
-    pipeline::{Intake, Migration, Progress, Relay, Survey, Writer, simulator},
+    overview::Overview,
+    pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     reads::Reads,
-    store::{Guarded, PgSettings, PgStore, SqliteStore, Store},
+    store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
 };
 
 /// How many orders may wait between writer and relay; more are found through the outbox.
@@ -107,6 +112,18 @@ impl Gate {
     }
 }
 
+/// Subscribes to the topic and reads it.
+async fn consume(
+    kafka: Arc<Kafka>,
+    intake: impl FnOnce(Box<dyn Subscription>) -> Intake,
+    stop: CancellationToken,
+) {
+    match kafka.subscribe() {
+        Ok(subscription) => intake(Box::new(subscription)).run(stop).await,
+        Err(error) => tracing::error!(%error, "the topic can't be subscribed to"),
+    }
+}
+
 impl App {
     /// Builds every part and starts every loop. The broker may be away.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
@@ -121,11 +138,12 @@ impl App {
         let (pace, progress) = health::unknown();
         let (flow, relaying) = health::unknown();
         let (waiting, letters) = letters::unknown();
-        let (desk, inbox) = desk::open();
+        let (desk, inboxes) = desk::open();
 
-        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout);
+        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
 
         let reads = Reads::new(Arc::clone(&store));
+        let overview = Overview::new(Arc::clone(&store));
         let seats = seats();
         // Streams are long: a quarter of the seats stays with those who only ask.
         let live = Live::new(Arc::clone(&store), reads.clone(), seats / 4 * 3, shutdown.soft());
@@ -139,7 +157,8 @@ impl App {
             progress,
             relay: relaying,
             letters,
-            boards: Boards::default(),
+            overview: Arc::clone(&overview),
+            leaving: shutdown.leaving(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
         };
@@ -151,18 +170,23 @@ impl App {
 
         let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));
         let (fresh, fresh_out) = mpsc::channel(FRESH);
-        let writer = Writer {
+        let mint = Arc::new(Mutex::new(IdMint::default()));
+        let writer = |inbox| Writer {
             inbox,
             store: Arc::clone(&store),
-            fresh,
+            fresh: fresh.clone(),
             bell: Arc::clone(&bell),
             first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
-            mint: IdMint::default(),
+            mint: Arc::clone(&mint),
             random: rand::make_rng(),
             hurry: shutdown.hard(),
+            portion: Portion::new(WRITTEN_AT_ONCE),
         };
+        let (writer, keyed_writer) = (writer(inboxes.keyless), writer(inboxes.keyed));
+        // The relay ends with the last writer.
+        drop(fresh);
         let to_topic: Arc<dyn Publisher> = publisher.clone();
         let relay = Relay::new(
             Arc::clone(&store),
@@ -176,22 +200,18 @@ impl App {
         let intake = {
             let (kafka, store, stop) = (Arc::clone(&kafka), Arc::clone(&store), shutdown.soft());
             let (bell, metrics) = (Arc::clone(&bell), Arc::clone(&metrics));
-            async move {
-                match kafka.subscribe() {
-                    Ok(subscription) => {
-                        Intake::new(Box::new(subscription), store, to_topic, bell, metrics).run(stop).await;
-                    }
-                    Err(error) => tracing::error!(%error, "the topic can't be subscribed to"),
-                }
-            }
+            let intake = move |subscription| Intake::new(subscription, store, to_topic, bell, metrics);
+            consume(kafka, intake, stop)
         };
         let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
-        let survey = Survey::new(Arc::clone(&store), Arc::clone(&metrics));
+        let survey = Survey::new(overview, Arc::clone(&metrics));
+        let upkeep = Upkeep::new(Arc::clone(&store));
         let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics);
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
+        tasks.spawn("writer of orders with keys", keyed_writer.run());
         // Until the schema is there the loops have nothing to do but to complain.
         let (migration, migrated) = Migration::new(store.clone());
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
@@ -200,7 +220,8 @@ impl App {
         tasks.spawn("intake", when_migrated.clone().open(intake));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
         tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
-        tasks.spawn("survey", when_migrated.open(survey.run(shutdown.soft())));
+        tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));
+        tasks.spawn("upkeep", when_migrated.open(upkeep.run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("letter watch", letter_watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
@@ -227,6 +248,9 @@ impl App {
             name = self.tasks.first_end() => Some(name),
         };
         info!("stopping");
+        if died.is_none() {
+            self.shutdown.take_leave().await;
+        }
         let drained = self.shutdown.drain(&mut self.tasks).await;
         // Dropping the Kafka client waits for its threads, which have been seen to take for ever.
         let (store, publisher) = (self.store, self.publisher);

@@ -4,25 +4,38 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Supervisor;
 
-/// Three signals, in this order.
+/// Four signals, in this order.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     timeout: Duration,
+    delay: Duration,
+    leaving: CancellationToken,
     soft: CancellationToken,
     hard: CancellationToken,
     give_up: CancellationToken,
 }
 
 impl Shutdown {
-    /// A shutdown that takes at most `timeout`.
-    pub fn new(timeout: Duration) -> Self {
-        let [soft, hard, give_up] = std::array::from_fn(|_| CancellationToken::new());
-        Self { timeout, soft, hard, give_up }
+    /// A shutdown that takes at most `timeout`, after `delay` in which all is served as before.
+    pub fn new(timeout: Duration, delay: Duration) -> Self {
+        let [leaving, soft, hard, give_up] = std::array::from_fn(|_| CancellationToken::new());
+        Self { timeout, delay, leaving, soft, hard, give_up }
+    }
+
+    /// Send no more requests here; those that come are served.
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
+    /// Says so, and gives balancers the time to hear of it.
+    pub(super) async fn take_leave(&self) {
+        self.leaving.cancel();
+        sleep(self.delay).await;
     }
 
     /// Take nothing new; finish what is under way.
@@ -49,6 +62,7 @@ impl Shutdown {
     pub(super) async fn drain(&self, tasks: &mut Supervisor) -> anyhow::Result<()> {
         let part = |tenths: u32| Instant::now() + self.timeout * tenths / 10;
         let (hard_at, give_up_at, end) = (part(5), part(8), part(9));
+        self.leaving.cancel();
         self.soft.cancel();
         let signals = async {
             sleep_until(hard_at).await;

@@ -28,15 +28,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use pages::Boards;
 pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
 use crate::{
     clock::Clock, desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays,
-    reads::Reads, store::Store,
+    overview::Overview, reads::Reads, store::Store,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -62,8 +62,10 @@ pub struct AppState {
     pub relay: health::Watcher,
     /// For the board: what lies on the dead-letter topic.
     pub letters: letters::Watcher,
-    /// For the board: what was last read for all of them.
-    pub boards: Boards,
+    /// For the board and `/readyz`: what waits.
+    pub overview: Arc<Overview>,
+    /// Cancelled as soon as the service is told to stop, while requests are still served.
+    pub leaving: CancellationToken,
     /// For estimates on pages.
     pub delays: StageDelays,
     /// For pages: what is late now.

@@ -1,6 +1,6 @@
 //! What operators and their machines ask: `/healthz`, `/readyz`, `/metrics`.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -12,12 +12,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{AppState, Problem};
-use crate::{health::Condition, metrics, store::Backlog};
+use crate::{
+    health::Condition,
+    metrics,
+    overview::{PROGRESS_MAY_LAG, Reading},
+    store::Backlog,
+};
 
 /// An unsent order older than this means that the relay is behind.
 pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
-/// A step later than this means that the progress loop is behind; promised are 2 s.
-pub(super) const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
@@ -37,68 +40,141 @@ pub(super) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Says which part is up
+/// Whether requests can be served here.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ok`, or `unavailable` while orders can't be placed or read here.
+    #[schema(pattern = "^(ok|unavailable)$")]
+    status: &'static str,
+    /// Why requests can't be served here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// What else is wrong; orders are taken and answered all the same.
+    degraded: Vec<Degraded>,
+}
+
+/// A part that does not do all of its work.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Degraded {
+    /// `database`, `broker`, `relay` or `scheduler`.
+    part: &'static str,
+    /// What is wrong.
+    reason: String,
+}
+
+/// Says whether requests can be served here
 ///
-/// A line per part: database, broker, relay, progress.
+/// 503 while the database can't be used, its schema is not there or the service is stopping. What else is wrong is
+/// named in the body and does not make it 503: orders are taken and answered all the same.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "operation",
     responses(
-        (status = 200, description = "All parts do their work", body = String),
-        (status = 503, description = "A part can't do its work", body = String),
+        (status = 200, description = "Requests are served", body = Readiness),
+        (status = 503, description = "No requests should be sent here", body = Readiness),
     )
 )]
 pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
-    let backlog = state.store.backlog().await.map_err(|error| error.to_string());
-    let lines = report(&backlog, &state.broker.borrow());
-    let status = if lines.iter().all(|(_, line)| line.is_ok()) {
-        StatusCode::OK
+    let reason = if state.leaving.is_cancelled() {
+        Some("the service is stopping".to_owned())
     } else {
-        StatusCode::SERVICE_UNAVAILABLE
+        state.store.ping().await.err().map(|error| error.to_string())
     };
-    let text = lines.iter().fold(String::new(), |mut text, (part, line)| {
-        let _ = match line {
-            Ok(line) => writeln!(text, "{part}: {line}"),
-            Err(line) => writeln!(text, "{part}: DOWN, {}", line.lines().next().unwrap_or_default()),
-        };
-        text
+    let lines = report(state.overview.last().as_deref(), &Conditions::of(&state));
+    let degraded = lines.into_iter().filter_map(|(part, line)| match line {
+        // What the ping says of the database is newer.
+        Line::Down(_) if part == DATABASE => None,
+        Line::Degraded(reason) | Line::Down(reason) => Some(Degraded { part, reason }),
+        Line::Ok(_) => None,
     });
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+    let (code, status) = match reason {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    (code, Json(Readiness { status, reason, degraded: degraded.collect() })).into_response()
 }
 
-/// What is to be said of a part; an error if it can't do its work.
-type Line = Result<String, String>;
+const DATABASE: &str = "database";
+
+/// What is to be said of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It does its work.
+    Ok(String),
+    /// It works, but not for all.
+    Degraded(String),
+    /// It can't do its work.
+    Down(String),
+}
 
 /// Every part and its line.
 pub(super) type Report = [(&'static str, Line); 4];
 
+/// What the loops say of themselves.
+pub(super) struct Conditions {
+    pub(super) broker: Condition,
+    pub(super) relay: Condition,
+    pub(super) progress: Condition,
+}
+
+impl Conditions {
+    pub(super) fn of(state: &AppState) -> Self {
+        Self {
+            broker: state.broker.borrow().clone(),
+            relay: state.relay.borrow().clone(),
+            progress: state.progress.borrow().clone(),
+        }
+    }
+}
+
 /// Judges every part.
-pub(super) fn report(backlog: &Result<Backlog, String>, broker: &Condition) -> Report {
-    let broker = match broker {
-        Condition::Up => Ok("ok".to_owned()),
-        Condition::Unknown => Err("not reached yet".to_owned()),
-        Condition::Down(reason) => Err(reason.clone()),
+pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
+    let broker = match &conditions.broker {
+        Condition::Up => Line::Ok("ok".to_owned()),
+        Condition::Unknown => Line::Down("not reached yet".to_owned()),
+        Condition::Degraded(reason) => Line::Degraded(reason.clone()),
+        Condition::Down(reason) => Line::Down(reason.clone()),
     };
     [
-        ("database", backlog.as_ref().map(|_| "ok".to_owned()).map_err(Clone::clone)),
+        (DATABASE, database(reading)),
         ("broker", broker),
-        ("relay", judge(backlog, relay)),
-        ("progress", judge(backlog, progress)),
+        ("relay", judge(reading, &conditions.relay, relay)),
+        ("scheduler", judge(reading, &conditions.progress, scheduler)),
     ]
 }
 
-fn judge(backlog: &Result<Backlog, String>, line: impl Fn(&Backlog) -> Line) -> Line {
-    backlog.as_ref().map_err(|_| "not known without the database".to_owned()).and_then(line)
+fn database(reading: Option<&Reading>) -> Line {
+    match reading {
+        None => Line::Degraded("not read yet".to_owned()),
+        Some(reading) if !reading.is_fresh() => {
+            Line::Degraded(format!("last read {} s ago", reading.at.elapsed().as_secs()))
+        }
+        Some(Reading { backlog: Err(error), .. }) => Line::Down(error.to_string()),
+        Some(Reading { attention: Err(error), .. } | Reading { counts: Err(error), .. }) => {
+            Line::Degraded(format!("not all figures can be read: {error}"))
+        }
+        Some(_) => Line::Ok("ok".to_owned()),
+    }
+}
+
+/// What its backlog says of a part, unless it says something of itself.
+fn judge(reading: Option<&Reading>, condition: &Condition, line: impl Fn(&Backlog) -> Line) -> Line {
+    match (condition, reading.map(|reading| &reading.backlog)) {
+        (Condition::Degraded(reason), _) => Line::Degraded(reason.clone()),
+        (Condition::Down(reason), _) => Line::Down(reason.clone()),
+        (_, Some(Ok(backlog))) => line(backlog),
+        _ => Line::Degraded("not known without the database".to_owned()),
+    }
 }
 
 fn relay(backlog: &Backlog) -> Line {
     let Backlog { unsent, oldest_unsent_age: age, .. } = backlog;
     let line = format!("{unsent} orders unsent, the oldest for {:.1} s", age.as_secs_f64());
-    if *age > RELAY_MAY_LAG { Err(line) } else { Ok(format!("ok, {line}")) }
+    if *age > RELAY_MAY_LAG { Line::Degraded(line) } else { Line::Ok(format!("ok, {line}")) }
 }
 
-fn progress(backlog: &Backlog) -> Line {
+fn scheduler(backlog: &Backlog) -> Line {
     let line = format!("the most overdue step is {:.1} s late", backlog.overdue.as_secs_f64());
-    if backlog.overdue > PROGRESS_MAY_LAG { Err(line) } else { Ok(format!("ok, {line}")) }
+    if backlog.overdue > PROGRESS_MAY_LAG { Line::Degraded(line) } else { Line::Ok(format!("ok, {line}")) }
 }
 
 /// All metrics, in the Prometheus text format

@@ -15,7 +15,7 @@ use crate::{
     broker::{Publisher, Record, Subscription},
     metrics::{Consumed, Metrics, Step},
     order::{OrderPlaced, Reject, RejectReason},
-    store::{Admission, Arrival, Store, StoreError},
+    store::{Admission, Arrival, Portion, Store, StoreError, in_portions},
 };
 
 /// Most messages in one transaction.
@@ -30,6 +30,8 @@ pub struct Intake {
     metrics: Arc<Metrics>,
     /// Taken from the topic and not done with: kept over a failed step.
     pending: Vec<Pending>,
+    /// How many messages the database takes in time.
+    portion: Portion,
 }
 
 struct Pending {
@@ -53,7 +55,15 @@ impl Intake {
         bell: Arc<Bell>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { subscription, store, publisher, bell, metrics, pending: Vec::new() }
+        Self {
+            subscription,
+            store,
+            publisher,
+            bell,
+            metrics,
+            pending: Vec::new(),
+            portion: Portion::new(BATCH),
+        }
     }
 
     /// Works until told to stop, then commits what was handled and leaves the group.
@@ -95,7 +105,7 @@ impl Intake {
     }
 
     async fn admit(&mut self) -> Result<(), StepError> {
-        let Self { pending, store, bell, .. } = self;
+        let Self { pending, store, bell, portion, .. } = self;
         let (arrivals, verdicts): (Vec<Arrival>, Vec<&mut Verdict>) = pending
             .iter_mut()
             .filter_map(|Pending { verdict, .. }| match verdict {
@@ -103,24 +113,19 @@ impl Intake {
                 _ => None,
             })
             .unzip();
-        if arrivals.is_empty() {
-            return Ok(());
-        }
-        match store.admit(&arrivals).await {
-            Ok(admissions) => {
-                for (verdict, admission) in verdicts.into_iter().zip(admissions) {
-                    *verdict = done(admission, bell);
+        // A message that the database refuses is found, so that the others need not wait for it.
+        let answers = in_portions(portion, arrivals.len(), |part| store.admit(&arrivals[part])).await;
+        let mut trouble = None;
+        for (verdict, answer) in verdicts.into_iter().zip(answers) {
+            match answer {
+                Ok(admission) => *verdict = done(admission, bell),
+                Err(StoreError::Refused(detail)) => {
+                    *verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
                 }
+                Err(error) => trouble = Some(error),
             }
-            // Finds the message that the database refuses, so that the others need not wait for it.
-            Err(StoreError::Refused(_)) => {
-                for (verdict, arrival) in verdicts.into_iter().zip(&arrivals) {
-                    *verdict = admit_one(&**store, bell, arrival).await?;
-                }
-            }
-            Err(error) => return Err(error.into()),
         }
-        Ok(())
+        trouble.map_or(Ok(()), |error| Err(error.into()))
     }
 
     async fn set_aside(&mut self) -> Result<(), StepError> {
@@ -146,16 +151,6 @@ impl Intake {
             *verdict = Verdict::Done(Consumed::Rejected);
         }
         failure.map_or(Ok(()), |error| Err(error.into()))
-    }
-}
-
-async fn admit_one(store: &dyn Store, bell: &Bell, arrival: &Arrival) -> Result<Verdict, StepError> {
-    match store.admit(std::slice::from_ref(arrival)).await {
-        Ok(admissions) => Ok(done(admissions[0], bell)),
-        Err(StoreError::Refused(detail)) => {
-            Ok(Verdict::Rejected(Reject { reason: RejectReason::Refused, detail }))
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

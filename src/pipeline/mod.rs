@@ -1,7 +1,7 @@
 //! The loops that carry an order from the desk to the door.
 //!
 //! `writer` stores what was handed in, `relay` publishes it, `intake` reads the topic back,
-//! `progress` makes due steps, `survey` measures what waits; before all, `migration` brings the schema up
+//! `progress` makes due steps, `survey` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
 //!
@@ -10,12 +10,14 @@
 mod backoff;
 mod intake;
 mod migration;
+mod postponed;
 mod progress;
 mod relay;
 pub mod simulator;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod writer;
 
 pub use backoff::Backoff;
@@ -24,7 +26,8 @@ pub use migration::Migration;
 pub use progress::Progress;
 pub use relay::Relay;
 pub use survey::Survey;
-pub use writer::Writer;
+pub use upkeep::Upkeep;
+pub use writer::{WRITTEN_AT_ONCE, Writer};
 
 use std::fmt;
 

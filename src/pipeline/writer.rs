@@ -4,7 +4,10 @@
 //! before it goes it lets the handlers run that have something to do: what has reached the process comes along.
 //! Ids are chosen before the first try, so that a retry after a lost answer finds the order stored.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rand::{RngExt as _, rngs::StdRng};
 use tokio::{
@@ -22,11 +25,11 @@ use crate::{
     desk::{Accepted, Answer, DeskError, Slip},
     metrics::{Metrics, Step},
     order::{IdMint, OrderPlaced},
-    store::{NewOrder, Outbox, Placement, Store, StoreError},
+    store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
 };
 
 /// Most orders in one transaction.
-const BATCH: usize = 512;
+pub const WRITTEN_AT_ONCE: usize = 512;
 /// So many have paid for their commit: nobody else is waited for, or the database would have nothing to do meanwhile.
 const ENOUGH: usize = 64;
 /// How long a batch is retried before its callers are told that the database is away.
@@ -48,12 +51,14 @@ pub struct Writer {
     pub clock: Arc<dyn Clock>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
-    /// Makes ids, out of these random bits: nobody must be able to guess one.
-    pub mint: IdMint,
+    /// Makes ids, out of random bits: nobody must be able to guess one. They rise whichever writer asks.
+    pub mint: Arc<Mutex<IdMint>>,
     /// A cryptographic generator.
     pub random: StdRng,
     /// Cuts retries short.
     pub hurry: CancellationToken,
+    /// How many orders the database takes in time.
+    pub portion: Portion,
 }
 
 impl Writer {
@@ -71,7 +76,8 @@ impl Writer {
         // Whoever has given up waiting was told so; an order must not appear after that.
         let awaited = slips.into_iter().filter(|slip| !slip.answer.is_closed());
         let (orders, waiting): (Vec<NewOrder>, Vec<_>) = awaited.map(|slip| self.new_order(slip)).unzip();
-        let mut answers = self.place(&orders).await.into_iter();
+        let give_up = Instant::now() + RETRY_FOR;
+        let mut answers = self.place_until(&orders, give_up).await.into_iter();
         for (since, answer) in waiting {
             self.metrics.step_done(Step::Place, since.elapsed());
             // A caller that has left meanwhile finds the order by its idempotency key.
@@ -83,13 +89,14 @@ impl Writer {
     /// All slips that wait, and those that requests bring which are here already; none if nothing comes any more.
     async fn gather(&mut self) -> Vec<Slip> {
         let mut slips = Vec::new();
-        let mut more = self.inbox.recv_many(&mut slips, BATCH).await;
-        while more > 0 && slips.len() < ENOUGH {
+        let batch = self.portion.size();
+        let mut more = self.inbox.recv_many(&mut slips, batch).await;
+        while more > 0 && slips.len() < ENOUGH.min(batch) {
             // Every handler that can run does, after a look at the sockets.
             yield_now().await;
             let before = slips.len();
             let waiting = std::iter::from_fn(|| self.inbox.try_recv().ok());
-            slips.extend(waiting.take(BATCH - before));
+            slips.extend(waiting.take(batch - before));
             more = slips.len() - before;
         }
         slips
@@ -98,44 +105,29 @@ impl Writer {
     fn new_order(&mut self, slip: Slip) -> (NewOrder, (Instant, Answer)) {
         let Slip { draft, key, meta, since, answer } = slip;
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
-        let order_id = self.mint.mint(millis, self.random.random());
+        let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
         (NewOrder { order_id, draft, key, meta }, (since, answer))
     }
 
-    async fn place(&mut self, orders: &[NewOrder]) -> Vec<Result<Accepted, DeskError>> {
-        self.place_until(orders, Instant::now() + RETRY_FOR).await
-    }
-
-    async fn place_until(
-        &mut self,
-        orders: &[NewOrder],
-        give_up: Instant,
-    ) -> Vec<Result<Accepted, DeskError>> {
-        match self.place_with_retries(orders, give_up).await {
-            Ok(accepted) => accepted,
-            Err(error) if error.is_transient() => {
-                warn!(%error, orders = orders.len(), "orders are not accepted");
-                vec![Err(DeskError::Unavailable); orders.len()]
-            }
-            // One that the database refuses must not take its neighbours with it.
-            Err(_) if orders.len() > 1 => {
-                let mut answers = Vec::with_capacity(orders.len());
-                for order in orders {
-                    let alone = std::slice::from_ref(order);
-                    // One deadline for the whole batch: behind it others wait.
-                    if Instant::now() < give_up {
-                        answers.extend(Box::pin(self.place_until(alone, give_up)).await);
-                    } else {
-                        answers.push(Err(DeskError::Unavailable));
-                    }
-                }
-                answers
-            }
-            Err(error) => {
-                error!(%error, "an order is not accepted");
-                vec![Err(DeskError::from(&error)); orders.len()]
-            }
+    /// Each order has its own answer: one that the database refuses takes no neighbours with it.
+    async fn place_until(&self, orders: &[NewOrder], give_up: Instant) -> Vec<Result<Accepted, DeskError>> {
+        let answers =
+            in_portions(&self.portion, orders.len(), |part| self.place_with_retries(&orders[part], give_up))
+                .await;
+        let unavailable = answers.iter().filter_map(|answer| answer.as_ref().err());
+        let mut unavailable = unavailable.filter(|error| error.is_transient());
+        if let Some(error) = unavailable.next() {
+            warn!(%error, orders = 1 + unavailable.count(), "orders are not accepted");
         }
+        let answer = |(answer, order): (Result<Result<Accepted, DeskError>, StoreError>, &NewOrder)| {
+            answer.unwrap_or_else(|error| {
+                if !error.is_transient() {
+                    error!(order_id = %order.order_id, %error, "an order is not accepted");
+                }
+                Err(DeskError::from(&error))
+            })
+        };
+        answers.into_iter().zip(orders).map(answer).collect()
     }
 
     async fn place_with_retries(
@@ -143,9 +135,6 @@ impl Writer {
         orders: &[NewOrder],
         give_up: Instant,
     ) -> Result<Vec<Result<Accepted, DeskError>>, StoreError> {
-        if orders.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut backoff = Backoff::default();
         // Room at the relay is reserved before the commit, and once for all tries: an order that the
         // outbox says is ours must be in our memory, or nobody would publish it.
@@ -158,10 +147,19 @@ impl Writer {
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }
+                // Fewer may go where many were too much.
+                Err(error @ StoreError::Timeout(_)) if orders.len() > 1 && Instant::now() < give_up => {
+                    return Err(error);
+                }
                 Err(error)
                     if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() =>
                 {
                     pause("writing orders", &mut backoff, &error, &self.hurry).await;
+                }
+                // Behind this one others wait.
+                Err(StoreError::Timeout(limit)) => {
+                    self.portion.too_much(orders.len());
+                    return Err(StoreError::Unavailable(StoreError::Timeout(limit).to_string()));
                 }
                 Err(error) => return Err(error),
             }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
-    Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
+    Position, Store, StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -73,13 +73,17 @@ impl Store for Guarded {
     }
 
     /// Counted as a write only when something moved: most looks find nothing due.
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         let started = Instant::now();
-        let advance = self.read(self.inner.advance(limit)).await?;
+        let advance = self.read(self.inner.advance_due(due)).await?;
         if !advance.moves.is_empty() {
             self.metrics.db_written(started.elapsed());
         }
         Ok(advance)
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        self.read(self.inner.due(due)).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
@@ -114,8 +118,16 @@ impl Store for Guarded {
         self.write(self.inner.release(unsent)).await
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read_again(|| self.inner.ping()).await
+    }
+
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.read_again(|| self.inner.backlog()).await
+    }
+
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+        self.read_again(|| self.inner.count_by_status()).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

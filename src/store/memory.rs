@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, KEY_LIFETIME, Move, NewOrder, Outbox,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, KEY_LIFETIME, Move, NewOrder, Outbox,
     Overdue, Page, Placement, Position, Store, StoreError, Unsent, keys,
 };
 use crate::{
@@ -101,6 +101,26 @@ impl Database {
     fn next_due(&self) -> Option<Timestamp> {
         self.orders.values().filter_map(|tracked| tracked.order.due_at).min()
     }
+
+    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<OrderId> {
+        let (limit, except) = match due {
+            Due::Soonest { limit, except } => (limit, except),
+            // A look here overlooks nothing.
+            Due::Overlooked { .. } => return Vec::new(),
+            Due::These(orders) => {
+                let is_due = |id: &&OrderId| {
+                    self.orders
+                        .get(id)
+                        .is_some_and(|tracked| tracked.order.due_at.is_some_and(|due| due <= now))
+                };
+                return orders.iter().filter(is_due).copied().collect();
+            }
+        };
+        let due = self.orders.iter().filter_map(|(id, tracked)| Some((tracked.order.due_at?, *id)));
+        let mut due: Vec<_> = due.filter(|(due, id)| *due <= now && !except.contains(id)).collect();
+        due.sort_unstable();
+        due.into_iter().take(limit).map(|(_, id)| id).collect()
+    }
 }
 
 #[async_trait]
@@ -137,28 +157,31 @@ impl Store for MemoryStore {
         Ok(arrivals.iter().map(admit).collect())
     }
 
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
-        let mut due: Vec<(Timestamp, OrderId)> = database
-            .orders
-            .iter()
-            .filter_map(|(id, tracked)| tracked.order.due_at.filter(|due| *due <= now).map(|due| (due, *id)))
-            .collect();
-        due.sort_unstable();
-        let mut moves = Vec::new();
-        for (due, order_id) in due.into_iter().take(limit) {
+        let (mut moves, orders) = (Vec::new(), database.due(due, now));
+        let full = matches!(due, Due::Soonest { limit, .. } if orders.len() >= limit);
+        for order_id in orders {
             let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
-            let path = self.delays.moves(tracked.order.status, due, now);
+            let Some(due_at) = tracked.order.due_at else { continue };
+            let path = self.delays.moves(tracked.order.status, due_at, now);
             for to in path.steps {
                 moves.push(Move { order_id, from: tracked.order.status, to });
-                tracked.order.status = to;
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
+                tracked.order.status = to;
+                tracked.order.updated_at = now;
             }
-            tracked.order.updated_at = now;
             tracked.order.due_at = path.due_at;
         }
-        let next_due_in = database.next_due().map(|due| (due - now).to_std().unwrap_or_default());
-        Ok(Advance { moves, next_due_in })
+        let after = |due: &Timestamp| *due > now;
+        let next = database.orders.values().filter_map(|tracked| tracked.order.due_at).filter(after).min();
+        let next = if full { Some(now) } else { next };
+        Ok(Advance { moves, next_due_in: next.map(|due| (due - now).to_std().unwrap_or_default()) })
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        let (database, now) = self.lock();
+        Ok(database.due(due, now))
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
@@ -202,7 +225,9 @@ impl Store for MemoryStore {
             unsent: database.outbox.contains_key(id),
             events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
         };
-        Ok(AuditPage { now, orders: rows.map(audited).collect() })
+        let orders: Vec<AuditedOrder> = rows.map(audited).collect();
+        let last = orders.last().map(|order| order.order_id);
+        Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
@@ -246,17 +271,25 @@ impl Store for MemoryStore {
         let (database, now) = self.lock();
         let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
         let oldest_unsent = database.outbox.values().map(|(at, _)| *at).min();
-        let mut backlog = Backlog {
+        Ok(Backlog {
             unsent: database.outbox.len() as u64,
             oldest_unsent,
             oldest_unsent_age: oldest_unsent.map(since).unwrap_or_default(),
             overdue: database.next_due().map_or(Duration::ZERO, since),
-            ..Backlog::default()
-        };
-        for tracked in database.orders.values().filter(|tracked| tracked.order.due_at.is_some()) {
-            backlog.in_progress[tracked.order.status as usize] += 1;
+        })
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.lock().0.reached().map(|_| ())
+    }
+
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+        let (database, _) = self.lock();
+        let mut counts = [0; 5];
+        for tracked in database.orders.values() {
+            counts[tracked.order.status as usize] += 1;
         }
-        Ok(backlog)
+        Ok(counts)
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
@@ -272,9 +305,7 @@ impl Store for MemoryStore {
         overdue.truncate(limit);
         let unsent = database.outbox.iter().take(limit);
         let unsent = unsent.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect();
-        let delivered =
-            database.orders.values().filter(|tracked| tracked.order.due_at.is_none()).count() as u64;
-        Ok(Attention { overdue, overdue_orders, unsent, delivered })
+        Ok(Attention { overdue, overdue_orders, unsent })
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -42,8 +42,16 @@ pub trait Store: Send + Sync + 'static {
     /// is left as it is. Answers in the order given.
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError>;
 
-    /// Moves up to `limit` due orders as far as they may go, one event row per step.
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError>;
+    /// Moves due orders as far as they may go, one event row per step.
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError>;
+
+    /// Moves up to `limit` of those that are due.
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        self.advance_due(Due::Soonest { limit, except: &[] }).await
+    }
+
+    /// The orders that [`Store::advance_due`] would take, most overdue first; nothing is moved.
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError>;
 
     /// Those of these orders that are there, each with its timeline; in no order.
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
@@ -77,11 +85,17 @@ pub trait Store: Send + Sync + 'static {
     /// Gives outbox rows back that this replica could not publish, for anybody to take.
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError>;
 
+    /// Asks the database for nothing: whether it answers, and the schema is there.
+    async fn ping(&self) -> Result<(), StoreError>;
+
     /// What waits to be done.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
+    /// How many orders have each status, in the order of the life cycle, each up to [`COUNTED_TO`].
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError>;
+
     /// What people should look at: steps more than `late` behind their time and unsent orders, up to
-    /// `limit` of each, oldest first, and how many orders are done.
+    /// `limit` of each, oldest first.
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError>;
 
     /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`]; answers how many.
@@ -156,12 +170,35 @@ pub enum Admission {
     Known,
 }
 
-/// What [`Store::advance`] did.
+/// Which due orders a look is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Due<'a> {
+    /// Up to `limit` of those that have become due since the last look, most overdue first, but for these.
+    Soonest {
+        /// At most so many.
+        limit: usize,
+        /// Left out.
+        except: &'a [OrderId],
+    },
+    /// The same of those that became visible late, or that somebody held. It looks from time to time only,
+    /// and finds nothing else.
+    Overlooked {
+        /// At most so many.
+        limit: usize,
+        /// Left out.
+        except: &'a [OrderId],
+    },
+    /// These, if they are due.
+    These(&'a [OrderId]),
+}
+
+/// What [`Store::advance_due`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advance {
     /// Every step made, in the order made.
     pub moves: Vec<Move>,
-    /// How long until the next step is due, counted from the answer; `None` if none waits.
+    /// How long until the next step is due, counted from the answer; zero if more was due than the limit
+    /// allowed, `None` if none waits.
     pub next_due_in: Option<Duration>,
 }
 
@@ -205,14 +242,16 @@ pub struct AuditPage {
     pub now: Timestamp,
     /// The orders, smallest id first.
     pub orders: Vec<AuditedOrder>,
+    /// The ids of those that hold what no order can hold.
+    pub unreadable: Vec<String>,
+    /// The last order of all that were looked at; `None` if there were no more.
+    pub last: Option<OrderId>,
 }
 
 /// What waits to be done, as the database knows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Orders that are not delivered, by status in the order of the life cycle (DELIVERED is 0).
-    pub in_progress: [u64; 5],
-    /// Outbox rows that no broker has acknowledged.
+    /// Outbox rows that no broker has acknowledged, up to [`COUNTED_TO`].
     pub unsent: u64,
     /// When the oldest of them was written.
     pub oldest_unsent: Option<Timestamp>,
@@ -225,8 +264,11 @@ pub struct Backlog {
 /// How many orders a replica moves in one transaction, those that are most overdue first.
 pub const MOVED_AT_ONCE: usize = 1_000;
 
-/// How far [`Attention`] counts: the price of a look is the same however many orders are stored.
-pub const COUNTED_TO: i64 = 100_000;
+/// The oldest unsent order is looked for among so many with the smallest ids, which are the first placed.
+const OLDEST_OF: i64 = 1_000;
+
+/// How far anything is counted: the price of a look is the same however many orders are stored or wait.
+pub const COUNTED_TO: i64 = 20_000;
 
 /// What people should look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -237,8 +279,6 @@ pub struct Attention {
     pub overdue_orders: u64,
     /// Orders that no broker has acknowledged, oldest first.
     pub unsent: Vec<Unsent>,
-    /// Orders that are delivered, up to [`COUNTED_TO`].
-    pub delivered: u64,
 }
 
 /// An order whose next step is late.

@@ -4,6 +4,7 @@
 //! how much the database takes in time, and [`in_portions`] answers for each member by itself.
 
 use std::{
+    ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -58,37 +59,40 @@ impl Portion {
     }
 }
 
-/// Calls `verb` for all `items`, in their order. Where a call fails for what one of them may be the
-/// cause of, its items are halved, and the one that fails alone has an error of its own; trouble of
-/// the database is everybody's error at once. `verb` answers for each item that it is given.
-pub async fn in_portions<T, R>(
+/// Calls `verb` for `items`, in their order, with a part of them at a time. Where a call fails for what
+/// one of them may be the cause of, its items are halved, and the one that fails alone has an error of
+/// its own; trouble of the database is everybody's error at once. `verb` answers for each item of its part.
+pub async fn in_portions<R, F>(
     portion: &Portion,
-    items: &[T],
-    mut verb: impl AsyncFnMut(&[T]) -> Result<Vec<R>, StoreError>,
-) -> Vec<Result<R, StoreError>> {
-    let mut answers = Vec::with_capacity(items.len());
+    items: usize,
+    mut verb: impl FnMut(Range<usize>) -> F,
+) -> Vec<Result<R, StoreError>>
+where
+    F: Future<Output = Result<Vec<R>, StoreError>>,
+{
+    let mut answers = Vec::with_capacity(items);
     let mut too_slow_alone = 0;
     // Up to here there is one that failed in company.
     let mut suspect_until = 0_usize;
-    while answers.len() < items.len() {
-        let rest = &items[answers.len()..];
-        let suspects = suspect_until.saturating_sub(answers.len());
-        let most = if suspects > 0 { suspects.div_ceil(2) } else { rest.len() };
+    while answers.len() < items {
+        let (from, rest) = (answers.len(), items - answers.len());
+        let suspects = suspect_until.saturating_sub(from);
+        let most = if suspects > 0 { suspects.div_ceil(2) } else { rest };
         let count = most.min(portion.size());
         let started = Instant::now();
-        let outcome = verb(&rest[..count]).await;
+        let outcome = verb(from..from + count).await;
         portion.judge(count, started, &outcome);
         match outcome {
             Ok(found) => {
                 answers.extend(found.into_iter().map(Ok));
                 too_slow_alone = 0;
             }
-            Err(error) if count > 1 && error.may_be_one() => suspect_until = answers.len() + count,
+            Err(error) if count > 1 && error.may_be_one() => suspect_until = from + count,
             Err(error) => {
                 suspect_until = 0;
                 too_slow_alone += usize::from(matches!(error, StoreError::Timeout(_)));
-                let all = !error.may_be_one() || too_slow_alone > TOO_SLOW_ALONE;
-                let failed = if all { rest.len() } else { 1 };
+                let error = if too_slow_alone > TOO_SLOW_ALONE { nothing_in_time(&error) } else { error };
+                let failed = if error.may_be_one() { 1 } else { rest };
                 answers.extend((0..failed).map(|_| Err(error.clone())));
             }
         }
@@ -96,8 +100,14 @@ pub async fn in_portions<T, R>(
     answers
 }
 
+fn nothing_in_time(error: &StoreError) -> StoreError {
+    StoreError::Unavailable(format!("{error}, not even for one at a time"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
     use super::*;
 
     /// What a verb meets with each item.
@@ -119,9 +129,9 @@ mod tests {
 
     async fn answers(portion: &Portion, items: &[Item]) -> (Vec<Result<u32, StoreError>>, usize) {
         let mut calls = 0;
-        let answers = in_portions(portion, items, async |items: &[Item]| {
+        let answers = in_portions(portion, items.len(), |part| {
             calls += 1;
-            fate(items)
+            ready(fate(&items[part]))
         })
         .await;
         (answers, calls)
@@ -141,11 +151,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_much_is_halved_and_the_size_that_works_is_remembered() {
         let portion = Portion::new(512);
-        let items: Vec<u32> = (0..512).collect();
         let mut calls = Vec::new();
-        let answers = in_portions(&portion, &items, async |items: &[u32]| {
-            calls.push(items.len());
-            if items.len() > 100 { Err(StoreError::Timeout(QUICK)) } else { Ok(items.to_vec()) }
+        let answers = in_portions(&portion, 512, |part| {
+            calls.push(part.len());
+            ready(if part.len() > 100 { Err(StoreError::Timeout(QUICK)) } else { Ok(part.collect()) })
         })
         .await;
         assert!(answers.iter().all(Result::is_ok));
@@ -161,9 +170,9 @@ mod tests {
     #[tokio::test]
     async fn trouble_of_the_database_is_nobodys_fault() {
         let mut calls = 0;
-        let answers = in_portions(&Portion::new(10), &[1, 2, 3], async |_: &[u32]| {
+        let answers = in_portions(&Portion::new(10), 3, |_| {
             calls += 1;
-            Err::<Vec<u32>, _>(StoreError::Unavailable("away".to_owned()))
+            ready(Err::<Vec<u32>, _>(StoreError::Unavailable("away".to_owned())))
         })
         .await;
         assert_eq!((answers.len(), calls), (3, 1));

@@ -17,7 +17,6 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 
 pub(super) use assets::serve as asset;
-pub use board::Boards;
 pub(super) use board::{board, place_demo};
 pub(super) use track::{track, track_slash};
 

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, Boards, router};
+use super::{AppState, router};
 use crate::{
     bell::Bell,
     clock::ManualClock,
@@ -33,10 +33,11 @@ use crate::{
     letters::{self, Waiting},
     live::Live,
     metrics::Metrics,
-    order::{IdMint, StageDelays},
+    order::StageDelays,
+    overview::Overview,
     pipeline::Writer,
     reads::Reads,
-    store::{Guarded, SqliteStore, Store},
+    store::{Guarded, Portion, SqliteStore, Store},
 };
 
 /// The router on a real store, with the real writer behind the desk.
@@ -46,6 +47,8 @@ struct Api {
     clock: Arc<ManualClock>,
     live: Arc<Live>,
     stop: CancellationToken,
+    overview: Arc<Overview>,
+    leaving: CancellationToken,
     broker: watch::Sender<Condition>,
     progress: watch::Sender<Condition>,
     relay: watch::Sender<Condition>,
@@ -108,22 +111,25 @@ impl Api {
         let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
         let store: Arc<dyn Store> =
             Arc::new(Guarded::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
-        let (desk, inbox) = desk::open();
+        let (desk, inboxes) = desk::open();
         let (fresh, _) = mpsc::channel(1);
-        let writer = Writer {
+        let mint = Arc::default();
+        let writer = |inbox, seed| Writer {
             inbox,
             store: Arc::clone(&store),
-            fresh,
+            fresh: fresh.clone(),
             bell: Arc::new(Bell::default()),
             first_delay: Duration::ZERO,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
-            mint: IdMint::default(),
+            mint: Arc::clone(&mint),
             // The same ids at each run.
-            random: rand::rngs::StdRng::seed_from_u64(7),
+            random: rand::rngs::StdRng::seed_from_u64(seed),
             hurry: CancellationToken::new(),
+            portion: Portion::new(512),
         };
-        tokio::spawn(writer.run());
+        tokio::spawn(writer(inboxes.keyless, 7).run());
+        tokio::spawn(writer(inboxes.keyed, 8).run());
         let (broker, watcher) = health::unknown();
         let (progress, progress_watcher) = health::unknown();
         let (relay, relay_watcher) = health::unknown();
@@ -132,6 +138,7 @@ impl Api {
             (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
+        let (overview, leaving) = (Overview::new(Arc::clone(&store)), CancellationToken::new());
         let state = AppState {
             store: Arc::clone(&store),
             reads,
@@ -142,7 +149,8 @@ impl Api {
             progress: progress_watcher,
             relay: relay_watcher,
             letters: letters_watcher,
-            boards: Boards::default(),
+            overview: Arc::clone(&overview),
+            leaving: leaving.clone(),
             delays,
             clock: clock.clone(),
         };
@@ -150,6 +158,8 @@ impl Api {
             router: router(state),
             live,
             stop,
+            overview,
+            leaving,
             store,
             clock,
             broker,

@@ -170,7 +170,6 @@ async fn seen() -> Value {
     grace["size"] = "small".into();
 
     let mut seen = json!({});
-    let unready = ask("GET", "/readyz", &[], Value::Null).await;
     let created = place(ada.clone()).await;
     seen["place_order"] = json!({
         "request": {"body": ada},
@@ -194,8 +193,12 @@ async fn seen() -> Value {
         "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
     });
     seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
+    api.broker.send_replace(crate::health::Condition::Down("127.0.0.1:9092: connection refused".to_owned()));
+    api.overview.read().await;
+    let degraded = ask("GET", "/readyz", &[], Value::Null).await;
     api.broker.send_replace(crate::health::Condition::Up);
-    seen["readyz"] = json!({"200": ask("GET", "/readyz", &[], Value::Null).await, "503": unready});
+    api.leaving.cancel();
+    seen["readyz"] = json!({"200": degraded, "503": ask("GET", "/readyz", &[], Value::Null).await});
     for _ in 0..3 {
         api.clock.advance(Duration::from_mins(1));
         api.store.advance(10).await.expect("advances");

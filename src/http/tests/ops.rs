@@ -12,37 +12,62 @@ use super::Api;
 use crate::health::Condition;
 
 #[tokio::test]
-async fn liveness_needs_nothing_and_readiness_names_the_part() {
+async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
     let api = Api::open().await;
-    let answer = api.get("/readyz").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.text().contains("broker: DOWN, not reached yet\n"), "{}", answer.text());
+    let ready = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        api.overview.read().await;
+        api.get("/readyz").await
+    };
+    let answer = ready().await;
+    assert_eq!(answer.status, StatusCode::OK, "orders are taken without a broker");
+    let unreached = json!({"status": "ok", "degraded": [{"part": "broker", "reason": "not reached yet"}]});
+    assert_eq!(answer.json(), unreached);
 
     api.broker.send_replace(Condition::Up);
-    let answer = api.get("/readyz").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(
-        answer.text(),
-        "database: ok\nbroker: ok\nrelay: ok, 0 orders unsent, the oldest for 0.0 s\n\
-         progress: ok, the most overdue step is 0.0 s late\n"
-    );
+    assert_eq!(ready().await.json(), json!({"status": "ok", "degraded": []}));
 
     api.broker.send_replace(Condition::Down("connection refused".to_owned()));
     api.place("Ada").await;
     api.clock.advance(Duration::from_mins(1));
-    let answer = api.get("/readyz").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(
-        answer.text(),
-        "database: ok\nbroker: DOWN, connection refused\nrelay: DOWN, 1 orders unsent, the oldest for 60.0 s\n\
-         progress: DOWN, the most overdue step is 57.0 s late\n"
-    );
+    let answer = ready().await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let degraded = |scheduler: &str| {
+        json!({"status": "ok", "degraded": [
+            {"part": "broker", "reason": "connection refused"},
+            {"part": "relay", "reason": "1 orders unsent, the oldest for 60.0 s"},
+            {"part": "scheduler", "reason": scheduler},
+        ]})
+    };
+    assert_eq!(answer.json(), degraded("the most overdue step is 57.0 s late"));
+
+    api.progress.send_replace(Condition::Degraded("ORD-1 can't be moved".to_owned()));
+    assert_eq!(ready().await.json(), degraded("ORD-1 can't be moved"));
 
     api.store.close().await;
-    let answer = api.get("/readyz").await;
-    assert!(answer.text().starts_with("database: DOWN, "), "{}", answer.text());
+    let answer = ready().await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["status"], "unavailable");
+    assert!(
+        answer.json()["reason"].as_str().is_some_and(|why| why.contains("database")),
+        "{}",
+        answer.text()
+    );
     let answer = api.get("/healthz").await;
     assert_eq!((answer.status, answer.json()), (StatusCode::OK, json!({"status": "ok"})));
+}
+
+/// Balancers must hear of it before the listener closes.
+#[tokio::test]
+async fn a_service_that_is_told_to_stop_is_not_ready_and_serves() {
+    let api = Api::open().await;
+    api.leaving.cancel();
+    let answer = api.get("/readyz").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["reason"], "the service is stopping");
+    api.place("Ada").await;
 }
 
 #[tokio::test]

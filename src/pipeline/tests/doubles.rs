@@ -15,7 +15,7 @@ use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement,
+        Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
         Position, Store, StoreError,
     },
 };
@@ -62,6 +62,10 @@ impl Fate {
 pub(super) struct Troubled {
     pub inner: Arc<dyn Store>,
     pub fate: Mutex<Fate>,
+    /// A write of more than so many is too slow.
+    pub most: usize,
+    /// An order that can't be moved.
+    pub stuck: Mutex<Option<OrderId>>,
 }
 
 impl Troubled {
@@ -70,7 +74,16 @@ impl Troubled {
     }
 
     pub(super) fn with(inner: Arc<dyn Store>, fate: Fate) -> Self {
-        Self { inner, fate: Mutex::new(fate) }
+        Self { inner, fate: Mutex::new(fate), most: usize::MAX, stuck: Mutex::default() }
+    }
+
+    /// A store that takes no more than `most` orders in time.
+    pub(super) fn slow(inner: Arc<dyn Store>, most: usize) -> Self {
+        Self { most, ..Self::new(inner, []) }
+    }
+
+    fn in_time(&self, orders: usize) -> Result<(), StoreError> {
+        if orders > self.most { Err(StoreError::Timeout(Duration::from_millis(1))) } else { Ok(()) }
     }
 
     /// What happens to the writes from now on.
@@ -107,6 +120,7 @@ fn refuse_poison<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Sto
 #[async_trait]
 impl Store for Troubled {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        self.in_time(orders.len())?;
         refuse_poison(orders.iter().map(|order| order.draft.customer_name.as_str()))?;
         self.write(self.inner.place(orders, outbox)).await
     }
@@ -116,8 +130,17 @@ impl Store for Troubled {
         self.write(self.inner.admit(arrivals)).await
     }
 
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
-        self.write(self.inner.advance(limit)).await
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+        let (taken, stuck) = (self.inner.due(due).await?, *self.stuck.lock().expect("no panic"));
+        self.in_time(taken.len())?;
+        if stuck.is_some_and(|stuck| taken.contains(&stuck)) {
+            return Err(StoreError::Refused("its event is there already".to_owned()));
+        }
+        self.write(self.inner.advance_due(due)).await
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.due(due).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
@@ -152,8 +175,16 @@ impl Store for Troubled {
         self.write(self.inner.release(unsent)).await
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.inner.backlog().await
+    }
+
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+        self.inner.count_by_status().await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

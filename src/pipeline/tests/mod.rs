@@ -24,10 +24,10 @@ use crate::{
     bell::Bell,
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings},
     clock::ManualClock,
-    desk::{self, Desk},
+    desk::{self, Desk, Slip},
     metrics::Metrics,
-    order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
-    store::{SqliteStore, Store},
+    order::{Draft, OrderId, OrderPlaced, StageDelays, Timestamp},
+    store::{Portion, SqliteStore, Store},
 };
 use doubles::Troubled;
 
@@ -57,6 +57,8 @@ struct Kitchen {
     metrics: Arc<Metrics>,
     desk: Desk,
     writer: Writer,
+    /// Orders with keys, for a writer of their own.
+    keyed: Option<mpsc::Receiver<Slip>>,
     fresh: Option<mpsc::Receiver<OrderPlaced>>,
     _folder: TempDir,
 }
@@ -71,22 +73,24 @@ impl Kitchen {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new(start()));
         let store = wrap(open_store(folder.path(), clock.clone(), StageDelays::default()).await);
-        let (desk, inbox) = desk::open();
+        let (desk, inboxes) = desk::open();
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (bell, metrics) = (Arc::new(Bell::default()), Arc::new(Metrics::new()));
         let writer = Writer {
-            inbox,
+            inbox: inboxes.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,
             bell: Arc::clone(&bell),
             first_delay: Duration::from_secs(3),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
-            mint: IdMint::default(),
+            mint: Arc::default(),
             random: rand::make_rng(),
             hurry: CancellationToken::new(),
+            portion: Portion::new(512),
         };
-        Self { store, clock, bell, metrics, desk, writer, fresh: Some(fresh), _folder: folder }
+        let (keyed, fresh) = (Some(inboxes.keyed), Some(fresh));
+        Self { store, clock, bell, metrics, desk, writer, keyed, fresh, _folder: folder }
     }
 
     /// A kitchen whose store meets what is put into its script.

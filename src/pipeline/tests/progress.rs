@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Kitchen, Outcome, doubles::Trouble};
-use crate::{live::Live, order::Status, pipeline::Progress, reads::Reads};
+use super::{
+    Kitchen, Outcome,
+    doubles::{Trouble, Troubled},
+};
+use crate::{health::Condition, live::Live, order::Status, pipeline::Progress, reads::Reads};
 
 fn progress(kitchen: &Kitchen) -> Progress {
     let reads = Reads::new(Arc::clone(&kitchen.store));
@@ -50,6 +53,54 @@ async fn a_lost_answer_moves_nothing_twice() {
     assert_eq!(progress.step().await.expect("works"), Outcome::Idle);
     let found = kitchen.store.find(id).await.expect("reads").expect("stored");
     assert_eq!((found.order.status, found.events.len()), (Status::Preparing, 3));
+}
+
+/// How many orders are at PREPARING and COOKING.
+async fn reached(kitchen: &Kitchen) -> [u64; 2] {
+    let counts = kitchen.store.count_by_status().await.expect("counts");
+    [counts[1], counts[2]]
+}
+
+/// Promise 4: timers are rows. One that can't be moved is named and put off, and all others go on.
+#[tokio::test]
+async fn an_order_that_can_not_be_moved_holds_up_no_other() {
+    let (mut kitchen, store) = Kitchen::troubled().await;
+    let ids = kitchen.place(50).await;
+    let (progress, stuck) = (progress(&kitchen), ids[17]);
+    *store.stuck.lock().expect("no panic") = Some(stuck);
+    kitchen.clock.advance(Duration::from_secs(3));
+    progress.step().await.expect("goes on");
+    assert_eq!(progress.condition(), Condition::Up, "nobody is blamed for the company that he was in");
+    progress.sort().await.expect("sorts");
+    assert_eq!(reached(&kitchen).await, [49, 0]);
+    let Condition::Degraded(reason) = progress.condition() else { panic!("{:?}", progress.condition()) };
+    assert!(reason.contains(&stuck.to_string()) && reason.contains("its event is there already"), "{reason}");
+
+    kitchen.clock.advance(Duration::from_secs(5));
+    progress.step().await.expect("does not meet it again");
+    assert_eq!(reached(&kitchen).await, [0, 49]);
+    progress.sort().await.expect("leaves it alone for a while");
+
+    *store.stuck.lock().expect("no panic") = None;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    progress.sort().await.expect("tries it again");
+    assert_eq!((reached(&kitchen).await, progress.condition()), ([1, 49], Condition::Up));
+}
+
+/// Promise 4: timers are rows. What is too much for the database at once is done in parts.
+#[tokio::test]
+async fn a_batch_that_is_too_slow_is_made_in_parts() {
+    let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::slow(store, 60)), 100).await;
+    kitchen.place(50).await;
+    kitchen.place(50).await;
+    let progress = progress(&kitchen);
+    kitchen.clock.advance(Duration::from_secs(3));
+    progress.step().await.expect("goes on");
+    progress.sort().await.expect("sorts");
+    assert_eq!(reached(&kitchen).await, [100, 0]);
+    assert_eq!(progress.condition(), Condition::Up, "no order is to blame");
 }
 
 /// The loop sleeps until the next step is due, and no longer.

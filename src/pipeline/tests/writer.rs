@@ -1,6 +1,6 @@
 //! The writer: batches, retries, and the neighbours of a bad order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 
@@ -83,6 +83,7 @@ async fn a_refused_order_does_not_take_its_neighbours_along() {
 #[tokio::test]
 async fn idempotency_keys_are_answered_through_the_desk() {
     let mut kitchen = Kitchen::open().await;
+    kitchen.writer.inbox = kitchen.keyed.take().expect("not taken");
     let key = || Some("key".to_owned());
     let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.desk.place(draft(name), key(), None));
     let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
@@ -91,11 +92,27 @@ async fn idempotency_keys_are_answered_through_the_desk() {
     assert_eq!(answers[2], Err(DeskError::KeyReused));
 }
 
+/// A database that is slow at each row takes smaller batches, and the size that works is remembered.
+#[tokio::test]
+async fn a_batch_that_is_too_slow_is_followed_by_a_smaller_one() {
+    let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::slow(store, 40)), 1_000).await;
+    let mut accepted = Vec::new();
+    for _ in 0..3 {
+        let places = (0..100).map(|n| kitchen.desk.place(draft(&n.to_string()), None, None));
+        let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
+        accepted.push(answers.iter().filter(|answer| answer.is_ok()).count());
+        while kitchen.writer.inbox.try_recv().is_ok() {}
+    }
+    assert!(kitchen.writer.portion.size() <= 50, "{}", kitchen.writer.portion.size());
+    assert_eq!(accepted[0], 100, "several smaller ones within the callers' patience");
+    assert!(accepted[2] >= 25, "{accepted:?}");
+}
+
 /// An order must not appear after its customer was told that it did not work.
 #[tokio::test]
 async fn a_caller_that_has_left_is_not_served() {
     let mut kitchen = Kitchen::open().await;
-    let left = tokio::time::timeout(std::time::Duration::ZERO, kitchen.desk.place(draft("Ada"), None, None));
+    let left = tokio::time::timeout(Duration::ZERO, kitchen.desk.place(draft("Ada"), None, None));
     assert!(left.await.is_err());
     assert_eq!(kitchen.writer.step().await, Outcome::Worked(0));
     assert_eq!(kitchen.store.list(&ALL).await.expect("lists"), []);

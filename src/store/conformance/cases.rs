@@ -12,7 +12,10 @@ use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_o
 use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
-    store::{Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, Move, NewOrder, Outbox, Page, Placement},
+    store::{
+        Admission, Arrival, Backlog, Due, KEY_LIFETIME, LOST_AFTER, Move, NewOrder, Outbox, Page, Placement,
+        StoreError,
+    },
 };
 
 /// Promise 1: accepted means durable.
@@ -278,7 +281,7 @@ pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
 
     let second = t.place(&[keyed(&same(&orders[4]), "a"), keyed(&orders[5], "a"), batch[0].clone()]).await;
     assert_eq!(second, [Placement::Replayed(orders[0].order_id), Placement::KeyReused, first[0].clone()]);
-    assert_eq!(t.backlog().await.in_progress[0], 2, "orders 0 and 3, once each");
+    assert_eq!(t.counts().await[0], 2, "orders 0 and 3, once each");
 
     t.clock.advance(KEY_LIFETIME);
     assert_eq!(t.store.expire_keys(10).await.expect("expires"), 0);
@@ -291,11 +294,10 @@ pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
     t.place(&new_orders(3)).await;
     t.clock.advance(seconds(DELAYS[0]));
     t.store.advance(2).await.expect("advances");
-    assert_eq!(t.backlog().await.in_progress, [1, 2, 0, 0, 0]);
+    assert_eq!(t.counts().await, [1, 2, 0, 0, 0]);
     t.deliver_all().await;
     t.deliver_all().await;
-    let backlog = t.backlog().await;
-    assert_eq!((backlog.in_progress, backlog.overdue), ([0; 5], Duration::ZERO));
+    assert_eq!((t.counts().await, t.backlog().await.overdue), ([0, 0, 0, 0, 3], Duration::ZERO));
 }
 
 pub(crate) async fn positions_tell_how_far_and_when(t: Fixture) {
@@ -351,6 +353,35 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
     assert_eq!(audited.iter().filter(|order| order.status == Status::Preparing).count(), 3);
 }
 
+/// Promise 4: timers are rows. An order that can't be moved is left out, and the others go.
+pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
+    let orders = new_orders(3);
+    let [first, left_out, last] = [0, 1, 2].map(|n| orders[n].order_id);
+    for order in &orders {
+        t.place(std::slice::from_ref(order)).await;
+        t.clock.advance(Duration::from_millis(1));
+    }
+    let due = async |due: Due<'_>| t.store.due(due).await.expect("reads");
+    let others = Due::Soonest { limit: 10, except: &[left_out] };
+    assert_eq!(due(others).await, []);
+    t.clock.advance(seconds(DELAYS[0]));
+    assert_eq!(due(others).await, [first, last], "most overdue first");
+    assert_eq!(due(Due::Soonest { limit: 2, except: &[] }).await, [first, left_out]);
+    let moved = async |due: Due<'_>| -> Vec<OrderId> {
+        let moves = t.store.advance_due(due).await.expect("advances").moves;
+        moves.into_iter().map(|step| step.order_id).collect()
+    };
+    assert_eq!(moved(others).await.len(), 2);
+    let looked = t.store.advance_due(others).await.expect("advances");
+    assert_eq!(
+        (looked.moves, looked.next_due_in),
+        (vec![], Some(seconds(DELAYS[1]))),
+        "and no look is due for it"
+    );
+    assert_eq!(moved(Due::These(&[first, left_out, last])).await, [left_out]);
+    assert_eq!(moved(Due::These(&[left_out])).await, []);
+}
+
 /// Promise 3: an effect happens once. Many hands do nothing twice and leave nothing.
 pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
     let orders = new_orders(60);
@@ -363,9 +394,16 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
             .collect();
         racers.spawn(async move {
             let arrivals: Vec<Arrival> = mine.iter().map(|order| arrival(order, start())).collect();
-            let (placed, admitted) =
-                tokio::join!(store.place(&mine, Outbox::Anyones), store.admit(&arrivals));
-            placed.expect("places");
+            let place = async {
+                // Another's key is waited for, but not for long.
+                loop {
+                    match store.place(&mine, Outbox::Anyones).await {
+                        Err(StoreError::Timeout(_)) => {}
+                        placed => return placed.expect("places"),
+                    }
+                }
+            };
+            let (_, admitted) = tokio::join!(place, store.admit(&arrivals));
             admitted.expect("admits");
         });
     }

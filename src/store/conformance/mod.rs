@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Arrival, Backlog, Move, NewOrder, Outbox, Placement, Store};
+use super::{Arrival, Backlog, Due, Move, NewOrder, Outbox, Placement, Store};
 use crate::{
     clock::ManualClock,
     order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -74,11 +74,19 @@ impl Fixture {
     }
 
     async fn advance(&self) -> Vec<Move> {
-        self.store.advance(1_000).await.expect("advances").moves
+        let mut moves = self.store.advance(1_000).await.expect("advances").moves;
+        // The clock may have been set back.
+        let overlooked = Due::Overlooked { limit: 1_000, except: &[] };
+        moves.extend(self.store.advance_due(overlooked).await.expect("advances").moves);
+        moves
     }
 
     async fn backlog(&self) -> Backlog {
         self.store.backlog().await.expect("reads")
+    }
+
+    async fn counts(&self) -> [u64; 5] {
+        self.store.count_by_status().await.expect("reads")
     }
 
     /// Moves everything to the end and answers how many steps that took.
@@ -138,6 +146,7 @@ macro_rules! conformance {
             what_needs_a_look_comes_oldest_first_and_is_counted,
             positions_tell_how_far_and_when,
             an_audit_reads_every_order_once,
+            those_left_out_stay_until_they_are_named,
             racing_writers_do_each_thing_once,
         }
     };

@@ -6,11 +6,15 @@
 
 mod arrive;
 mod attention;
+mod low_water;
+#[cfg(test)]
+mod oddities;
 #[cfg(test)]
 mod plans;
 mod pools;
 mod rows;
 mod schema;
+mod timers;
 mod verbs;
 
 #[cfg(test)]
@@ -31,17 +35,19 @@ use sqlx::{
     PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
-    Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
+    Position, Store, StoreError,
 };
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder},
 };
+use low_water::LowWater;
 use pools::{Pools, Slot};
+use timers::{Looked, Which};
 
 /// How long a verb may take before its connections are given up: nothing else notices a server
 /// that has gone silent.
@@ -61,8 +67,8 @@ pub struct PgSettings {
 }
 
 impl PgSettings {
-    /// One to place, two for the loops, one to read.
-    pub const MIN_CONNECTIONS: u32 = 4;
+    /// Two to place, two for the loops, one to read.
+    pub const MIN_CONNECTIONS: u32 = 5;
 }
 
 /// The address of a database, `postgres://user:password@host:port/database`; never shown.
@@ -99,6 +105,7 @@ pub struct PgStore {
     /// Marks outbox rows that this very replica holds in memory.
     replica: i64,
     migrated: AtomicBool,
+    low_water: LowWater,
 }
 
 impl PgStore {
@@ -111,6 +118,7 @@ impl PgStore {
             clock: None,
             replica,
             migrated: AtomicBool::new(false),
+            low_water: LowWater::new(),
         }
     }
 
@@ -124,7 +132,19 @@ impl PgStore {
     /// The same on a clock of the test's own.
     #[cfg(test)]
     fn with_clock(settings: PgSettings, clock: Arc<dyn Clock>) -> Self {
-        Self { clock: Some(clock), ..Self::new(settings) }
+        let low_water = LowWater::with_pause(Duration::ZERO);
+        Self { clock: Some(clock), low_water, ..Self::new(settings) }
+    }
+
+    /// Makes what the loops' sessions have read known to the server's statistics.
+    #[cfg(test)]
+    async fn flush_statistics(&self) {
+        for _ in 0..4 {
+            let flush = async |db: &mut PgConnection| {
+                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
+            };
+            bounded(&self.pools.loops, flush).await.expect("flushes");
+        }
     }
 
     fn now(&self) -> Option<Timestamp> {
@@ -136,6 +156,45 @@ impl PgStore {
             Ok(&self.pools)
         } else {
             Err(StoreError::Unavailable("its schema is not up to date yet".to_owned()))
+        }
+    }
+
+    async fn look(&self, which: Which<'_>) -> Result<Looked, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| timers::advance(db, which, now, &self.settings.delays).await).await
+    }
+
+    async fn advance_soonest(&self, limit: usize, except: &[OrderId]) -> Result<Advance, StoreError> {
+        let mark = self.low_water.mark();
+        let looked = self.look(Which::In { range: (mark, None), limit, except }).await;
+        if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
+            let (pools, now) = (self.pools()?, self.now());
+            let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
+            self.low_water.too_slow(time);
+        }
+        let Looked { advance, now, seen, .. } = looked?;
+        if let Some(seen) = seen {
+            self.low_water.looked(now, seen);
+        }
+        Ok(advance)
+    }
+
+    async fn advance_overlooked(&self, limit: usize, except: &[OrderId]) -> Result<Advance, StoreError> {
+        let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
+        let started = Instant::now();
+        match self.look(Which::In { range, limit, except }).await {
+            Ok(Looked { advance, full: false, .. }) => {
+                self.low_water.looked_below(started.elapsed());
+                Ok(advance)
+            }
+            // There is more of it: the same slice again.
+            Ok(Looked { advance, .. }) => Ok(advance),
+            Err(error) => {
+                if matches!(error, StoreError::Timeout(_)) {
+                    self.low_water.too_slow_below();
+                }
+                Err(error)
+            }
         }
     }
 }
@@ -176,7 +235,8 @@ impl Store for PgStore {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
         let delays = &self.settings.delays;
-        bounded(&pools.place, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await
+        let slot = if orders.iter().any(|order| order.key.is_some()) { &pools.keyed } else { &pools.place };
+        bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
@@ -184,9 +244,29 @@ impl Store for PgStore {
         bounded(&pools.loops, async |db| arrive::admit(db, arrivals, now, &self.settings.delays).await).await
     }
 
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+        match due {
+            Due::Soonest { limit, except } => self.advance_soonest(limit, except).await,
+            Due::Overlooked { limit, except } => self.advance_overlooked(limit, except).await,
+            Due::These(orders) => {
+                let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
+                let verb = async |db: &mut PgConnection| timers::advance_these(db, orders, now, delays).await;
+                Ok(bounded(&pools.loops, verb).await?.advance)
+            }
+        }
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        let (range, limit, except) = match due {
+            Due::Soonest { limit, except } => ((self.low_water.mark(), None), limit, except),
+            Due::Overlooked { limit, except } => match self.low_water.below() {
+                Some(range) => (range, limit, except),
+                None => return Ok(Vec::new()),
+            },
+            Due::These(orders) => return Ok(orders.to_vec()),
+        };
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| verbs::advance(db, limit, now, &self.settings.delays).await).await
+        bounded(&pools.loops, async |db| timers::due(db, range, limit, except, now).await).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
@@ -229,14 +309,26 @@ impl Store for PgStore {
         bounded(&pools.loops, async |db| verbs::release(db, unsent, self.replica).await).await
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        let pools = self.pools()?;
+        bounded(&pools.read, async |db| sqlx::query("SELECT 1").execute(db).await.map(drop)).await
+    }
+
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::backlog(db, now).await).await
+        let (pools, now, from) = (self.pools()?, self.now(), self.low_water.readable_from());
+        let backlog = bounded(&pools.read, async |db| attention::backlog(db, now, from).await).await;
+        backlog.inspect_err(|error| self.low_water.unreadable(error))
+    }
+
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+        let pools = self.pools()?;
+        bounded(&pools.read, async |db| attention::count_by_status(db).await).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| attention::attention(db, now, late, limit).await).await
+        let (pools, now, from) = (self.pools()?, self.now(), self.low_water.readable_from());
+        let verb = async |db: &mut PgConnection| attention::attention(db, now, from, late, limit).await;
+        bounded(&pools.read, verb).await.inspect_err(|error| self.low_water.unreadable(error))
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 //! What statements read, however much is stored, on PostgreSQL.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{ConnectOptions as _, PgConnection};
 
@@ -54,6 +54,70 @@ async fn plans_made_on_empty_tables_hold_when_they_are_full() {
     store.close().await;
     let read = rows_read(&mut console).await - before;
     assert!(read < ROWS, "{read} rows read");
+}
+
+/// The worst shape for timers: very many in progress in every status and none due, then many dead entries
+/// that no vacuum may take since a session holds an old snapshot. What a look reads does not grow with either.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_look_reads_what_is_due_however_many_wait() {
+    const WAITING: i64 = 30_000;
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let mut console = database.options().connect().await.expect("connects");
+    // Prepared on empty tables, generic from the sixth time on.
+    for _ in 0..16 {
+        store.advance(10).await.expect("advances");
+    }
+    run(&mut console, "ALTER TABLE orders SET (autovacuum_enabled = false)").await.expect("alters");
+    let waiting = format!(
+        "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
+             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], $$2026-01-02$$, $$2026-01-02$$,
+             timestamptz '2026-01-03' + n * interval '1 s' FROM generate_series(1, {WAITING}) AS n"
+    );
+    run(&mut console, &waiting).await.expect("inserts");
+    let backup = database.options().connect().await.expect("connects");
+    let backup = old_snapshot(backup).await;
+    // One in ten becomes due and moves on, again and again: each time a dead entry stays behind.
+    let again = "UPDATE orders SET due_at = due_at + interval '1 h' WHERE order_id LIKE 'ORD-0%7'";
+    for _ in 0..10 {
+        run(&mut console, again).await.expect("updates");
+    }
+    for analyzed in [false, true] {
+        if analyzed {
+            run(&mut console, "ANALYZE orders").await.expect("analyzes");
+        }
+        let due: Vec<NewOrder> = (0..20).map(|_| new_order()).collect();
+        store.place(&due, Outbox::Mine).await.expect("places");
+        clock.advance(Duration::from_secs(3));
+        store.advance(1_000).await.expect("advances");
+        let before = flushed(&store, &mut console).await;
+        let mut steps = 0;
+        for _ in 0..50 {
+            clock.advance(Duration::from_millis(200));
+            steps += store.advance(1_000).await.expect("advances").moves.len();
+        }
+        let read = flushed(&store, &mut console).await - before;
+        assert!(steps >= 20, "COOKING of each: {steps}");
+        assert!(read < 20 * 40 + 50 * 10, "{read} entries read in 50 looks for {steps} steps");
+    }
+    drop(backup);
+}
+
+/// Holds a snapshot, as a backup does, for as long as it lives.
+async fn old_snapshot(mut session: PgConnection) -> PgConnection {
+    run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("begins");
+    run(&mut session, "SELECT count(*) FROM relays").await.expect("reads");
+    session
+}
+
+/// Entries that were read from the indexes and tables of orders so far, the store's open sessions included.
+async fn flushed(store: &PgStore, console: &mut PgConnection) -> i64 {
+    store.flush_statistics().await;
+    let sum = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)::bigint
+        + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)::bigint";
+    run(console, "SELECT pg_stat_clear_snapshot()").await.expect("clears");
+    sqlx::query_scalar(sum).fetch_one(console).await.expect("reads")
 }
 
 /// Newer orders of another status are not walked past, though the planner knows that most have the one asked for.

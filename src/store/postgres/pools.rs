@@ -1,5 +1,5 @@
-//! Connections: three small pools, so that a flood of requests can't starve the loops, nor reads
-//! the writer. A pool that leads to a server that is silent or only reads is replaced.
+//! Connections: four small pools, so that a flood of requests can't starve the loops, nor reads
+//! the writers, nor a locked idempotency key those without one. A pool that leads to a server that is silent or only reads is replaced.
 //!
 //! sqlx asks the server about each connection that is given back, a round trip for every call, and waits for
 //! the answer without end. So none is given back: it rests here after a call that ended well, and is dropped else.
@@ -34,12 +34,16 @@ const LIFETIME: Duration = Duration::from_mins(30);
 const REST: Duration = Duration::from_mins(10);
 /// Connections of the loops: progress, relay, intake and survey take turns.
 const FOR_LOOPS: u32 = 2;
-/// The writer writes one batch at a time.
+/// Each writer writes one batch at a time.
 const FOR_PLACING: u32 = 1;
+/// How long an order waits for its idempotency key, which another session may hold: the set is halved
+/// then, several times within the writer's patience.
+const KEY_WITHIN: (&str, &str) = ("lock_timeout", "250");
 
-/// The three pools.
+/// The four pools.
 pub(super) struct Pools {
     pub(super) place: Slot,
+    pub(super) keyed: Slot,
     pub(super) loops: Slot,
     pub(super) read: Slot,
 }
@@ -49,16 +53,17 @@ impl Pools {
     pub(super) fn new(settings: &PgSettings, replica: i64) -> Self {
         let options =
             session(settings.dsn.0.clone()).application_name(&format!("order-tracker {replica:016x}"));
-        let for_reading = settings.max_connections.saturating_sub(FOR_PLACING + FOR_LOOPS).max(1);
+        let for_reading = settings.max_connections.saturating_sub(2 * FOR_PLACING + FOR_LOOPS).max(1);
         Self {
             place: Slot::new(options.clone(), FOR_PLACING),
+            keyed: Slot::new(options.clone().options([KEY_WITHIN]), FOR_PLACING),
             loops: Slot::new(options.clone(), FOR_LOOPS),
             read: Slot::new(options, for_reading),
         }
     }
 
     pub(super) async fn close(&self) {
-        tokio::join!(self.place.close(), self.loops.close(), self.read.close());
+        tokio::join!(self.place.close(), self.keyed.close(), self.loops.close(), self.read.close());
     }
 }
 

@@ -1,11 +1,35 @@
 //! How orders come out of PostgreSQL.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr, sync::Mutex};
 
+use chrono::{DateTime, Datelike as _};
 use serde_json::Value;
-use sqlx::{FromRow, Row, postgres::PgRow};
+use sqlx::{
+    Decode, FromRow, Postgres, Row, Type,
+    error::BoxDynError,
+    postgres::{PgHasArrayType, PgRow, PgTypeInfo, PgValueRef},
+};
+
+use tracing::warn;
 
 use crate::order::{Draft, Event, EventKind, Order, OrderId, Timestamp, TrackedOrder};
+
+/// How many unreadable orders are named in the log.
+const NAMED: usize = 100;
+
+/// Leaves out rows that can't be read, each named in the log once: one that somebody has made unreadable by
+/// hand must not hide the others.
+pub(super) fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> sqlx::Result<T>) -> Vec<T> {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let tell = |row: &PgRow, error: &sqlx::Error| {
+        let order_id: String = row.try_get("order_id").unwrap_or_default();
+        let mut told = TOLD.lock().expect("no holder panics");
+        if told.len() < NAMED && told.insert(order_id.clone()) {
+            warn!(order_id, %error, "a stored order can't be read and is left out; `verify` finds all of them");
+        }
+    };
+    rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
+}
 
 /// Reads a text column through the domain's own parser: a value we did not write is an error.
 pub(super) fn parsed<T: FromStr>(row: &PgRow, column: &str) -> sqlx::Result<T>
@@ -32,8 +56,41 @@ pub(super) fn draft(row: &PgRow) -> sqlx::Result<Draft> {
     })
 }
 
+/// A `timestamptz` of whatever value: `infinity`, which the driver's own type panics at, is an error.
+struct Moment(Timestamp);
+
+impl Type<Postgres> for Moment {
+    fn type_info() -> PgTypeInfo {
+        <Timestamp as Type<Postgres>>::type_info()
+    }
+}
+
+impl PgHasArrayType for Moment {
+    fn array_type_info() -> PgTypeInfo {
+        <Timestamp as PgHasArrayType>::array_type_info()
+    }
+}
+
+/// 2000-01-01, from which PostgreSQL counts, in microseconds.
+const EPOCH: i64 = 946_684_800_000_000;
+
+impl<'r> Decode<'r, Postgres> for Moment {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let micros = <i64 as Decode<Postgres>>::decode(value)?;
+        let moment = micros.checked_add(EPOCH).and_then(DateTime::from_timestamp_micros);
+        // What RFC 3339 can't show is no moment of ours, and leaves room for every sum.
+        let shown = moment.filter(|moment| (0..=9_999).contains(&moment.year()));
+        shown.map(Self).ok_or_else(|| "a moment that is not within the years 0 to 9999".into())
+    }
+}
+
 pub(super) fn moment(row: &PgRow, column: &str) -> sqlx::Result<Timestamp> {
-    row.try_get(column)
+    row.try_get::<Moment, _>(column).map(|Moment(moment)| moment)
+}
+
+/// The same where there may be none.
+pub(super) fn moment_if_any(row: &PgRow, column: &str) -> sqlx::Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<Moment>, _>(column)?.map(|Moment(moment)| moment))
 }
 
 impl<'r> FromRow<'r, PgRow> for Order {
@@ -44,7 +101,7 @@ impl<'r> FromRow<'r, PgRow> for Order {
             status: parsed(row, "status")?,
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,
-            due_at: row.try_get("due_at")?,
+            due_at: moment_if_any(row, "due_at")?,
         })
     }
 }
@@ -52,10 +109,10 @@ impl<'r> FromRow<'r, PgRow> for Order {
 /// A timeline in two arrays; none where somebody has taken every event away.
 pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<(EventKind, Timestamp)>> {
     let kinds: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
-    let stamps: Vec<Timestamp> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
+    let stamps: Vec<Moment> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
     let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
     let kinds = kinds.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
-    Ok(kinds.into_iter().zip(stamps).collect())
+    Ok(kinds.into_iter().zip(stamps.into_iter().map(|Moment(stamp)| stamp)).collect())
 }
 
 /// An order with its events as three arrays: one row an order costs less than one row an event.

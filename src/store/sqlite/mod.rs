@@ -27,8 +27,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, NewOrder, Outbox, Page, Placement, Position,
-    Store, StoreError,
+    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
+    Position, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -168,18 +168,28 @@ impl Store for SqliteStore {
         Ok(admissions)
     }
 
-    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
-        let next_due = verbs::next_due(&self.read).await?;
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+        if matches!(due, Due::Overlooked { .. }) {
+            return Ok(Advance::default());
+        }
+        let next_due = verbs::next_due(&self.read, None).await?;
         let now = self.clock.now();
         if next_due.is_none_or(|due| due > now) {
             return Ok(Advance { moves: Vec::new(), next_due_in: verbs::until(next_due, now) });
         }
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let moves = verbs::advance(&mut tx, limit, now, &self.delays).await?;
-        let next_due = verbs::next_due(&mut *tx).await?;
+        let (orders, moves) = verbs::advance(&mut tx, due, now, &self.delays).await?;
+        let full = matches!(due, Due::Soonest { limit, .. } if orders >= limit);
+        let next_due = if full { Some(now) } else { verbs::next_due(&mut *tx, Some(now)).await? };
         tx.commit().await?;
         Ok(Advance { moves, next_due_in: verbs::until(next_due, now) })
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        let mut db = self.read.acquire().await?;
+        let due = verbs::due(&mut db, due, self.clock.now()).await?;
+        Ok(due.into_iter().map(|due| due.order_id).collect())
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
@@ -196,7 +206,8 @@ impl Store for SqliteStore {
 
     async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
         let orders = verbs::audit(&self.read, after, limit).await?;
-        Ok(AuditPage { now: self.clock.now(), orders })
+        let last = orders.last().map(|order| order.order_id);
+        Ok(AuditPage { now: self.clock.now(), orders, unreadable: Vec::new(), last })
     }
 
     async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
@@ -222,7 +233,16 @@ impl Store for SqliteStore {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        verbs::backlog(&self.read, self.clock.now()).await
+        attention::backlog(&self.read, self.clock.now()).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.read).await?;
+        Ok(())
+    }
+
+    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+        attention::count_by_status(&self.read).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

@@ -6,18 +6,24 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Backlog, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
+    super::{Due, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
     StoreError,
     arrive::insert_events,
     rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, due_at, json, moment, parsed},
 };
 use crate::order::{
-    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
+    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder,
 };
 
-pub(super) async fn next_due(db: impl SqliteExecutor<'_>) -> Result<Option<Timestamp>, StoreError> {
-    let millis: Option<i64> =
-        sqlx::query_scalar("SELECT min(due_at) FROM orders WHERE due_at IS NOT NULL").fetch_one(db).await?;
+/// When the next step is due, of those after a moment or of all.
+pub(super) async fn next_due(
+    db: impl SqliteExecutor<'_>,
+    after: Option<Timestamp>,
+) -> Result<Option<Timestamp>, StoreError> {
+    let millis: Option<i64> = sqlx::query_scalar("SELECT min(due_at) FROM orders WHERE due_at > ?1")
+        .bind(after.map_or(i64::MIN, |after| after.timestamp_millis()))
+        .fetch_one(db)
+        .await?;
     Ok(millis.and_then(Timestamp::from_timestamp_millis))
 }
 
@@ -26,21 +32,42 @@ pub(super) fn until(due: Option<Timestamp>, now: Timestamp) -> Option<Duration> 
     Some((due? - now).to_std().unwrap_or_default())
 }
 
+/// The orders that a look is for; each has a due time.
+pub(super) async fn due(
+    db: &mut SqliteConnection,
+    due: Due<'_>,
+    now: Timestamp,
+) -> Result<Vec<DueRow>, StoreError> {
+    let query = match due {
+        Due::Soonest { limit, except } => sqlx::query_as(
+            "SELECT order_id, status, due_at FROM orders
+             WHERE due_at <= ?1 AND order_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY due_at LIMIT ?3",
+        )
+        .bind(now.timestamp_millis())
+        .bind(json(except)?)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX)),
+        // Dead entries don't exist here, so a look overlooks nothing.
+        Due::Overlooked { .. } => return Ok(Vec::new()),
+        Due::These(orders) => sqlx::query_as(
+            "SELECT order_id, status, due_at FROM orders
+             WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at",
+        )
+        .bind(now.timestamp_millis())
+        .bind(json(orders)?),
+    };
+    Ok(query.fetch_all(db).await?)
+}
+
+/// Answers how many orders moved, and their steps.
 pub(super) async fn advance(
     tx: &mut SqliteConnection,
-    limit: usize,
+    due: Due<'_>,
     now: Timestamp,
     delays: &StageDelays,
-) -> Result<Vec<Move>, StoreError> {
-    let due: Vec<DueRow> = sqlx::query_as(
-        "SELECT order_id, status, due_at FROM orders WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2",
-    )
-    .bind(now.timestamp_millis())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut *tx)
-    .await?;
+) -> Result<(usize, Vec<Move>), StoreError> {
+    let due = self::due(&mut *tx, due, now).await?;
     let at = now.timestamp_millis();
-    let (mut steps, mut events, mut moves) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut steps, mut events, mut moves) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
     for DueRow { order_id, status, due_at } in due {
         let path = delays.moves(status, due_at, now);
         let due_at = path.due_at.map(|due| due.timestamp_millis());
@@ -60,7 +87,7 @@ pub(super) async fn advance(
     .execute(&mut *tx)
     .await?;
     insert_events(tx, events).await?;
-    Ok(moves)
+    Ok((steps.len(), moves))
 }
 
 pub(super) async fn find_all(
@@ -256,29 +283,6 @@ pub(super) async fn mark_sent(write: &SqlitePool, sent: &[OrderId]) -> Result<()
         .execute(write)
         .await?;
     Ok(())
-}
-
-pub(super) async fn backlog(read: &SqlitePool, now: Timestamp) -> Result<Backlog, StoreError> {
-    let mut backlog = Backlog {
-        overdue: next_due(read).await?.and_then(|due| (now - due).to_std().ok()).unwrap_or_default(),
-        ..Backlog::default()
-    };
-    let counts: Vec<(String, i64)> =
-        sqlx::query_as("SELECT status, count(*) FROM orders WHERE due_at IS NOT NULL GROUP BY status")
-            .fetch_all(read)
-            .await?;
-    for (status, count) in counts {
-        let status: Status =
-            status.parse().map_err(|error| StoreError::Refused(format!("status {error}")))?;
-        backlog.in_progress[status as usize] = count.unsigned_abs();
-    }
-    let (unsent, oldest): (i64, Option<i64>) =
-        sqlx::query_as("SELECT count(*), min(created_at) FROM outbox").fetch_one(read).await?;
-    backlog.unsent = unsent.unsigned_abs();
-    backlog.oldest_unsent = oldest.and_then(Timestamp::from_timestamp_millis);
-    backlog.oldest_unsent_age =
-        backlog.oldest_unsent.and_then(|at| (now - at).to_std().ok()).unwrap_or_default();
-    Ok(backlog)
 }
 
 pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp, limit: usize) -> Result<u64, StoreError> {

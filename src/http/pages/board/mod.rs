@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -11,63 +11,25 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     super::{AppState, ops},
     Frame, Problem, Refresh, assets, page, regret, typed,
 };
 use crate::{
-    health::Condition,
     letters::Waiting,
     order::{Order, OrderId, Status, Timestamp, TrackedOrder},
+    overview::Reading,
     sample::plausible_draft,
-    store::{Attention, Backlog, Page, Store, StoreError},
+    store::{Page, StoreError},
 };
 
 /// Orders in the table.
 const ROWS: usize = 30;
 /// Most characters of a search that are kept; an id has 30.
 const LONGEST_SEARCH: usize = 64;
-/// Most rows in each list of what should be looked at.
-const LOOKS: usize = 5;
-/// How old the figures on a board may be; however many boards there are, the database is asked once in that time.
-const FRESH_FOR: Duration = Duration::from_millis(500);
 /// A page that asked for this site itself: `fetch`, a link, a form.
 const SAME_ORIGIN: &[u8] = b"same-origin";
-
-/// The figures that all boards share.
-struct Figures {
-    backlog: Backlog,
-    attention: Attention,
-}
-
-/// What was last read, for all who look within half a second; whoever comes while the database is
-/// being asked waits for that answer. Failures too, so that a queue of boards does not add up its waits.
-#[derive(Clone, Default)]
-pub struct Boards(Arc<Mutex<Option<Reading>>>);
-
-struct Reading {
-    at: Instant,
-    figures: Result<Arc<Figures>, StoreError>,
-}
-
-impl Boards {
-    async fn figures(&self, store: &dyn Store) -> Result<Arc<Figures>, StoreError> {
-        let mut last = self.0.lock().await;
-        if let Some(reading) = last.as_ref().filter(|reading| reading.at.elapsed() < FRESH_FOR) {
-            return reading.figures.clone();
-        }
-        let read = async {
-            let backlog = store.backlog().await?;
-            let attention = store.attention(ops::PROGRESS_MAY_LAG, LOOKS).await?;
-            Ok(Arc::new(Figures { backlog, attention }))
-        };
-        let figures = read.await;
-        *last = Some(Reading { at: Instant::now(), figures: figures.clone() });
-        figures
-    }
-}
 
 /// What the address says; what it says wrongly is as if it said nothing.
 #[derive(Default, Deserialize)]
@@ -129,16 +91,14 @@ impl Choice {
 struct Board {
     choice: Choice,
     now: Timestamp,
-    figures: Result<Arc<Figures>, StoreError>,
+    reading: Arc<Reading>,
     orders: Result<Vec<Order>, StoreError>,
     /// Where the next page of orders begins.
     older: Option<OrderId>,
     /// The order that was searched for, if there is such an order.
     found: Result<Option<TrackedOrder>, StoreError>,
     parts: ops::Report,
-    progress: Condition,
-    relay: Condition,
-    broker: Condition,
+    conditions: ops::Conditions,
     /// `None` if nobody could read them yet.
     letters: Option<Waiting>,
 }
@@ -149,7 +109,7 @@ pub(in crate::http) async fn board(
     query: Result<Query<BoardQuery>, QueryRejection>,
 ) -> Response {
     let board = read(&state, Choice::from(query.map(|Query(query)| query).unwrap_or_default())).await;
-    let status = if board.figures.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if board.reading.backlog.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let title = view::title(&board);
     let icon = assets::path("board.svg");
     let frame = Frame {
@@ -166,27 +126,24 @@ pub(in crate::http) async fn board(
 }
 
 async fn read(state: &AppState, choice: Choice) -> Board {
-    let figures = state.boards.figures(&*state.store).await;
+    let reading = state.overview.read().await;
     let (mut orders, mut found) = (Ok(Vec::new()), Ok(None));
     // With the database away one wait is enough.
-    if figures.is_ok() {
+    if reading.backlog.is_ok() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);
-    let broker = state.broker.borrow().clone();
-    let backlog = figures.as_ref().map(|figures| figures.backlog).map_err(ToString::to_string);
+    let conditions = ops::Conditions::of(state);
     Board {
         older,
-        parts: ops::report(&backlog, &broker),
-        progress: state.progress.borrow().clone(),
-        relay: state.relay.borrow().clone(),
+        parts: ops::report(Some(&*reading), &conditions),
+        conditions,
         letters: state.letters.borrow().clone(),
         now: state.clock.now(),
         choice,
-        figures,
+        reading,
         orders,
         found,
-        broker,
     }
 }
 

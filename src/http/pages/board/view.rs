@@ -5,14 +5,15 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{
-    super::super::ops,
+    super::super::ops::{self, Conditions, Line},
     super::{assets, moment, quoted, still_json},
-    Board, Choice, Figures,
+    Board, Choice,
 };
 use crate::{
     health::Condition,
     order::{Event, Order, Status, TrackedOrder},
-    store::{COUNTED_TO, MOVED_AT_ONCE, StoreError},
+    overview::PROGRESS_MAY_LAG,
+    store::{Attention, Backlog, COUNTED_TO, MOVED_AT_ONCE, StoreError},
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -23,12 +24,12 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// What the tab says: trouble first.
 pub(super) fn title(board: &Board) -> String {
-    match &board.figures {
-        Err(_) => "(!) Order Tracker".to_owned(),
-        Ok(figures) if figures.attention.overdue_orders > 0 => {
-            format!("({} overdue) Order Tracker", figures.attention.overdue_orders)
+    match (&board.reading.backlog, &board.reading.attention) {
+        (Err(_), _) => "(!) Order Tracker".to_owned(),
+        (_, Ok(attention)) if attention.overdue_orders > 0 => {
+            format!("({} overdue) Order Tracker", counted(attention.overdue_orders))
         }
-        Ok(_) => "Order Tracker".to_owned(),
+        _ => "Order Tracker".to_owned(),
     }
 }
 
@@ -48,12 +49,12 @@ pub(super) fn board(board: &Board) -> Markup {
         }
         main #content data-now=(board.now.timestamp_millis()) {
             (parts(board))
-            @match &board.figures {
-                Ok(figures) => {
-                    (counts(board, figures))
-                    (looks(board, figures))
+            @match &board.reading.backlog {
+                Ok(backlog) => {
+                    (counts(board))
+                    (looks(board, backlog))
                     div.columns {
-                        @if !board.choice.search.is_empty() { (one(board, figures)) }
+                        @if !board.choice.search.is_empty() { (one(board)) }
                         (orders(board))
                     }
                 }
@@ -72,11 +73,12 @@ fn parts(board: &Board) -> Markup {
         section.parts aria-label="Health" {
             ul {
                 @for (part, line) in &board.parts {
-                    li.bad[line.is_err()] {
+                    li.bad[!matches!(line, Line::Ok(_))] {
                         strong { (part) } " "
                         @match line {
-                            Ok(line) => (line),
-                            Err(reason) => { b { "DOWN" } ", " (reason.lines().next().unwrap_or_default()) }
+                            Line::Ok(line) => (line),
+                            Line::Degraded(reason) => (first_line(reason)),
+                            Line::Down(reason) => { b { "DOWN" } ", " (first_line(reason)) }
                         }
                     }
                 }
@@ -85,10 +87,15 @@ fn parts(board: &Board) -> Markup {
     }
 }
 
-fn counts(board: &Board, figures: &Figures) -> Markup {
-    let count = |status: Status| match status {
-        Status::Delivered => counted(figures.attention.delivered),
-        status => figures.backlog.in_progress[status as usize].to_string(),
+fn first_line(reason: &str) -> &str {
+    reason.lines().next().unwrap_or_default()
+}
+
+fn counts(board: &Board) -> Markup {
+    // Not to know is not to have none.
+    let count = |status: Status| match &board.reading.counts {
+        Ok(counts) => counted(counts[status as usize]),
+        Err(_) => "?".to_owned(),
     };
     html! {
         nav.counts aria-label="Orders by status" {
@@ -122,16 +129,26 @@ fn short(status: Status) -> &'static str {
     }
 }
 
-fn looks(board: &Board, figures: &Figures) -> Markup {
-    let attention = &figures.attention;
+fn looks(board: &Board, backlog: &Backlog) -> Markup {
     html! {
         div.looks {
+            @match &board.reading.attention {
+                Ok(attention) => { (overdue(board, attention)) (unsent(board, backlog, attention)) }
+                Err(error) => section.card.bad { h2 { "Overdue and unsent " span.number { "?" } } (unread(error)) },
+            }
+            (letters(board))
+        }
+    }
+}
+
+fn overdue(board: &Board, attention: &Attention) -> Markup {
+    html! {
             section.card.bad[attention.overdue_orders > 0] {
                 h2 { "Overdue " span.number { (counted(attention.overdue_orders)) } }
                 @if attention.overdue.is_empty() {
-                    p { "No step is more than " (ops::PROGRESS_MAY_LAG.as_secs()) " s late." }
+                    p { "No step is more than " (PROGRESS_MAY_LAG.as_secs()) " s late." }
                 } @else {
-                    p.reason { strong { "Why: " } (why_late(&board.progress, figures)) }
+                    p.reason { strong { "Why: " } (why_late(board)) }
                     ul {
                         @for late in &attention.overdue {
                             li {
@@ -143,22 +160,19 @@ fn looks(board: &Board, figures: &Figures) -> Markup {
                     }
                 }
             }
-            (unsent(board, figures))
-            (letters(board))
-        }
     }
 }
 
-fn unsent(board: &Board, figures: &Figures) -> Markup {
+fn unsent(board: &Board, backlog: &Backlog, attention: &Attention) -> Markup {
     // Those on their way come and go, and the table below would jump with them.
-    let waiting: Vec<_> = figures.attention.unsent.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
+    let waiting: Vec<_> = attention.unsent.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
     html! {
-        section.card.bad[figures.backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
-            h2 { "Unsent " span.number { (figures.backlog.unsent) } }
+        section.card.bad[backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
+            h2 { "Unsent " span.number { (counted(backlog.unsent)) } }
             @if waiting.is_empty() {
                 p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." }
             } @else {
-                p.reason { strong { "Why: " } (why_unsent(&board.broker, &board.relay)) }
+                p.reason { strong { "Why: " } (why_unsent(&board.conditions)) }
                 ul {
                     @for row in &waiting {
                         li {
@@ -166,7 +180,7 @@ fn unsent(board: &Board, figures: &Figures) -> Markup {
                             " for " (span(row.age))
                         }
                     }
-                    (more(waiting.len(), figures.backlog.unsent))
+                    (more(waiting.len(), backlog.unsent))
                 }
             }
         }
@@ -185,7 +199,7 @@ fn letters(board: &Board) -> Markup {
         return html! {
             section.card {
                 h2 { "Dead letters " span.number { "?" } }
-                p.reason { strong { "Not known: " } (why_unread(&board.broker)) }
+                p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
             }
         };
     };
@@ -194,7 +208,7 @@ fn letters(board: &Board) -> Markup {
         section.card.bad[total > 0] {
             h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
             @if age > LETTERS_MAY_BE {
-                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.broker)) }
+                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
             }
             @if total == 0 {
                 p { "No message waits to be looked at." }
@@ -218,14 +232,19 @@ fn why_unread(broker: &Condition) -> String {
     match broker {
         Condition::Down(reason) => format!("the broker is away ({reason})."),
         Condition::Unknown => "the broker has not been reached yet.".to_owned(),
-        Condition::Up => "the topic has not been read since; if that lasts, the log says why.".to_owned(),
+        Condition::Up | Condition::Degraded(_) => {
+            "the topic has not been read since; if that lasts, the log says why.".to_owned()
+        }
     }
 }
 
 /// What one transaction can move stays behind only if it is passed over, or if the transaction takes its time.
-fn why_late(progress: &Condition, figures: &Figures) -> String {
-    let many = figures.attention.overdue_orders > MOVED_AT_ONCE as u64;
-    match progress {
+fn why_late(board: &Board) -> String {
+    let many = board.reading.attention.as_ref().is_ok_and(|seen| seen.overdue_orders > MOVED_AT_ONCE as u64);
+    match &board.conditions.progress {
+        Condition::Degraded(reason) => {
+            format!("{reason}. Such an order is tried again with growing pauses, and all others go on.")
+        }
         Condition::Down(reason) => {
             format!("this replica can't write steps ({reason}). It tries again by itself; no step is lost.")
         }
@@ -237,12 +256,14 @@ fn why_late(progress: &Condition, figures: &Figures) -> String {
     }
 }
 
-fn why_unsent(broker: &Condition, relay: &Condition) -> String {
+fn why_unsent(Conditions { broker, relay, .. }: &Conditions) -> String {
     let mut reasons = Vec::new();
-    if let Condition::Down(reason) = broker {
-        reasons.push(format!("the broker is away ({reason})"));
+    match broker {
+        Condition::Down(reason) => reasons.push(format!("the broker is away ({reason})")),
+        Condition::Degraded(reason) => reasons.push(reason.clone()),
+        Condition::Up | Condition::Unknown => {}
     }
-    if let Condition::Down(reason) = relay {
+    if let Condition::Down(reason) | Condition::Degraded(reason) = relay {
         reasons.push(reason.clone());
     }
     match (broker, relay) {
@@ -265,7 +286,7 @@ fn span(time: Duration) -> String {
 
 /// How late an order's next step is, if it is late.
 fn lateness(order: &Order, board: &Board) -> Option<Duration> {
-    (board.now - order.due_at?).to_std().ok().filter(|late| *late > ops::PROGRESS_MAY_LAG)
+    (board.now - order.due_at?).to_std().ok().filter(|late| *late > PROGRESS_MAY_LAG)
 }
 
 fn orders(board: &Board) -> Markup {
@@ -328,12 +349,12 @@ fn row(order: &Order, board: &Board) -> Markup {
 }
 
 /// What was searched for.
-fn one(board: &Board, figures: &Figures) -> Markup {
+fn one(board: &Board) -> Markup {
     let close = html! { a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" } };
     html! {
         section.card.one {
             @match &board.found {
-                Ok(Some(tracked)) => (story(tracked, board, figures, &close)),
+                Ok(Some(tracked)) => (story(tracked, board, &close)),
                 Ok(None) => {
                     h2 { "No such order" }
                     p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
@@ -349,7 +370,7 @@ fn one(board: &Board, figures: &Figures) -> Markup {
     }
 }
 
-fn story(tracked: &TrackedOrder, board: &Board, figures: &Figures, close: &Markup) -> Markup {
+fn story(tracked: &TrackedOrder, board: &Board, close: &Markup) -> Markup {
     let order = &tracked.order;
     html! {
         h2 { "Order " span.number { (order.order_id) } }
@@ -358,7 +379,7 @@ fn story(tracked: &TrackedOrder, board: &Board, figures: &Figures, close: &Marku
             (quoted(&order.draft.address))
         }
         @if let Some(late) = lateness(order, board) {
-            p.reason { strong { (span(late)) " late. Why: " } (why_late(&board.progress, figures)) }
+            p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }
         }
         (timeline(tracked, board))
         p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close) }

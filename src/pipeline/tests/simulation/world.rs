@@ -26,7 +26,7 @@ use crate::{
     desk::{self, Desk, DeskError},
     live::Live,
     metrics::Metrics,
-    order::{IdMint, OrderId, OrderPlaced, StageDelays, Status},
+    order::{OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
         Intake, Progress, Relay, Writer,
         tests::doubles::{Fate, Troubled},
@@ -141,31 +141,35 @@ impl World {
         let (wrong, begun, until) = (self.topic.wrong, self.begun, u128::from(TROUBLE));
         let fate = Fate::Dice { random, wrong, begun, until };
         let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
-        let (desk, inbox) = desk::open();
+        let (desk, inboxes) = desk::open();
         let (fresh_in, fresh) = mpsc::channel(self.random.random_range(1..20));
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
         let publisher: Arc<dyn Publisher> =
             Arc::new(Client { topic: self.topic.clone(), receipts: receipts_in });
         let (bell, metrics) = (Arc::new(Bell::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
-        let writer = Writer {
+        let mint = Arc::default();
+        let writer = |inbox, seed| Writer {
             inbox,
             store: store.clone(),
-            fresh: fresh_in,
+            fresh: fresh_in.clone(),
             bell: bell.clone(),
             first_delay: self.delay,
             clock: self.clock.clone(),
             metrics: metrics.clone(),
-            mint: IdMint::default(),
-            random: StdRng::seed_from_u64(self.random.random()),
+            mint: Arc::clone(&mint),
+            random: StdRng::seed_from_u64(seed),
             hurry: stop.clone(),
+            portion: crate::store::Portion::new(512),
         };
         let relay =
             Relay::new(store.clone(), publisher.clone(), fresh, receipts, metrics.clone(), stop.clone());
         let member = Box::new(Member::new(self.topic.clone()));
         let intake = Intake::new(member, store.clone(), publisher, bell.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(writer.run());
+        tasks.spawn(writer(inboxes.keyless, self.random.random()).run());
+        tasks.spawn(writer(inboxes.keyed, self.random.random()).run());
+        drop(fresh_in);
         tasks.spawn(relay.run(crate::health::unknown().0));
         tasks.spawn(intake.run(stop.clone()));
         let gone = CancellationToken::new();
@@ -206,8 +210,8 @@ impl World {
     async fn come_to_rest(&mut self) {
         let view = self.view();
         loop {
-            let backlog = view.backlog().await.expect("reads");
-            if backlog.in_progress == [0; 5] && backlog.unsent == 0 {
+            let counts = view.count_by_status().await.expect("reads");
+            if counts[..4] == [0; 4] && view.backlog().await.expect("reads").unsent == 0 {
                 return;
             }
             sleep(Duration::from_millis(100)).await;

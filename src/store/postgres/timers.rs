@@ -1,0 +1,220 @@
+//! The SQL that makes due steps.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection, Row};
+
+use super::{
+    super::{Advance, Move},
+    low_water::Range,
+    rows::{moment, moment_if_any, order_id, parsed},
+};
+use crate::order::{OrderId, StageDelays, Status, Timestamp};
+
+/// How long several suspects may take.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Moves the orders that `due` names, those that another replica is moving excepted. All steps of an order
+/// are made at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
+/// One row at least: the moment, and when the next step is due.
+macro_rules! advance {
+    ($due:literal) => {
+        concat!(
+            r#"WITH t AS MATERIALIZED (
+                SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
+            ), due AS MATERIALIZED ("#,
+            $due,
+            r#"), moved AS (
+                UPDATE orders AS o SET status = path.last, updated_at = t.now,
+                    due_at = t.now + path.delay_ms * interval '1 millisecond'
+                FROM due, t, unnest($2::text[], $3::text[], $4::float8[]) AS path (status, last, delay_ms)
+                WHERE o.order_id = due.order_id AND path.status = due.status
+                RETURNING o.order_id, due.status AS was, due.due_at AS was_due, o.due_at, o.updated_at
+            ), history AS (
+                INSERT INTO order_events (order_id, event, "timestamp")
+                SELECT m.order_id, step.event, m.updated_at
+                FROM moved AS m
+                JOIN unnest($5::text[], $6::text[]) WITH ORDINALITY AS step (was, event, n) USING (was)
+                ORDER BY m.order_id, step.n
+            )
+            SELECT t.now, m.order_id, m.was, m.was_due, m.due_at,
+                (SELECT n.due_at FROM orders AS n WHERE n.due_at > (SELECT now FROM t) ORDER BY n.due_at LIMIT 1) AS next
+            FROM t LEFT JOIN moved AS m ON true"#
+        )
+    };
+}
+
+/// Bound by constants on both sides, or every order in progress would be read.
+const IN_RANGE: &str = advance!(
+    "SELECT o.order_id, o.status, o.due_at FROM orders AS o
+     WHERE o.due_at >= COALESCE($7, '-infinity'::timestamptz)
+         AND o.due_at <= LEAST((SELECT now FROM t), $8) AND o.order_id <> ALL($9)
+     ORDER BY o.due_at LIMIT $10 FOR UPDATE OF o SKIP LOCKED"
+);
+
+const THESE: &str = advance!(
+    "SELECT o.order_id, o.status, o.due_at FROM orders AS o
+     WHERE o.order_id = ANY($7) AND o.due_at <= (SELECT now FROM t)
+     ORDER BY o.order_id FOR UPDATE OF o SKIP LOCKED"
+);
+
+/// What an order in each status becomes when it is due.
+struct Paths(Vec<(Status, Vec<Status>)>);
+
+impl Paths {
+    fn new(delays: &StageDelays) -> Self {
+        let at = Timestamp::UNIX_EPOCH;
+        Self(Status::ALL[..4].iter().map(|from| (*from, delays.moves(*from, at, at).steps)).collect())
+    }
+
+    fn moves(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Move> {
+        let mut from = was;
+        self.0[was as usize].1.iter().map(move |to| {
+            let step = Move { order_id, from, to: *to };
+            from = *to;
+            step
+        })
+    }
+}
+
+/// Which orders a look is for.
+pub(super) enum Which<'a> {
+    /// Those due in this range, most overdue first, up to a limit, but for some.
+    In { range: Range, limit: usize, except: &'a [OrderId] },
+    /// These, if they are due.
+    These(&'a [OrderId]),
+}
+
+/// What a look did.
+pub(super) struct Looked {
+    pub(super) advance: Advance,
+    /// The database's time.
+    pub(super) now: Timestamp,
+    /// Until when it has seen all: now, or, if it was full before, when the last order that it moved had been
+    /// due; `None` if it has seen nothing.
+    pub(super) seen: Option<Timestamp>,
+    /// Whether there may be more.
+    pub(super) full: bool,
+}
+
+pub(super) async fn advance(
+    db: &mut PgConnection,
+    which: Which<'_>,
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+) -> sqlx::Result<Looked> {
+    let paths = Paths::new(delays);
+    let last = |steps: &Vec<Status>| steps.last().copied().unwrap_or(Status::Delivered);
+    let delay_ms = |status| delays.after(status).map(|delay| delay.as_secs_f64() * 1e3);
+    let (was, events): (Vec<&str>, Vec<&str>) =
+        paths.0.iter().flat_map(|(was, steps)| steps.iter().map(|to| (was.as_str(), to.as_str()))).unzip();
+    let most = match which {
+        Which::In { limit, .. } => limit,
+        Which::These(_) => usize::MAX,
+    };
+    let query = sqlx::query(match which {
+        Which::In { .. } => IN_RANGE,
+        Which::These(_) => THESE,
+    })
+    .bind(now)
+    .bind(paths.0.iter().map(|(was, _)| was.as_str()).collect::<Vec<_>>())
+    .bind(paths.0.iter().map(|(_, steps)| last(steps).as_str()).collect::<Vec<_>>())
+    .bind(paths.0.iter().map(|(_, steps)| delay_ms(last(steps))).collect::<Vec<_>>())
+    .bind(was)
+    .bind(events);
+    let rows = match which {
+        Which::In { range: (from, to), limit, except } => {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            query.bind(from).bind(to).bind(texts(except)).bind(limit)
+        }
+        Which::These(orders) => query.bind(texts(orders)),
+    }
+    .fetch_all(db)
+    .await?;
+    let (mut moves, mut last, mut next) = (Vec::with_capacity(rows.len()), None, None);
+    // Where nothing moved there is a row of the moment alone.
+    let changed =
+        rows.iter().filter(|row| row.try_get::<Option<&str>, _>("order_id").is_ok_and(|id| id.is_some()));
+    let mut count = 0;
+    for row in changed {
+        count += 1;
+        moves.extend(paths.moves(order_id(row)?, parsed(row, "was")?));
+        // `-infinity` by hand is before everything.
+        last = last.max(moment(row, "was_due").ok());
+        next = earliest(next, moment_if_any(row, "due_at")?);
+    }
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let now = moment(first, "now")?;
+    // `infinity` by hand is never.
+    let next = earliest(next, moment_if_any(first, "next").ok().flatten());
+    let next_due_in = if count < most { next.map(|next| wait(next, now)) } else { Some(Duration::ZERO) };
+    let full = count >= most;
+    let seen = if full { last } else { Some(now) };
+    Ok(Looked { advance: Advance { moves, next_due_in }, now, seen, full })
+}
+
+fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
+}
+
+/// Rounded up to milliseconds: a look that comes a moment early finds nothing.
+pub(super) fn wait(until: Timestamp, now: Timestamp) -> Duration {
+    let micros = (until - now).num_microseconds().unwrap_or(i64::MAX).max(0).unsigned_abs();
+    Duration::from_millis(micros.div_ceil(1_000))
+}
+
+/// Moves these, one of which may have made a larger set fail. Several are given up soon: the
+/// culprit among them is better found in small steps.
+pub(super) async fn advance_these(
+    db: &mut PgConnection,
+    orders: &[OrderId],
+    now: Option<Timestamp>,
+    delays: &StageDelays,
+) -> sqlx::Result<Looked> {
+    if orders.len() == 1 {
+        return advance(db, Which::These(orders), now, delays).await;
+    }
+    let mut tx = db.begin().await?;
+    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+        .bind(SOON.as_millis().to_string())
+        .execute(&mut *tx)
+        .await?;
+    let looked = advance(&mut tx, Which::These(orders), now, delays).await?;
+    tx.commit().await?;
+    Ok(looked)
+}
+
+/// The orders that a look for this range would move.
+pub(super) async fn due(
+    db: &mut PgConnection,
+    (from, to): Range,
+    limit: usize,
+    except: &[OrderId],
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<OrderId>> {
+    let rows = sqlx::query(
+        "WITH t AS MATERIALIZED (SELECT COALESCE($1, clock_timestamp()) AS now)
+         SELECT o.order_id FROM orders AS o
+         WHERE o.due_at >= COALESCE($2, '-infinity'::timestamptz)
+             AND o.due_at <= LEAST((SELECT now FROM t), $3) AND o.order_id <> ALL($4)
+         ORDER BY o.due_at LIMIT $5",
+    )
+    .bind(now)
+    .bind(from)
+    .bind(to)
+    .bind(texts(except))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(order_id).collect()
+}
+
+/// The database's time.
+pub(super) async fn time(db: &mut PgConnection, now: Option<Timestamp>) -> sqlx::Result<Timestamp> {
+    let row = sqlx::query("SELECT COALESCE($1, clock_timestamp()) AS now").bind(now).fetch_one(db).await?;
+    moment(&row, "now")
+}
+
+pub(super) fn texts(ids: &[OrderId]) -> Vec<String> {
+    ids.iter().map(OrderId::to_string).collect()
+}
