@@ -93,7 +93,7 @@ pub(crate) async fn starved(bench: &mut Bench) -> Result<Outcome> {
         hogs.push(PgConnection::connect(&dsn).await?);
     }
     bench.set("PG_DSN", dsn);
-    bench.set("PG_MAX_CONNECTIONS", "4");
+    bench.set("PG_MAX_CONNECTIONS", "5");
     bench.fleet.start_all(1).await?;
     let readers = readers(&bench.fleet.targets, 150);
     let rate = if bench.scale.orders < 1_000 { 20.0 } else { 100.0 };
