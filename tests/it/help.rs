@@ -128,6 +128,13 @@ async fn help_of_the_service() {
               [env: SHUTDOWN_TIMEOUT=]
               [default: 10s]
 
+          --shutdown-delay <DURATION>
+              How long requests are served after SIGTERM while `/readyz` says 503 already, for balancers
+              to hear of it
+
+              [env: SHUTDOWN_DELAY=]
+              [default: 0s]
+
     Logging:
           --log-format <FORMAT>
               `text` on a terminal, else `json`, if unset

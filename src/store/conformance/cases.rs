@@ -1,6 +1,13 @@
 //! The cases, one rule each.
 
-pub(crate) use super::attention::what_needs_a_look_comes_oldest_first_and_is_counted;
+pub(crate) use super::{
+    attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    timers::{
+        a_clock_that_steps_back_delays_but_never_reorders, a_limit_leaves_the_rest_for_the_next_call,
+        an_overdue_step_does_not_shorten_the_next, orders_move_when_due_and_never_before,
+        those_left_out_stay_until_they_are_named,
+    },
+};
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
@@ -13,7 +20,7 @@ use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
     store::{
-        Admission, Arrival, Backlog, Due, KEY_LIFETIME, LOST_AFTER, Move, NewOrder, Outbox, Page, Placement,
+        Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, NewOrder, Outbox, Page, Placement,
         StoreError,
     },
 };
@@ -72,63 +79,6 @@ pub(crate) async fn texts_are_stored_as_they_are(t: Fixture) {
     for order in &orders {
         assert_eq!(t.find(order.order_id).await.order.draft, order.draft);
     }
-}
-
-/// Promise 4: timers are rows. Never early, in order, one row per step.
-pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
-    let order = new_order();
-    t.place(std::slice::from_ref(&order)).await;
-    let mut reached = Status::Placed;
-    for delay in DELAYS {
-        let advance = t.store.advance(10).await.expect("advances");
-        assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
-        let listed = t.store.list(&Page { status: None, before: None, limit: 1 }).await.expect("lists");
-        let due = [listed[0].due_at, t.find(order.order_id).await.order.due_at];
-        assert_eq!(due, [Some(t.clock.now() + seconds(delay)); 2], "as it was written");
-        t.clock.advance(seconds(delay).saturating_sub(Duration::from_millis(1)));
-        assert_eq!(t.advance().await, [], "1 ms early");
-        t.clock.advance(Duration::from_millis(1));
-        let next = reached.next().expect("not the end");
-        assert_eq!(t.advance().await, [Move { order_id: order.order_id, from: reached, to: next }]);
-        let found = t.find(order.order_id).await;
-        assert_consistent(&found);
-        assert_eq!((found.order.status, found.order.updated_at), (next, t.clock.now()));
-        reached = next;
-    }
-    assert_eq!(reached, Status::Delivered);
-    let advance = t.store.advance(10).await.expect("advances");
-    assert_eq!((advance.moves, advance.next_due_in), (vec![], None));
-}
-
-/// Promise 4: timers are rows. A late step is made once, and the next counts from there.
-pub(crate) async fn an_overdue_step_does_not_shorten_the_next(t: Fixture) {
-    let order = new_order();
-    t.place(std::slice::from_ref(&order)).await;
-    t.clock.advance(seconds(3_600));
-    assert_eq!(t.backlog().await.overdue, seconds(3_597));
-    assert_eq!(t.advance().await.len(), 1);
-    assert_eq!(t.store.advance(10).await.expect("advances").next_due_in, Some(seconds(DELAYS[1])));
-}
-
-pub(crate) async fn a_limit_leaves_the_rest_for_the_next_call(t: Fixture) {
-    t.place(&new_orders(5)).await;
-    t.clock.advance(seconds(DELAYS[0]));
-    let first = t.store.advance(2).await.expect("advances");
-    assert_eq!((first.moves.len(), first.next_due_in), (2, Some(Duration::ZERO)));
-    assert_eq!(t.advance().await.len(), 3);
-}
-
-/// Promise 3: an effect happens once. Whatever a clock does, stamps do not go back.
-pub(crate) async fn a_clock_that_steps_back_delays_but_never_reorders(t: Fixture) {
-    let order = new_order();
-    t.place(std::slice::from_ref(&order)).await;
-    t.clock.set(start() - TimeDelta::hours(2));
-    assert_eq!(t.advance().await, []);
-    t.clock.set(start() + TimeDelta::hours(24));
-    assert_eq!(t.advance().await.len(), 1);
-    t.clock.set(start());
-    assert_eq!(t.advance().await, []);
-    assert_consistent(&t.find(order.order_id).await);
 }
 
 /// Promise 3: an effect happens once. Our own messages come back, and come twice.
@@ -351,35 +301,6 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
         assert_eq!(order.faults(t.clock.now()), []);
     }
     assert_eq!(audited.iter().filter(|order| order.status == Status::Preparing).count(), 3);
-}
-
-/// Promise 4: timers are rows. An order that can't be moved is left out, and the others go.
-pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
-    let orders = new_orders(3);
-    let [first, left_out, last] = [0, 1, 2].map(|n| orders[n].order_id);
-    for order in &orders {
-        t.place(std::slice::from_ref(order)).await;
-        t.clock.advance(Duration::from_millis(1));
-    }
-    let due = async |due: Due<'_>| t.store.due(due).await.expect("reads");
-    let others = Due::Soonest { limit: 10, except: &[left_out] };
-    assert_eq!(due(others).await, []);
-    t.clock.advance(seconds(DELAYS[0]));
-    assert_eq!(due(others).await, [first, last], "most overdue first");
-    assert_eq!(due(Due::Soonest { limit: 2, except: &[] }).await, [first, left_out]);
-    let moved = async |due: Due<'_>| -> Vec<OrderId> {
-        let moves = t.store.advance_due(due).await.expect("advances").moves;
-        moves.into_iter().map(|step| step.order_id).collect()
-    };
-    assert_eq!(moved(others).await.len(), 2);
-    let looked = t.store.advance_due(others).await.expect("advances");
-    assert_eq!(
-        (looked.moves, looked.next_due_in),
-        (vec![], Some(seconds(DELAYS[1]))),
-        "and no look is due for it"
-    );
-    assert_eq!(moved(Due::These(&[first, left_out, last])).await, [left_out]);
-    assert_eq!(moved(Due::These(&[left_out])).await, []);
 }
 
 /// Promise 3: an effect happens once. Many hands do nothing twice and leave nothing.

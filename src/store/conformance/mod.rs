@@ -4,6 +4,7 @@
 mod attention;
 pub(crate) mod cases;
 pub(crate) mod stories;
+mod timers;
 pub(crate) mod upgrade;
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,6 @@
 //! `GET /`: the kitchen's board, and `POST /demo-orders` behind its button.
 
+mod reasons;
 mod view;
 
 use std::sync::Arc;

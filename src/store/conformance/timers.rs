@@ -1,0 +1,98 @@
+//! What makes due steps.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
+use crate::{
+    clock::Clock as _,
+    order::{OrderId, Status},
+    store::{Due, Move, Page},
+};
+
+/// Promise 4: timers are rows. Never early, in order, one row per step.
+pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    let mut reached = Status::Placed;
+    for delay in DELAYS {
+        let advance = t.store.advance(10).await.expect("advances");
+        assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
+        let listed = t.store.list(&Page { status: None, before: None, limit: 1 }).await.expect("lists");
+        let due = [listed[0].due_at, t.find(order.order_id).await.order.due_at];
+        assert_eq!(due, [Some(t.clock.now() + seconds(delay)); 2], "as it was written");
+        t.clock.advance(seconds(delay).saturating_sub(Duration::from_millis(1)));
+        assert_eq!(t.advance().await, [], "1 ms early");
+        t.clock.advance(Duration::from_millis(1));
+        let next = reached.next().expect("not the end");
+        assert_eq!(t.advance().await, [Move { order_id: order.order_id, from: reached, to: next }]);
+        let found = t.find(order.order_id).await;
+        assert_consistent(&found);
+        assert_eq!((found.order.status, found.order.updated_at), (next, t.clock.now()));
+        reached = next;
+    }
+    assert_eq!(reached, Status::Delivered);
+    let advance = t.store.advance(10).await.expect("advances");
+    assert_eq!((advance.moves, advance.next_due_in), (vec![], None));
+}
+
+/// Promise 4: timers are rows. A late step is made once, and the next counts from there.
+pub(crate) async fn an_overdue_step_does_not_shorten_the_next(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    t.clock.advance(seconds(3_600));
+    assert_eq!(t.backlog().await.overdue, seconds(3_597));
+    assert_eq!(t.advance().await.len(), 1);
+    assert_eq!(t.store.advance(10).await.expect("advances").next_due_in, Some(seconds(DELAYS[1])));
+}
+
+pub(crate) async fn a_limit_leaves_the_rest_for_the_next_call(t: Fixture) {
+    t.place(&new_orders(5)).await;
+    t.clock.advance(seconds(DELAYS[0]));
+    let first = t.store.advance(2).await.expect("advances");
+    assert_eq!((first.moves.len(), first.next_due_in), (2, Some(Duration::ZERO)));
+    assert_eq!(t.advance().await.len(), 3);
+}
+
+/// Promise 3: an effect happens once. Whatever a clock does, stamps do not go back.
+pub(crate) async fn a_clock_that_steps_back_delays_but_never_reorders(t: Fixture) {
+    let order = new_order();
+    t.place(std::slice::from_ref(&order)).await;
+    t.clock.set(start() - TimeDelta::hours(2));
+    assert_eq!(t.advance().await, []);
+    t.clock.set(start() + TimeDelta::hours(24));
+    assert_eq!(t.advance().await.len(), 1);
+    t.clock.set(start());
+    assert_eq!(t.advance().await, []);
+    assert_consistent(&t.find(order.order_id).await);
+}
+
+/// Promise 4: timers are rows. An order that can't be moved is left out, and the others go.
+pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
+    let orders = new_orders(3);
+    let [first, left_out, last] = [0, 1, 2].map(|n| orders[n].order_id);
+    for order in &orders {
+        t.place(std::slice::from_ref(order)).await;
+        t.clock.advance(Duration::from_millis(1));
+    }
+    let due = async |due: Due<'_>| t.store.due(due).await.expect("reads");
+    let others = Due::Soonest { limit: 10, except: &[left_out] };
+    assert_eq!(due(others).await, []);
+    t.clock.advance(seconds(DELAYS[0]));
+    assert_eq!(due(others).await, [first, last], "most overdue first");
+    assert_eq!(due(Due::Soonest { limit: 2, except: &[] }).await, [first, left_out]);
+    let moved = async |due: Due<'_>| -> Vec<OrderId> {
+        let moves = t.store.advance_due(due).await.expect("advances").moves;
+        moves.into_iter().map(|step| step.order_id).collect()
+    };
+    assert_eq!(moved(others).await.len(), 2);
+    let looked = t.store.advance_due(others).await.expect("advances");
+    assert_eq!(
+        (looked.moves, looked.next_due_in),
+        (vec![], Some(seconds(DELAYS[1]))),
+        "and no look is due for it"
+    );
+    assert_eq!(moved(Due::These(&[first, left_out, last])).await, [left_out]);
+    assert_eq!(moved(Due::These(&[left_out])).await, []);
+}
