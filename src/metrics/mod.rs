@@ -150,7 +150,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "orders_in_progress",
-                        "Orders not yet delivered, in the whole database, each status counted up to 20,000; NaN if not known",
+                        "Orders not yet delivered, in the whole database, each status counted up to 10,000; NaN if not known",
                     ),
                     &["status"],
                 ),
@@ -159,7 +159,7 @@ impl Metrics {
                 r,
                 Gauge::new(
                     "outbox_pending",
-                    "Orders that no broker has acknowledged yet, counted up to 20,000; NaN if not known",
+                    "Orders that no broker has acknowledged yet, counted up to 10,000; NaN if not known",
                 ),
             ),
             outbox_oldest: register(
@@ -312,7 +312,7 @@ impl Metrics {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counted up to 20,000")]
+#[expect(clippy::cast_precision_loss, reason = "counted up to 10,000")]
 fn number(count: u64) -> f64 {
     count as f64
 }

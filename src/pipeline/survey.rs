@@ -9,7 +9,7 @@ use super::{Backoff, Outcome, StepError, pause};
 use crate::{metrics::Metrics, overview::Overview};
 
 /// How old a gauge may be.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Looks at the overview from time to time.
 pub struct Survey {

@@ -268,7 +268,7 @@ pub const MOVED_AT_ONCE: usize = 1_000;
 const OLDEST_OF: i64 = 1_000;
 
 /// How far anything is counted: the price of a look is the same however many orders are stored or wait.
-pub const COUNTED_TO: i64 = 20_000;
+pub const COUNTED_TO: i64 = 10_000;
 
 /// What people should look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

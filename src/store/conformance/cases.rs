@@ -20,8 +20,7 @@ use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
     store::{
-        Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, NewOrder, Outbox, Page, Placement,
-        StoreError,
+        Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, NewOrder, Outbox, Page, Placement, StoreError,
     },
 };
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{ConnectOptions as _, PgConnection};
+use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
@@ -58,4 +59,26 @@ async fn infinity_is_refused_and_ends_nothing() {
     clock.advance(Duration::from_secs(3));
     let advance = store.advance(9).await.expect("advances");
     assert_eq!(advance.moves.iter().map(|step| step.order_id).collect::<Vec<_>>(), [good]);
+}
+
+/// An idempotency key that another session holds is waited for by its own order alone, and not for long.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_key_that_is_held_holds_up_no_order_without_one() {
+    let (database, _clock, store, [stored, _], mut console) = two_orders().await;
+    let hold = format!("INSERT INTO idempotency_keys VALUES ('held', '{stored}', now())");
+    run(&mut console, "BEGIN").await.expect("begins");
+    run(&mut console, &hold).await.expect("holds the key");
+    let keyed = NewOrder { key: Some("held".to_owned()), ..new_order() };
+    let (keyed, keyless) = ([keyed], [new_order()]);
+    let asked = Instant::now();
+    let keyed_place = async { (store.place(&keyed, Outbox::Mine).await, asked.elapsed()) };
+    let keyless_place = async { (store.place(&keyless, Outbox::Mine).await, asked.elapsed()) };
+    let ((refused, refused_in), (placed, placed_in)) = tokio::join!(keyed_place, keyless_place);
+    placed.expect("places");
+    assert!(matches!(refused, Err(StoreError::Timeout(_))), "{refused:?}");
+    assert!(placed_in < refused_in, "{placed_in:?}, {refused_in:?}");
+    run(&mut console, "ROLLBACK").await.expect("lets it go");
+    store.place(&keyed, Outbox::Mine).await.expect("places");
+    drop(database);
 }
