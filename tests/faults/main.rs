@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod load;
 mod proxy;
+mod readiness;
 mod report;
 mod rows;
 mod stack;
