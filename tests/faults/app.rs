@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    readiness::Readiness,
     stack::{Frozen, POLL, signal},
     watch::{Holdings, Watch, Watchbook, resident_kb, series},
 };
@@ -149,6 +150,8 @@ pub(crate) struct Fleet {
     pub(crate) book: Watchbook,
     /// What the first replicas held and counted when they were ready and had nothing to do.
     pub(crate) idle: Option<(Holdings, BTreeSet<String>)>,
+    /// Parts that may be degraded while nothing else is wrong: what a row leaves broken.
+    pub(crate) lasting: Vec<&'static str>,
     replicas: Vec<Option<Replica>>,
     /// The slowest start so far.
     pub(crate) slowest_start: Duration,
@@ -160,7 +163,9 @@ impl Fleet {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
         let (book, idle) = (Watchbook::default(), None);
-        Self { settings, targets, journal, book, idle, replicas: Vec::new(), slowest_start }
+        // Dead letters stay where they are; no row puts them back.
+        let (lasting, replicas) = (vec!["dead_letters"], Vec::new());
+        Self { settings, targets, journal, book, idle, lasting, replicas, slowest_start }
     }
 
     /// Starts the replica of this slot and shows it to clients.
@@ -194,10 +199,10 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until every replica says that it is ready.
+    /// Waits until every replica says that it is ready and that nothing is wrong.
     pub(crate) async fn ready(&self) -> Result<()> {
         for replica in self.replicas.iter().flatten() {
-            ready(&replica.url).await?;
+            ready(&replica.url, &self.lasting).await?;
         }
         Ok(())
     }
@@ -286,15 +291,14 @@ impl Fleet {
     }
 }
 
-async fn ready(url: &str) -> Result<()> {
+async fn ready(url: &str, lasting: &[&str]) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = client.get(format!("{url}/readyz")).send().await;
-        match answer {
-            Ok(answer) if answer.status() == 200 => return Ok(()),
-            Ok(answer) if Instant::now() > deadline => bail!("not ready: {}", answer.text().await?),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
+        match Readiness::ask(&client, url).await {
+            Ok(readiness) if readiness.is_whole(lasting) => return Ok(()),
+            Ok(readiness) if Instant::now() > deadline => bail!("not ready: {}", readiness.body),
+            Err(error) if Instant::now() > deadline => return Err(error),
             _ => sleep(POLL).await,
         }
     }

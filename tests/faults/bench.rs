@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     app::{Fleet, Settings},
     check::{self, DELAYS_MS},
+    lateness::Steps,
     load::{History, Load, Plan},
     proxy::Proxy,
     report::{Outcome, quantile},
@@ -214,8 +215,9 @@ impl Bench {
 
     /// Whether the replicas always said that they live, are ready again, and hold no more than before.
     async fn bounded(&self, outcome: &mut Outcome) -> Result<()> {
-        let ready = self.fleet.ready().await;
-        outcome.expect(ready.is_ok(), format!("at the end {ready:?}"));
+        if let Err(error) = self.fleet.ready().await {
+            outcome.missed.push(format!("at the end: {error:#}"));
+        }
         let Seen { sick, most, .. } = self.fleet.book.seen();
         outcome.expect(
             sick.is_empty(),
@@ -263,9 +265,9 @@ impl Bench {
 
     /// While something that it needs was away, a replica must have said so.
     pub(crate) fn said_so(&self, outcome: &mut Outcome) {
-        let unready = self.fleet.book.seen().unready;
-        outcome.expect(unready > 0, "/readyz never said 503");
-        outcome.note(format!("/readyz said 503 {unready} times"));
+        let Seen { unready, complaints, .. } = self.fleet.book.seen();
+        outcome.expect(complaints > 0, "/readyz never said that anything was wrong");
+        outcome.note(format!("/readyz said {complaints} times what was wrong, {unready} times with 503"));
     }
 
     /// Waits until every order is delivered and published.
@@ -311,6 +313,12 @@ impl Bench {
         let mut lateness = check::examine(&lines, &History::default(), None).lateness;
         lateness.sort_unstable();
         Ok(quantile(&lateness, at).unwrap_or_default())
+    }
+
+    /// Every step of the orders that are examined, with delays of so many milliseconds.
+    pub(crate) async fn steps(&self, delays_ms: [u64; 4]) -> Result<Steps> {
+        let lines = check::lines(&self.db).await?;
+        Ok(Steps::of(&lines, delays_ms, self.on_database_clock(Instant::now())))
     }
 
     /// Leaves nothing behind.

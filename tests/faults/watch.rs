@@ -11,6 +11,8 @@ use anyhow::Result;
 use reqwest::Client;
 use tokio::{task::JoinHandle, time::sleep};
 
+use crate::readiness::Readiness;
+
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a sign of life may take.
@@ -83,6 +85,8 @@ pub(crate) struct Seen {
     pub(crate) sick: Vec<String>,
     /// Looks at `/readyz` that got 503.
     pub(crate) unready: usize,
+    /// Looks at `/readyz` that were told of something wrong, with 503 or without.
+    pub(crate) complaints: usize,
     /// The most that one of them ever held.
     pub(crate) most: Holdings,
 }
@@ -119,11 +123,11 @@ impl Watch {
                 if let Some(sick) = ailment(&http, pid, &url).await {
                     book.open().sick.push(sick);
                 }
-                let ready = http.get(format!("{url}/readyz")).send().await;
-                let unready = ready.is_ok_and(|answer| answer.status() == 503);
+                let readiness = Readiness::ask(&http, &url).await.ok();
                 {
                     let (mut seen, holds) = (book.open(), Holdings::of(pid, database));
-                    seen.unready += usize::from(unready);
+                    seen.unready += usize::from(readiness.as_ref().is_some_and(|said| said.status == 503));
+                    seen.complaints += usize::from(readiness.is_some_and(|said| !said.is_whole(&[])));
                     seen.most = seen.most.most(holds);
                 }
                 sleep(PAUSE).await;
