@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     app::{Fleet, Settings},
     check::{self, DELAYS_MS},
+    lateness::Steps,
     load::{History, Load, Plan},
     proxy::Proxy,
     report::{Outcome, quantile},
@@ -312,6 +313,12 @@ impl Bench {
         let mut lateness = check::examine(&lines, &History::default(), None).lateness;
         lateness.sort_unstable();
         Ok(quantile(&lateness, at).unwrap_or_default())
+    }
+
+    /// Every step of the orders that are examined, with delays of so many milliseconds.
+    pub(crate) async fn steps(&self, delays_ms: [u64; 4]) -> Result<Steps> {
+        let lines = check::lines(&self.db).await?;
+        Ok(Steps::of(&lines, delays_ms, self.on_database_clock(Instant::now())))
     }
 
     /// Leaves nothing behind.

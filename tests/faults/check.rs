@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{load::History, topic::Message};
+use crate::{load::History, seed::FIRST_EXAMINED, topic::Message};
 
 /// A whole timeline.
 pub(crate) const SIX: [&str; 6] =
@@ -34,13 +34,14 @@ pub(crate) struct Line {
     pub(crate) stamps: Vec<DateTime<Utc>>,
 }
 
-/// Every order, in the order of ids.
+/// Every order that is to be examined, in the order of ids.
 pub(crate) async fn lines(db: &PgPool) -> Result<Vec<Line>> {
     let sql = r#"SELECT o.order_id, o.customer_name, o.status,
             coalesce(array_agg(e.event ORDER BY e.id) FILTER (WHERE e.id IS NOT NULL), '{}') AS events,
             coalesce(array_agg(e."timestamp" ORDER BY e.id) FILTER (WHERE e.id IS NOT NULL), '{}') AS stamps
-        FROM orders AS o LEFT JOIN order_events AS e USING (order_id) GROUP BY o.order_id ORDER BY o.order_id"#;
-    Ok(sqlx::query_as(sql).fetch_all(db).await?)
+        FROM orders AS o LEFT JOIN order_events AS e USING (order_id) WHERE o.order_id >= $1
+        GROUP BY o.order_id ORDER BY o.order_id"#;
+    Ok(sqlx::query_as(sql).bind(FIRST_EXAMINED).fetch_all(db).await?)
 }
 
 /// What was found; each entry names an order and what is wrong with it.
@@ -132,10 +133,10 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) async fn now(db: &PgPool) -> Result<Self> {
-        let sql = "SELECT (SELECT count(*) FROM orders) AS stored,
-            (SELECT count(*) FROM orders WHERE status <> 'DELIVERED') AS undelivered,
+        let sql = "SELECT (SELECT count(*) FROM orders WHERE order_id >= $1) AS stored,
+            (SELECT count(*) FROM orders WHERE order_id >= $1 AND status <> 'DELIVERED') AS undelivered,
             (SELECT count(*) FROM outbox) AS unsent";
-        Ok(sqlx::query_as(sql).fetch_one(db).await?)
+        Ok(sqlx::query_as(sql).bind(FIRST_EXAMINED).fetch_one(db).await?)
     }
 }
 

@@ -183,7 +183,7 @@ impl Customer {
 }
 
 /// The order that belongs to a key: always the same.
-fn draft(key: &str) -> Value {
+pub(crate) fn draft(key: &str) -> Value {
     json!({"customer_name": format!("{SECRET} {key}"), "address": format!("{SECRET} Lane"), "item": "pizza",
         "size": "large"})
 }

@@ -18,6 +18,7 @@ pub(crate) struct Readiness {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Degraded {
     pub(crate) part: String,
+    pub(crate) reason: String,
 }
 
 /// The body; a build that answers in plain text has none.
@@ -39,4 +40,24 @@ impl Readiness {
     pub(crate) fn is_whole(&self, lasting: &[&str]) -> bool {
         self.status == 200 && self.degraded.iter().all(|degraded| lasting.contains(&degraded.part.as_str()))
     }
+
+    /// Why one of these parts is degraded, if the reason holds all these words.
+    pub(crate) fn reason(&self, parts: &[&str], words: &[&str]) -> Option<&str> {
+        let named = |degraded: &&Degraded| {
+            parts.contains(&degraded.part.as_str()) && has_words(&degraded.reason, words)
+        };
+        self.degraded.iter().find(named).map(|degraded| degraded.reason.as_str())
+    }
+}
+
+/// Whether each of the words stands in the text, and not as a part of a longer one.
+pub(crate) fn has_words(text: &str, words: &[&str]) -> bool {
+    let ends = |char: Option<char>| char.is_none_or(|char| !char.is_alphanumeric() && char != '_');
+    let stands = |word: &str| {
+        let mut found = text.match_indices(word);
+        found.any(|(at, _)| {
+            ends(text[..at].chars().next_back()) && ends(text[at + word.len()..].chars().next())
+        })
+    };
+    words.iter().all(|word| stands(word))
 }

@@ -31,6 +31,8 @@ pub(crate) struct Stack {
 pub(crate) enum Part {
     Postgres,
     Kafka,
+    /// A second broker of the same cluster, which is there only once it was started.
+    SecondKafka,
 }
 
 impl Part {
@@ -38,6 +40,7 @@ impl Part {
         match self {
             Self::Postgres => "postgres",
             Self::Kafka => "kafka",
+            Self::SecondKafka => "kafka2",
         }
     }
 }
@@ -54,7 +57,7 @@ impl Stack {
         &self.dir
     }
 
-    /// Starts one of the two and waits until it takes connections.
+    /// Starts one of them and waits until it takes connections.
     pub(crate) async fn start(&self, part: Part) -> Result<()> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stack");
         let mut command = Command::new(script);
@@ -64,13 +67,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops one of the two the polite way; clients are cut off.
+    /// Stops one of them the polite way; clients are cut off.
     pub(crate) async fn stop(&self, part: Part) -> Result<()> {
         // INT is PostgreSQL's fast shutdown: it does not wait for clients.
         self.end(part, if part == Part::Postgres { "INT" } else { "TERM" }).await
     }
 
-    /// Ends one of the two at once.
+    /// Ends one of them at once.
     pub(crate) async fn kill(&self, part: Part) -> Result<()> {
         self.end(part, "KILL").await
     }
@@ -88,7 +91,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Stops all processes of one of the two where they stand.
+    /// Stops all processes of one of them where they stand.
     pub(crate) async fn freeze(&self, part: Part) -> Result<Frozen> {
         let pids = self.processes(part)?;
         signal("STOP", &pids).await?;
@@ -100,7 +103,7 @@ impl Stack {
         // PostgreSQL's own note: `postgres.pid` may be the shell that started it.
         let file = match part {
             Part::Postgres => self.dir.join("postgres/data/postmaster.pid"),
-            Part::Kafka => self.dir.join("kafka.pid"),
+            Part::Kafka | Part::SecondKafka => self.dir.join(format!("{}.pid", part.name())),
         };
         let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
         let server: u32 = text.lines().next().unwrap_or_default().trim().parse()?;

@@ -3,11 +3,13 @@
 use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use chrono::{DateTime, Utc};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::RDKafkaErrorCode,
     message::{Headers as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
@@ -27,6 +29,10 @@ pub(crate) struct Message {
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: HashMap<String, String>,
+    /// Where it was found.
+    pub(crate) partition: i32,
+    /// Its stamp: when it was appended, if the topic was told to stamp so.
+    pub(crate) stamp: Option<DateTime<Utc>>,
 }
 
 impl Message {
@@ -69,6 +75,45 @@ impl Topic {
         Ok(())
     }
 
+    /// Creates it with a partition on each of these brokers, and its dead-letter topic with all partitions on the
+    /// first of them. Messages bear the moment at which they were appended.
+    pub(crate) async fn create_on(&self, brokers: &[i32]) -> Result<()> {
+        let dead_letters = format!("{}.dlq", self.name);
+        let placed: Vec<&[i32]> = brokers.chunks(1).collect();
+        let first: Vec<&[i32]> = brokers.iter().map(|_| placed[0]).collect();
+        let count = i32::try_from(brokers.len())?;
+        let topics = [
+            NewTopic::new(&self.name, count, TopicReplication::Variable(&placed))
+                .set("message.timestamp.type", "LogAppendTime"),
+            NewTopic::new(&dead_letters, count, TopicReplication::Variable(&first)),
+        ];
+        let (admin, deadline) = (self.admin()?, Instant::now() + PATIENCE);
+        loop {
+            // A broker that has just come is not in the cluster yet.
+            let results = admin.create_topics(&topics, &AdminOptions::new()).await?;
+            let missing = results.iter().any(|result| {
+                result.as_ref().is_err_and(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists)
+            });
+            if !missing {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "can't create {}: {results:?}", self.name);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Makes the cluster remember offsets on the brokers that it has now: a group is coordinated there.
+    pub(crate) async fn coordinate(&self, group: &str) -> Result<()> {
+        let (topic, group) = (self.clone(), group.to_owned());
+        spawn_blocking(move || {
+            let mut asked = TopicPartitionList::new();
+            asked.add_partition(&topic.name, 0);
+            topic.consumer(&group)?.committed_offsets(asked, PATIENCE)?;
+            Ok(())
+        })
+        .await?
+    }
+
     /// Deletes it, if it can be done: a clean stack restarts faster.
     pub(crate) async fn delete(&self) {
         let Ok(admin) = self.admin() else { return };
@@ -107,6 +152,8 @@ impl Topic {
             messages.push(Message {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
+                partition: message.partition(),
+                stamp: message.timestamp().to_millis().and_then(DateTime::from_timestamp_millis),
                 headers: message.headers().map(|all| all.iter().map(header).collect()).unwrap_or_default(),
             });
         }

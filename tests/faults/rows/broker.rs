@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long the orders that waited may take once the broker is back.
-const OUT_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const OUT_WITHIN: Duration = Duration::from_secs(10);
 /// Two quantiles closer than this are the same on a busy machine.
 const NOISE: Duration = Duration::from_millis(20);
 
@@ -62,7 +62,7 @@ fn compare(outcome: &mut Outcome, history: &History, [begun, struck, over]: [Ins
 }
 
 /// How long the outbox takes to hold no order older than a second.
-async fn emptied(bench: &Bench) -> Duration {
+pub(super) async fn emptied(bench: &Bench) -> Duration {
     let (db, started) = (&bench.db, Instant::now());
     let sql = "SELECT count(*) FROM outbox WHERE created_at < clock_timestamp() - interval '1 second'";
     while started.elapsed() < Duration::from_mins(1) {

@@ -1,6 +1,7 @@
 //! The rows: which fault, what to reach, and the play that shows it.
 
 mod abuse;
+mod bad_row;
 mod broker;
 mod clocks;
 mod crowd;
@@ -8,10 +9,13 @@ mod database;
 mod failover;
 mod messages;
 mod network;
+mod partitions;
 mod process;
 mod rehearsal;
+mod scale;
 mod schema;
 mod settings;
+mod slow_writes;
 mod soak;
 mod streams;
 
@@ -78,6 +82,13 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F25", "wrong broker, topic missing", "201s, one line per 30 s", settings::wrong_broker),
     row!("F26", "HTTP abuse", "honest p99 x 2, wrong ones 4xx", abuse::abused),
     row!("F27", "none, 3,000 event streams", "p99 <= 0.3 s, 0 missed, 0 repeated", ci, crowd::crowd),
+    row!("F28", "a million orders wait", "late <= 0.1 s, <= 20 rows a step", ci, scale::orders_wait),
+    row!("F29", "a snapshot open for 4 minutes", "late <= 0.5 s throughout", scale::snapshot),
+    row!("F30", "an order that can't be moved", "others late <= 0.25 s, it is named", ci, bad_row::stuck),
+    row!("F31", "2 ms an event, 3,000 orders due", ">= 300 steps/s, 503 <= 2 s", slow_writes::slow_rows),
+    row!("F32", "/readyz asked, 2 million wait", "p99 <= 20 ms, never 503", ci, scale::readiness_asked),
+    row!("F33", "a key held by another session", "others 201 <= 0.5 s, <= 2 s", slow_writes::held_key),
+    row!("F34", "one of two brokers away", "live ones <= 1 s, it is named", ci, partitions::broker_away),
     row!("soak", "a random mix, 30 minutes", "0 lost, 0 doubled, 0 early", soak::soak),
     row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
 ];

@@ -1,0 +1,187 @@
+//! F34: one of two brokers is away, and with it every second partition of the topic.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    broker::{OUT_WITHIN, emptied},
+    scale::{bearable_rate, whole, within},
+};
+use crate::{
+    bench::Bench,
+    check,
+    load::{History, Plan},
+    readiness::{Readiness, has_words},
+    report::Outcome,
+    seed::Seed,
+    stack::Part,
+};
+
+/// The brokers of the partitions.
+const BROKERS: [i32; 6] = [1, 2, 1, 2, 1, 2];
+/// The one that goes away.
+const AWAY: i32 = 2;
+/// How soon an order is on its partition.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+/// More orders than any queue holds that wait as the broker goes; half of them belong to it.
+const WAITING: usize = 24_000;
+/// How long a replica may take to say which partitions are away, or are back.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
+/// Most lines of the log that name the topic and a partition: one when a series begins, and one when it ends.
+const LINES_A_PARTITION: usize = 2;
+
+pub(crate) async fn broker_away(bench: &mut Bench) -> Result<Outcome> {
+    bench.topic.coordinate(&bench.group).await?;
+    bench.stack.start(Part::SecondKafka).await?;
+    let ran = beside(bench).await;
+    bench.topic.delete().await;
+    // The other rows have one broker.
+    drop(bench.stack.stop(Part::SecondKafka).await);
+    ran
+}
+
+async fn beside(bench: &mut Bench) -> Result<Outcome> {
+    bench.topic.create_on(&BROKERS).await?;
+    bench.fleet.start_all(1).await?;
+    let ci = bench.scale.ci;
+    let (before, outage, after) = if ci { (2, 15, 2) } else { (5, 50, 5) };
+    let (mut history, rate) =
+        if ci { (History::default(), 100.0) } else { bearable_rate(bench, 300.0, 1_000.0).await? };
+    let orders = whole(rate * f64::from(before + outage + after));
+    seed().insert(&bench.dsn).await?;
+    let begun = Instant::now();
+    let load = bench.load(Plan { orders, name: format!("{}-beside", bench.name), ..bench.plan(rate) });
+    sleep_until(begun + Duration::from_secs(1) * before).await;
+    bench.strike();
+    let struck = Instant::now();
+    bench.stack.stop(Part::SecondKafka).await?;
+    sqlx::query(
+        "INSERT INTO outbox (order_id, created_at) SELECT order_id, now() FROM orders WHERE order_id LIKE $1",
+    )
+    .bind(format!("{}%", seed().prefix))
+    .execute(&bench.db)
+    .await?;
+    sleep_until(struck + Duration::from_secs(1) * outage).await;
+    let mut told = Outcome::default();
+    tells(bench, &mut told).await?;
+    let wait: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&bench.db).await?;
+    let over = Instant::now();
+    bench.stack.start(Part::SecondKafka).await?;
+    let out = emptied(bench).await;
+    let recovered =
+        within(NAMED_WITHIN, async || gauges(bench).await.is_ok_and(|away| away.is_empty())).await;
+    history.extend(load.end().await?);
+    let unready = bench.fleet.book.seen().unready;
+    let mut outcome = bench.finish(&history).await?;
+    outcome.missed.extend(told.missed);
+    outcome.note(format!("{rate:.0} orders a second; {wait} orders waited at the end of the outage"));
+    outcome.recovery("what waited was out", out, OUT_WITHIN);
+    published(bench, &mut outcome, [struck, over]).await?;
+    outcome.expect(wait > 0, "no order waited for a partition");
+    outcome.expect(recovered, "partition_unavailable is not 0 for all partitions again");
+    outcome.expect(unready == 0, format!("/readyz said {unready} times 503"));
+    let failed = history.attempts.iter().filter(|attempt| attempt.status != Some(201)).count();
+    outcome.expect(failed == 0, format!("{failed} tries got no 201"));
+    let duplicates = outcome.duplicates;
+    outcome.expect(duplicates * 100 <= outcome.orders, format!("{duplicates} duplicates"));
+    Ok(outcome)
+}
+
+/// Orders that are done. They wait to be published once there is a row for each in the outbox.
+fn seed() -> Seed {
+    Seed {
+        prefix: "ORD-01KAAA",
+        count: WAITING,
+        statuses: &["DELIVERED"],
+        due: "NULL::timestamptz",
+        unsent: false,
+    }
+}
+
+/// The partitions that are away, and those that are not.
+fn partitions(broker_is_away: bool) -> impl Iterator<Item = i32> {
+    (0..)
+        .zip(BROKERS)
+        .filter(move |(_, broker)| (*broker == AWAY) == broker_is_away)
+        .map(|(partition, _)| partition)
+}
+
+/// While partitions are away, readiness, log and gauge must say which.
+async fn tells(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
+    let (url, topic) = (&bench.fleet.replica(0)?.url, bench.topic.name.as_str());
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    for partition in partitions(true).map(|partition| partition.to_string()) {
+        let words = [topic, &partition];
+        let named = async || {
+            let said = Readiness::ask(&http, url).await;
+            said.is_ok_and(|said| said.reason(&["broker", "relay"], &words).is_some())
+        };
+        outcome.expect(
+            within(NAMED_WITHIN, named).await,
+            format!("/readyz does not name partition {partition}"),
+        );
+        let lines =
+            bench.fleet.journal.warnings().iter().filter(|line| has_words(message(line), &words)).count();
+        outcome.expect(
+            (1..=LINES_A_PARTITION).contains(&lines),
+            format!("{lines} lines of the log name partition {partition}"),
+        );
+    }
+    let gauges = gauges(bench).await?;
+    let right = gauges == partitions(true).collect();
+    outcome.expect(right, format!("partition_unavailable is 1 for {gauges:?}"));
+    Ok(())
+}
+
+/// A line of the log without its stamp, which holds numbers too.
+fn message(line: &str) -> &str {
+    line.split_once("\"level\"").map_or(line, |(_, rest)| rest)
+}
+
+/// The partitions whose gauge is 1.
+async fn gauges(bench: &Bench) -> Result<HashSet<i32>> {
+    let url = format!("{}/metrics", bench.fleet.replica(0)?.url);
+    let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
+    let partition = |line: &str| {
+        let (partition, value) =
+            line.strip_prefix("partition_unavailable{partition=\"")?.split_once("\"} ")?;
+        (value == "1").then(|| partition.parse().ok()).flatten()
+    };
+    Ok(text.lines().filter_map(partition).collect())
+}
+
+/// When orders that were placed during the outage came to their partition, and that each has only one.
+async fn published(bench: &Bench, outcome: &mut Outcome, outage: [Instant; 2]) -> Result<()> {
+    let [from, to] = outage.map(|at| bench.on_database_clock(at));
+    let lines = check::lines(&bench.db).await?;
+    let placed: HashMap<String, DateTime<Utc>> = lines
+        .into_iter()
+        .filter(|line| !line.order_id.starts_with(seed().prefix))
+        .filter_map(|line| Some((line.order_id, *line.stamps.first()?)))
+        .filter(|(_, placed)| (from..to).contains(placed))
+        .collect();
+    let (mut partition_of, mut slowest, mut live): (HashMap<String, i32>, _, _) =
+        (HashMap::new(), Duration::ZERO, 0);
+    let mut on_two = 0;
+    for message in bench.topic.read().await? {
+        let key = message.key();
+        let first = partition_of.insert(key.clone(), message.partition);
+        on_two += usize::from(first.is_some_and(|first| first != message.partition));
+        if let (Some(placed), Some(stamp), None) = (placed.get(&key), message.stamp, first)
+            && partitions(false).any(|partition| partition == message.partition)
+        {
+            live += 1;
+            slowest = slowest.max((stamp - *placed).to_std().unwrap_or_default());
+        }
+    }
+    outcome.note(format!("{live} orders placed during the outage belong to partitions that were there"));
+    outcome.at_most("the last of them was published after", slowest, PUBLISHED_WITHIN);
+    outcome.expect(on_two == 0, format!("{on_two} orders are on two partitions"));
+    Ok(())
+}
