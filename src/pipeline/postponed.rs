@@ -46,11 +46,15 @@ impl Postponements {
         pause
     }
 
-    /// Forgets those that have gone after all.
-    pub(super) fn remove(&mut self, gone: impl IntoIterator<Item = OrderId>) {
-        if !self.0.is_empty() {
-            gone.into_iter().for_each(|order_id| drop(self.0.remove(&order_id)));
-        }
+    /// Forgets one that has gone after all.
+    pub(super) fn remove(&mut self, order_id: OrderId) {
+        self.0.remove(&order_id);
+    }
+
+    /// Puts one off as long as at first, without counting that as a failure; answers whether it was put off.
+    pub(super) fn wait(&mut self, order_id: OrderId) -> bool {
+        let known = self.0.get_mut(&order_id);
+        known.map(|known| known.again_at = Instant::now() + FIRST_PAUSE).is_some()
     }
 
     /// Whether nothing is put off.
@@ -93,7 +97,8 @@ mod tests {
         assert_eq!((postponed.due(9), postponed.ids()), (vec![], vec![id]));
         advance(LONGEST_PAUSE).await;
         assert_eq!(postponed.due(9), [id]);
-        postponed.remove([id]);
+        assert!(postponed.wait(id) && postponed.due(9).is_empty());
+        postponed.remove(id);
         assert!(postponed.is_empty());
         assert_eq!(postponed.add(id, "no".to_owned()), FIRST_PAUSE);
     }

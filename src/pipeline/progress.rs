@@ -214,28 +214,50 @@ impl Progress {
         }
         let answers =
             in_portions(&self.sorted, suspects.len(), |part| self.move_these(&suspects[part])).await;
-        let mut trouble = None;
+        let (mut trouble, mut passed_over) = (None, Vec::new());
         for (order_id, answer) in suspects.iter().zip(answers) {
             match answer {
-                Ok(()) => self.forget(*order_id),
+                Ok(true) => self.forget([*order_id]),
+                Ok(false) => passed_over.push(*order_id),
                 Err(error) if error.may_be_one() => self.put_off(*order_id, &error),
                 Err(error) => trouble = Some(error),
             }
         }
+        self.keep_those_still_due(passed_over).await?;
         trouble.map_or(Ok(suspects.len()), |error| Err(error.into()))
     }
 
-    async fn move_these(&self, orders: &[OrderId]) -> Result<Vec<()>, StoreError> {
+    /// Answers for each whether it moved; one that another replica holds is passed over.
+    async fn move_these(&self, orders: &[OrderId]) -> Result<Vec<bool>, StoreError> {
         let started = Instant::now();
         let advance = self.store.advance_due(Due::These(orders)).await?;
         self.made(&advance, started);
-        Ok(vec![(); orders.len()])
+        let moved: HashSet<OrderId> = advance.moves.iter().map(|step| step.order_id).collect();
+        Ok(orders.iter().map(|order_id| moved.contains(order_id)).collect())
     }
 
-    fn forget(&self, order_id: OrderId) {
+    /// Those that were passed over and are due all the same are tried by somebody else just now: they stay
+    /// put off. All others have moved on.
+    async fn keep_those_still_due(&self, passed_over: Vec<OrderId>) -> Result<(), StepError> {
+        if passed_over.is_empty() {
+            return Ok(());
+        }
+        let mut gone: HashSet<OrderId> = passed_over.iter().copied().collect();
+        for position in self.store.positions(&passed_over).await? {
+            if position.due_in == Some(Duration::ZERO) && self.held().postponed.wait(position.order_id) {
+                gone.remove(&position.order_id);
+            }
+        }
+        self.forget(gone);
+        Ok(())
+    }
+
+    fn forget(&self, orders: impl IntoIterator<Item = OrderId>) {
         let mut held = self.held();
-        held.suspects.remove(&order_id);
-        held.postponed.remove([order_id]);
+        for order_id in orders {
+            held.suspects.remove(&order_id);
+            held.postponed.remove(order_id);
+        }
     }
 
     fn put_off(&self, order_id: OrderId, error: &StoreError) {

@@ -147,10 +147,8 @@ impl Writer {
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }
-                // Fewer may go where many were too much.
-                Err(error @ StoreError::Timeout(_)) if orders.len() > 1 && Instant::now() < give_up => {
-                    return Err(error);
-                }
+                // Fewer may go where many were too much, and one whose key is held must not hold up its neighbours.
+                Err(error @ StoreError::Timeout(_)) if Instant::now() < give_up => return Err(error),
                 Err(error)
                     if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() =>
                 {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    order::{Order, OrderId, OrderPlaced, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Status, TrackedOrder},
 };
 
 /// How long any one verb may take; no driver setting covers a database that just goes silent.
@@ -126,8 +126,8 @@ impl Store for Guarded {
         self.read_again(|| self.inner.backlog()).await
     }
 
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
-        self.read_again(|| self.inner.count_by_status()).await
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+        self.read_again(|| self.inner.count(statuses)).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

@@ -283,10 +283,10 @@ impl Store for MemoryStore {
         self.lock().0.reached().map(|_| ())
     }
 
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
         let (database, _) = self.lock();
         let mut counts = [0; 5];
-        for tracked in database.orders.values() {
+        for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
             counts[tracked.order.status as usize] += 1;
         }
         Ok(counts)

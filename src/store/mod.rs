@@ -91,8 +91,9 @@ pub trait Store: Send + Sync + 'static {
     /// What waits to be done.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
-    /// How many orders have each status, in the order of the life cycle, each up to [`COUNTED_TO`].
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError>;
+    /// How many orders have each of these statuses, in the order of the life cycle, each up to [`COUNTED_TO`];
+    /// 0 for the others.
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError>;
 
     /// What people should look at: steps more than `late` behind their time and unsent orders, up to
     /// `limit` of each, oldest first.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
-    order::{Order, OrderId, OrderPlaced, Reject, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
         Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
         Position, Store, StoreError,
@@ -183,8 +183,8 @@ impl Store for Troubled {
         self.inner.backlog().await
     }
 
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
-        self.inner.count_by_status().await
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+        self.inner.count(statuses).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

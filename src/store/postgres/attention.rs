@@ -88,8 +88,8 @@ pub(super) async fn backlog(
     })
 }
 
-pub(super) async fn count_by_status(db: &mut PgConnection) -> sqlx::Result<[u64; 5]> {
-    let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+pub(super) async fn count(db: &mut PgConnection, statuses: &[Status]) -> sqlx::Result<[u64; 5]> {
+    let statuses: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
     let rows = sqlx::query(
         "SELECT s.status, (SELECT count(*) FROM (SELECT 1 FROM orders WHERE status = s.status LIMIT $2) AS o) AS orders
          FROM unnest($1::text[]) AS s (status)",

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    order::{Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
 };
 use low_water::LowWater;
 use pools::{Pools, Slot};
@@ -320,9 +320,9 @@ impl Store for PgStore {
         backlog.inspect_err(|error| self.low_water.unreadable(error))
     }
 
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.read, async |db| attention::count_by_status(db).await).await
+        bounded(&pools.read, async |db| attention::count(db, statuses).await).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::tests::{Database, new_order, run};
 use crate::{
     clock::ManualClock,
-    order::OrderId,
+    order::{OrderId, Status},
     store::{NewOrder, Outbox, Page, Store, StoreError, conformance::start},
 };
 
@@ -47,7 +47,7 @@ async fn infinity_is_refused_and_ends_nothing() {
             store.positions(&[odd, good]).await.expect("reads");
             store.backlog().await.expect("reads");
             store.attention(Duration::ZERO, 9).await.expect("reads");
-            store.count_by_status().await.expect("counts");
+            store.count(&Status::ALL).await.expect("counts");
             run(&mut console, &format!("UPDATE orders SET {column} = now() WHERE order_id = '{odd}'"))
                 .await
                 .expect("mends");

@@ -69,16 +69,16 @@ pub(super) async fn backlog(read: &SqlitePool, now: Timestamp) -> Result<Backlog
     })
 }
 
-pub(super) async fn count_by_status(read: &SqlitePool) -> Result<[u64; 5], StoreError> {
+pub(super) async fn count(read: &SqlitePool, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
     let mut counts = [0; 5];
-    for status in Status::ALL {
+    for status in statuses {
         let count: i64 =
             sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM orders WHERE status = ?1 LIMIT ?2)")
                 .bind(status.as_str())
                 .bind(COUNTED_TO)
                 .fetch_one(read)
                 .await?;
-        counts[status as usize] = count.unsigned_abs();
+        counts[*status as usize] = count.unsigned_abs();
     }
     Ok(counts)
 }

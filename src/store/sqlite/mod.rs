@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    order::{Order, OrderId, OrderPlaced, StageDelays, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -241,8 +241,8 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn count_by_status(&self) -> Result<[u64; 5], StoreError> {
-        attention::count_by_status(&self.read).await
+    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+        attention::count(&self.read, statuses).await
     }
 
     async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
