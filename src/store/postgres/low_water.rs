@@ -44,6 +44,8 @@ struct State {
     mark: Option<Timestamp>,
     /// What is left of the look below the mark; `None` if the next one begins anew.
     slice: Option<Slice>,
+    /// Where it looked last.
+    last_below: Option<Range>,
     below_at: Instant,
     /// What the slices of this look have cost so far.
     cost: Duration,
@@ -66,7 +68,15 @@ impl LowWater {
     /// The same with another pause between looks below the mark.
     pub(super) fn with_pause(every: Duration) -> Self {
         let (below_at, cost) = (Instant::now(), Duration::ZERO);
-        Self(Mutex::new(State { every, mark: None, slice: None, below_at, cost, sliced: false }))
+        Self(Mutex::new(State {
+            every,
+            mark: None,
+            slice: None,
+            last_below: None,
+            below_at,
+            cost,
+            sliced: false,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,7 +122,13 @@ impl LowWater {
         let mark = state.mark.filter(|_| state.below_at <= Instant::now())?;
         let first = Slice { to: mark, span: state.sliced.then_some(FIRST_SLICE) };
         let Slice { to, span } = *state.slice.get_or_insert(first);
-        Some((span.map(|span| to - span), Some(to)))
+        state.last_below = Some((span.map(|span| to - span), Some(to)));
+        state.last_below
+    }
+
+    /// Where the last look below the mark was for.
+    pub(super) fn last_below(&self) -> Option<Range> {
+        self.state().last_below
     }
 
     /// The look below the mark saw everything in its slice.

@@ -259,7 +259,7 @@ impl Store for PgStore {
     async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
         let (range, limit, except) = match due {
             Due::Soonest { limit, except } => ((self.low_water.mark(), None), limit, except),
-            Due::Overlooked { limit, except } => match self.low_water.below() {
+            Due::Overlooked { limit, except } => match self.low_water.last_below() {
                 Some(range) => (range, limit, except),
                 None => return Ok(Vec::new()),
             },

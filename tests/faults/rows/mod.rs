@@ -82,7 +82,7 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F25", "wrong broker, topic missing", "201s, one line per 30 s", settings::wrong_broker),
     row!("F26", "HTTP abuse", "honest p99 x 2, wrong ones 4xx", abuse::abused),
     row!("F27", "none, 3,000 event streams", "p99 <= 0.3 s, 0 missed, 0 repeated", ci, crowd::crowd),
-    row!("F28", "a million orders wait", "late <= 0.1 s, <= 20 rows a step", ci, scale::orders_wait),
+    row!("F28", "a million orders wait", "late <= 0.1 s, <= 40 rows a step", ci, scale::orders_wait),
     row!("F29", "a snapshot open for 4 minutes", "late <= 0.5 s throughout", scale::snapshot),
     row!("F30", "an order that can't be moved", "others late <= 0.25 s, it is named", ci, bad_row::stuck),
     row!("F31", "2 ms an event, 3,000 orders due", ">= 300 steps/s, 503 <= 2 s", slow_writes::slow_rows),

@@ -20,8 +20,11 @@ use crate::{
 
 /// Orders a second beside those that wait.
 const RATE: f64 = 200.0;
-/// Rows and index entries that a step may cost, with what its order's arrival costs.
-const ROWS_A_STEP: f64 = 20.0;
+/// Rows and index entries that a step may cost, with what its order's arrival costs, and each replica's looks and
+/// counts: these are few at 1,000 orders a second and more than the steps themselves at 200.
+const ROWS_A_STEP: f64 = 40.0;
+/// The same within a few seconds, in which a count of all that is in progress may fall.
+const ROWS_A_STEP_CI: f64 = 100.0;
 /// How late steps may be made, however many orders wait.
 const ON_TIME: Duration = Duration::from_millis(100);
 /// How long `/readyz` and one order may take, however many orders wait.
@@ -67,7 +70,8 @@ pub(crate) async fn orders_wait(bench: &mut Bench) -> Result<Outcome> {
     outcome.recovery("p99 lateness", late(&beside), ON_TIME);
     let (rows_alone, rows) = (alone.rows_a_step(&steps), beside.rows_a_step(&steps));
     outcome.note(format!("{rows_alone:.1} rows read a step alone, {rows:.1} beside"));
-    outcome.expect(rows <= ROWS_A_STEP, format!("{rows:.1} rows read a step, allowed are {ROWS_A_STEP}"));
+    let allowed = if ci { ROWS_A_STEP_CI } else { ROWS_A_STEP };
+    outcome.expect(rows <= allowed, format!("{rows:.1} rows read a step, allowed are {allowed}"));
     compare(&mut outcome, "/readyz", &alone.readiness, &beside.readiness);
     compare(&mut outcome, "an order", &alone.reading, &beside.reading);
     Ok(outcome)
