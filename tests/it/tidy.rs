@@ -32,7 +32,7 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
 ];
 
 /// What a folder takes nothing from.
-const STRANGERS: [(&str, &[&str]); 7] = [
+const STRANGERS: [(&str, &[&str]); 8] = [
     (
         "src/order/",
         &[
@@ -49,6 +49,13 @@ const STRANGERS: [(&str, &[&str]); 7] = [
         "src/live.rs",
         &[
             "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "metrics",
+            "pipeline",
+        ],
+    ),
+    (
+        "src/overview.rs",
+        &[
+            "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "live", "metrics",
             "pipeline",
         ],
     ),
