@@ -4,7 +4,6 @@
 
 mod client;
 mod dead_letters;
-mod gateway;
 mod healthcheck;
 mod manual;
 mod order;
@@ -57,8 +56,6 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Look at messages that could not become orders, and put them back
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
-    /// Deal out connections among replicas, where nothing else does
-    Gateway(gateway::GatewayArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -112,7 +109,6 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
-        Some(Command::Gateway(args)) => gateway::run(args, &cli.log).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);

@@ -82,13 +82,13 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// What tells a process to stop.
-pub(super) struct Signals {
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
+    fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -97,7 +97,7 @@ impl Signals {
         drop(timeout(Duration::ZERO, self.next()).await);
     }
 
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -130,7 +130,7 @@ impl Write for Lossy {
     }
 }
 
-pub(super) fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
+fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt()

@@ -123,7 +123,7 @@ async fn a_wrong_argument_is_one_line_and_exit_code_2() {
         (&["order", "get", "7"], "<ORDER_ID>: \"7\" is not valid: "),
         (&["dead-letters", "show", "7"], "<PARTITION:OFFSET>: \"7\" is not valid: must be a partition and"),
         (&["dead-letters", "list"], "KAFKA_BROKERS is not set"),
-        (&["gateway", "--to", "x", "--app-port", "no"], "APP_PORT (--app-port): \"no\" is not valid: "),
+        (&["healthcheck", "--app-port", "no"], "APP_PORT (--app-port): \"no\" is not valid: "),
     ] {
         let line = complaint(arguments, &[], 2).await;
         assert!(line.starts_with(&format!("order-tracker: {says}")), "{line}");
