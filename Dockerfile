@@ -27,6 +27,10 @@ RUN sed -i '/^\[\[\(test\|bench\)\]\]/,/^$/d' Cargo.toml \
  && cp target/*/dist/order-tracker /image/ \
  && ldd /image/order-tracker 2>&1 | grep -E 'statically linked|not a dynamic executable'
 
+# What `docker compose` runs before each start: psql beside the service's own migrations.
+FROM postgres:18 AS migrate
+COPY --from=build /image/order-tracker /usr/local/bin/
+
 FROM scratch
 ARG BUILD_COMMIT=
 LABEL org.opencontainers.image.title="order-tracker" \
