@@ -88,6 +88,9 @@ async fn a_wrong_body_is_told_which_field_is_wrong() {
         ("item", json!("x".repeat(101)), "length"),
         ("address", json!("x".repeat(301)), "length"),
         ("address", json!("1 High St\u{7}"), "control_character"),
+        ("address", json!("\u{200b}\u{2800}\u{3164}"), "blank"),
+        ("item", json!("\u{ad}"), "blank"),
+        ("customer_name", json!("\u{feff} \u{301}"), "blank"),
         ("customer_name", json!(["Ada"]), "type"),
     ] {
         let answer = problem(post(with(field, value)).await, 400, "validation-error").await;
