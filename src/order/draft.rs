@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{FieldCode, FieldError, schema, visible::has_visible};
+use super::{FieldCode, FieldError, json, schema, visible::has_visible};
 
 /// Longest customer name and item, in characters after trimming.
 pub(super) const MAX_NAME_CHARS: usize = 100;
@@ -115,10 +115,10 @@ impl RawDraft {
     /// Reads a body; the error says where it stops being JSON.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         // A derived struct would take an array of its fields too.
-        if body.trim_ascii_start().first() == Some(&b'[') {
+        if json::without_mark(body).trim_ascii_start().first() == Some(&b'[') {
             return Err(serde::de::Error::custom("invalid type: sequence, expected a JSON object"));
         }
-        serde_json::from_slice(body)
+        json::read(body)
     }
 }
 
@@ -234,6 +234,7 @@ mod tests {
             assert!(RawDraft::parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(RawDraft::parse(b" {} ").is_ok());
+        assert!(RawDraft::parse(b"\xef\xbb\xbf{}").is_ok() && RawDraft::parse(b"\xef\xbb\xbf[]").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod draft;
 mod event;
 mod field_error;
 mod id;
+mod json;
 mod message;
 mod schedule;
 mod schema;
