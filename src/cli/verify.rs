@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::output;
+use super::{output, reach};
 use crate::{
     app,
     broker::Kafka,
@@ -26,6 +26,9 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    if let Some(brokers) = &args.kafka.brokers {
+        reach::broker(brokers).await?;
+    }
     let store = app::open_for_audit(&args.store).await.context("can't read the database")?;
     let kafka =
         args.kafka.brokers.clone().map(|brokers| {
