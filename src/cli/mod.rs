@@ -4,6 +4,7 @@
 
 mod clean;
 mod client;
+mod completions;
 mod dead_letters;
 mod gateway;
 mod healthcheck;
@@ -124,11 +125,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
         Some(Command::Gateway(args)) => gateway::run(args, &cli.log).await,
-        Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);
-            output::print_raw(&script)
-        }
+        Some(Command::Completions { shell }) => completions::run(Cli::command(), shell),
         Some(Command::Man { folder }) => manual::run(Cli::command(), folder.as_deref()),
     }
 }
