@@ -69,13 +69,15 @@ pub(super) struct Refused {
     pub(super) typed: bool,
 }
 
-/// The user wants to leave.
+/// A signal ended it: with which exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped")]
-pub(super) struct Stopped;
+pub(super) struct Stopped(pub(super) u8);
 
 /// Exit code of who was stopped by Ctrl-C, as shells count it.
-pub(super) const STOPPED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
+/// The same for SIGTERM.
+pub(super) const TERMINATED: u8 = 143;
 
 /// How a command ends; what went wrong is said on stderr, in one line.
 pub(super) fn end(outcome: anyhow::Result<()>) -> ExitCode {
@@ -83,8 +85,8 @@ pub(super) fn end(outcome: anyhow::Result<()>) -> ExitCode {
     if error.is::<ReaderLeft>() {
         return ExitCode::SUCCESS;
     }
-    if error.is::<Stopped>() {
-        return ExitCode::from(STOPPED);
+    if let Some(Stopped(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
     }
     let refused = error.downcast_ref::<Refused>();
     match refused {

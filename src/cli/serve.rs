@@ -73,7 +73,7 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
             signals.forget().await;
             signals.next().await;
             warn!("stopped by a second signal; what was accepted is stored, what was not published waits in the outbox");
-            std::process::exit(output::STOPPED.into());
+            std::process::exit(output::INTERRUPTED.into());
         });
     })
     .await
@@ -98,10 +98,11 @@ impl Signals {
         drop(timeout(Duration::ZERO, self.next()).await);
     }
 
-    pub(super) async fn next(&mut self) {
+    /// Waits for one; answers the exit code of who is stopped by it, as shells count it.
+    pub(super) async fn next(&mut self) -> u8 {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => output::TERMINATED,
+            _ = self.interrupt.recv() => output::INTERRUPTED,
         }
     }
 }

@@ -103,7 +103,7 @@ async fn stop_on_ctrl_c(stop: CancellationToken) {
     if ctrl_c().await.is_ok() {
         // The bar keeps its line, and the prompt gets one of its own.
         progress::leave();
-        std::process::exit(output::STOPPED.into());
+        std::process::exit(output::INTERRUPTED.into());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use super::{output, reach};
@@ -11,7 +11,7 @@ use crate::{
     broker::Kafka,
     config::{KafkaConfig, StoreConfig},
     metrics::Metrics,
-    verify::{Report, verify},
+    verify::{Report, VerifyError, verify},
 };
 
 #[derive(Debug, Args)]
@@ -34,7 +34,13 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         args.kafka.brokers.clone().map(|brokers| {
             Arc::new(Kafka::new(args.kafka.settings(brokers, false), Arc::new(Metrics::new())))
         });
-    let report = verify(&*store, kafka, &args.kafka.topic).await?;
+    let report = verify(&*store, kafka, &args.kafka.topic).await.map_err(|error| match error {
+        VerifyError::Broker(_) => {
+            let brokers = args.kafka.brokers.as_deref().unwrap_or_default();
+            anyhow!("the broker at {brokers} (KAFKA_BROKERS): {error}")
+        }
+        VerifyError::Store(error) => error.into(),
+    })?;
     let told = if args.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
     // Whoever reads only the beginning still gets the exit code.
     match report.violations() {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
     client::{Client, ClientArgs},
@@ -30,6 +30,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a stream may be silent: two of its heartbeats and a bit.
 const SILENCE: Duration = Duration::from_secs(35);
+/// A stream that lasted no longer has led to nothing.
+const SHORT: Duration = Duration::from_secs(5);
 /// Longest event that is taken for one.
 const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Takes the bar away.
@@ -51,25 +53,35 @@ pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (client, mut view) = (Client::new(args.client.url), View::new(args.client.json));
     let outcome = tokio::select! {
-        outcome = watch(&client, args.order_id, &mut view) => Some(outcome),
-        () = signals.next() => None,
+        outcome = watch(&client, args.order_id, &mut view, PATIENCE) => Ok(outcome),
+        code = signals.next() => Err(code),
     };
     match outcome {
         // However it ends, what is said next begins a line.
-        Some(outcome) => view.clear().and(outcome),
-        None => view.leave(),
+        Ok(outcome) => view.clear().and(outcome),
+        Err(code) => view.leave(code),
     }
 }
 
-async fn watch(client: &Client, order_id: OrderId, view: &mut View) -> anyhow::Result<()> {
-    let mut connected = false;
-    while let Some(stream) = connect(client, order_id, view, connected).await? {
-        connected = true;
+async fn watch(
+    client: &Client,
+    order_id: OrderId,
+    view: &mut View,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let (mut retry, mut again) = (Retry::new(patience), false);
+    while let Some(stream) = connect(client, order_id, view, &mut retry, again).await? {
+        let (seen, since) = (view.seen(), Instant::now());
         view.found()?;
-        match Frames::of(client, stream)?.follow(view).await? {
-            Left::Delivered => break,
-            Left::Lost => view.lost("the connection is lost")?,
+        if let Left::Delivered = Frames::of(client, stream)?.follow(view).await? {
+            break;
         }
+        view.lost("the connection is lost")?;
+        // A service that ends every stream at once is as good as gone.
+        if view.seen() > seen || since.elapsed() > SHORT {
+            retry = Retry::new(patience);
+        }
+        again = true;
     }
     Ok(())
 }
@@ -79,11 +91,13 @@ async fn connect(
     client: &Client,
     order_id: OrderId,
     view: &mut View,
+    retry: &mut Retry,
     again: bool,
 ) -> anyhow::Result<Option<Stream>> {
-    let mut retry = Retry::new(PATIENCE);
     if again {
-        sleep(retry.next(None).unwrap_or_default()).await;
+        let pause = retry.next(None);
+        let pause = pause.with_context(|| format!("{} ends every stream at once", shown(&client.base)))?;
+        sleep(pause).await;
     }
     loop {
         let outcome = match client.stream(ask(order_id, view.seen())).await {
@@ -246,11 +260,11 @@ impl View {
     }
 
     /// The user has seen enough: the bar keeps its line, and the prompt gets one of its own.
-    fn leave(&self) -> anyhow::Result<()> {
+    fn leave(&self, code: u8) -> anyhow::Result<()> {
         if matches!(self.form, Form::Bar { .. }) {
             output::print_raw(LEAVE.as_bytes())?;
         }
-        Err(output::Stopped.into())
+        Err(output::Stopped(code).into())
     }
 
     fn draw(&self) -> anyhow::Result<()> {
@@ -319,7 +333,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let mut view = View { form: Form::Lines, last: None, connected: false };
-        let gone = connect(&client, order_id, &mut view, true).await;
+        let gone = connect(&client, order_id, &mut view, &mut Retry::new(PATIENCE), true).await;
         let error = gone.map(|_| ()).expect_err("nobody is there");
         assert!(
             error.to_string().contains("no answer from http://127.0.0.1:9 (connection refused): is the"),
@@ -329,6 +343,28 @@ mod tests {
         assert!(took <= PATIENCE && took + Duration::from_secs(2) >= PATIENCE, "{took:?}");
     }
 
+    /// Promise 5: memory, queues and time are bounded. Coming back to nothing is no progress.
+    #[tokio::test]
+    async fn a_service_that_ends_every_stream_at_once_is_given_up() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                assert!(stream.read(&mut [0; 1024]).await.expect("a request") > 0);
+                let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                stream.write_all(head).await.expect("sent");
+            }
+        });
+        let client = Client::new(url.parse().expect("an address"));
+        let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
+        let mut view = View { form: Form::Lines, last: None, connected: true };
+        let ended = watch(&client, order_id, &mut view, Duration::from_millis(500)).await;
+        let error = ended.expect_err("nothing ever comes").to_string();
+        assert_eq!(error, format!("{url} ends every stream at once"));
+    }
+
     /// What was never there is told at once.
     #[tokio::test]
     async fn a_service_that_never_was_is_told_at_once() {
@@ -336,7 +372,7 @@ mod tests {
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let mut view = View { form: Form::Lines, last: None, connected: true };
         let begun = std::time::Instant::now();
-        assert!(connect(&client, order_id, &mut view, false).await.is_err());
+        assert!(connect(&client, order_id, &mut view, &mut Retry::new(PATIENCE), false).await.is_err());
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 }
