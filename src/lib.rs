@@ -13,6 +13,7 @@
 //! - [`reads`]: where questions about orders wait for a shared answer.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
+//! - [`client`]: one connection to a running service.
 //! - [`sample`], [`load`]: made-up orders, and clients that send them as fast as is asked.
 //! - [`verify`]: checks every promise against database and topic.
 //! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
@@ -21,6 +22,7 @@ pub mod app;
 pub mod bell;
 pub mod broker;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod desk;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use order_tracker::{
-    load::{Answer, Ask, Script},
+    load::{Answer, Ask, Script, new_order},
     order::OrderId,
 };
 use rand::seq::IndexedRandom as _;
@@ -36,7 +36,7 @@ pub(crate) struct Mixed(pub(crate) Reads);
 impl Script for Mixed {
     fn ask(&self, n: u64) -> Ask {
         match rand::random_range(0..10) {
-            0 | 1 => Ask::new_order(),
+            0 | 1 => new_order(),
             2 => Ask::get("/orders"),
             _ => self.0.ask(n),
         }
@@ -55,7 +55,7 @@ impl Timed {
 
 impl Script for Timed {
     fn ask(&self, _n: u64) -> Ask {
-        Ask::new_order()
+        new_order()
     }
 
     fn answered(&self, due: Instant, answer: &Answer) {

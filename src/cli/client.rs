@@ -1,42 +1,51 @@
 //! Talks to a running service.
 
-use std::{error::Error, io, time::Duration};
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use reqwest::{RequestBuilder, Response, Url};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::time::sleep;
+use url::Url;
 
-use super::output::Wrong;
+use super::{
+    output::{self, Refused},
+    retry::Retry,
+};
+use crate::client::{Answer, Ask, Connection, Stream, Target, Trouble, header, shown};
 
-/// How long any one answer may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command asks again that was told to come back later.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which service to ask, and how to answer.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
-    /// Where the service listens
-    #[arg(long, env = "ORDER_TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = http_url)]
+    /// Where the service listens, http:// or https://; `SSL_CERT_FILE` names certificates to trust in place of the system's
+    #[arg(long, env = "ORDER_TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = service, hide_env_values = true)]
     pub(super) url: Url,
-    /// Print JSON
+    /// Print JSON, complaints on stderr too
     #[arg(long)]
     pub(super) json: bool,
 }
 
-fn http_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host());
-    url.ok_or_else(|| "must be the service's address, such as http://127.0.0.1:8080".to_owned())
+fn service(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let plain = url.filter(|url| url.query().is_none() && url.fragment().is_none());
+    plain.ok_or_else(|| "must be the service's address, such as http://127.0.0.1:8080".to_owned())
 }
 
 /// Which setting of most commands is the address.
 pub(super) const WHENCE: &str = "--url or ORDER_TRACKER_URL says";
 
-/// A connection to the service.
+/// A service that is asked.
 pub(super) struct Client {
     pub(super) base: Url,
-    pub(super) http: reqwest::Client,
+    target: Target,
     /// Which settings are the address.
     pub(super) whence: &'static str,
+    /// How long to ask again whom it tells to come back later.
+    patience: Duration,
 }
 
 /// What is read of a problem: a newer service may say more than is known here.
@@ -55,80 +64,117 @@ struct WrongField {
 }
 
 impl Client {
-    pub(super) fn new(base: Url) -> anyhow::Result<Self> {
-        Ok(Self::over(reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?, base))
+    pub(super) fn new(base: Url) -> Self {
+        Self { target: Target::new(&base), base, whence: WHENCE, patience: PATIENCE }
     }
 
-    /// One with limits of its own.
-    pub(super) fn over(http: reqwest::Client, base: Url) -> Self {
-        Self { base, http, whence: WHENCE }
-    }
-
-    /// The address of a path given in segments, each encoded.
-    pub(super) fn at(&self, segments: &[&str]) -> anyhow::Result<Url> {
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| anyhow!("{} can't be the address of a service", self.base))?
-            .pop_if_empty()
-            .extend(segments);
-        Ok(url)
+    /// The same for who asks again by themselves, or not at all.
+    pub(super) fn impatient(base: Url) -> Self {
+        Self { patience: Duration::ZERO, ..Self::new(base) }
     }
 
     /// Sends a request and reads the answer's JSON.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let answer = self.send(request).await?.json().await;
-        answer.map_err(|error| {
-            if error.is_decode() {
-                anyhow!("{} answered something else: is this an order-tracker?", shown(&self.base))
-            } else {
-                no_answer(&self.base, &error, self.whence)
+    pub(super) async fn ask<T: DeserializeOwned>(&self, ask: Ask) -> anyhow::Result<T> {
+        self.read(&self.send(ask).await?)
+    }
+
+    /// The JSON of an answer.
+    pub(super) fn read<T: DeserializeOwned>(&self, answer: &Answer) -> anyhow::Result<T> {
+        serde_json::from_slice(&answer.body)
+            .map_err(|_| anyhow!("{} answered something else: is this an order-tracker?", shown(&self.base)))
+    }
+
+    /// Sends a request, again if need be and if twice is as good as once; a problem becomes an error that says what to do.
+    pub(super) async fn send(&self, ask: Ask) -> anyhow::Result<Answer> {
+        let patience = if ask.is_repeatable() { self.patience } else { Duration::ZERO };
+        let mut retry = Retry::new(patience);
+        loop {
+            let outcome = self.once(ask.clone()).await;
+            let Some(pause) = retry.pause(&outcome) else { return self.checked(outcome) };
+            if retry.is_first() {
+                output::note(&format!("{}; trying again", self.state(&outcome)));
             }
-        })
-    }
-
-    /// Sends a request; a problem becomes an error that says what to do.
-    pub(super) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let response = request.send().await.map_err(|error| no_answer(&self.base, &error, self.whence))?;
-        self.checked(response).await
-    }
-
-    /// An answer that is well; a problem becomes an error that says what to do.
-    pub(super) async fn checked(&self, response: Response) -> anyhow::Result<Response> {
-        if response.status().is_success() {
-            return Ok(response);
+            sleep(pause).await;
         }
-        let status = response.status();
-        let Ok(problem) = response.json::<Told>().await else {
-            bail!("{} answered {status}: is this an order-tracker?", shown(&self.base))
-        };
-        let fields = problem.errors.iter().map(|error| format!("{} {}", error.field, error.message));
-        // Where fields are named, the detail only points to them.
-        let detail = if problem.errors.is_empty() { Some(problem.detail.clone()) } else { None };
-        let sentences = detail.into_iter().chain(fields).collect::<Vec<_>>().join("; ");
-        // What the service finds invalid was typed here.
-        if problem.code == "validation-error" { Err(Wrong(sentences).into()) } else { bail!("{sentences}") }
     }
+
+    async fn once(&self, ask: Ask) -> Result<Answer, Trouble> {
+        Connection::open(&self.target).await?.ask(ask).await
+    }
+
+    /// An answer that comes in parts.
+    pub(super) async fn stream(&self, ask: Ask) -> Result<Stream, Trouble> {
+        Connection::open(&self.target).await?.stream(ask).await
+    }
+
+    /// Why it is asked again, in a few words.
+    pub(super) fn state(&self, outcome: &Result<Answer, Trouble>) -> String {
+        match outcome {
+            Ok(answer) => format!("{} answers {}", shown(&self.base), answer.status),
+            Err(trouble) => format!("{}: {trouble}", shown(&self.base)),
+        }
+    }
+
+    /// An answer that is well; all else becomes an error that says what to do.
+    pub(super) fn checked(&self, outcome: Result<Answer, Trouble>) -> anyhow::Result<Answer> {
+        let answer = outcome.map_err(|trouble| no_answer(&self.base, &trouble, self.whence))?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        if answer.status.is_redirection() {
+            return Err(self.redirected(&answer));
+        }
+        let (told, problem) = (serde_json::from_slice(&answer.body), serde_json::from_slice(&answer.body));
+        let (Ok(told), Ok(problem)) = (told, problem) else {
+            bail!("{} answered {}: is this an order-tracker?", shown(&self.base), answer.status)
+        };
+        Err(refused(&told, problem).into())
+    }
+
+    /// Whoever redirects may be anybody, and what is sent are names, addresses and keys.
+    fn redirected(&self, answer: &Answer) -> anyhow::Error {
+        let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.and_then(|location| self.base.join(location).ok());
+        let to = location
+            .filter(Url::has_host)
+            .map_or_else(String::new, |url| format!(" to {}", url.origin().ascii_serialization()));
+        let (url, status, whence) = (shown(&self.base), answer.status, self.whence);
+        anyhow!(
+            "{url} answered {status}, a redirect{to}, which is not followed: {whence} where the service listens"
+        )
+    }
+}
+
+fn refused(told: &Told, problem: Value) -> Refused {
+    let fields = told.errors.iter().map(|error| format!("{} {}", error.field, error.message));
+    // Where fields are named, the detail only points to them.
+    let detail = if told.errors.is_empty() { Some(told.detail.clone()) } else { None };
+    let sentences = detail.into_iter().chain(fields).collect::<Vec<_>>().join("; ");
+    // What the service finds invalid was typed here.
+    Refused { sentences, problem, typed: told.code == "validation-error" }
 }
 
 /// Nobody answers: where, why in a few words, and what to do.
-pub(super) fn no_answer(url: &Url, error: &(dyn Error + 'static), whence: &str) -> anyhow::Error {
-    let (url, why) = (shown(url), cause(error));
-    anyhow!("no answer from {url} ({why}): is the service running? {whence} where it listens")
-}
-
-/// The last of a chain of errors in a few words: the others only say that something failed.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
-    let mut root = error;
-    while let Some(source) = root.source() {
-        root = source;
-    }
-    match root.downcast_ref::<io::Error>() {
-        Some(error) if error.raw_os_error().is_some() => error.kind().to_string(),
-        _ => root.to_string(),
+pub(super) fn no_answer(url: &Url, trouble: &Trouble, whence: &str) -> anyhow::Error {
+    let url = shown(url);
+    match trouble {
+        Trouble::Tls(why) => anyhow!("no trust in {url}: {why}"),
+        Trouble::NotHttp => anyhow!("{url} answered something else: is this an order-tracker?"),
+        why => anyhow!("no answer from {url} ({why}): is the service running? {whence} where it listens"),
     }
 }
 
-/// An address as people write it.
-pub(super) fn shown(url: &Url) -> &str {
-    url.as_str().trim_end_matches('/')
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_of_a_service() {
+        for good in ["http://127.0.0.1:8080", "https://food.example/api/", "http://tom:secret@[::1]"] {
+            assert!(service(good).is_ok(), "{good}");
+        }
+        for bad in ["food.example", "ftp://food.example", "http://", "http://x/?a=b", "http://x/#a", "no"] {
+            assert!(service(bad).is_err(), "{bad}");
+        }
+    }
 }

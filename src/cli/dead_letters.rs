@@ -1,13 +1,13 @@
 //! `dead-letters list|show|requeue`: messages that could not become orders, for people.
 
-use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, fmt::Write as _, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::output;
+use super::{clean, output, reach};
 use crate::{
     broker::{BrokerError, Kafka, Letter},
     config::KafkaConfig,
@@ -98,14 +98,15 @@ impl Drawer {
                 "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)";
             output::Wrong(unset.to_owned())
         })?;
-        let kafka = Arc::new(Kafka::new(config.settings(brokers, false), Arc::new(Metrics::new())));
+        reach::broker(&brokers).await?;
+        let kafka = Arc::new(Kafka::new(config.settings(brokers.clone(), false), Arc::new(Metrics::new())));
         let (reader, topic) = (Arc::clone(&kafka), config.dlq_topic());
         let all = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
             reader.read_all(&topic, |letter| all.push(letter))?;
             Ok::<_, BrokerError>(all)
-        })
-        .await??;
+        });
+        let all = all.await?.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))?;
         let (notes, letters): (Vec<Letter>, Vec<Letter>) =
             all.into_iter().partition(|letter| letter.notes_requeue_of().is_some());
         let put_back = notes.iter().filter_map(Letter::notes_requeue_of).map(str::to_owned).collect();
@@ -133,14 +134,14 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     for letter in letters {
-        let header = |name| letter.header(name).unwrap_or("?");
+        let header = |name| clean::line(letter.header(name).unwrap_or("?"));
         let done = if drawer.put_back.contains(&letter.place()) { "  (put back)" } else { "" };
         let origin = format!("{} {}:{}", header("dlq_topic"), header("dlq_partition"), header("dlq_offset"));
         let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
         let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", letter.place());
     }
     if text.is_empty() {
-        output::complain("there are no dead letters");
+        output::note("there are no dead letters");
         return Ok(());
     }
     output::print(text.trim_end())
@@ -154,10 +155,11 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     }
     let mut text = String::new();
     for (name, value) in &letter.headers {
-        let _ = writeln!(text, "{name}: {value}");
+        let _ = writeln!(text, "{}: {}", clean::line(name), clean::line(value));
     }
-    let _ = writeln!(text, "key: {}", shown(letter.record.key.as_deref()));
-    let _ = writeln!(text, "\n{}", shown(letter.record.value.as_deref()));
+    let _ = writeln!(text, "key: {}", clean::line(&text_of(letter.record.key.as_deref())));
+    // A value may have many lines, as JSON that somebody has laid out.
+    let _ = writeln!(text, "\n{}", text_of(letter.record.value.as_deref()));
     output::print(text.trim_end())
 }
 
@@ -214,13 +216,11 @@ fn as_json(drawer: &Drawer, letter: &Letter) -> Value {
         "place": letter.place(),
         "put_back": drawer.put_back.contains(&letter.place()),
         "headers": headers,
-        "key": shown(letter.record.key.as_deref()),
-        "value": shown(letter.record.value.as_deref()),
+        "key": text_of(letter.record.key.as_deref()),
+        "value": text_of(letter.record.value.as_deref()),
     })
 }
 
-/// Bytes as text that can't command a terminal.
-fn shown(bytes: Option<&[u8]>) -> String {
-    let text = String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    text.chars().map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char }).collect()
+fn text_of(bytes: Option<&[u8]>) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.unwrap_or_default())
 }

@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::Url;
 use serde_json::Value;
+use url::Url;
 
 use super::{client::Client, output};
-use crate::config::HttpConfig;
+use crate::{client::Ask, config::HttpConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
@@ -28,7 +28,8 @@ pub(super) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
     };
     let base = Url::parse(&format!("http://{host}:{port}"))
         .with_context(|| format!("APP_HOST {host} is no host name"))?;
-    let client = Client { whence: "APP_HOST and APP_PORT say", ..Client::new(base)? };
-    let answer: Value = client.ask(client.http.get(client.at(&["healthz"])?)).await?;
+    let mut client = Client::impatient(base);
+    client.whence = "APP_HOST and APP_PORT say";
+    let answer: Value = client.ask(Ask::get("/healthz")).await?;
     if args.json { output::print_json(&answer) } else { Ok(()) }
 }

@@ -14,14 +14,14 @@ Exit codes:
   0    well
   1    failed: nobody answered, a promise is broken, an order was not placed
   2    a setting or an argument is wrong
-  130  stopped by a second signal";
+  130  stopped by Ctrl-C; a service and a load, which end in order, by the second one";
 
 /// Prints the main page, or writes all into a folder.
 pub(super) fn run(command: Command, folder: Option<&Path>) -> anyhow::Result<()> {
     // Without the generated `help` commands, which would be a page each.
     let mut command = command.disable_help_subcommand(true);
     command.build();
-    let Some(folder) = folder else { return output::print_bytes(&page(command)?) };
+    let Some(folder) = folder else { return output::print_raw(&page(command)?) };
     fs::create_dir_all(folder)
         .and_then(|()| write_all(command, folder))
         .with_context(|| format!("can't write to {}", folder.display()))

@@ -1,17 +1,24 @@
 //! What people type. Results go to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 well, 1 failed, 2 a setting or argument is wrong, 130 stopped by a second signal.
+//! Exit codes: 0 well, 1 failed, 2 a setting or argument is wrong, 130 stopped by Ctrl-C, a service by the second.
 
+mod clean;
 mod client;
+mod completions;
 mod dead_letters;
 mod healthcheck;
+mod list;
+mod log_fields;
 mod manual;
 mod order;
 mod output;
 mod progress;
+mod reach;
+mod retry;
 mod serve;
 mod settings;
 mod simulate;
+mod values;
 mod verify;
 mod watch;
 mod welcome;
@@ -71,9 +78,14 @@ enum Command {
 /// Parses, starts logging and runs the command.
 pub fn main() -> ExitCode {
     let command = settings::without_empty_variables(Cli::command());
-    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let arguments = settings::without_empty_options(std::env::args_os(), &command);
+    if settings::ask_for_json(&arguments) {
+        output::speak_json();
+    }
+    let matches = command.try_get_matches_from(arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return settings::explain(&error, &Cli::command()),
+        Err(error) => return settings::explain(error, &Cli::command()),
     };
     if let Err(complaint) = cli.check() {
         return settings::refuse(&complaint);
@@ -109,11 +121,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
-        Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "order-tracker", &mut script);
-            output::print_bytes(&script)
-        }
+        Some(Command::Completions { shell }) => completions::run(Cli::command(), shell),
         Some(Command::Man { folder }) => manual::run(Cli::command(), folder.as_deref()),
     }
 }

@@ -45,7 +45,7 @@ impl Progress {
             drop(write!(stderr().lock(), "\r\x1b[2K{bar}{}", news()));
         } else {
             let share = share.map(|share| format!("{:.0} %, ", share * 100.0)).unwrap_or_default();
-            output::complain(&format!("{share}{}", news()));
+            output::note(&format!("{share}{}", news()));
         }
     }
 
@@ -54,6 +54,16 @@ impl Progress {
         if self.terminal {
             drop(write!(stderr().lock(), "\r\x1b[2K"));
         }
+    }
+}
+
+/// What leaves a terminal as it was: colours reset, the cursor shown, a line begun.
+pub(super) const LEAVE: &str = "\x1b[0m\x1b[?25h\n";
+
+/// Leaves the line as it is: the process ends at once.
+pub(super) fn leave() {
+    if stderr().is_terminal() {
+        drop(write!(stderr().lock(), "{LEAVE}"));
     }
 }
 

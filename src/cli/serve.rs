@@ -1,6 +1,7 @@
 //! `serve` and `migrate`.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal as _, Stderr, Write, stderr},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::{output, welcome::Welcome};
+use super::{clean, log_fields, output, welcome::Welcome};
 use crate::{
     app::{self, App},
     config::{Config, LogConfig, LogFormat},
@@ -72,7 +73,7 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
             signals.forget().await;
             signals.next().await;
             warn!("stopped by a second signal; what was accepted is stored, what was not published waits in the outbox");
-            std::process::exit(130);
+            std::process::exit(output::INTERRUPTED.into());
         });
     })
     .await
@@ -82,13 +83,13 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
 const SAME_SIGNAL: Duration = Duration::from_millis(300);
 
 /// What tells a process to stop.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -97,10 +98,11 @@ impl Signals {
         drop(timeout(Duration::ZERO, self.next()).await);
     }
 
-    async fn next(&mut self) {
+    /// Waits for one; answers the exit code of who is stopped by it, as shells count it.
+    pub(super) async fn next(&mut self) -> u8 {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => output::TERMINATED,
+            _ = self.interrupt.recv() => output::INTERRUPTED,
         }
     }
 }
@@ -118,15 +120,30 @@ pub(super) async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
 }
 
 /// A log that nobody can read any more (a closed pipe, a full disk) is no reason to stop taking orders.
-struct Lossy(Stderr);
+struct Lossy {
+    out: Stderr,
+    format: LogFormat,
+}
+
+impl Lossy {
+    /// JSON escapes what a terminal would obey, but not all of it.
+    fn cleaned<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        match (self.format, str::from_utf8(line).map(clean::json)) {
+            (LogFormat::Json, Ok(Cow::Owned(line))) => line.into_bytes().into(),
+            _ => line.into(),
+        }
+    }
+}
 
 impl Write for Lossy {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        Ok(self.0.write(line).unwrap_or(line.len()))
+        let cleaned = self.cleaned(line);
+        drop(self.out.write_all(&cleaned));
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().or(Ok(()))
+        self.out.flush().or(Ok(()))
     }
 }
 
@@ -135,11 +152,11 @@ fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let lines = fmt()
         .with_env_filter(EnvFilter::try_new(format!("{},{}", store::LOG_FILTER, log.rust_log))?)
-        .with_writer(|| Lossy(stderr()))
+        .with_writer(move || Lossy { out: stderr(), format })
         .log_internal_errors(false)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     match format {
-        LogFormat::Text => lines.with_target(false).init(),
+        LogFormat::Text => lines.with_target(false).fmt_fields(log_fields::cleaned()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     // A panic is a line of the log like any other failure.

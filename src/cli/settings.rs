@@ -1,13 +1,16 @@
-//! How settings are read from the environment, and what is said when one is wrong.
+//! How settings are read from the environment and the command line, and what is said when one is wrong.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{
     Arg, Command,
     error::{ContextKind, ContextValue, Error, ErrorKind},
 };
 
-use super::output;
+use super::{clean, output};
+
+/// Options that mean something only if they hold something: nothing is no key.
+const NEVER_EMPTY: [&str; 1] = ["idempotency-key"];
 
 /// An empty variable is an unset one: compose files write `PG_DSN=${PG_DSN:-}`.
 pub(super) fn without_empty_variables(command: Command) -> Command {
@@ -19,20 +22,98 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
     command.mut_subcommands(without_empty_variables)
 }
 
+/// An empty option is as good as none too, unless it is one that must be given: scripts write `--status "$STATUS"`.
+pub(super) fn without_empty_options(
+    mut arguments: impl Iterator<Item = OsString>,
+    command: &Command,
+) -> Vec<OsString> {
+    let mut kept: Vec<OsString> = Vec::new();
+    for argument in arguments.by_ref() {
+        if argument == "--" {
+            kept.push(argument);
+            break;
+        }
+        let flag = kept.last().and_then(|last| last.to_str()).and_then(|last| last.strip_prefix("--"));
+        if argument.is_empty() && flag.is_some_and(|flag| may_be_left_out(command, flag)) {
+            kept.pop();
+            continue;
+        }
+        let empty = argument.to_str().and_then(|text| text.strip_prefix("--")?.strip_suffix('='));
+        if !empty.is_some_and(|flag| may_be_left_out(command, flag)) {
+            kept.push(argument);
+        }
+    }
+    kept.extend(arguments);
+    kept
+}
+
+fn may_be_left_out(command: &Command, flag: &str) -> bool {
+    let optional = |arg: &Arg| arg.get_action().takes_values() && !arg.is_required_set();
+    let known = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
+    known.is_some_and(|arg| optional(arg) && !NEVER_EMPTY.contains(&flag))
+        || command.get_subcommands().any(|command| may_be_left_out(command, flag))
+}
+
+/// Whether results, and so complaints, shall be JSON, said of arguments that may not even be valid.
+pub(super) fn ask_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
 /// One line that names the setting, what was given and what is allowed; help as clap prints it.
-pub(super) fn explain(error: &Error, command: &Command) -> ExitCode {
-    let code = if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+pub(super) fn explain(error: Error, command: &Command) -> ExitCode {
+    if !error.use_stderr() {
+        // Help and version are our own words.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let error = harmless(error);
     match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => output::complain(&one_line(error, command)),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => output::complain(&one_line(&error, command)),
+        _ if output::speaks_json() => output::complain(&first_line(&error)),
         _ => drop(error.print()),
     }
-    code
+    ExitCode::from(2)
 }
 
 /// The same for settings that are wrong together.
 pub(super) fn refuse(complaint: &str) -> ExitCode {
     output::complain(complaint);
     ExitCode::from(2)
+}
+
+/// The error without what only its author may have on a terminal, and without passwords of addresses.
+fn harmless(mut error: Error) -> Error {
+    let clean = |text: &String| clean::line(&without_password(text)).into_owned();
+    let texts: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(clean(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(clean).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in texts {
+        error.insert(kind, value);
+    }
+    error
+}
+
+/// An address without its user and password, wherever in a text it stands.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', ' ', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => text.to_owned(),
+    }
+}
+
+fn first_line(error: &Error) -> String {
+    let text = error.render().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 fn one_line(error: &Error, command: &Command) -> String {
@@ -52,10 +133,9 @@ fn one_line(error: &Error, command: &Command) -> String {
         None => flag.to_owned(),
     };
     // Never what was given for a secret: a mistyped one is still mostly right.
-    let given = match flag {
-        "--pg-dsn" | "--kafka-properties" => "what was given".to_owned(),
-        _ => format!("{:?}", text(ContextKind::InvalidValue)),
-    };
+    let given = text(ContextKind::InvalidValue);
+    let secret = matches!(flag, "--pg-dsn" | "--kafka-properties") || flag == "--url" && given.contains('@');
+    let given = if secret { "what was given".to_owned() } else { format!("\"{given}\"") };
     format!("{name}: {given} is not valid: {allowed}")
 }
 
@@ -65,4 +145,38 @@ fn variable(command: &Command, flag: &str) -> Option<String> {
     let own = command.get_arguments().find(|arg| arg.get_long() == Some(long)).and_then(Arg::get_env);
     let own = own.map(|name| name.to_string_lossy().into_owned());
     own.or_else(|| command.get_subcommands().find_map(|command| variable(command, flag)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{super::Cli, *};
+
+    #[test]
+    fn empty_options_are_left_out_and_nothing_else() {
+        let kept = |text: &str| {
+            let arguments = text.split(' ').map(|word| OsString::from(word.replace("''", "")));
+            let kept = without_empty_options(arguments, &Cli::command());
+            kept.join(" ".as_ref()).into_string().expect("text")
+        };
+        assert_eq!(kept("ot order list --status '' --limit= --url ''"), "ot order list");
+        assert_eq!(kept("ot order list --status= --json"), "ot order list --json");
+        assert_eq!(kept("ot order create --address '' --item="), "ot order create --address  --item=");
+        assert_eq!(kept("ot order create --idempotency-key ''"), "ot order create --idempotency-key ");
+        assert_eq!(kept("ot order list --json '' -- --limit ''"), "ot order list --json  -- --limit ");
+        assert_eq!(kept("ot --stage-delays '' serve --app-port="), "ot serve");
+    }
+
+    #[test]
+    fn passwords_of_addresses_are_left_out() {
+        for (text, shown) in [
+            ("http://tom:secret@food.example/x@y", "http://***@food.example/x@y"),
+            ("ftp://tom:a@b@food.example", "ftp://***@food.example"),
+            ("http://food.example/x@y", "http://food.example/x@y"),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(without_password(text), shown);
+        }
+    }
 }

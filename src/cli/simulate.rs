@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::{ClientArgs, WHENCE, no_answer},
     output,
-    progress::{Progress, thousands},
+    progress::{self, Progress, thousands},
 };
+use crate::client::shown;
 use crate::load::{Latency, Lives, NewOrders, Plan, Run, Summary, Target, Watch};
 
 /// How long it goes on if nothing else is said.
@@ -86,13 +87,8 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let placing = placed(run, &plan, &stop).await;
     let follow = args.wait && !stop.is_cancelled();
     let delivery = if follow { Some(delivered(&plan, &orders, &stop).await) } else { None };
-    let report = Report {
-        url: url.to_string(),
-        asked_rate: args.rate,
-        concurrency: args.concurrency,
-        placing,
-        delivery,
-    };
+    let report =
+        Report { url: shown(url), asked_rate: args.rate, concurrency: args.concurrency, placing, delivery };
     let told =
         if args.client.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
     // Whoever reads only the beginning still gets the exit code.
@@ -105,7 +101,9 @@ async fn stop_on_ctrl_c(stop: CancellationToken) {
         stop.cancel();
     }
     if ctrl_c().await.is_ok() {
-        std::process::exit(130);
+        // The bar keeps its line, and the prompt gets one of its own.
+        progress::leave();
+        std::process::exit(output::INTERRUPTED.into());
     }
 }
 

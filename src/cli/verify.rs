@@ -2,16 +2,16 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::output;
+use super::{output, reach};
 use crate::{
     app,
     broker::Kafka,
     config::{KafkaConfig, StoreConfig},
     metrics::Metrics,
-    verify::{Report, verify},
+    verify::{Report, VerifyError, verify},
 };
 
 #[derive(Debug, Args)]
@@ -26,12 +26,21 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    if let Some(brokers) = &args.kafka.brokers {
+        reach::broker(brokers).await?;
+    }
     let store = app::open_for_audit(&args.store).await.context("can't read the database")?;
     let kafka =
         args.kafka.brokers.clone().map(|brokers| {
             Arc::new(Kafka::new(args.kafka.settings(brokers, false), Arc::new(Metrics::new())))
         });
-    let report = verify(&*store, kafka, &args.kafka.topic).await?;
+    let report = verify(&*store, kafka, &args.kafka.topic).await.map_err(|error| match error {
+        VerifyError::Broker(_) => {
+            let brokers = args.kafka.brokers.as_deref().unwrap_or_default();
+            anyhow!("the broker at {brokers} (KAFKA_BROKERS): {error}")
+        }
+        VerifyError::Store(error) => error.into(),
+    })?;
     let told = if args.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
     // Whoever reads only the beginning still gets the exit code.
     match report.violations() {

@@ -8,25 +8,32 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
-    client::{self, Client, ClientArgs},
+    client::{Client, ClientArgs},
     order, output,
+    progress::LEAVE,
+    retry::{self, Retry},
+    serve::Signals,
+    values::order_id,
 };
 use crate::{
+    client::{Answer, Ask, StatusCode, Stream, Trouble, header, header::HeaderName, shown},
     clock::{Clock as _, SystemClock},
     order::{Event, EventKind, OrderId, Status, Timestamp},
-    pipeline::Backoff,
 };
 
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How long to try again after a lost connection.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a stream may be silent: two of its heartbeats and a bit.
 const SILENCE: Duration = Duration::from_secs(35);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stream that lasted no longer has led to nothing.
+const SHORT: Duration = Duration::from_secs(5);
+/// Longest event that is taken for one.
+const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Takes the bar away.
 const CLEAR: &str = "\r\x1b[2K";
 /// How often the bar counts on.
@@ -35,6 +42,7 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
     /// The order's id, ORD-...
+    #[arg(value_parser = order_id)]
     order_id: OrderId,
     #[command(flatten)]
     client: ClientArgs,
@@ -42,50 +50,86 @@ pub(super) struct WatchArgs {
 
 /// Prints each event as it comes; well once the order is delivered.
 pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
-    // An answer has no end here, so only its silence is limited.
-    let http = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE)
-        .no_proxy()
-        .build()?;
-    let client = Client::over(http, args.client.url);
-    let mut view = View::new(args.client.json);
-    let outcome = watch(&client, args.order_id, &mut view).await;
-    // However it ends, what is said next begins a line.
-    view.clear().and(outcome)
+    let mut signals = Signals::new()?;
+    let (client, mut view) = (Client::new(args.client.url), View::new(args.client.json));
+    let outcome = tokio::select! {
+        outcome = watch(&client, args.order_id, &mut view, PATIENCE) => Ok(outcome),
+        code = signals.next() => Err(code),
+    };
+    match outcome {
+        // However it ends, what is said next begins a line.
+        Ok(outcome) => view.clear().and(outcome),
+        Err(code) => view.leave(code),
+    }
 }
 
-async fn watch(client: &Client, order_id: OrderId, view: &mut View) -> anyhow::Result<()> {
-    let mut stream = Stream::of(client.send(ask(client, order_id, 0)?).await?)?;
-    while let Left::Lost = stream.follow(view).await? {
-        view.lost()?;
-        let Some(response) = again(client, order_id, view.seen()).await? else { break };
-        stream = Stream::of(response)?;
+async fn watch(
+    client: &Client,
+    order_id: OrderId,
+    view: &mut View,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let (mut retry, mut again) = (Retry::new(patience), false);
+    while let Some(stream) = connect(client, order_id, view, &mut retry, again).await? {
+        let (seen, since) = (view.seen(), Instant::now());
         view.found()?;
+        if let Left::Delivered = Frames::of(client, stream)?.follow(view).await? {
+            break;
+        }
+        view.lost("the connection is lost")?;
+        // A service that ends every stream at once is as good as gone.
+        if view.seen() > seen || since.elapsed() > SHORT {
+            retry = Retry::new(patience);
+        }
+        again = true;
     }
     Ok(())
 }
 
-fn ask(client: &Client, order_id: OrderId, seen: u8) -> anyhow::Result<reqwest::RequestBuilder> {
-    let request = client.http.get(client.at(&["orders", &order_id.to_string(), "events"])?);
-    Ok(if seen > 0 { request.header("last-event-id", seen.to_string()) } else { request })
+/// Connects, patiently; `None` if there is nothing more to come.
+async fn connect(
+    client: &Client,
+    order_id: OrderId,
+    view: &mut View,
+    retry: &mut Retry,
+    again: bool,
+) -> anyhow::Result<Option<Stream>> {
+    if again {
+        let pause = retry.next(None);
+        let pause = pause.with_context(|| format!("{} ends every stream at once", shown(&client.base)))?;
+        sleep(pause).await;
+    }
+    loop {
+        let outcome = match client.stream(ask(order_id, view.seen())).await {
+            Ok(stream) if stream.status == StatusCode::NO_CONTENT => return Ok(None),
+            Ok(stream) if stream.status.is_success() => return Ok(Some(stream)),
+            Ok(stream) => stream.whole().await,
+            Err(trouble) => Err(trouble),
+        };
+        let pause = if may_pass(&outcome, again) { retry.next(asked(&outcome)) } else { None };
+        let Some(pause) = pause else { return client.checked(outcome).map(|_| None) };
+        view.lost(&client.state(&outcome))?;
+        sleep(pause).await;
+    }
 }
 
-/// Connects again, patiently; `None` if there is nothing more to come.
-async fn again(client: &Client, order_id: OrderId, seen: u8) -> anyhow::Result<Option<Response>> {
-    let (begun, mut backoff) = (Instant::now(), Backoff::default());
-    loop {
-        sleep(backoff.next_pause()).await;
-        let last = begun.elapsed() >= PATIENCE;
-        match ask(client, order_id, seen)?.send().await {
-            Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(None),
-            Ok(response) if last || !response.status().is_server_error() => {
-                return client.checked(response).await.map(Some);
-            }
-            Err(error) if last => return Err(client::no_answer(&client.base, &error, client.whence)),
-            Ok(_) | Err(_) => {}
-        }
+fn ask(order_id: OrderId, seen: u8) -> Ask {
+    let ask = Ask::get(format!("/orders/{order_id}/events"));
+    if seen > 0 { ask.with(LAST_EVENT_ID, u16::from(seen).into()) } else { ask }
+}
+
+/// Whether it is worth to come again. Where nothing has ever answered, the address is more likely to be wrong.
+fn may_pass(outcome: &Result<Answer, Trouble>, again: bool) -> bool {
+    match outcome {
+        Ok(answer) => retry::is_busy(answer.status) || again && answer.status.is_server_error(),
+        Err(Trouble::Lost) => true,
+        Err(Trouble::NoConnection(_) | Trouble::Timeout) => again,
+        Err(Trouble::Tls(_) | Trouble::NotHttp) => false,
     }
+}
+
+fn asked(outcome: &Result<Answer, Trouble>) -> Option<Duration> {
+    retry::retry_after(outcome.as_ref().ok()?, SystemClock.now())
 }
 
 /// How a stream ended.
@@ -95,18 +139,18 @@ enum Left {
 }
 
 /// The frames of an open stream.
-struct Stream {
-    response: Response,
+struct Frames {
+    stream: Stream,
     bytes: Vec<u8>,
 }
 
-impl Stream {
-    fn of(response: Response) -> anyhow::Result<Self> {
-        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+impl Frames {
+    fn of(client: &Client, stream: Stream) -> anyhow::Result<Self> {
+        let kind = stream.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
-            bail!("{} answered no event stream: is this an order-tracker?", response.url());
+            bail!("{} answered no event stream: is this an order-tracker?", shown(&client.base));
         }
-        Ok(Self { response, bytes: Vec::new() })
+        Ok(Self { stream, bytes: Vec::new() })
     }
 
     async fn follow(&mut self, view: &mut View) -> anyhow::Result<Left> {
@@ -138,7 +182,10 @@ impl Stream {
                 }
                 continue;
             }
-            self.bytes.extend_from_slice(&self.response.chunk().await.ok()??);
+            if self.bytes.len() > MAX_FRAME_BYTES {
+                return None;
+            }
+            self.bytes.extend_from_slice(&self.stream.part(SILENCE).await?);
         }
     }
 }
@@ -184,7 +231,7 @@ impl View {
         }
         self.clear()?;
         if self.form == Form::Json {
-            output::print(&serde_json::from_str::<Value>(data)?.to_string())?;
+            output::print_json_line(&serde_json::from_str::<Value>(data)?)?;
         } else {
             output::print(&order::line(&event, self.last.map(|(_, at)| at)))?;
         }
@@ -192,28 +239,37 @@ impl View {
         self.draw()
     }
 
-    /// The connection is gone.
-    fn lost(&mut self) -> anyhow::Result<()> {
-        if !matches!(self.form, Form::Bar { .. }) {
-            output::complain("the connection is lost; trying again");
+    /// There is no connection; why is said once, in the bar if there is one.
+    fn lost(&mut self, why: &str) -> anyhow::Result<()> {
+        let has_bar = matches!(self.form, Form::Bar { .. }) && self.last.is_some();
+        if self.connected && !has_bar {
+            output::note(&format!("{why}; trying again"));
         }
         self.connected = false;
         self.draw()
     }
 
-    /// There is a connection again.
+    /// There is a connection.
     fn found(&mut self) -> anyhow::Result<()> {
         self.connected = true;
         self.draw()
     }
 
     fn clear(&self) -> anyhow::Result<()> {
-        if matches!(self.form, Form::Bar { .. }) { output::print_bytes(CLEAR.as_bytes()) } else { Ok(()) }
+        if matches!(self.form, Form::Bar { .. }) { output::print_raw(CLEAR.as_bytes()) } else { Ok(()) }
+    }
+
+    /// The user has seen enough: the bar keeps its line, and the prompt gets one of its own.
+    fn leave(&self, code: u8) -> anyhow::Result<()> {
+        if matches!(self.form, Form::Bar { .. }) {
+            output::print_raw(LEAVE.as_bytes())?;
+        }
+        Err(output::Stopped(code).into())
     }
 
     fn draw(&self) -> anyhow::Result<()> {
         let Form::Bar { color } = self.form else { return Ok(()) };
-        output::print_bytes(self.line(color, SystemClock.now()).as_bytes())
+        output::print_raw(self.line(color, SystemClock.now()).as_bytes())
     }
 
     fn line(&self, color: bool, now: Timestamp) -> String {
@@ -273,15 +329,50 @@ mod tests {
     /// Promise 5: memory, queues and time are bounded. Patience is long, and has an end.
     #[tokio::test(start_paused = true)]
     async fn a_service_that_is_gone_is_given_up() {
-        let base = "http://127.0.0.1:9".parse().expect("an address");
-        let (client, begun) = (Client::new(base).expect("a client"), Instant::now());
+        let client = Client::new("http://127.0.0.1:9".parse().expect("an address"));
+        let begun = tokio::time::Instant::now();
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
-        let error = again(&client, order_id, 3).await.expect_err("nobody is there");
+        let mut view = View { form: Form::Lines, last: None, connected: false };
+        let gone = connect(&client, order_id, &mut view, &mut Retry::new(PATIENCE), true).await;
+        let error = gone.map(|_| ()).expect_err("nobody is there");
         assert!(
             error.to_string().contains("no answer from http://127.0.0.1:9 (connection refused): is the"),
             "{error}"
         );
         let took = begun.elapsed();
-        assert!((PATIENCE..PATIENCE + CONNECT_TIMEOUT).contains(&took), "{took:?}");
+        assert!(took <= PATIENCE && took + Duration::from_secs(2) >= PATIENCE, "{took:?}");
+    }
+
+    /// Promise 5: memory, queues and time are bounded. Coming back to nothing is no progress.
+    #[tokio::test]
+    async fn a_service_that_ends_every_stream_at_once_is_given_up() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                assert!(stream.read(&mut [0; 1024]).await.expect("a request") > 0);
+                let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                stream.write_all(head).await.expect("sent");
+            }
+        });
+        let client = Client::new(url.parse().expect("an address"));
+        let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
+        let mut view = View { form: Form::Lines, last: None, connected: true };
+        let ended = watch(&client, order_id, &mut view, Duration::from_millis(500)).await;
+        let error = ended.expect_err("nothing ever comes").to_string();
+        assert_eq!(error, format!("{url} ends every stream at once"));
+    }
+
+    /// What was never there is told at once.
+    #[tokio::test]
+    async fn a_service_that_never_was_is_told_at_once() {
+        let client = Client::new("http://127.0.0.1:9".parse().expect("an address"));
+        let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
+        let mut view = View { form: Form::Lines, last: None, connected: true };
+        let begun = std::time::Instant::now();
+        assert!(connect(&client, order_id, &mut view, &mut Retry::new(PATIENCE), false).await.is_err());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 }

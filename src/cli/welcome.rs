@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
-use reqwest::Url;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use url::Url;
 
 use super::client::Client;
-use crate::sample;
+use crate::{
+    client::{Answer, Ask},
+    load::new_order,
+};
 
 /// How long the database may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +36,7 @@ impl Welcome {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(Self { client: Client::new(Url::parse(&format!("http://{address}"))?)?, demo })
+        Ok(Self { client: Client::impatient(Url::parse(&format!("http://{address}"))?), demo })
     }
 
     /// Places the first order, if there is none, and says what to try.
@@ -43,7 +46,7 @@ impl Welcome {
         let track = order.as_deref().map(|id| ("your first order", format!("/track/{id}")));
         let known = [("board", "/".to_owned()), ("documents", "/docs".to_owned())];
         for (name, path) in track.into_iter().chain(known) {
-            if self.get(&path).await.is_some() {
+            if self.get(path.clone()).await.is_some() {
                 pages.push((name, path));
             }
         }
@@ -55,24 +58,21 @@ impl Welcome {
     async fn first_order(&self) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         let newest = loop {
-            match self.get("/orders?limit=1").await {
+            match self.get("/orders?limit=1".to_owned()).await {
                 Some(newest) => break newest,
                 None if Instant::now() > deadline => return None,
                 None => sleep(POLL).await,
             }
         };
-        let empty = newest.json::<Vec<Value>>().await.is_ok_and(|orders| orders.is_empty());
+        let empty = self.client.read::<Vec<Value>>(&newest).is_ok_and(|orders| orders.is_empty());
         if !self.demo || !empty {
             return None;
         }
-        let url = self.client.base.join("/orders").ok()?;
-        let placed =
-            self.client.send(self.client.http.post(url).json(&sample::plausible_draft())).await.ok()?;
-        Some(placed.json::<Value>().await.ok()?["order_id"].as_str()?.to_owned())
+        Some(self.client.send(new_order()).await.ok()?.order_id()?.to_string())
     }
 
-    async fn get(&self, path: &str) -> Option<reqwest::Response> {
-        self.client.send(self.client.http.get(self.client.base.join(path).ok()?)).await.ok()
+    async fn get(&self, path: String) -> Option<Answer> {
+        self.client.send(Ask::get(path)).await.ok()
     }
 }
 

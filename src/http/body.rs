@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse as _, Response},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -20,16 +21,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct JsonBytes(pub Bytes);
 
 impl<S: Sync> FromRequest<S> for JsonBytes {
-    type Rejection = Problem;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        if is_coded(request.headers()) {
+            return Err(coded());
+        }
         if !is_json(request.headers()) {
-            return Err(Problem::unsupported_media_type());
+            let detail = "send JSON with the header content-type: application/json";
+            return Err(Problem::unsupported_media_type(detail).into_response());
         }
         if announced_length(request.headers()).is_some_and(|length| length > MAX_BYTES as u64) {
-            return Err(Problem::too_large(MAX_BYTES));
+            return Err(Problem::too_large(MAX_BYTES).into_response());
         }
-        read(request.into_body()).await.map(Self)
+        read(request.into_body()).await.map(Self).map_err(Problem::into_response)
     }
 }
 
@@ -44,6 +49,23 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the body is compressed or coded in any other way.
+fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|value| {
+        // What is no text names no coding that we know.
+        let names = value.to_str().unwrap_or("unknown").split(',').map(str::trim);
+        names.into_iter().any(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"))
+    })
+}
+
+/// RFC 9110 section 15.5.16 wants the codings named that would have been taken, and only where a coding was the reason.
+fn coded() -> Response {
+    let detail = "send the body as it is, without content-encoding: none is understood here";
+    let mut response = Problem::unsupported_media_type(detail).into_response();
+    response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    response
 }
 
 /// `application/json` or any `application/...+json`, whatever parameters follow.

@@ -82,6 +82,10 @@ fn complete(operation: &mut Value, seen: &Value) {
         if parameter["in"] == "header" {
             parameter["required"] = false.into();
         }
+        // An empty one is as good as none.
+        if parameter["in"] == "query" {
+            parameter["allowEmptyValue"] = true.into();
+        }
         // A number may be of any size here; the format of an integer would be a maximum.
         if let Some(schema) = parameter["schema"].as_object_mut() {
             schema.remove("format");

@@ -57,7 +57,7 @@ pub(super) struct Accepted {
                 parameters(("id" = "$response.body#/order_id")))))),
         (status = 400, description = "The body or the key is not valid"),
         (status = 413, description = "The body is too large"),
-        (status = 415, description = "The content type is not JSON"),
+        (status = 415, description = "The content type is not JSON, or the body is compressed"),
         (status = 422, description = "This key has placed another order"),
     )
 )]
@@ -179,26 +179,32 @@ pub(super) async fn list(
 }
 
 fn page(query: &ListQuery) -> Result<Page, Problem> {
-    let status = query.status.as_deref().map(str::parse::<Status>).transpose();
+    let status = given(query.status.as_ref()).map(str::parse::<Status>).transpose();
     let status =
         status.map_err(|error| Problem::invalid_value("status", FieldCode::Choice, error.to_string()))?;
-    let limit = query.limit.as_deref().map_or(Some(DEFAULT_LIMIT), limit).ok_or_else(|| {
+    let limit = given(query.limit.as_ref()).map_or(Some(DEFAULT_LIMIT), limit).ok_or_else(|| {
         Problem::invalid_value(
             "limit",
             FieldCode::Range,
             format!("must be a whole number from 1; above {MAX_LIMIT} means {MAX_LIMIT}"),
         )
     })?;
-    let before = query.cursor.as_deref().map(|cursor| format!("ORD-{cursor}").parse::<OrderId>()).transpose();
+    let before =
+        given(query.cursor.as_ref()).map(|cursor| format!("ORD-{cursor}").parse::<OrderId>()).transpose();
     let before = before.map_err(|_| {
         Problem::invalid_value("cursor", FieldCode::Cursor, "must be taken as it is from a Link header")
     })?;
     Ok(Page { status, before, limit })
 }
 
+/// What a form sends for a field that nobody has filled in is as good as nothing.
+fn given(parameter: Option<&String>) -> Option<&str> {
+    parameter.map(String::as_str).filter(|text| !text.is_empty())
+}
+
 /// Digits only; a number too large for any type is still above the maximum.
 fn limit(text: &str) -> Option<usize> {
-    let number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.bytes().all(|byte| byte.is_ascii_digit());
     Some(text.parse().unwrap_or(MAX_LIMIT).min(MAX_LIMIT)).filter(|limit| number && *limit > 0)
 }
 

@@ -108,9 +108,8 @@ impl Problem {
     }
 
     /// 415.
-    pub fn unsupported_media_type() -> Self {
-        let detail = "send JSON with the header content-type: application/json";
-        let title = "The content type is not supported";
+    pub fn unsupported_media_type(detail: &str) -> Self {
+        let title = "The content type or coding is not supported";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
     }
 

@@ -4,7 +4,6 @@
 //! whenever a connection was free to send it: a service that stalls is charged for everybody who
 //! would have come meanwhile (no coordinated omission).
 
-mod connection;
 mod follow;
 mod pace;
 mod script;
@@ -22,10 +21,10 @@ use futures::future::try_join_all;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use connection::{Answer, Connection, Target, Trouble};
+pub use crate::client::{Answer, Ask, Connection, Target, Trouble};
 pub use follow::{Lives, Watch};
 use pace::Pace;
-pub use script::{Ask, NewOrders, Script};
+pub use script::{NewOrders, Script, new_order};
 pub use tally::{Latency, Summary, Tally, histogram, record};
 
 /// Pause of a connection that could not be made, so that a dead service is not hammered.

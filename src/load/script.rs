@@ -1,31 +1,17 @@
 //! What is asked of the service.
 
-use std::{borrow::Cow, sync::Mutex, time::Instant};
+use std::{sync::Mutex, time::Instant};
 
-use hyper::{Method, body::Bytes};
+use crate::{
+    client::{Answer, Ask},
+    order::OrderId,
+    sample,
+};
 
-use super::Answer;
-use crate::{order::OrderId, sample};
-
-/// One request.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    pub(super) method: Method,
-    pub(super) path: Cow<'static, str>,
-    pub(super) body: Bytes,
-}
-
-impl Ask {
-    /// `GET` of a path.
-    pub fn get(path: impl Into<Cow<'static, str>>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: Bytes::new() }
-    }
-
-    /// `POST /orders` of an order that somebody might place.
-    pub fn new_order() -> Self {
-        let draft = serde_json::to_vec(&sample::plausible_draft()).expect("a draft is JSON");
-        Self { method: Method::POST, path: "/orders".into(), body: draft.into() }
-    }
+/// `POST /orders` of an order that somebody might place.
+pub fn new_order() -> Ask {
+    let draft = serde_json::to_vec(&sample::plausible_draft()).expect("a draft is JSON");
+    Ask::post("/orders", draft)
 }
 
 /// Says what the n-th request is, and sees its answer.
@@ -57,7 +43,7 @@ impl NewOrders {
 
 impl Script for NewOrders {
     fn ask(&self, _n: u64) -> Ask {
-        Ask::new_order()
+        new_order()
     }
 
     fn answered(&self, _due: Instant, answer: &Answer) {

@@ -41,6 +41,8 @@ pub enum FieldCode {
     Length,
     /// It holds a control character.
     ControlCharacter,
+    /// It holds no character that can be seen.
+    Blank,
     /// It is none of the few values that it may have.
     Choice,
     /// It is no number, or one outside its limits.
@@ -52,12 +54,13 @@ pub enum FieldCode {
 }
 
 impl FieldCode {
-    /// All eight.
-    pub const ALL: [Self; 8] = [
+    /// All nine.
+    pub const ALL: [Self; 9] = [
         Self::Required,
         Self::Type,
         Self::Length,
         Self::ControlCharacter,
+        Self::Blank,
         Self::Choice,
         Self::Range,
         Self::Cursor,
@@ -71,6 +74,7 @@ impl FieldCode {
             Self::Type => "type",
             Self::Length => "length",
             Self::ControlCharacter => "control_character",
+            Self::Blank => "blank",
             Self::Choice => "choice",
             Self::Range => "range",
             Self::Cursor => "cursor",
@@ -84,6 +88,7 @@ impl FieldCode {
             Self::Type => "it is no string",
             Self::Length => "it is empty or too long",
             Self::ControlCharacter => "it holds a control character",
+            Self::Blank => "it holds no character that can be seen",
             Self::Choice => "it is none of the values that it may have",
             Self::Range => "it is no number, or one outside its limits",
             Self::Cursor => "it was not taken from a `Link` header",

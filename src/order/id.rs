@@ -20,6 +20,12 @@ const STEP_BITS: u32 = 74;
 pub struct OrderId(u128);
 
 impl OrderId {
+    /// An id as people type it: in any case, without the prefix, with space around.
+    pub fn typed(text: &str) -> Result<Self, ParseIdError> {
+        let text = text.trim().to_ascii_uppercase();
+        format!("{PREFIX}{}", text.strip_prefix(PREFIX).unwrap_or(&text)).parse()
+    }
+
     /// The text form in a buffer of its own, without an allocation.
     fn text(self) -> [u8; TEXT_LEN] {
         let mut text = [0; TEXT_LEN];
@@ -128,6 +134,21 @@ mod tests {
             "ORD-01ARZ3NDEKé00000000000000",
         ] {
             assert_eq!(bad.parse::<OrderId>(), Err(ParseIdError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn people_type_ids_in_any_case() {
+        let id: OrderId = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
+        for typed in [
+            "ord-01arz3ndek0000000000000000",
+            " 01ARZ3NDEK0000000000000000 ",
+            "Ord-01arz3ndek0000000000000000",
+        ] {
+            assert_eq!(OrderId::typed(typed), Ok(id), "{typed}");
+        }
+        for bad in ["", "ord-", "ORD-ORD-01ARZ3NDEK0000000000000000", "7"] {
+            assert_eq!(OrderId::typed(bad), Err(ParseIdError), "{bad}");
         }
     }
 

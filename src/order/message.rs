@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Draft, EventKind, Order, OrderId, Status, Timestamp, rfc3339_millis, to_millis};
+use super::{Draft, EventKind, Order, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
 
 /// Longest value that is read as an order, in bytes: the same as for a POST body.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -51,7 +51,7 @@ impl OrderPlaced {
         let Some(key) = key else {
             return reject(RejectReason::NoKey, "the key must be the order id".to_owned());
         };
-        let value: Value = match serde_json::from_slice(value) {
+        let value: Value = match json::read(value) {
             Ok(value) => value,
             Err(error) => return reject(RejectReason::NotJson, error.to_string()),
         };
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(reason(Some("ORD-x"), &with("seq", json!(1))), RejectReason::KeyMismatch);
         assert_eq!(reason(Some("7"), &with("order_id", json!("7"))), RejectReason::InvalidId);
         assert_eq!(reason(key, &with("item", json!("x".repeat(MAX_MESSAGE_BYTES)))), RejectReason::TooLarge);
-        for bad in ["", "{", "\u{feff}{}", "{\"order_id\":"] {
+        for bad in ["", "{", "\u{feff}\u{feff}{}", "{\"order_id\":"] {
             assert_eq!(reason(key, bad.as_bytes()), RejectReason::NotJson, "{bad:?}");
         }
         assert_eq!(reason(key, b"{\"order_id\": \"\xff\"}"), RejectReason::NotJson);
@@ -203,12 +203,24 @@ mod tests {
             ("order_id", json!(null)),
             ("seq", json!("one")),
             ("customer_name", json!("")),
+            ("address", json!("\u{200b}\u{3164}")),
         ] {
             assert_eq!(reason(key, &with(field, value)), RejectReason::InvalidField, "{field}");
         }
+        let utf16: Vec<u8> = good().to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let rejected = OrderPlaced::parse(key.map(str::as_bytes), &utf16).expect_err("a bad message");
+        assert_eq!(rejected.to_string(), "not_json: must be UTF-8, and is UTF-16");
         for bad in ["null", "[]", "7", "{}"] {
             assert_eq!(reason(key, bad.as_bytes()), RejectReason::InvalidField, "{bad:?}");
         }
+    }
+
+    /// Tools of another world write it before anything else.
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let marked = format!("\u{feff}{}", good());
+        let message = OrderPlaced::parse(Some(ID.as_bytes()), marked.as_bytes()).expect("valid");
+        assert_eq!(serde_json::to_value(&message).expect("json"), good());
     }
 
     #[test]

@@ -8,10 +8,12 @@ mod draft;
 mod event;
 mod field_error;
 mod id;
+mod json;
 mod message;
 mod schedule;
 mod schema;
 mod status;
+mod visible;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
@@ -40,7 +42,7 @@ pub struct Order {
     /// Business key, `ORD-` and 26 characters.
     pub order_id: OrderId,
     /// What was ordered, by whom and where to; never changes.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "draft::as_stored")]
     pub draft: Draft,
     /// Where the order is now: the last event of its timeline.
     pub status: Status,

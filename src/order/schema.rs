@@ -22,6 +22,10 @@ const SPACE: &str = r"\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u
 /// Control characters likewise.
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 
+/// What can't be seen beside these: ignorable characters, blanks and the marks that go with any letter. Of scripts of their own
+/// and from beyond U+FFFF there are some hundred more, which no pattern in all dialects can name: `visible` judges.
+const UNSEEN: &str = r"\u00ad\u0300-\u036f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\uffff";
+
 impl PartialSchema for OrderId {
     fn schema() -> RefOr<Schema> {
         text(ID_PATTERN, "`ORD-` and 26 characters; later orders have greater ids.").into()
@@ -82,11 +86,13 @@ pub(super) fn address() -> ObjectBuilder {
     trimmed(MAX_ADDRESS_CHARS)
 }
 
-/// Any space around, then 1 to `max` characters of which none is a control character.
+/// Any space around, then 1 to `max` characters of which none is a control character and one at least can be seen.
 fn trimmed(max: usize) -> ObjectBuilder {
     let (inner, edge) = (format!("[^{CONTROL}]"), format!("[^{CONTROL}{SPACE}]"));
-    let pattern = format!("^[{SPACE}]*{edge}(?:{inner}{{0,{}}}{edge})?[{SPACE}]*$", max - 2);
-    text(&pattern, &format!("1 to {max} characters after trimming, no control characters."))
+    let seen = format!(r"(?=[\s\S]*[^{CONTROL}{SPACE}{UNSEEN}])");
+    let pattern = format!("^{seen}[{SPACE}]*{edge}(?:{inner}{{0,{}}}{edge})?[{SPACE}]*$", max - 2);
+    let words = "characters after trimming, no control characters, at least one that can be seen";
+    text(&pattern, &format!("1 to {max} {words}."))
 }
 
 fn text(pattern: &str, description: &str) -> ObjectBuilder {

@@ -88,6 +88,9 @@ async fn a_wrong_body_is_told_which_field_is_wrong() {
         ("item", json!("x".repeat(101)), "length"),
         ("address", json!("x".repeat(301)), "length"),
         ("address", json!("1 High St\u{7}"), "control_character"),
+        ("address", json!("\u{200b}\u{2800}\u{3164}"), "blank"),
+        ("item", json!("\u{ad}"), "blank"),
+        ("customer_name", json!("\u{feff} \u{301}"), "blank"),
         ("customer_name", json!(["Ada"]), "type"),
     ] {
         let answer = problem(post(with(field, value)).await, 400, "validation-error").await;
@@ -112,17 +115,18 @@ async fn a_wrong_query_path_or_header_is_told_so() {
         ("limit=0", "limit"),
         ("limit=-1", "limit"),
         ("limit=abc", "limit"),
-        ("limit=", "limit"),
         ("limit=1.5", "limit"),
         ("status=EATEN", "status"),
         ("status=placed", "status"),
-        ("status=", "status"),
         ("cursor=7", "cursor"),
     ] {
         let answer = problem(service.get(&format!("/orders?{query}")).await, 400, "validation-error").await;
         assert_eq!(answer["errors"][0]["field"], field, "{query}");
     }
     problem(service.get("/orders?limit=1&limit=2").await, 400, "malformed-request").await;
+    for query in ["status=", "limit=", "cursor=", "status=&limit=&cursor=", "limit", "status=&limit=1"] {
+        assert_eq!(service.json(&format!("/orders?{query}")).await, json!([]), "{query}");
+    }
     for limit in ["99999", "200", "99999999999999999999999999"] {
         assert_eq!(service.json(&format!("/orders?limit={limit}")).await, json!([]));
     }
@@ -154,6 +158,36 @@ async fn a_wrong_query_path_or_header_is_told_so() {
         problem(request.send().await.expect("an answer"), 400, "validation-error").await;
     }
     assert_eq!(service.json("/orders").await, json!([]), "nothing of this was stored");
+}
+
+/// Promise 6: it says what is wrong.
+#[tokio::test]
+async fn a_coded_body_is_told_so_and_a_marked_one_is_read() {
+    let service = Service::start(&[]).await;
+    let post = async |coding: &str, body: Vec<u8>| {
+        let request =
+            service.request(Method::POST, "/orders").header(header::CONTENT_TYPE, "application/json");
+        request.header(header::CONTENT_ENCODING, coding).body(body).send().await.expect("an answer")
+    };
+    let plain = || draft("pizza").to_string().into_bytes();
+    for coding in ["gzip", "br", "identity, gzip", "GZIP"] {
+        let refused = post(coding, plain()).await;
+        assert_eq!(refused.headers().get(header::ACCEPT_ENCODING).expect("told"), "identity");
+        let told = problem(refused, 415, "unsupported-media-type").await;
+        assert!(told["detail"].as_str().expect("text").contains("content-encoding"), "{told}");
+    }
+    let kind = service.request(Method::POST, "/orders").body(plain()).send().await.expect("an answer");
+    assert_eq!(kind.headers().get(header::ACCEPT_ENCODING), None, "it is not what was wrong");
+    problem(kind, 415, "unsupported-media-type").await;
+    for coding in ["identity", "Identity", ""] {
+        assert_eq!(post(coding, [b"\xef\xbb\xbf".to_vec(), plain()].concat()).await.status(), 201);
+    }
+    let wide = draft("pizza").to_string().encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let told = problem(post("", wide).await, 400, "malformed-request").await;
+    assert_eq!(told["detail"], "the body: must be UTF-8, and is UTF-16");
+    let latin = plain().into_iter().map(|byte| if byte == b'z' { 0xe9 } else { byte }).collect();
+    let told = problem(post("", latin).await, 400, "malformed-request").await;
+    assert!(told["detail"].as_str().expect("text").contains("must be UTF-8"), "{told}");
 }
 
 /// An id in the path that is no UTF-8 is an id that nobody has.

@@ -154,7 +154,7 @@ async fn help_of_the_service() {
       0    well
       1    failed: nobody answered, a promise is broken, an order was not placed
       2    a setting or an argument is wrong
-      130  stopped by a second signal
+      130  stopped by Ctrl-C; a service and a load, which end in order, by the second one
     ");
 }
 
@@ -214,21 +214,23 @@ async fn help_of_order_create() {
               What is ordered
 
           --size <SIZE>
-              small, medium or large
+              How large
 
               [default: medium]
+              [possible values: small, medium, large]
 
-          --idempotency-key <IDEMPOTENCY_KEY>
+          --idempotency-key <KEY>
               Sent as Idempotency-Key: the same key never places a second order
 
           --url <URL>
-              Where the service listens
+              Where the service listens, http:// or https://; `SSL_CERT_FILE` names certificates to
+              trust in place of the system's
 
-              [env: ORDER_TRACKER_URL=]
+              [env: ORDER_TRACKER_URL]
               [default: http://127.0.0.1:8080]
 
           --json
-              Print JSON
+              Print JSON, complaints on stderr too
 
       -h, --help
               Print help (see a summary with '-h')
@@ -248,5 +250,33 @@ async fn help_of_order_create() {
 
               [env: RUST_LOG=]
               [default: info]
+    ");
+}
+
+/// What a list can be asked for.
+#[tokio::test]
+async fn help_of_order_list() {
+    insta::assert_snapshot!(said(&["order", "list", "-h"]).await, @r"
+    List the newest orders
+
+    Usage: order-tracker order list [OPTIONS]
+
+    Options:
+          --status <STATUS>    Only orders in this status [possible values: PLACED, PREPARING, COOKING,
+                               OUT_FOR_DELIVERY, DELIVERED]
+          --limit <N>          How many at most [default: 20]
+          --all                As many as there are
+          --cursor <ORDER_ID>  Only orders older than this one: the last of the list before
+          --url <URL>          Where the service listens, http:// or https://; `SSL_CERT_FILE` names
+                               certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
+                               [default: http://127.0.0.1:8080]
+          --json               Print JSON, complaints on stderr too
+      -h, --help               Print help (see more with '--help')
+
+    Logging:
+          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
+                                 [possible values: text, json]
+          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
+                                 [env: RUST_LOG=] [default: info]
     ");
 }

@@ -1,10 +1,14 @@
 //! Order Tracker from outside: the real binary, its HTTP port, its topic and its database file.
 
 mod abuse;
+mod address;
 mod asyncapi;
 mod cli;
+mod completion;
 mod crash;
+mod double;
 mod events;
+mod foreign;
 mod harness;
 mod help;
 mod journey;
@@ -17,4 +21,5 @@ mod stack;
 mod terminal;
 mod tidy;
 mod topic;
+mod typed;
 mod watch;

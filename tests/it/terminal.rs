@@ -131,3 +131,32 @@ async fn a_watch_clears_its_bar_before_it_complains() {
     assert!(before.contains("; connecting again") && before.ends_with("\r\x1b[2K"), "{before:?}");
     other.stop().await;
 }
+
+/// Ctrl-C leaves the terminal as it was: the bar on its line, colours reset, the prompt on a line of its own.
+#[tokio::test]
+async fn ctrl_c_leaves_a_clean_prompt() {
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let id = service.place("pizza").await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = format!("http://{}", silent.local_addr().expect("an address"));
+    for (command, sign, last) in [
+        (&["order", "watch", &id, "--url", &service.url][..], "PLACED for ", " s"),
+        (&["simulate", "--count", "1", "--url", &silent], " orders placed, ", " ms"),
+    ] {
+        let both = |terminal: &OwnedFd| Stdio::from(terminal.try_clone().expect("one more"));
+        let mut watched = Watched::with(command, &[], both);
+        eventually("the bar", async || watched.screen().contains(sign).then_some(())).await;
+        let pid = watched.child.id().expect("it runs").to_string();
+        // A load waits for its answers after the first, and is gone with the second.
+        let ended = eventually("it ends", async || {
+            let done = tokio::process::Command::new("kill").args(["-INT", &pid]).status().await;
+            assert!(done.is_ok(), "kill is there");
+            watched.child.try_wait().expect("waited")
+        })
+        .await;
+        assert_eq!(ended.code(), Some(130), "{command:?}");
+        let clean = format!("{last}\u{1b}[0m\u{1b}[?25h\r\n");
+        eventually("a clean prompt", async || watched.screen().ends_with(&clean).then_some(())).await;
+    }
+    service.stop().await;
+}

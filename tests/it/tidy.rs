@@ -27,12 +27,12 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
     (&["src/store/"], &["sqlx"]),
     (&["src/broker/"], &["rdkafka"]),
     (&["src/http/"], &["axum", "tower", "tower_http"]),
-    (&["src/http/", "src/load/"], &["hyper", "hyper_util"]),
+    (&["src/client/", "src/http/"], &["hyper", "hyper_util"]),
     (&["src/cli/"], &["println", "print", "stdout"]),
 ];
 
 /// What a folder takes nothing from.
-const STRANGERS: [(&str, &[&str]); 8] = [
+const STRANGERS: [(&str, &[&str]); 9] = [
     (
         "src/order/",
         &[
@@ -61,6 +61,13 @@ const STRANGERS: [(&str, &[&str]); 8] = [
     ),
     ("src/pipeline/", &["app", "cli", "config", "http"]),
     ("src/http/", &["app", "broker", "cli", "config", "pipeline"]),
+    (
+        "src/client/",
+        &[
+            "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "live", "load",
+            "metrics", "pipeline", "reads", "store",
+        ],
+    ),
     (
         "src/load/",
         &[

@@ -2,13 +2,16 @@
 
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::Command,
 };
 
-use crate::harness::{SIX, Service, binary, ended, folder, within};
+use crate::{
+    double::{Double, answer},
+    harness::{SIX, Service, binary, ended, folder, within},
+};
 
 /// What a finished watch printed, without a complaint.
 async fn watched(service: &Service, id: &str, more: &[&str]) -> String {
@@ -85,6 +88,36 @@ async fn a_watch_goes_on_after_a_restart() {
     assert_eq!(output.status.code(), Some(0), "{complaint}");
     assert_eq!(complaint, "order-tracker: the connection is lost; trying again\n");
     service.stop().await;
+}
+
+/// A service that is busy is asked again, after as long as it wants, and that is said once.
+#[tokio::test]
+async fn a_watch_begins_again_where_it_is_told_to_come_back() {
+    let id = "ORD-01ARZ3NDEK0000000000000000";
+    let event = |name: &str, seq: u8| {
+        let data = json!({"event": name, "timestamp": "2026-01-02T03:04:05.678Z", "meta": null, "seq": seq});
+        format!("id: {seq}\nevent: status\ndata: {data}\n\n")
+    };
+    let busy = || answer("503 Service Unavailable", &["retry-after: 1"], "{}");
+    let stream = |frames: &str| answer("200 OK", &["content-type: text/event-stream"], frames);
+    let end = "event: end\ndata: {}\n\n";
+    let (first, rest) = (event("CREATED", 1), format!("{}{}{end}", event("CREATED", 1), event("PLACED", 2)));
+    let answers = vec![busy(), String::new(), busy(), stream(&first), busy(), stream(&rest)];
+    let service = Double::start(answers).await;
+    let begun = std::time::Instant::now();
+    let output = ended(binary(&["order", "watch", id, "--url", &service.url], &[])).await;
+    let (told, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), told.lines().count()), (Some(0), 2), "{told}{said}");
+    let busy = format!("order-tracker: {} answers 503 Service Unavailable; trying again\n", service.url);
+    assert_eq!(said, format!("{busy}order-tracker: the connection is lost; trying again\n"));
+    assert!(
+        begun.elapsed() >= std::time::Duration::from_secs(3),
+        "three pauses of a second: {:?}",
+        begun.elapsed()
+    );
+    let asked = service.asked();
+    assert_eq!(asked.len(), 6);
+    assert!(!asked[3].contains("last-event-id") && asked[5].contains("last-event-id: 1\r\n"), "{asked:?}");
 }
 
 /// A bar moves through the steps, in colour unless that is not wanted.

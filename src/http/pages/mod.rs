@@ -129,11 +129,9 @@ pub(super) async fn elsewhere(headers: HeaderMap) -> Response {
     response
 }
 
-/// An order's id as people type it: without the prefix, in small letters.
+/// An order's id as people type it.
 fn typed(text: &str) -> Option<OrderId> {
-    let text = text.to_ascii_uppercase();
-    let digits = text.strip_prefix("ORD-").unwrap_or(&text);
-    format!("ORD-{digits}").parse().ok()
+    OrderId::typed(text).ok()
 }
 
 /// A text without characters that turn what stands around it.

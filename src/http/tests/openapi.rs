@@ -9,7 +9,10 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Api, order};
-use crate::http::{openapi, orders, problem};
+use crate::{
+    http::{openapi, orders, problem},
+    order::Draft,
+};
 
 /// Pages for people, what they load and the board's one form: no API.
 const PAGES: [&str; 7] = [
@@ -108,6 +111,20 @@ fn limits_in_the_document_are_those_of_the_code() {
     assert_eq!(schemas["Size"]["enum"], json!(crate::order::Size::ALL));
 }
 
+/// The document refuses what the service refuses.
+#[test]
+fn the_pattern_of_a_name_is_that_of_the_code() {
+    let schema = &openapi::document()["components"]["schemas"]["NewOrder"]["properties"]["customer_name"];
+    let validator = jsonschema::validator_for(schema).expect("a schema");
+    let (long, longer) = ("x".repeat(100), "x".repeat(101));
+    let joined = ["می\u{200c}خواهم", "\u{200b}x\u{200b}", "👩\u{200d}🍳"];
+    let unseen = ["", " ", "\u{200b}", "\u{301}", "\u{2800}\u{3164}", "\u{feff} \u{ad}", "\u{fe0f}"];
+    for text in joined.into_iter().chain(unseen).chain([long.as_str(), &longer, " x\u{3000}", "a\u{7}b"]) {
+        let accepted = Draft::new(text, "x", "x", "small").is_ok();
+        assert_eq!(validator.is_valid(&text.into()), accepted, "{}", text.escape_unicode());
+    }
+}
+
 /// Each request is wrong in its own way; together they meet every code that there is.
 #[tokio::test]
 async fn codes_in_the_document_are_those_of_the_answers() {
@@ -118,6 +135,7 @@ async fn codes_in_the_document_are_those_of_the_answers() {
     let answers = [
         api.post(&[json], body.to_string()).await,
         api.post(&[json], "{}").await,
+        api.post(&[json], order("\u{200b}").to_string()).await,
         api.get("/orders?limit=0").await,
         api.get("/orders?cursor=x").await,
         api.post(&[json, ("idempotency-key", "\"")], order("Ada").to_string()).await,

@@ -1,0 +1,112 @@
+//! One connection to a running service, with or without TLS: what commands, `simulate` and the benchmark ask through.
+//!
+//! Invariant: it asks whom it was told to ask and nobody else. A redirect is an answer like any other, never followed: what is sent
+//! are names, addresses and keys.
+
+mod connection;
+mod target;
+mod tls;
+
+use std::{borrow::Cow, io, time::Duration};
+
+use hyper::{
+    Method,
+    body::Bytes,
+    header::{HeaderName, HeaderValue},
+};
+use serde::Deserialize;
+
+use crate::order::OrderId;
+
+pub use hyper::{HeaderMap, StatusCode, header};
+
+pub use connection::{Connection, Stream};
+pub use target::{Target, shown};
+
+/// How long a whole answer may take, and a connection until it is made.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    method: Method,
+    path: Cow<'static, str>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Ask {
+    /// `GET` of a path.
+    pub fn get(path: impl Into<Cow<'static, str>>) -> Self {
+        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// `POST` of JSON to a path.
+    pub fn post(path: impl Into<Cow<'static, str>>, json: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, path: path.into(), headers: Vec::new(), body: json.into() }
+    }
+
+    /// The same with a header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Whether asking twice is as good as asking once: a question, or an order with a key.
+    pub fn is_repeatable(&self) -> bool {
+        self.method.is_safe() || self.headers.iter().any(|(name, _)| name == "idempotency-key")
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Whether the service did what was asked.
+    pub fn is_good(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// The order that was placed, if this is the answer to a new order.
+    pub fn order_id(&self) -> Option<OrderId> {
+        #[derive(Deserialize)]
+        struct Placed {
+            order_id: OrderId,
+        }
+        serde_json::from_slice::<Placed>(&self.body).ok().map(|placed| placed.order_id)
+    }
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Nobody took the call.
+    #[error("{}", in_words(.0))]
+    NoConnection(io::Error),
+    /// Somebody took it, and there is no trust in them, or no TLS.
+    #[error("{0}")]
+    Tls(String),
+    /// The connection ended before the answer did.
+    #[error("connection lost")]
+    Lost,
+    /// What came is no HTTP.
+    #[error("what answers is not HTTP/1.1")]
+    NotHttp,
+    /// Nothing came in time.
+    #[error("no answer within {PATIENCE:?}")]
+    Timeout,
+}
+
+/// An error of the system in a few words, without its number.
+pub(crate) fn in_words(error: &io::Error) -> String {
+    if error.raw_os_error().is_some() { error.kind().to_string() } else { error.to_string() }
+}
