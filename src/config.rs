@@ -2,7 +2,7 @@
 //!
 //! A test holds `.env.example` and the README's table to this file.
 
-use std::{fmt, num::ParseFloatError, path::PathBuf, time::Duration};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -12,8 +12,8 @@ use crate::{
     store::{PgDsn, PgSettings},
 };
 
-/// Highest `SIMULATE_RATE`, orders a second.
-const MAX_SIMULATE_RATE: f64 = 1_000.0;
+/// Orders a second that the service may place by itself; the least is one in some three hours.
+const SIMULATE_RATES: RangeInclusive<f64> = 0.0001..=1_000.0;
 
 /// The settings of the service.
 #[derive(Debug, Clone, Args)]
@@ -53,7 +53,7 @@ pub(crate) struct StoreConfig {
     )]
     pub(crate) pg_dsn: Option<PgDsn>,
     /// Most connections of this replica to PostgreSQL
-    #[arg(long, env = "PG_MAX_CONNECTIONS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(PgSettings::MIN_CONNECTIONS)..=1_000))]
+    #[arg(long, env = "PG_MAX_CONNECTIONS", default_value_t = 8, value_name = "N", value_parser = whole(PgSettings::MIN_CONNECTIONS..=1_000))]
     pub(crate) pg_max_connections: u32,
     /// Where the embedded database lives
     #[arg(long, env = "DATA_DIR", default_value = "data", value_name = "FOLDER")]
@@ -74,10 +74,10 @@ pub(crate) struct KafkaConfig {
     #[arg(long = "kafka-dlq-topic", env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC", value_parser = topic)]
     pub(crate) dlq_topic: Option<String>,
     /// Used only when the topic is created
-    #[arg(long = "kafka-topic-partitions", env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    #[arg(long = "kafka-topic-partitions", env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = whole(1..=1_000))]
     pub(crate) partitions: i32,
     /// Used only when the topic is created
-    #[arg(long = "kafka-topic-replication", env = "KAFKA_TOPIC_REPLICATION", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=32_767))]
+    #[arg(long = "kafka-topic-replication", env = "KAFKA_TOPIC_REPLICATION", default_value_t = 1, value_name = "N", value_parser = whole(1..=32_767))]
     pub(crate) replication: i32,
     /// Consumer group, shared by all replicas
     #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "order-tracker", value_name = "GROUP")]
@@ -179,10 +179,21 @@ fn property(text: &str) -> Result<Property, String> {
     }
 }
 
+/// A whole number within these bounds.
+pub(crate) fn whole<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone,
+{
+    move |text: &str| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| format!("must be a whole number from {} to {}", bounds.start(), bounds.end()))
+    }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
-    let allowed = || format!("must be a number from 0 to {MAX_SIMULATE_RATE}");
-    let rate: f64 = text.parse().map_err(|_: ParseFloatError| allowed())?;
-    if (0.0..=MAX_SIMULATE_RATE).contains(&rate) { Ok(rate) } else { Err(allowed()) }
+    let rate = text.parse().ok().filter(|rate| *rate == 0.0 || SIMULATE_RATES.contains(rate));
+    let (least, most) = (SIMULATE_RATES.start(), SIMULATE_RATES.end());
+    rate.ok_or_else(|| format!("must be 0 or a number from {least} to {most}"))
 }
 
 fn shutdown_timeout(text: &str) -> Result<Duration, String> {

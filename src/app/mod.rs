@@ -79,6 +79,17 @@ pub(crate) async fn open_for_audit(config: &StoreConfig) -> anyhow::Result<Arc<d
     Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock), delays).await?))
 }
 
+/// The same for writing what is not there yet, beside a running service where the database allows that.
+pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
+    if config.pg_dsn.is_some() {
+        return open_for_audit(config).await;
+    }
+    let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock), StageDelays::default());
+    let store =
+        store.await.context("the embedded database is written to while the service is stopped only")?;
+    Ok(Arc::new(store))
+}
+
 fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<EmbeddedBroker>)> {
     if let Some(brokers) = &config.kafka.brokers {
         return Ok((config.kafka.settings(brokers.clone(), false), None));
@@ -128,6 +139,8 @@ impl App {
     /// Builds every part and starts every loop. The broker may be away.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
+        // As many as a new topic gets, until it was looked at.
+        metrics.partitions(config.kafka.partitions);
         let store: Arc<dyn Store> = Arc::new(Guarded::new(open_store(config).await?, Arc::clone(&metrics)));
         let (settings, embedded) = broker_settings(config)?;
         let brokers = settings.brokers.clone();
@@ -194,6 +207,7 @@ impl App {
             fresh_out,
             receipts_out,
             Arc::clone(&metrics),
+            Arc::new(SystemClock),
             shutdown.give_up(),
         )
         .out_of_step(rand::random());

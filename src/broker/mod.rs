@@ -7,15 +7,17 @@ mod embedded;
 mod kafka;
 mod ledger;
 mod letter_watch;
+mod partitions;
 mod watch;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 pub use embedded::EmbeddedBroker;
 pub use kafka::{Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter, Stretch};
 pub use letter_watch::LetterWatch;
+pub use partitions::Partitions;
 pub use watch::BrokerWatch;
 
 use crate::order::{OrderId, OrderPlaced, Reject};
@@ -27,9 +29,13 @@ pub const IN_FLIGHT: usize = 10_000;
 /// Puts orders on the topic.
 #[async_trait]
 pub trait Publisher: Send + Sync + 'static {
-    /// Hands an order to the client; a [`Receipt`] follows on the channel given to the publisher
-    /// when it was made, unless this answers an error. Never waits.
-    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError>;
+    /// What is known of the topic. Never waits.
+    fn partitions(&self) -> Arc<Partitions>;
+
+    /// Hands an order to the client, for this partition or for the one that the client chooses; a
+    /// [`Receipt`] follows on the channel given to the publisher when it was made, unless this answers an
+    /// error. Never waits.
+    fn publish(&self, message: &OrderPlaced, partition: Option<i32>) -> Result<(), Refusal>;
 
     /// Puts a message that can't become an order on the dead-letter topic and waits for the
     /// acknowledgement.
@@ -42,9 +48,30 @@ pub struct Receipt {
     /// Which order.
     pub order_id: OrderId,
     /// Acknowledged by all in-sync replicas, or not.
-    pub outcome: Result<(), BrokerError>,
+    pub outcome: Result<(), Refusal>,
     /// How long the answer took.
     pub took: Duration,
+}
+
+/// An order was not taken, by the broker or by its client.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Whose fault it is.
+    pub blame: Blame,
+    /// What was said, with the topic and, where there is one, the setting that it is about.
+    pub reason: String,
+}
+
+/// Whose fault it is that an order was not taken, and so who else has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The message's own; all others may go.
+    Message,
+    /// Its partition's; others may go.
+    Partition,
+    /// The topic's, the cluster's or a setting's: no order can go.
+    Everything,
 }
 
 /// Reads the topic as a member of the consumer group.

@@ -14,10 +14,13 @@ mod order;
 mod output;
 mod progress;
 mod reach;
+mod republish;
 mod retry;
 mod serve;
 mod settings;
 mod simulate;
+#[cfg(test)]
+mod tests;
 mod values;
 mod verify;
 mod watch;
@@ -61,6 +64,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Check every promise against database and topic; exit code 1 on any violation
     Verify(Box<verify::VerifyArgs>),
+    /// Publish orders again that a broker has lost; a running service does it
+    Republish(Box<republish::RepublishArgs>),
     /// Look at messages that could not become orders, and put them back
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Print a completion script for a shell
@@ -120,18 +125,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Order(command)) => order::run(command).await,
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
+        Some(Command::Republish(args)) => republish::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
         Some(Command::Completions { shell }) => completions::run(Cli::command(), shell),
         Some(Command::Man { folder }) => manual::run(Cli::command(), folder.as_deref()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
     }
 }

@@ -67,10 +67,10 @@ pub(super) fn explain(error: Error, command: &Command) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let error = harmless(error);
-    match error.kind() {
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => output::complain(&one_line(&error, command)),
-        _ if output::speaks_json() => output::complain(&first_line(&error)),
-        _ => drop(error.print()),
+    match one_line(&error, command) {
+        Some(line) => output::complain(&line),
+        None if output::speaks_json() => output::complain(&first_line(&error)),
+        None => drop(error.print()),
     }
     ExitCode::from(2)
 }
@@ -116,7 +116,11 @@ fn first_line(error: &Error) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-fn one_line(error: &Error, command: &Command) -> String {
+/// The line, if a value is wrong.
+pub(super) fn one_line(error: &Error, command: &Command) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
@@ -136,7 +140,7 @@ fn one_line(error: &Error, command: &Command) -> String {
     let given = text(ContextKind::InvalidValue);
     let secret = matches!(flag, "--pg-dsn" | "--kafka-properties") || flag == "--url" && given.contains('@');
     let given = if secret { "what was given".to_owned() } else { format!("\"{given}\"") };
-    format!("{name}: {given} is not valid: {allowed}")
+    Some(format!("{name}: {given} is not valid: {allowed}"))
 }
 
 /// The variable that stands for a flag, if there is one.

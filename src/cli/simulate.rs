@@ -17,13 +17,16 @@ use super::{
     output,
     progress::{self, Progress, thousands},
 };
-use crate::client::shown;
-use crate::load::{Latency, Lives, NewOrders, Plan, Run, Summary, Target, Watch};
+use crate::{
+    client::shown,
+    config::whole,
+    load::{LONGEST, Latency, Lives, NewOrders, Plan, RATES, Run, Summary, Target, Watch},
+};
 
 /// How long it goes on if nothing else is said.
 const USUAL_DURATION: Duration = Duration::from_secs(10);
-/// Most orders a second that can be asked for.
-const MAX_RATE: f64 = 100_000.0;
+/// Most orders that can be asked for.
+const MAX_COUNT: u64 = 1_000_000_000;
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
@@ -31,10 +34,10 @@ pub(super) struct SimulateArgs {
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
     /// Most orders under way at once
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = whole(1..=u16::MAX))]
     concurrency: u16,
     /// End after so many orders
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=MAX_COUNT))]
     count: Option<u64>,
     /// End after so long; 10s if neither this nor --count is given
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -47,13 +50,14 @@ pub(super) struct SimulateArgs {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= MAX_RATE);
-    rate.ok_or_else(|| format!("must be a number above 0, at most {MAX_RATE}"))
+    let rate = text.parse().ok().filter(|rate| RATES.contains(rate));
+    rate.ok_or_else(|| format!("must be a number from {} to {}", RATES.start(), RATES.end()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero());
-    duration.ok_or_else(|| "must be a duration above 0, such as 30s or 5m".to_owned())
+    let duration = humantime::parse_duration(text).ok();
+    let duration = duration.filter(|duration| !duration.is_zero() && *duration <= LONGEST);
+    duration.ok_or_else(|| "must be a duration above 0 and up to 30 days, such as 30s or 5m".to_owned())
 }
 
 /// What `--json` prints.

@@ -10,6 +10,7 @@ mod script;
 mod tally;
 
 use std::{
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,6 +28,11 @@ use pace::Pace;
 pub use script::{NewOrders, Script, new_order};
 pub use tally::{Latency, Summary, Tally, histogram, record};
 
+/// Requests a second that can be asked for; the least is one in some three hours.
+pub const RATES: RangeInclusive<f64> = 0.0001..=100_000.0;
+/// The longest time that can be asked for.
+pub const LONGEST: Duration = Duration::from_hours(30 * 24);
+
 /// Pause of a connection that could not be made, so that a dead service is not hammered.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long answers that are out may take after a stop.
@@ -39,13 +45,13 @@ const LATE: Duration = Duration::from_millis(100);
 pub struct Plan {
     /// Where the service is.
     pub target: Target,
-    /// Requests a second; none means as many as the service answers.
+    /// Requests a second, within [`RATES`]; none means as many as the service answers.
     pub rate: Option<f64>,
     /// Most requests at once, each on a connection of its own.
     pub connections: usize,
     /// Ends after so many requests.
     pub count: Option<u64>,
-    /// Ends after so long.
+    /// Ends after so long, at most [`LONGEST`].
     pub duration: Option<Duration>,
 }
 
@@ -185,6 +191,17 @@ mod tests {
         sleep(STALL).await;
         while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("sent");
+        }
+    }
+
+    #[test]
+    fn whatever_can_be_asked_for_has_an_end() {
+        let started = Instant::now();
+        for rate in [*RATES.start(), 1.0, *RATES.end()] {
+            let pace = Pace::new(rate, started);
+            let count = pace.due_within(LONGEST);
+            assert!(started + pace.due(count) >= started + LONGEST, "{rate}");
+            assert!(pace.due(u64::MAX) >= LONGEST, "{rate}");
         }
     }
 

@@ -4,7 +4,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicI32, Ordering},
+    time::Duration,
+};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -26,6 +29,9 @@ const HTTP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 const DB_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0];
 /// As the database's, and up to a broker that was away for a minute.
 const STEP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+
+/// Partitions beyond have no series of their own.
+const MAX_PARTITIONS: i32 = 1_000;
 
 /// A step of the pipeline, the label of `pipeline_step_duration_seconds`.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +105,8 @@ pub struct Metrics {
     consumer_lag: IntGauge,
     dead_letters: IntCounterVec,
     letters_waiting: GaugeVec,
+    partition_unavailable: GaugeVec,
+    partitions: AtomicI32,
 }
 
 impl Default for Metrics {
@@ -187,6 +195,17 @@ impl Metrics {
                     &["reason"],
                 ),
             ),
+            partition_unavailable: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "partition_unavailable",
+                        "Partitions of the orders topic that take no orders, 1, or do, 0",
+                    ),
+                    &["partition"],
+                ),
+            ),
+            partitions: AtomicI32::new(0),
             registry,
         };
         metrics.declare_known_labels();
@@ -261,6 +280,27 @@ impl Metrics {
         for reason in reasons() {
             let count = waiting.by_reason.get(reason).copied().unwrap_or_default();
             self.letters_waiting.with_label_values(&[reason]).set(count as f64);
+        }
+    }
+
+    /// The orders topic has so many partitions.
+    pub fn partitions(&self, count: i32) {
+        let count = count.min(MAX_PARTITIONS);
+        let before = self.partitions.swap(count, Ordering::Relaxed);
+        for partition in before..count {
+            self.partition_unavailable(partition, false);
+        }
+        for partition in count..before {
+            // Not there is as good as removed.
+            drop(self.partition_unavailable.remove_label_values(&[partition.to_string()]));
+        }
+    }
+
+    /// Whether a partition of the orders topic takes no orders.
+    pub fn partition_unavailable(&self, partition: i32, unavailable: bool) {
+        if (0..MAX_PARTITIONS).contains(&partition) {
+            let gauge = self.partition_unavailable.with_label_values(&[partition.to_string()]);
+            gauge.set(f64::from(u8::from(unavailable)));
         }
     }
 

@@ -67,3 +67,18 @@ fn a_drained_backlog_goes_on_reporting_zero() {
         assert!(unknown.contains(&format!("{gauge} NaN\n")), "{gauge}");
     }
 }
+
+#[test]
+fn partitions_have_a_series_each_and_those_that_are_gone_have_none() {
+    let metrics = Metrics::new();
+    let seen = || text(&metrics).lines().filter(|line| line.starts_with("partition_unavailable{")).count();
+    for count in [0, 6, 8, 2, 1_000] {
+        metrics.partitions(count);
+        assert_eq!(seen(), usize::try_from(count).expect("small"));
+    }
+    metrics.partition_unavailable(1, true);
+    metrics.partitions(10_000);
+    metrics.partition_unavailable(9_999, true);
+    assert_eq!(seen(), 1_000, "whatever the topic has");
+    assert!(text(&metrics).contains("partition_unavailable{partition=\"1\"} 1\n"));
+}

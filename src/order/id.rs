@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
+
 const PREFIX: &str = "ORD-";
 const DIGITS: usize = 26;
 const TEXT_LEN: usize = PREFIX.len() + DIGITS;
@@ -24,6 +26,12 @@ impl OrderId {
     pub fn typed(text: &str) -> Result<Self, ParseIdError> {
         let text = text.trim().to_ascii_uppercase();
         format!("{PREFIX}{}", text.strip_prefix(PREFIX).unwrap_or(&text)).parse()
+    }
+
+    /// The smallest id that was made at this moment: ids rise with time.
+    pub fn first_of(at: Timestamp) -> Self {
+        let millis = u128::try_from(at.timestamp_millis().max(0)).unwrap_or_default();
+        Self(millis << RANDOM_BITS)
     }
 
     /// The text form in a buffer of its own, without an allocation.
@@ -118,6 +126,16 @@ mod tests {
         // Time part from the example in the ULID specification: 01ARZ3NDEK is 1469922850259.
         let id = IdMint::default().mint(1_469_922_850_259, 0);
         assert_eq!(id.to_string(), "ORD-01ARZ3NDEK0000000000000000");
+    }
+
+    #[test]
+    fn ids_of_a_moment_begin_with_the_first() {
+        let at = Timestamp::from_timestamp_millis(1_469_922_850_259).expect("a moment");
+        assert_eq!(OrderId::first_of(at).to_string(), "ORD-01ARZ3NDEK0000000000000000");
+        let before = Timestamp::from_timestamp_millis(-1).expect("a moment");
+        assert_eq!(OrderId::first_of(before), OrderId(0));
+        let last = OrderId::first_of(Timestamp::MAX_UTC);
+        assert_eq!(last.to_string().parse(), Ok(last), "no moment leads past the ids");
     }
 
     #[test]

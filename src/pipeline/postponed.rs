@@ -57,6 +57,11 @@ impl Postponements {
         known.map(|known| known.again_at = Instant::now() + FIRST_PAUSE).is_some()
     }
 
+    /// Whether this one is put off.
+    pub(super) fn knows(&self, order_id: OrderId) -> bool {
+        self.0.contains_key(&order_id)
+    }
+
     /// Whether nothing is put off.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -9,9 +9,18 @@ use tracing::debug;
 
 use crate::{desk::Desk, sample};
 
+/// The timer is as coarse.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// How far apart orders are placed at so many a second; a day if they are fewer.
+pub fn distance(rate: f64) -> Duration {
+    const LONGEST: Duration = Duration::from_hours(24);
+    Duration::try_from_secs_f64(1.0 / rate).map_or(LONGEST, |distance| distance.clamp(SHORTEST, LONGEST))
+}
+
 /// Places `rate` orders a second, above 0, until told to stop, and waits for those under way.
 pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
+    let mut ticks = interval(distance(rate));
     // After a pause of the whole process the rate stays what was asked for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let placing = TaskTracker::new();
@@ -27,4 +36,17 @@ pub async fn run(desk: Desk, rate: f64, stop: CancellationToken) {
     }
     placing.close();
     placing.wait().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_rate_has_a_distance() {
+        assert_eq!(distance(4.0), Duration::from_millis(250));
+        for rate in [1e-300, 1e-20, f64::MIN_POSITIVE, 0.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX] {
+            assert!((SHORTEST..=Duration::from_hours(24)).contains(&distance(rate)), "{rate}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Store, StoreError,
+    Position, Republished, Store, StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -102,12 +102,20 @@ impl Store for Guarded {
         self.read(self.inner.audit(after, limit)).await
     }
 
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        self.read(self.inner.take_unsent(limit)).await
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        self.read(self.inner.heartbeat()).await
     }
 
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        self.read(self.inner.take_lost(held, limit)).await
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        self.read(self.inner.unclaimed(after, limit)).await
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.write(self.inner.claim(unsent)).await
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        self.read(self.inner.lost(held, limit)).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
@@ -116,6 +124,10 @@ impl Store for Guarded {
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
         self.write(self.inner.release(unsent)).await
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        self.write(self.inner.republish(orders)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use chrono::TimeDelta;
 
 use super::{
     Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, KEY_LIFETIME, Move, NewOrder, Outbox,
-    Overdue, Page, Placement, Position, Store, StoreError, Unsent, keys,
+    Overdue, Page, Placement, Position, Republished, Store, StoreError, Unsent, keys,
 };
 use crate::{
     clock::Clock,
@@ -96,6 +97,11 @@ impl Database {
 
     fn reached(&self) -> Result<&Self, StoreError> {
         if self.away { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(self) }
+    }
+
+    /// Whether this is a replica that has given a sign of life.
+    fn lives(&self, replica: Option<u64>, now: Timestamp) -> bool {
+        replica.is_some_and(|replica| self.alive.get(&replica).is_some_and(|until| *until > now))
     }
 
     fn next_due(&self) -> Option<Timestamp> {
@@ -230,25 +236,41 @@ impl Store for MemoryStore {
         Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
     }
 
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+    async fn heartbeat(&self) -> Result<(), StoreError> {
         let (mut database, now) = self.lock();
         database.alive.insert(self.replica, now + CLAIM);
-        let Database { orders, outbox, alive, .. } = &mut *database;
-        let lives = |replica| alive.get(&replica).is_some_and(|until| *until > now);
-        let free = outbox.iter_mut().filter(|(_, (_, claimed_by))| !claimed_by.is_some_and(lives));
-        let take = |(id, (_, claimed_by)): (&OrderId, &mut (Timestamp, Option<u64>))| {
-            *claimed_by = Some(self.replica);
-            OrderPlaced::from(&orders[id].order)
-        };
-        Ok(free.take(limit).map(take).collect())
+        Ok(())
     }
 
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        let (database, now) = self.lock();
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = database.outbox.range((after, Bound::Unbounded));
+        let free = rows.filter(|(_, (_, claimed_by))| !database.lives(*claimed_by, now));
+        Ok(free.take(limit).map(|(id, _)| *id).collect())
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (mut database, now) = self.lock();
+        let ours = |(_, claimed_by): &(Timestamp, Option<u64>)| {
+            *claimed_by == Some(self.replica) || !database.lives(*claimed_by, now)
+        };
+        let mut taken: Vec<OrderId> =
+            unsent.iter().filter(|id| database.outbox.get(id).is_some_and(ours)).copied().collect();
+        taken.sort_unstable();
+        let take = |id: &OrderId| {
+            database.outbox.get_mut(id)?.1 = Some(self.replica);
+            Some(OrderPlaced::from(&database.orders.get(id)?.order))
+        };
+        Ok(taken.iter().filter_map(take).collect())
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
         let (database, now) = self.lock();
         let lost = database.outbox.iter().filter(|(id, (created_at, claimed_by))| {
             *claimed_by == Some(self.replica) && now - *created_at > LOST && !held.contains(id)
         });
-        Ok(lost.take(limit).map(|(id, _)| OrderPlaced::from(&database.orders[id].order)).collect())
+        Ok(lost.take(limit).map(|(id, _)| *id).collect())
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
@@ -265,6 +287,21 @@ impl Store for MemoryStore {
             }
         }
         Ok(())
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        let (mut database, now) = self.lock();
+        let republish = |id: &OrderId| {
+            if !database.orders.contains_key(id) {
+                Republished::Unknown
+            } else if database.outbox.contains_key(id) {
+                Republished::Waiting
+            } else {
+                database.outbox.insert(*id, (now, None));
+                Republished::Queued
+            }
+        };
+        Ok(orders.iter().map(republish).collect())
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -70,20 +70,29 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them.
     async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError>;
 
-    /// Takes up to `limit` outbox rows that nobody alive is about to publish and makes them this
-    /// replica's, oldest first. Also says that this replica lives, so it is called at least once
-    /// a second, with a limit of 0 if there is no room.
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError>;
+    /// Says that this replica lives; called at least once a second, or others take its outbox rows.
+    async fn heartbeat(&self) -> Result<(), StoreError>;
+
+    /// Up to `limit` outbox rows that nobody alive is about to publish, with greater ids than `after`,
+    /// smallest first. Only reads.
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Makes those of these outbox rows this replica's that are nobody's still, or its own already;
+    /// answers what to publish, smallest id first.
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError>;
 
     /// Up to `limit` outbox rows that are this replica's for more than [`LOST_AFTER`] and that it does
-    /// not hold: a write took them whose answer got lost. The caller publishes them.
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError>;
+    /// not hold: a write took them whose answer got lost. The caller claims and publishes them.
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError>;
 
     /// Forgets outbox rows after the broker's acknowledgement.
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError>;
 
     /// Gives outbox rows back that this replica could not publish, for anybody to take.
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError>;
+
+    /// Puts orders into the outbox again, for anybody to take. Answers in the order given.
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError>;
 
     /// Asks the database for nothing: whether it answers, and the schema is there.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -138,8 +147,19 @@ pub struct NewOrder {
 pub enum Outbox {
     /// This replica does, from memory, right after the commit.
     Mine,
-    /// Whoever calls [`Store::take_unsent`] next.
+    /// Whoever calls [`Store::claim`] first.
     Anyones,
+}
+
+/// What became of an order that is to be published again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Republished {
+    /// It waits in the outbox now.
+    Queued,
+    /// It waited there already.
+    Waiting,
+    /// There is no such order.
+    Unknown,
 }
 
 /// What became of a [`NewOrder`].

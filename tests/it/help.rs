@@ -22,6 +22,7 @@ async fn help_of_the_service() {
       order         Place and look up orders on a running service
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
+      republish     Publish orders again that a broker has lost; a running service does it
       dead-letters  Look at messages that could not become orders, and put them back
       completions   Print a completion script for a shell
       man           Print the manual page; `order-tracker man | man -l -` shows it

@@ -98,6 +98,67 @@ async fn tamper(data: &Path, ids: &[String]) {
     console.close().await.expect("closes");
 }
 
+/// The embedded broker forgets everything at exit, as a real one does whose disk is lost.
+///
+/// Promise 2: everything accepted reaches the topic, again if the topic has lost it.
+#[tokio::test]
+async fn orders_that_a_broker_has_lost_are_published_again() {
+    let data = folder();
+    let start = async || Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
+    let republish = async |arguments: &[&str]| {
+        let output = run(&[&["republish"], arguments].concat(), "", data.path()).await;
+        (output.status.code(), out(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let nowhere = republish(&["--since", "1h"]).await;
+    assert!(nowhere.0 == Some(1) && nowhere.2.contains("there is no orders.db"), "{nowhere:?}");
+
+    let service = start().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(service.place("pizza").await);
+    }
+    service.settled().await;
+    let beside = republish(&["--since", "1h"]).await;
+    assert_eq!((beside.0, beside.1.as_str()), (Some(1), ""));
+    assert!(
+        beside.2.contains("while the service is stopped only") && beside.2.contains("in use"),
+        "{beside:?}"
+    );
+    service.stop().await;
+
+    let service = start().await;
+    let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
+    assert_eq!(broken(&proof), [("every order that was sent is on the topic".to_owned(), 5)]);
+    service.stop().await;
+
+    let (code, told, complaint) = republish(&[&ids[0], STRANGER]).await;
+    assert_eq!(complaint, format!("order-tracker: no order has the id {STRANGER}\n"));
+    assert_eq!(
+        (code, told.as_str()),
+        (Some(1), "1 order is published again by the service that runs, or that starts next\n")
+    );
+    let (code, told, _) = republish(&["--until", "1h", "--json"]).await;
+    let nothing = json!({"queued": 0, "waiting": 0, "unknown": []});
+    assert_eq!((code, serde_json::from_str::<Value>(&told).expect("JSON")), (Some(0), nothing));
+    let (code, told, _) = republish(&["--since", "1h"]).await;
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("4 orders are published again") && told.contains("; 1 waited"), "{told}");
+
+    let service = start().await;
+    service.settled().await;
+    let proof = run(&["verify"], &service.brokers, data.path()).await;
+    assert_eq!(proof.status.code(), Some(0), "{}", out(&proof));
+    for (wrong, says) in [
+        (&["--since", "yesterday"][..], "must be a moment"),
+        (&["--since", "1h", "--until", "2h"], "is not before --until"),
+        (&["--since", "1h", &ids[0]], "cannot be used with"),
+        (&[], "required"),
+    ] {
+        let (code, _, complaint) = republish(wrong).await;
+        assert!(code == Some(2) && complaint.contains(says), "{wrong:?}: {complaint}");
+    }
+}
+
 #[tokio::test]
 async fn dead_letters_are_listed_shown_and_put_back() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;

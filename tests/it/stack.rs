@@ -107,6 +107,28 @@ async fn replicas_share_the_work() {
     other.stop().await;
 }
 
+/// Beside a running service, which publishes them; whoever counts finds a duplicate each, and nothing wrong.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn orders_are_published_again_beside_the_service() {
+    let stack = Stack::make().await;
+    let service = stack.replica("0s").await;
+    let ids = join_all((0..30).map(|_| service.place("pizza"))).await;
+    service.settled().await;
+    let output = stack.prove(&["republish", "--since", "5m", "--json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report, json!({"queued": 30, "waiting": 0, "unknown": []}));
+    service.settled().await;
+    let output = stack.prove(&["republish", &ids[0], &ids[1]]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    service.settled().await;
+    let (report, code) = stack.verify().await;
+    let duplicates = report.lines().find_map(|line| line.strip_prefix("messages that are duplicates"));
+    assert_eq!((code, duplicates.map(str::trim)), (Some(0), Some("32")), "{report}");
+    service.stop().await;
+}
+
 /// A step is seen by those who follow at either replica, whichever of them made it.
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]

@@ -6,20 +6,16 @@
 mod archive;
 mod context;
 mod publisher;
+mod refusal;
 mod subscription;
+mod topics;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    error::RDKafkaErrorCode,
-    metadata::MetadataTopic,
-    producer::Producer,
-};
+use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 pub use archive::{Extent, Letter, Stretch};
@@ -29,11 +25,6 @@ pub use subscription::KafkaSubscription;
 use super::{BrokerError, Receipt};
 use crate::metrics::Metrics;
 use context::Context;
-
-/// How long one call of the admin client may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the health probe waits for metadata.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to reach the cluster and what things are called there.
 #[derive(Debug, Clone)]
@@ -144,55 +135,5 @@ impl Kafka {
     /// Makes the client that consumes and subscribes to the topic.
     pub fn subscribe(&self) -> Result<KafkaSubscription, BrokerError> {
         KafkaSubscription::new(&self.consumer_config(), &self.settings.topic, self.context.clone())
-    }
-
-    /// Creates both topics where they are missing.
-    pub async fn ensure_topics(&self) -> Result<(), BrokerError> {
-        if self.settings.embedded {
-            return Ok(());
-        }
-        let config = self.with_properties(self.base_config());
-        let admin: AdminClient<Context> =
-            rdkafka::config::FromClientConfigAndContext::from_config_and_context(
-                &config,
-                self.context.clone(),
-            )
-            .map_err(|error| self.context.explain(&error))?;
-        let topics = [&self.settings.topic, &self.settings.dlq_topic].map(|name| {
-            NewTopic::new(name, self.settings.partitions, TopicReplication::Fixed(self.settings.replication))
-        });
-        let options =
-            AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-        let results = admin.create_topics(&topics, &options).await;
-        // Dropping waits for the client's threads.
-        tokio::task::spawn_blocking(move || drop(admin));
-        let results = results.map_err(|error| self.context.explain(&error))?;
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => {
-                    return Err(BrokerError(format!("can't create topic {topic}: {code}")));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the cluster for the topic's metadata; an answer means that it is there.
-    pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
-        let (publisher, topic) = (Arc::clone(publisher), self.settings.topic.clone());
-        let probe = tokio::task::spawn_blocking(move || {
-            publisher.client().client().fetch_metadata(Some(&topic), PROBE_TIMEOUT)
-        });
-        let metadata = probe
-            .await
-            .map_err(|error| BrokerError(error.to_string()))?
-            .map_err(|error| self.context.explain(&error))?;
-        if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
-            Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
-        } else {
-            self.context.all_is_well();
-            Ok(())
-        }
     }
 }

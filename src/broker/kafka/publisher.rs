@@ -19,9 +19,10 @@ use tracing::{error, warn};
 use super::{
     Context, KafkaSettings,
     archive::{Letter, REQUEUED},
+    refusal,
 };
 use crate::{
-    broker::{BrokerError, Publisher, Receipt, Record},
+    broker::{Blame, BrokerError, Partitions, Publisher, Receipt, Record, Refusal},
     order::{MAX_MESSAGE_BYTES, OrderId, OrderPlaced, Reject},
 };
 
@@ -52,16 +53,12 @@ impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = Box<Delivery>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Self::DeliveryOpaque) {
-        let outcome = match result {
-            Ok(_) => Ok(()),
-            Err((error, message)) => Err(BrokerError(format!(
-                "{error} (topic {}, partition {})",
-                message.topic(),
-                message.partition()
-            ))),
-        };
         match *delivery {
             Delivery::Order { order_id, since } => {
+                let refused = |(error, message): &(_, rdkafka::message::BorrowedMessage<'_>)| {
+                    refusal::refusal(error, message.topic(), Some(message.partition()))
+                };
+                let outcome = result.as_ref().map(drop).map_err(refused);
                 let receipt = Receipt { order_id, outcome, took: since.elapsed() };
                 // The channel holds as many as may be in flight; it is closed only once the relay
                 // is gone, and then the outbox row speaks for the order.
@@ -70,7 +67,16 @@ impl ProducerContext for DeliveryContext {
                 }
             }
             // Nobody listens any more if the intake was stopped; the letter comes again then.
-            Delivery::Other(answer) => drop(answer.send(outcome)),
+            Delivery::Other(answer) => {
+                let failed = |(error, message): &(_, rdkafka::message::BorrowedMessage<'_>)| {
+                    BrokerError(format!(
+                        "{error} (topic {}, partition {})",
+                        message.topic(),
+                        message.partition()
+                    ))
+                };
+                drop(answer.send(result.as_ref().map(drop).map_err(failed)));
+            }
         }
     }
 }
@@ -84,7 +90,13 @@ pub struct KafkaPublisher {
     topic: String,
     dlq_topic: String,
     client: RwLock<Arc<Client>>,
+    partitions: RwLock<Arc<Partitions>>,
+    /// Whether keys go where [`Partitions::of`] says; not if `KAFKA_PROPERTIES` name another partitioner.
+    usual_partitioner: bool,
 }
+
+/// Those that take the same partition for a key as [`Partitions::of`].
+const USUAL_PARTITIONERS: [&str; 2] = ["murmur2", "murmur2_random"];
 
 impl KafkaPublisher {
     pub(super) fn new(
@@ -96,7 +108,30 @@ impl KafkaPublisher {
         let context = DeliveryContext { context, receipts };
         let client = Self::connect(&config, &context)?;
         let (topic, dlq_topic) = (settings.topic.clone(), settings.dlq_topic.clone());
-        Ok(Self { config, context, topic, dlq_topic, client: RwLock::new(Arc::new(client)) })
+        let usual = config.get("partitioner").is_none_or(|name| USUAL_PARTITIONERS.contains(&name));
+        let partitions = Partitions { topic: topic.clone(), ..Partitions::default() };
+        Ok(Self {
+            config,
+            context,
+            topic,
+            dlq_topic,
+            client: RwLock::new(Arc::new(client)),
+            partitions: RwLock::new(Arc::new(partitions)),
+            usual_partitioner: usual,
+        })
+    }
+
+    /// The topic was looked at.
+    pub(super) fn seen(&self, mut partitions: Partitions) {
+        if !self.usual_partitioner {
+            partitions.count = 0;
+        }
+        *self.partitions.write().expect("no holder panics") = Arc::new(partitions);
+    }
+
+    /// The topic could not be looked at; what was known of it may still be true.
+    pub(super) fn unreachable(&self) {
+        Arc::make_mut(&mut self.partitions.write().expect("no holder panics")).reachable = false;
     }
 
     fn connect(config: &ClientConfig, context: &DeliveryContext) -> Result<Client, BrokerError> {
@@ -120,25 +155,27 @@ impl KafkaPublisher {
         Ok(())
     }
 
-    fn send(
-        &self,
-        topic: &str,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: OwnedHeaders,
-        delivery: Delivery,
-    ) -> Result<(), BrokerError> {
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new(delivery)).headers(headers);
-        record.key = key;
-        record.payload = value;
-        let client = self.client();
-        client.send(record).map_err(|(error, _)| {
+    fn send(&self, record: BaseRecord<'_, [u8], [u8], Box<Delivery>>) -> Result<(), KafkaError> {
+        self.client().send(record).map_err(|(error, _)| {
             if let Err(error) = self.replace_if_dead() {
-                return error;
+                warn!(%error, "a new kafka producer can't be made");
             }
-            BrokerError(error.to_string())
+            error
         })
     }
+}
+
+fn record<'a>(
+    topic: &'a str,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: OwnedHeaders,
+    delivery: Delivery,
+) -> BaseRecord<'a, [u8], [u8], Box<Delivery>> {
+    let mut record = BaseRecord::with_opaque_to(topic, Box::new(delivery)).headers(headers);
+    record.key = key;
+    record.payload = value;
+    record
 }
 
 impl KafkaPublisher {
@@ -162,7 +199,8 @@ impl KafkaPublisher {
         headers: OwnedHeaders,
     ) -> Result<(), BrokerError> {
         let (answer, outcome) = oneshot::channel();
-        self.send(topic, key, value, headers, Delivery::Other(answer))?;
+        let record = record(topic, key, value, headers, Delivery::Other(answer));
+        self.send(record).map_err(|error| BrokerError(error.to_string()))?;
         outcome.await.map_err(|_| BrokerError("the kafka producer is gone".to_owned()))?
     }
 }
@@ -175,9 +213,14 @@ fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
 
 #[async_trait]
 impl Publisher for KafkaPublisher {
-    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError> {
+    fn partitions(&self) -> Arc<Partitions> {
+        Arc::clone(&self.partitions.read().expect("no holder panics"))
+    }
+
+    fn publish(&self, message: &OrderPlaced, partition: Option<i32>) -> Result<(), Refusal> {
         let key = message.order_id.to_string();
-        let value = serde_json::to_vec(message).map_err(|error| BrokerError(error.to_string()))?;
+        let value = serde_json::to_vec(message)
+            .map_err(|error| Refusal { blame: Blame::Message, reason: error.to_string() })?;
         // CloudEvents 1.0, binary mode: the value stays the specification's, the rest is headers.
         let headers = headers(&[
             ("ce_specversion", "1.0"),
@@ -189,7 +232,9 @@ impl Publisher for KafkaPublisher {
             ("content-type", "application/json"),
         ]);
         let delivery = Delivery::Order { order_id: message.order_id, since: Instant::now() };
-        self.send(&self.topic, Some(key.as_bytes()), Some(&value), headers, delivery)
+        let mut record = record(&self.topic, Some(key.as_bytes()), Some(&value), headers, delivery);
+        record.partition = partition;
+        self.send(record).map_err(|error| refusal::refusal(&error, &self.topic, partition))
     }
 
     async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {

@@ -1,6 +1,6 @@
 //! The client against the embedded broker: groups, offsets, dead letters and health.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientConfig,
@@ -12,13 +12,13 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{Kafka, KafkaSettings};
 use crate::{
     broker::{
-        BrokerWatch, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, LetterWatch, Publisher as _, Record,
-        Subscription,
+        BrokerError, BrokerWatch, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, LetterWatch, Partitions,
+        Publisher as _, Record, Subscription,
     },
     health::{self, Condition},
     letters::{self, Waiting, Watcher},
     metrics::Metrics,
-    order::{Reject, RejectReason},
+    order::{Draft, IdMint, OrderPlaced, Reject, RejectReason, Timestamp},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,6 +110,61 @@ async fn dead_letters_say_why_and_where_from() {
     let records = read(&mut subscription, 2).await;
     assert_eq!(values(&records), ["{", ""], "what is too large is only referred to");
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
+}
+
+/// Whoever knows a partition beforehand must know the one that every client takes for the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_goes_where_the_client_would_put_it() {
+    let broker = EmbeddedBroker::start(&[("orders.v1", 7), ("orders.v1.dlq", 1)]).expect("starts");
+    let kafka = Kafka::new(settings(&broker), Arc::new(Metrics::new()));
+    let (receipts, mut answers) = mpsc::channel(IN_FLIGHT);
+    let publisher = Arc::new(kafka.publisher(receipts).expect("connects"));
+    assert_eq!(publisher.partitions().count, 0, "nobody has asked yet");
+    kafka.probe(&publisher).await.expect("answers");
+    let partitions = publisher.partitions();
+    assert_eq!((partitions.count, partitions.reachable), (7, true));
+
+    let (mut mint, mut expected) = (IdMint::default(), HashMap::new());
+    for n in 0..400 {
+        let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
+        let message = OrderPlaced::new(mint.mint(n, rand::random()), draft, Timestamp::UNIX_EPOCH);
+        let ours = partitions.of(message.order_id).expect("known");
+        // Half of them are left to the client.
+        publisher.publish(&message, (n % 2 == 0).then_some(ours)).expect("takes");
+        expected.insert(message.order_id.to_string(), ours);
+    }
+    for _ in 0..400 {
+        let receipt = timeout(PATIENCE, answers.recv()).await.expect("in time").expect("a receipt");
+        receipt.outcome.expect("acknowledged");
+    }
+    let mut found = HashMap::new();
+    let read = tokio::task::spawn_blocking(move || {
+        kafka.read_all("orders.v1", |letter| {
+            let key = String::from_utf8(letter.record.key.expect("a key")).expect("text");
+            found.insert(key, letter.record.partition);
+        })?;
+        Ok::<_, BrokerError>(found)
+    });
+    assert_eq!(read.await.expect("no panic").expect("reads"), expected);
+
+    broker.cluster().broker_down(1).expect("goes down");
+    let kafka = Kafka::new(settings(&broker), Arc::new(Metrics::new()));
+    kafka.probe(&publisher).await.expect_err("nobody answers");
+    let known = Partitions { reachable: false, ..(*partitions).clone() };
+    assert_eq!(*publisher.partitions(), known, "what was known may still be true");
+}
+
+/// A partitioner of somebody's own puts a key where we can't tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_partitioner_is_left_alone() {
+    let (broker, _) = start();
+    for (name, count) in [("consistent", 0), ("murmur2", 2)] {
+        let properties = vec![("partitioner".to_owned(), name.to_owned())];
+        let kafka = Kafka::new(KafkaSettings { properties, ..settings(&broker) }, Arc::new(Metrics::new()));
+        let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
+        kafka.probe(&publisher).await.expect("answers");
+        assert_eq!(publisher.partitions().count, count, "{name}");
+    }
 }
 
 /// Promise 6: it says what is wrong.

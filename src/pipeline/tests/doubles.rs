@@ -2,8 +2,11 @@
 //! publisher that keeps what it is given.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,11 +15,11 @@ use rand::{RngExt as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    broker::{BrokerError, Publisher, Record, Subscription},
+    broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
         Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-        Position, Store, StoreError,
+        Position, Republished, Store, StoreError,
     },
 };
 
@@ -66,6 +69,14 @@ pub(super) struct Troubled {
     pub most: usize,
     /// An order that can't be moved.
     pub stuck: Mutex<Option<OrderId>>,
+    /// Outbox rows that can't be written: no set with one of them is.
+    pub bad: Mutex<HashSet<OrderId>>,
+    /// How long clearing outbox rows takes.
+    pub clearing_takes: Duration,
+    /// How many signs of life were given.
+    pub beats: AtomicUsize,
+    /// Whether the outbox can't be read from its beginning in time.
+    pub dead: AtomicBool,
 }
 
 impl Troubled {
@@ -74,7 +85,16 @@ impl Troubled {
     }
 
     pub(super) fn with(inner: Arc<dyn Store>, fate: Fate) -> Self {
-        Self { inner, fate: Mutex::new(fate), most: usize::MAX, stuck: Mutex::default() }
+        Self {
+            inner,
+            fate: Mutex::new(fate),
+            most: usize::MAX,
+            stuck: Mutex::default(),
+            bad: Mutex::default(),
+            clearing_takes: Duration::ZERO,
+            beats: AtomicUsize::new(0),
+            dead: AtomicBool::new(false),
+        }
     }
 
     /// A store that takes no more than `most` orders in time.
@@ -89,6 +109,14 @@ impl Troubled {
     /// What happens to the writes from now on.
     pub(super) fn script(&self, script: impl IntoIterator<Item = Trouble>) {
         *self.fate.lock().expect("no panic") = Fate::Script(script.into_iter().collect());
+    }
+
+    fn refuse_bad(&self, rows: &[OrderId]) -> Result<(), StoreError> {
+        let bad = self.bad.lock().expect("no panic");
+        match rows.iter().find(|id| bad.contains(*id)) {
+            Some(_) => Err(StoreError::Refused("a bad row".to_owned())),
+            None => Ok(()),
+        }
     }
 
     async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -159,20 +187,40 @@ impl Store for Troubled {
         self.inner.audit(after, limit).await
     }
 
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        self.write(self.inner.take_unsent(limit)).await
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+        self.inner.heartbeat().await
     }
 
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        self.inner.take_lost(held, limit).await
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        if after.is_none() && self.dead.load(Ordering::Relaxed) {
+            return Err(StoreError::Timeout(Duration::from_secs(2)));
+        }
+        self.inner.unclaimed(after, limit).await
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.refuse_bad(unsent)?;
+        self.write(self.inner.claim(unsent)).await
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.lost(held, limit).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+        self.refuse_bad(sent)?;
+        sleep(self.clearing_takes).await;
         self.write(self.inner.mark_sent(sent)).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+        self.refuse_bad(unsent)?;
         self.write(self.inner.release(unsent)).await
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        self.write(self.inner.republish(orders)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -240,8 +288,12 @@ pub(super) struct Drawer {
 
 #[async_trait]
 impl Publisher for Drawer {
-    fn publish(&self, _: &OrderPlaced) -> Result<(), BrokerError> {
-        Err(BrokerError("this drawer takes letters only".to_owned()))
+    fn partitions(&self) -> Arc<Partitions> {
+        Arc::default()
+    }
+
+    fn publish(&self, _: &OrderPlaced, _: Option<i32>) -> Result<(), Refusal> {
+        Err(Refusal { blame: Blame::Everything, reason: "this drawer takes letters only".to_owned() })
     }
 
     async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
@@ -252,5 +304,42 @@ impl Publisher for Drawer {
         }
         self.letters.lock().expect("no panic").push((record.clone(), reject.clone()));
         Ok(())
+    }
+}
+
+/// Whom a [`Picky`] publisher refuses, and whose fault it is.
+pub(super) type Taste = Box<dyn Fn(OrderId) -> Option<Blame> + Send>;
+
+/// Refuses what it likes and hands the rest on; counts what it was asked, and has every partition led.
+pub(super) struct Picky {
+    pub inner: Arc<dyn Publisher>,
+    pub taste: Mutex<Taste>,
+    pub asked: AtomicUsize,
+}
+
+impl Picky {
+    pub(super) fn new(inner: Arc<dyn Publisher>, taste: Taste) -> Arc<Self> {
+        Arc::new(Self { inner, taste: Mutex::new(taste), asked: AtomicUsize::new(0) })
+    }
+}
+
+#[async_trait]
+impl Publisher for Picky {
+    fn partitions(&self) -> Arc<Partitions> {
+        let known = (*self.inner.partitions()).clone();
+        Arc::new(Partitions { leaderless: BTreeSet::new(), ..known })
+    }
+
+    fn publish(&self, message: &OrderPlaced, partition: Option<i32>) -> Result<(), Refusal> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let blame = (self.taste.lock().expect("no panic"))(message.order_id);
+        match blame {
+            Some(blame) => Err(Refusal { blame, reason: "not to my taste".to_owned() }),
+            None => self.inner.publish(message, partition),
+        }
+    }
+
+    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+        self.inner.set_aside(record, reject).await
     }
 }

@@ -3,6 +3,8 @@
 
 mod doubles;
 mod intake;
+mod outbox;
+mod partitions;
 mod progress;
 mod relay;
 mod simulation;
@@ -22,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, Relay, Writer};
 use crate::{
     bell::Bell,
-    broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings},
+    broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
     clock::ManualClock,
     desk::{self, Desk, Slip},
     metrics::Metrics,
-    order::{Draft, OrderId, OrderPlaced, StageDelays, Timestamp},
-    store::{Portion, SqliteStore, Store},
+    order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
+    store::{NewOrder, Portion, SqliteStore, Store},
 };
 use doubles::Troubled;
 
@@ -116,12 +118,18 @@ impl Kitchen {
 /// The embedded broker with a client on it.
 struct Broker {
     embedded: EmbeddedBroker,
+    kafka: Kafka,
     publisher: Arc<KafkaPublisher>,
     receipts: Option<mpsc::Receiver<crate::broker::Receipt>>,
 }
 
 impl Broker {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With properties of the client's own.
+    fn with(properties: &[(&str, &str)]) -> Self {
         let embedded =
             EmbeddedBroker::start(&[(TOPIC, PARTITIONS), (DLQ_TOPIC, PARTITIONS)]).expect("starts");
         let settings = KafkaSettings {
@@ -131,23 +139,29 @@ impl Broker {
             partitions: PARTITIONS,
             replication: 1,
             group: "order-tracker".to_owned(),
-            properties: Vec::new(),
+            properties: properties.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             embedded: true,
         };
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
         let kafka = Kafka::new(settings, Arc::new(Metrics::new()));
         let publisher = Arc::new(kafka.publisher(receipts_in).expect("connects"));
-        Self { embedded, publisher, receipts: Some(receipts) }
+        Self { embedded, kafka, publisher, receipts: Some(receipts) }
     }
 
     /// A relay between this kitchen and this broker.
     fn relay(&mut self, kitchen: &mut Kitchen) -> Relay {
+        self.relay_through(kitchen, self.publisher.clone())
+    }
+
+    /// The same through a publisher of the test's own.
+    fn relay_through(&mut self, kitchen: &mut Kitchen, publisher: Arc<dyn Publisher>) -> Relay {
         Relay::new(
             Arc::clone(&kitchen.store),
-            self.publisher.clone(),
+            publisher,
             kitchen.fresh.take().expect("one relay"),
             self.receipts.take().expect("one relay"),
             Arc::clone(&kitchen.metrics),
+            kitchen.clock.clone(),
             CancellationToken::new(),
         )
     }
@@ -184,6 +198,22 @@ impl Broker {
         keys.sort();
         keys
     }
+}
+
+/// `count` orders as the writer would make them, with rising ids.
+fn new_orders(count: u64) -> Vec<NewOrder> {
+    let mut mint = IdMint::default();
+    let order = |n| NewOrder {
+        order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),
+        draft: draft("Ada"),
+        key: None,
+        meta: None,
+    };
+    (0..count).map(order).collect()
+}
+
+fn ids(orders: &[NewOrder]) -> Vec<OrderId> {
+    orders.iter().map(|order| order.order_id).collect()
 }
 
 /// Steps the relay until `done`, or fails when the broker takes too long.

@@ -2,6 +2,10 @@
 
 pub(crate) use super::{
     attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    outbox::{
+        a_claim_may_be_repeated, orders_are_published_again_once, own_rows_that_nobody_holds_are_found,
+        rows_in_memory_are_not_taken, unsent_rows_are_taken_once_and_stay_until_marked,
+    },
     timers::{
         a_clock_that_steps_back_delays_but_never_reorders, a_limit_leaves_the_rest_for_the_next_call,
         an_overdue_step_does_not_shorten_the_next, orders_move_when_due_and_never_before,
@@ -19,9 +23,7 @@ use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_o
 use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
-    store::{
-        Admission, Arrival, Backlog, KEY_LIFETIME, LOST_AFTER, NewOrder, Outbox, Page, Placement, StoreError,
-    },
+    store::{Admission, Arrival, Backlog, KEY_LIFETIME, NewOrder, Outbox, Page, Placement, StoreError},
 };
 
 /// Promise 1: accepted means durable.
@@ -46,7 +48,9 @@ pub(crate) async fn nothing_at_all_is_a_valid_set(t: Fixture) {
     assert_eq!(t.store.admit(&[]).await.expect("admits"), []);
     t.store.mark_sent(&[]).await.expect("marks");
     t.store.release(&[]).await.expect("releases");
-    assert_eq!(t.store.take_unsent(0).await.expect("takes"), []);
+    assert_eq!(t.store.claim(&[]).await.expect("claims"), []);
+    assert_eq!(t.store.republish(&[]).await.expect("writes"), []);
+    assert_eq!(t.store.unclaimed(None, 0).await.expect("reads"), []);
     assert_eq!(t.store.advance(10).await.expect("advances").next_due_in, None);
     assert_eq!(t.backlog().await, Backlog::default());
 }
@@ -153,63 +157,6 @@ pub(crate) async fn lists_are_newest_first_by_keyset_and_by_status(t: Fixture) {
     assert_eq!(list(Some(Status::Placed), None, 10).await, newest[..3]);
     assert_eq!(list(Some(Status::Preparing), Some(newest[3]), 10).await, newest[4..]);
     assert_eq!(list(Some(Status::Delivered), None, 10).await, []);
-}
-
-/// Promise 2: everything accepted reaches the topic. Rows are there until they are marked.
-pub(crate) async fn unsent_rows_are_taken_once_and_stay_until_marked(t: Fixture) {
-    let orders = new_orders(5);
-    let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
-    t.store.place(&orders, Outbox::Anyones).await.expect("places");
-    let taken = t.store.take_unsent(3).await.expect("takes");
-    let expected = |range: std::ops::Range<usize>| -> Vec<OrderPlaced> {
-        orders[range]
-            .iter()
-            .map(|order| OrderPlaced::new(order.order_id, order.draft.clone(), start()))
-            .collect()
-    };
-    assert_eq!(taken, expected(0..3), "oldest first");
-    assert_eq!(t.store.take_unsent(10).await.expect("takes"), expected(3..5));
-    assert_eq!(t.store.take_unsent(10).await.expect("takes"), [], "all are in somebody's hands");
-
-    t.store.release(&ids[1..2]).await.expect("releases");
-    assert_eq!(t.store.take_unsent(10).await.expect("takes"), expected(1..2));
-
-    t.clock.advance(seconds(2));
-    let backlog = t.backlog().await;
-    assert_eq!((backlog.unsent, backlog.oldest_unsent), (5, Some(start())));
-    assert_eq!(backlog.oldest_unsent_age, seconds(2));
-    t.store.mark_sent(&ids).await.expect("marks");
-    t.store.mark_sent(&ids).await.expect("marks again");
-    assert_eq!((t.backlog().await.unsent, t.backlog().await.oldest_unsent), (0, None));
-}
-
-/// Promise 2: everything accepted reaches the topic, and without faults once: nobody takes what
-/// the writer has handed to its own relay.
-pub(crate) async fn rows_in_memory_are_not_taken(t: Fixture) {
-    t.place(&new_orders(3)).await;
-    assert_eq!(t.store.take_unsent(10).await.expect("takes"), []);
-    assert_eq!(t.replica.take_unsent(10).await.expect("takes"), []);
-    assert_eq!(t.backlog().await.unsent, 3);
-}
-
-/// Promise 2: everything accepted reaches the topic. A claim whose answer got lost is found again.
-pub(crate) async fn own_rows_that_nobody_holds_are_found(t: Fixture) {
-    let orders = new_orders(3);
-    t.place(&orders[..2]).await;
-    t.store.place(&orders[2..], Outbox::Anyones).await.expect("places");
-    t.store.take_unsent(10).await.expect("takes");
-    let held = [orders[0].order_id];
-    let lost = async |held: &[OrderId]| -> Vec<OrderId> {
-        let rows = t.store.take_lost(held, 10).await.expect("reads");
-        rows.into_iter().map(|message| message.order_id).collect()
-    };
-    t.clock.advance(LOST_AFTER);
-    assert_eq!(lost(&held).await, [], "a write may still be under way");
-    t.clock.advance(Duration::from_millis(1));
-    assert_eq!(lost(&held).await, [orders[1].order_id, orders[2].order_id]);
-    assert_eq!(lost(&[]).await.len(), 3);
-    t.store.release(&[orders[2].order_id]).await.expect("releases");
-    assert_eq!(lost(&held).await, [orders[1].order_id], "others look after the rest");
 }
 
 pub(crate) async fn idempotency_keys_place_once(t: Fixture) {

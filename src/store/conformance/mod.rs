@@ -3,6 +3,7 @@
 
 mod attention;
 pub(crate) mod cases;
+pub(crate) mod outbox;
 pub(crate) mod stories;
 mod timers;
 pub(crate) mod upgrade;
@@ -141,7 +142,9 @@ macro_rules! conformance {
             lists_are_newest_first_by_keyset_and_by_status,
             unsent_rows_are_taken_once_and_stay_until_marked,
             rows_in_memory_are_not_taken,
+            a_claim_may_be_repeated,
             own_rows_that_nobody_holds_are_found,
+            orders_are_published_again_once,
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,

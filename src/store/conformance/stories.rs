@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
-use super::{Fixture, arrival, assert_consistent, new_orders, seconds, start};
+use super::{Fixture, arrival, assert_consistent, new_orders, outbox::take, seconds, start};
 use crate::{clock::Clock as _, order::Status, store::Outbox};
 
 /// How many orders a story is about.
@@ -73,7 +73,7 @@ pub(crate) async fn any_story_keeps_the_promises(t: Fixture, story: &[Happening]
                 }
             }
             Happening::Take(limit) => {
-                let rows = t.store.take_unsent(limit).await.expect("takes");
+                let rows = take(&*t.store, limit).await;
                 taken.extend(rows.into_iter().map(|message| message.order_id));
             }
             Happening::MarkTaken => {
@@ -100,7 +100,7 @@ pub(crate) async fn any_story_keeps_the_promises(t: Fixture, story: &[Happening]
         assert_consistent(&found);
         assert_eq!(found.order.status, Status::Delivered);
     }
-    let rest = t.store.take_unsent(100).await.expect("takes");
+    let rest = take(&*t.store, 100).await;
     sent.extend(taken.into_iter().chain(rest.into_iter().map(|message| message.order_id)));
     assert_eq!(sent.len(), placed.len(), "each once: {sent:?}");
     assert_eq!(sent.into_iter().collect::<HashSet<_>>(), placed);

@@ -9,6 +9,7 @@ mod attention;
 mod low_water;
 #[cfg(test)]
 mod oddities;
+mod outbox;
 #[cfg(test)]
 mod plans;
 mod pools;
@@ -39,7 +40,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Store, StoreError,
+    Position, Republished, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -289,24 +290,39 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
     }
 
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+    async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| verbs::take_unsent(db, limit, now, self.replica).await).await
+        bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await
     }
 
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| verbs::take_lost(db, held, limit, now, self.replica).await).await
+        bounded(&pools.loops, async |db| outbox::unclaimed(db, after, limit, now).await).await
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| outbox::claim(db, unsent, now, self.replica).await).await
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| outbox::lost(db, held, limit, now, self.replica).await).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.loops, async |db| verbs::mark_sent(db, sent).await).await
+        bounded(&pools.loops, async |db| outbox::mark_sent(db, sent).await).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.loops, async |db| verbs::release(db, unsent, self.replica).await).await
+        bounded(&pools.loops, async |db| outbox::release(db, unsent, self.replica).await).await
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| outbox::republish(db, orders, now).await).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -352,7 +368,7 @@ impl Store for PgStore {
         }
         schema::bring_up_to_date(&pool).await?;
         // The first sign of life: what is placed before the relay's first sweep is ours already.
-        verbs::stay_alive(&mut *pool.acquire().await?, self.now(), self.replica).await?;
+        outbox::stay_alive(&mut *pool.acquire().await?, self.now(), self.replica).await?;
         pool.close().await;
         self.migrated.store(true, Ordering::Release);
         Ok(())
@@ -361,7 +377,7 @@ impl Store for PgStore {
     async fn close(&self) {
         if let Ok(pools) = self.pools() {
             // If it fails, the claim just runs out a few seconds later.
-            drop(bounded(&pools.loops, async |db| verbs::leave(db, self.replica).await).await);
+            drop(bounded(&pools.loops, async |db| outbox::leave(db, self.replica).await).await);
         }
         self.pools.close().await;
     }

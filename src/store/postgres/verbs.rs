@@ -1,20 +1,13 @@
 //! The SQL of the verbs that move, read and publish.
 
-use std::time::Duration;
-
-use sqlx::{FromRow as _, PgConnection, PgExecutor, Row, postgres::PgRow};
+use sqlx::{FromRow as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{AuditPage, KEY_LIFETIME, LOST_AFTER, Page, Position},
-    rows::{draft, history, moment, moment_if_any, order_id, parsed, readable, tracked},
+    super::{AuditPage, KEY_LIFETIME, Page, Position},
+    rows::{history, moment, moment_if_any, order_id, parsed, readable, tracked},
     timers::{texts, wait},
 };
-use crate::order::{AuditedOrder, Order, OrderId, OrderPlaced, Timestamp, TrackedOrder};
-
-/// How long a replica that gives no sign of life keeps its outbox rows.
-pub(super) const CLAIM: Duration = Duration::from_secs(3);
-/// How long it keeps them if it has no session either: a process that was killed has none.
-pub(super) const CLAIM_WITHOUT_SESSION: Duration = Duration::from_millis(1_500);
+use crate::order::{AuditedOrder, Order, OrderId, Timestamp, TrackedOrder};
 
 pub(super) async fn find_all(
     db: &mut PgConnection,
@@ -125,110 +118,6 @@ fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
     })
 }
 
-/// Says that this replica is alive.
-pub(super) async fn stay_alive(
-    db: impl PgExecutor<'_>,
-    now: Option<Timestamp>,
-    replica: i64,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO relays (replica, alive_until)
-         VALUES ($1, COALESCE($2, clock_timestamp()) + $3::float8 * interval '1 second')
-         ON CONFLICT (replica) DO UPDATE SET alive_until = EXCLUDED.alive_until",
-    )
-    .bind(replica)
-    .bind(now)
-    .bind(CLAIM.as_secs_f64())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn take_unsent(
-    db: &mut PgConnection,
-    limit: usize,
-    now: Option<Timestamp>,
-    replica: i64,
-) -> sqlx::Result<Vec<OrderPlaced>> {
-    stay_alive(&mut *db, now, replica).await?;
-    if limit == 0 {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query(
-        "WITH alive AS MATERIALIZED (
-             SELECT r.replica
-             FROM relays AS r, LATERAL (SELECT r.alive_until - COALESCE($1, clock_timestamp()) AS rest) AS claim
-             WHERE claim.rest > interval '0' AND (
-                 claim.rest > $4::float8 * interval '1 second'
-                 OR EXISTS (
-                     SELECT 1 FROM pg_stat_activity
-                     WHERE application_name = 'order-tracker ' || lpad(to_hex(r.replica), 16, '0'))
-                 -- After a restart of the server everybody gets his time to come back.
-                 OR clock_timestamp() < pg_postmaster_start_time() + $5::float8 * interval '1 second')
-         ), unclaimed AS MATERIALIZED (
-             SELECT u.order_id FROM outbox AS u
-             WHERE NOT EXISTS (SELECT 1 FROM alive WHERE alive.replica = u.claimed_by)
-             ORDER BY u.order_id LIMIT $2 FOR UPDATE OF u SKIP LOCKED
-         ), taken AS (
-             UPDATE outbox AS u SET claimed_by = $3 FROM unclaimed WHERE u.order_id = unclaimed.order_id
-             RETURNING u.order_id
-         )
-         SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-         FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id",
-    )
-    .bind(now)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .bind(replica)
-    .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
-    .bind(CLAIM.as_secs_f64())
-    .fetch_all(&mut *db)
-    .await?;
-    messages(&rows)
-}
-
-pub(super) async fn take_lost(
-    db: &mut PgConnection,
-    held: &[OrderId],
-    limit: usize,
-    now: Option<Timestamp>,
-    replica: i64,
-) -> sqlx::Result<Vec<OrderPlaced>> {
-    let rows = sqlx::query(
-        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-         FROM outbox AS u JOIN orders AS o USING (order_id)
-         WHERE u.claimed_by = $1 AND u.order_id <> ALL($2)
-             AND u.created_at < COALESCE($3, clock_timestamp()) - $4::float8 * interval '1 second'
-         ORDER BY u.order_id LIMIT $5",
-    )
-    .bind(replica)
-    .bind(texts(held))
-    .bind(now)
-    .bind(LOST_AFTER.as_secs_f64())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut *db)
-    .await?;
-    messages(&rows)
-}
-
-fn messages(rows: &[PgRow]) -> sqlx::Result<Vec<OrderPlaced>> {
-    let message = |row| Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?));
-    rows.iter().map(message).collect()
-}
-
-pub(super) async fn mark_sent(db: &mut PgConnection, sent: &[OrderId]) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(&mut *db).await?;
-    Ok(())
-}
-
-pub(super) async fn release(db: &mut PgConnection, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY($1) AND claimed_by = $2")
-        .bind(texts(unsent))
-        .bind(replica)
-        .execute(&mut *db)
-        .await?;
-    Ok(())
-}
-
 /// Also forgets replicas that have been gone for as long.
 pub(super) async fn expire_keys(
     db: &mut PgConnection,
@@ -250,10 +139,4 @@ pub(super) async fn expire_keys(
     .execute(&mut *db)
     .await?;
     Ok(expired.rows_affected())
-}
-
-/// Gives up this replica's outbox rows.
-pub(super) async fn leave(db: &mut PgConnection, replica: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM relays WHERE replica = $1").bind(replica).execute(&mut *db).await?;
-    Ok(())
 }

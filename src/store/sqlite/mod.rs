@@ -5,6 +5,7 @@
 
 mod arrive;
 mod attention;
+mod outbox;
 mod rows;
 mod verbs;
 
@@ -28,7 +29,7 @@ use sqlx::{
 
 use super::{
     Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Store, StoreError,
+    Position, Republished, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -88,6 +89,19 @@ impl SqliteStore {
         MIGRATIONS.run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
         Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
+    }
+
+    /// The same, unless there is none.
+    pub async fn open_existing(
+        folder: &Path,
+        clock: Arc<dyn Clock>,
+        delays: StageDelays,
+    ) -> Result<Self, OpenError> {
+        if folder.join(DATABASE).is_file() {
+            return Self::open(folder, clock, delays).await;
+        }
+        let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {DATABASE}"));
+        Err(OpenError::Folder { folder: folder.to_owned(), error })
     }
 
     /// Opens the database for reading only, beside the process that has it.
@@ -210,26 +224,37 @@ impl Store for SqliteStore {
         Ok(AuditPage { now: self.clock.now(), orders, unreadable: Vec::new(), last })
     }
 
-    async fn take_unsent(&self, limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        if limit == 0 || !verbs::any_unsent(&self.read, self.process).await? {
-            return Ok(Vec::new());
-        }
-        let mut tx = self.begin().await?;
-        let taken = verbs::take_unsent(&mut tx, limit, self.process).await?;
-        tx.commit().await?;
-        Ok(taken)
+    /// There is one process, and it lives.
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
-    async fn take_lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderPlaced>, StoreError> {
-        verbs::take_lost(&self.read, held, limit, self.process, self.clock.now()).await
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        outbox::unclaimed(&self.read, after, limit, self.process).await
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        outbox::claim(&self.write, unsent, self.process).await?;
+        outbox::messages(&self.read, unsent).await
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        outbox::lost(&self.read, held, limit, self.process, self.clock.now()).await
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
-        verbs::mark_sent(&self.write, sent).await
+        outbox::mark_sent(&self.write, sent).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
-        verbs::release(&self.write, unsent).await
+        outbox::release(&self.write, unsent).await
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        let mut tx = self.begin().await?;
+        let republished = outbox::republish(&mut tx, orders, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(republished)
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

@@ -12,7 +12,7 @@ use crate::{
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store,
-        conformance::{Fixture, conformance, start, stories, upgrade},
+        conformance::{Fixture, conformance, outbox::take, start, stories, upgrade},
     },
 };
 
@@ -78,11 +78,11 @@ async fn a_new_process_takes_what_the_last_one_left() {
     let order = new_order();
     let store = open(folder.path()).await;
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
-    assert_eq!(store.take_unsent(10).await.expect("takes"), []);
+    assert_eq!(take(&store, 10).await, []);
     // No farewell: the files are all that is left, as after kill -9.
     drop(store);
     let store = open(folder.path()).await;
-    let taken = store.take_unsent(10).await.expect("takes");
+    let taken = take(&store, 10).await;
     assert_eq!(taken.iter().map(|message| message.order_id).collect::<Vec<_>>(), [order.order_id]);
 }
 

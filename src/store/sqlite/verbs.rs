@@ -6,14 +6,12 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Due, KEY_LIFETIME, LOST_AFTER, Move, Page, Position},
+    super::{Due, KEY_LIFETIME, Move, Page, Position},
     StoreError,
     arrive::insert_events,
-    rows::{DraftRow, DueRow, EventRow, IdRow, StepRow, due_at, json, moment, parsed},
+    rows::{DueRow, EventRow, IdRow, StepRow, due_at, json, moment, parsed},
 };
-use crate::order::{
-    AuditedOrder, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Timestamp, TrackedOrder,
-};
+use crate::order::{AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder};
 
 /// When the next step is due, of those after a moment or of all.
 pub(super) async fn next_due(
@@ -203,86 +201,6 @@ fn audited(row: &SqliteRow, order_id: OrderId) -> sqlx::Result<AuditedOrder> {
 /// The upper end of a page; `~` sorts after every id.
 fn before(page: &Page) -> String {
     page.before.map_or_else(|| "~".to_owned(), |id| id.to_string())
-}
-
-pub(super) async fn any_unsent(read: &SqlitePool, process: i64) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE claimed_by IS NOT ?1)";
-    Ok(sqlx::query_scalar(sql).bind(process).fetch_one(read).await?)
-}
-
-pub(super) async fn take_unsent(
-    tx: &mut SqliteConnection,
-    limit: usize,
-    process: i64,
-) -> Result<Vec<OrderPlaced>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-         FROM outbox AS u JOIN orders AS o USING (order_id)
-         WHERE u.claimed_by IS NOT ?1 ORDER BY u.order_id LIMIT ?2",
-    )
-    .bind(process)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut *tx)
-    .await?;
-    let taken = messages(&rows)?;
-    let ids: Vec<OrderId> = taken.iter().map(|message| message.order_id).collect();
-    claim(tx, &ids, Some(process)).await?;
-    Ok(taken)
-}
-
-fn messages(rows: &[SqliteRow]) -> Result<Vec<OrderPlaced>, StoreError> {
-    let message = |row| {
-        let (id, draft) = (IdRow::from_row(row)?.0, DraftRow::from_row(row)?.0);
-        Ok(OrderPlaced::new(id, draft, moment(row, "created_at")?))
-    };
-    rows.iter().map(message).collect()
-}
-
-pub(super) async fn take_lost(
-    read: &SqlitePool,
-    held: &[OrderId],
-    limit: usize,
-    process: i64,
-    now: Timestamp,
-) -> Result<Vec<OrderPlaced>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-         FROM outbox AS u JOIN orders AS o USING (order_id)
-         WHERE u.claimed_by = ?1 AND u.created_at < ?2 AND u.order_id NOT IN (SELECT value FROM json_each(?3))
-         ORDER BY u.order_id LIMIT ?4",
-    )
-    .bind(process)
-    .bind((now - LOST_AFTER).timestamp_millis())
-    .bind(json(held)?)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(read)
-    .await?;
-    messages(&rows)
-}
-
-async fn claim(
-    db: impl SqliteExecutor<'_>,
-    ids: &[OrderId],
-    claimed_by: Option<i64>,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE outbox SET claimed_by = ?2 WHERE order_id IN (SELECT value FROM json_each(?1))")
-        .bind(json(ids)?)
-        .bind(claimed_by)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn release(write: &SqlitePool, unsent: &[OrderId]) -> Result<(), StoreError> {
-    claim(write, unsent, None).await
-}
-
-pub(super) async fn mark_sent(write: &SqlitePool, sent: &[OrderId]) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM outbox WHERE order_id IN (SELECT value FROM json_each(?1))")
-        .bind(json(sent)?)
-        .execute(write)
-        .await?;
-    Ok(())
 }
 
 pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp, limit: usize) -> Result<u64, StoreError> {

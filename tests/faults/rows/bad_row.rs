@@ -33,6 +33,8 @@ const REPLICAS: usize = 2;
 pub(crate) async fn stuck(bench: &mut Bench) -> Result<Outcome> {
     bench.fleet.lasting.push("scheduler");
     bench.fleet.start_all(REPLICAS).await?;
+    // Before its first migration it is not ready.
+    let unready_before = bench.fleet.book.seen().unready;
     let refused = culprit("ORD-00A");
     let first = beside(bench, &refused, REFUSED).await?;
     let slow = culprit("ORD-00B");
@@ -40,7 +42,7 @@ pub(crate) async fn stuck(bench: &mut Bench) -> Result<Outcome> {
     let verified = verify(bench).await?;
     let mut history = first.history.clone();
     history.extend(second.history.clone());
-    let unready = bench.fleet.book.seen().unready;
+    let unready = bench.fleet.book.seen().unready - unready_before;
     let mut outcome = bench.finish(&history).await?;
     let steps = bench.steps(DELAYS_MS).await?;
     for (what, half, limit) in [("a refused order", first, ON_TIME), ("a slow order", second, BESIDE_SLOW)] {

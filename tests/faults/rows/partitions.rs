@@ -49,6 +49,8 @@ pub(crate) async fn broker_away(bench: &mut Bench) -> Result<Outcome> {
 async fn beside(bench: &mut Bench) -> Result<Outcome> {
     bench.topic.create_on(&BROKERS).await?;
     bench.fleet.start_all(1).await?;
+    // Before its first migration it is not ready.
+    let unready_before = bench.fleet.book.seen().unready;
     let ci = bench.scale.ci;
     let (before, outage, after) = if ci { (2, 15, 2) } else { (5, 50, 5) };
     let (mut history, rate) =
@@ -77,7 +79,7 @@ async fn beside(bench: &mut Bench) -> Result<Outcome> {
     let recovered =
         within(NAMED_WITHIN, async || gauges(bench).await.is_ok_and(|away| away.is_empty())).await;
     history.extend(load.end().await?);
-    let unready = bench.fleet.book.seen().unready;
+    let unready = bench.fleet.book.seen().unready - unready_before;
     let mut outcome = bench.finish(&history).await?;
     outcome.missed.extend(told.missed);
     outcome.note(format!("{rate:.0} orders a second; {wait} orders waited at the end of the outage"));

@@ -1,4 +1,4 @@
-//! A model of the topic: one partition that many may write and the group reads.
+//! A model of the topic: one log that many may write and the group reads, in partitions for those who write.
 
 use std::{
     sync::{
@@ -16,9 +16,12 @@ use tokio::{
 };
 
 use crate::{
-    broker::{BrokerError, Publisher, Receipt, Record, Subscription},
+    broker::{Blame, BrokerError, Partitions, Publisher, Receipt, Record, Refusal, Subscription},
     order::{OrderPlaced, Reject},
 };
+
+/// How many partitions there are.
+pub(super) const PARTITIONS: i32 = 3;
 
 /// What the broker keeps, and what it does wrong.
 pub(super) struct Topic {
@@ -27,6 +30,8 @@ pub(super) struct Topic {
     grown: Notify,
     /// When the broker is away, in milliseconds of the story.
     pub(super) outage: std::ops::Range<u64>,
+    /// When one partition is away, which, and whether the cluster says so.
+    pub(super) lame: Lame,
     /// Of a thousand messages so many are refused, and of batches so many are read again.
     pub(super) wrong: u32,
     begun: Instant,
@@ -34,9 +39,18 @@ pub(super) struct Topic {
     pub(super) dead_letters: AtomicU64,
 }
 
+/// A partition that is away for some time.
+#[derive(Debug, Clone)]
+pub(super) struct Lame {
+    pub(super) partition: i32,
+    pub(super) outage: std::ops::Range<u64>,
+    pub(super) known: bool,
+}
+
 impl Topic {
-    pub(super) fn new(seed: u64, outage: std::ops::Range<u64>, wrong: u32) -> Arc<Self> {
+    pub(super) fn new(seed: u64, outage: std::ops::Range<u64>, lame: Lame, wrong: u32) -> Arc<Self> {
         Arc::new(Self {
+            lame,
             log: Mutex::default(),
             committed: AtomicUsize::new(0),
             grown: Notify::new(),
@@ -53,10 +67,21 @@ impl Topic {
         self.grown.notify_waiters();
     }
 
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// How long until the broker answers: a few milliseconds, or the rest of its outage.
     fn answers_in(&self) -> Duration {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let away = if self.outage.contains(&now) { self.outage.end - now } else { 0 };
+        self.answers_for(None)
+    }
+
+    /// The same for one partition.
+    fn answers_for(&self, partition: Option<i32>) -> Duration {
+        let now = self.now();
+        let rest = |outage: &std::ops::Range<u64>| if outage.contains(&now) { outage.end - now } else { 0 };
+        let lame = if partition == Some(self.lame.partition) { rest(&self.lame.outage) } else { 0 };
+        let away = rest(&self.outage).max(lame);
         Duration::from_millis(away + self.random.lock().expect("no panic").random_range(1..20))
     }
 
@@ -73,16 +98,30 @@ pub(super) struct Client {
 
 #[async_trait]
 impl Publisher for Client {
-    fn publish(&self, message: &OrderPlaced) -> Result<(), BrokerError> {
+    fn partitions(&self) -> Arc<Partitions> {
+        let (now, lame) = (self.topic.now(), &self.topic.lame);
+        let reachable = !self.topic.outage.contains(&now);
+        let leaderless = (lame.known && lame.outage.contains(&now)).then_some(lame.partition);
+        let topic = "orders.v1".to_owned();
+        Arc::new(Partitions {
+            topic,
+            count: PARTITIONS,
+            leaderless: leaderless.into_iter().collect(),
+            reachable,
+        })
+    }
+
+    fn publish(&self, message: &OrderPlaced, partition: Option<i32>) -> Result<(), Refusal> {
         let (topic, receipts, order_id) = (Arc::clone(&self.topic), self.receipts.clone(), message.order_id);
         let value = serde_json::to_vec(message).expect("serialises");
         let (since, refused) = (Instant::now(), topic.goes_wrong());
+        let blame = [Blame::Message, Blame::Partition, Blame::Everything][usize::from(value[20] % 3)];
         tokio::spawn(async move {
-            sleep(topic.answers_in()).await;
+            sleep(topic.answers_for(partition)).await;
             if !refused {
                 topic.append(order_id.to_string().as_bytes(), &value);
             }
-            let outcome = if refused { Err(BrokerError("refused".to_owned())) } else { Ok(()) };
+            let outcome = if refused { Err(Refusal { blame, reason: "refused".to_owned() }) } else { Ok(()) };
             drop(receipts.try_send(Receipt { order_id, outcome, took: since.elapsed() }));
         });
         Ok(())

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     super::{draft, start},
-    topic::{Client, Member, Topic},
+    topic::{Client, Lame, Member, PARTITIONS, Topic},
 };
 use crate::{
     bell::Bell,
@@ -82,8 +82,14 @@ impl World {
         let outage =
             if quiet { 0..0 } else { outage_begins..outage_begins + random.random_range(0..TROUBLE / 2) };
         let wrong = if quiet { 0 } else { random.random_range(0..150) };
+        let mut lame =
+            Lame { partition: random.random_range(0..PARTITIONS), outage: 0..0, known: random.random() };
+        if !quiet {
+            let begins = random.random_range(0..TROUBLE);
+            lame.outage = begins..begins + random.random_range(0..TROUBLE);
+        }
         Self {
-            topic: Topic::new(random.random(), outage, wrong),
+            topic: Topic::new(random.random(), outage, lame, wrong),
             delay: Duration::from_millis(DELAYS_MS[random.random_range(0..DELAYS_MS.len())]),
             random,
             trouble,
@@ -162,8 +168,15 @@ impl World {
             hurry: stop.clone(),
             portion: crate::store::Portion::new(512),
         };
-        let relay =
-            Relay::new(store.clone(), publisher.clone(), fresh, receipts, metrics.clone(), stop.clone());
+        let relay = Relay::new(
+            store.clone(),
+            publisher.clone(),
+            fresh,
+            receipts,
+            metrics.clone(),
+            self.clock.clone(),
+            stop.clone(),
+        );
         let member = Box::new(Member::new(self.topic.clone()));
         let intake = Intake::new(member, store.clone(), publisher, bell.clone(), metrics.clone());
         let mut tasks = JoinSet::new();

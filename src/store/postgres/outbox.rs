@@ -1,0 +1,191 @@
+//! The SQL of the outbox: whose rows they are, and what becomes of them.
+
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::{PgConnection, PgExecutor, Row, postgres::PgRow};
+
+use super::{
+    super::{LOST_AFTER, Republished},
+    rows::{draft, moment, order_id, readable},
+    timers::texts,
+};
+use crate::order::{OrderId, OrderPlaced, Timestamp};
+
+/// How long a replica that gives no sign of life keeps its outbox rows.
+pub(super) const CLAIM: Duration = Duration::from_secs(3);
+/// How long it keeps them if it has no session either: a process that was killed has none.
+pub(super) const CLAIM_WITHOUT_SESSION: Duration = Duration::from_millis(1_500);
+
+/// The replicas that live, as `alive.replicas`: those who have said so lately, and for half as long those
+/// who have no session any more. An array, so that reading the outbox in the order of ids needs no join.
+macro_rules! with_alive {
+    ($rest:literal) => {
+        concat!(
+            "WITH alive AS MATERIALIZED (
+                 SELECT array_agg(r.replica) AS replicas
+                 FROM relays AS r, LATERAL (SELECT r.alive_until - COALESCE($1, clock_timestamp()) AS rest) AS claim
+                 WHERE claim.rest > interval '0' AND (
+                     claim.rest > $2::float8 * interval '1 second'
+                     OR EXISTS (
+                         SELECT 1 FROM pg_stat_activity
+                         WHERE application_name = 'order-tracker ' || lpad(to_hex(r.replica), 16, '0'))
+                     -- After a restart of the server everybody gets his time to come back.
+                     OR clock_timestamp() < pg_postmaster_start_time() + $3::float8 * interval '1 second')
+             )",
+            $rest
+        )
+    };
+}
+
+const UNCLAIMED: &str = with_alive!(
+    " SELECT u.order_id FROM outbox AS u
+      WHERE u.order_id > $4 AND (u.claimed_by = ANY ((SELECT replicas FROM alive)::bigint[])) IS NOT TRUE
+      ORDER BY u.order_id LIMIT $5"
+);
+
+/// Those that somebody holds locked are left to him.
+const CLAIM_ROWS: &str = with_alive!(
+    ", ours AS MATERIALIZED (
+         SELECT u.order_id FROM outbox AS u
+         WHERE u.order_id = ANY ($4)
+             AND (u.claimed_by = $5 OR (u.claimed_by = ANY ((SELECT replicas FROM alive)::bigint[])) IS NOT TRUE)
+         ORDER BY u.order_id FOR UPDATE OF u SKIP LOCKED
+     ), taken AS (
+         UPDATE outbox AS u SET claimed_by = $5 FROM ours WHERE u.order_id = ours.order_id
+         RETURNING u.order_id
+     )
+     SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
+     FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id"
+);
+
+/// Says that this replica is alive.
+pub(super) async fn stay_alive(
+    db: impl PgExecutor<'_>,
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO relays (replica, alive_until)
+         VALUES ($1, COALESCE($2, clock_timestamp()) + $3::float8 * interval '1 second')
+         ON CONFLICT (replica) DO UPDATE SET alive_until = EXCLUDED.alive_until",
+    )
+    .bind(replica)
+    .bind(now)
+    .bind(CLAIM.as_secs_f64())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Gives up this replica's outbox rows.
+pub(super) async fn leave(db: &mut PgConnection, replica: i64) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM relays WHERE replica = $1").bind(replica).execute(&mut *db).await?;
+    Ok(())
+}
+
+pub(super) async fn unclaimed(
+    db: &mut PgConnection,
+    after: Option<OrderId>,
+    limit: usize,
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<OrderId>> {
+    let rows = sqlx::query(UNCLAIMED)
+        .bind(now)
+        .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
+        .bind(CLAIM.as_secs_f64())
+        .bind(after.map(|id| id.to_string()).unwrap_or_default())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *db)
+        .await?;
+    Ok(readable(&rows, order_id))
+}
+
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    unsent: &[OrderId],
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<Vec<OrderPlaced>> {
+    let rows = sqlx::query(CLAIM_ROWS)
+        .bind(now)
+        .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
+        .bind(CLAIM.as_secs_f64())
+        .bind(texts(unsent))
+        .bind(replica)
+        .fetch_all(&mut *db)
+        .await?;
+    rows.iter().map(message).collect()
+}
+
+fn message(row: &PgRow) -> sqlx::Result<OrderPlaced> {
+    Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?))
+}
+
+pub(super) async fn lost(
+    db: &mut PgConnection,
+    held: &[OrderId],
+    limit: usize,
+    now: Option<Timestamp>,
+    replica: i64,
+) -> sqlx::Result<Vec<OrderId>> {
+    let rows = sqlx::query(
+        "SELECT u.order_id FROM outbox AS u
+         WHERE u.claimed_by = $1 AND u.order_id <> ALL($2)
+             AND u.created_at < COALESCE($3, clock_timestamp()) - $4::float8 * interval '1 second'
+         ORDER BY u.order_id LIMIT $5",
+    )
+    .bind(replica)
+    .bind(texts(held))
+    .bind(now)
+    .bind(LOST_AFTER.as_secs_f64())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(&mut *db)
+    .await?;
+    Ok(readable(&rows, order_id))
+}
+
+pub(super) async fn mark_sent(db: &mut PgConnection, sent: &[OrderId]) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(&mut *db).await?;
+    Ok(())
+}
+
+pub(super) async fn release(db: &mut PgConnection, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY($1) AND claimed_by = $2")
+        .bind(texts(unsent))
+        .bind(replica)
+        .execute(&mut *db)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn republish(
+    db: &mut PgConnection,
+    orders: &[OrderId],
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<Republished>> {
+    let rows = sqlx::query(
+        "WITH known AS MATERIALIZED (
+             SELECT order_id FROM orders WHERE order_id = ANY($1)
+         ), queued AS (
+             INSERT INTO outbox (order_id, created_at)
+             SELECT order_id, COALESCE($2, date_trunc('milliseconds', clock_timestamp()))
+             FROM known ORDER BY order_id
+             ON CONFLICT (order_id) DO NOTHING
+             RETURNING order_id
+         )
+         SELECT k.order_id, q.order_id IS NOT NULL AS queued
+         FROM known AS k LEFT JOIN queued AS q USING (order_id)",
+    )
+    .bind(texts(orders))
+    .bind(now)
+    .fetch_all(&mut *db)
+    .await?;
+    let known: HashMap<OrderId, bool> =
+        rows.iter().map(|row| Ok((order_id(row)?, row.try_get("queued")?))).collect::<sqlx::Result<_>>()?;
+    let what = |id: &OrderId| match known.get(id) {
+        Some(true) => Republished::Queued,
+        Some(false) => Republished::Waiting,
+        None => Republished::Unknown,
+    };
+    Ok(orders.iter().map(what).collect())
+}

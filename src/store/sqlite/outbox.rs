@@ -1,0 +1,137 @@
+//! The SQL of the outbox. There is one process, so a row is its own or, left by an earlier one, nobody's.
+
+use std::collections::HashSet;
+
+use sqlx::{FromRow as _, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
+
+use super::{
+    super::{LOST_AFTER, Republished},
+    StoreError,
+    rows::{DraftRow, IdRow, json, moment},
+};
+use crate::order::{OrderId, OrderPlaced, Timestamp};
+
+pub(super) async fn unclaimed(
+    read: &SqlitePool,
+    after: Option<OrderId>,
+    limit: usize,
+    process: i64,
+) -> Result<Vec<OrderId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT order_id FROM outbox WHERE order_id > ?1 AND claimed_by IS NOT ?2 ORDER BY order_id LIMIT ?3",
+    )
+    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(process)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(read)
+    .await?;
+    ids(&rows)
+}
+
+fn ids(rows: &[SqliteRow]) -> Result<Vec<OrderId>, StoreError> {
+    rows.iter().map(|row| Ok(IdRow::from_row(row)?.0)).collect()
+}
+
+pub(super) async fn claim(
+    db: impl SqliteExecutor<'_>,
+    unsent: &[OrderId],
+    process: i64,
+) -> Result<(), StoreError> {
+    claimed_by(db, unsent, Some(process)).await
+}
+
+async fn claimed_by(
+    db: impl SqliteExecutor<'_>,
+    rows: &[OrderId],
+    process: Option<i64>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE outbox SET claimed_by = ?2 WHERE order_id IN (SELECT value FROM json_each(?1))")
+        .bind(json(rows)?)
+        .bind(process)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// What to publish for those of these rows that are there.
+pub(super) async fn messages(
+    db: impl SqliteExecutor<'_>,
+    unsent: &[OrderId],
+) -> Result<Vec<OrderPlaced>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
+         FROM outbox AS u JOIN orders AS o USING (order_id)
+         WHERE u.order_id IN (SELECT value FROM json_each(?1)) ORDER BY u.order_id",
+    )
+    .bind(json(unsent)?)
+    .fetch_all(db)
+    .await?;
+    let message = |row| {
+        let (id, draft) = (IdRow::from_row(row)?.0, DraftRow::from_row(row)?.0);
+        Ok(OrderPlaced::new(id, draft, moment(row, "created_at")?))
+    };
+    rows.iter().map(message).collect()
+}
+
+pub(super) async fn lost(
+    read: &SqlitePool,
+    held: &[OrderId],
+    limit: usize,
+    process: i64,
+    now: Timestamp,
+) -> Result<Vec<OrderId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT order_id FROM outbox
+         WHERE claimed_by = ?1 AND created_at < ?2 AND order_id NOT IN (SELECT value FROM json_each(?3))
+         ORDER BY order_id LIMIT ?4",
+    )
+    .bind(process)
+    .bind((now - LOST_AFTER).timestamp_millis())
+    .bind(json(held)?)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(read)
+    .await?;
+    ids(&rows)
+}
+
+pub(super) async fn release(write: &SqlitePool, unsent: &[OrderId]) -> Result<(), StoreError> {
+    claimed_by(write, unsent, None).await
+}
+
+pub(super) async fn mark_sent(write: &SqlitePool, sent: &[OrderId]) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM outbox WHERE order_id IN (SELECT value FROM json_each(?1))")
+        .bind(json(sent)?)
+        .execute(write)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn republish(
+    tx: &mut SqliteConnection,
+    orders: &[OrderId],
+    now: Timestamp,
+) -> Result<Vec<Republished>, StoreError> {
+    let asked = json(orders)?;
+    let known =
+        sqlx::query("SELECT order_id FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))")
+            .bind(&asked)
+            .fetch_all(&mut *tx)
+            .await?;
+    let queued = sqlx::query(
+        "INSERT INTO outbox (order_id, created_at)
+         SELECT order_id, ?2 FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))
+         ON CONFLICT (order_id) DO NOTHING RETURNING order_id",
+    )
+    .bind(&asked)
+    .bind(now.timestamp_millis())
+    .fetch_all(&mut *tx)
+    .await?;
+    let (known, queued): (HashSet<_>, HashSet<_>) =
+        (ids(&known)?.into_iter().collect(), ids(&queued)?.into_iter().collect());
+    let what = |id: &OrderId| match (known.contains(id), queued.contains(id)) {
+        (_, true) => Republished::Queued,
+        (true, false) => Republished::Waiting,
+        (false, _) => Republished::Unknown,
+    };
+    Ok(orders.iter().map(what).collect())
+}
