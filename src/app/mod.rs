@@ -23,7 +23,6 @@ use crate::{
     bell::Bell,
     broker::{
         BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
-        Subscription,
     },
     clock::SystemClock,
     config::{Config, StoreConfig},
@@ -123,18 +122,6 @@ impl Gate {
     }
 }
 
-/// Subscribes to the topic and reads it.
-async fn consume(
-    kafka: Arc<Kafka>,
-    intake: impl FnOnce(Box<dyn Subscription>) -> Intake,
-    stop: CancellationToken,
-) {
-    match kafka.subscribe() {
-        Ok(subscription) => intake(Box::new(subscription)).run(stop).await,
-        Err(error) => tracing::error!(%error, "the topic can't be subscribed to"),
-    }
-}
-
 impl App {
     /// Builds every part and starts every loop. The broker may be away.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
@@ -150,6 +137,8 @@ impl App {
         let (condition, broker) = health::unknown();
         let (pace, progress) = health::unknown();
         let (flow, relaying) = health::unknown();
+        let (reading, consumer) = health::unknown();
+        let (usable, dead_letters) = health::unknown();
         let (waiting, letters) = letters::unknown();
         let (desk, inboxes) = desk::open();
 
@@ -169,6 +158,8 @@ impl App {
             broker: broker.clone(),
             progress,
             relay: relaying,
+            consumer,
+            dead_letters,
             letters,
             overview: Arc::clone(&overview),
             leaving: shutdown.leaving(),
@@ -211,17 +202,14 @@ impl App {
             shutdown.give_up(),
         )
         .out_of_step(rand::random());
-        let intake = {
-            let (kafka, store, stop) = (Arc::clone(&kafka), Arc::clone(&store), shutdown.soft());
-            let (bell, metrics) = (Arc::clone(&bell), Arc::clone(&metrics));
-            let intake = move |subscription| Intake::new(subscription, store, to_topic, bell, metrics);
-            consume(kafka, intake, stop)
-        };
+        let subscription = Box::new(kafka.subscribe());
+        let intake =
+            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&bell), Arc::clone(&metrics));
         let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
         let survey = Survey::new(overview, Arc::clone(&metrics));
         let upkeep = Upkeep::new(Arc::clone(&store));
         let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
-        let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics);
+        let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
@@ -231,7 +219,7 @@ impl App {
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
-        tasks.spawn("intake", when_migrated.clone().open(intake));
+        tasks.spawn("intake", when_migrated.clone().open(intake.run(shutdown.soft(), reading)));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
         tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
         tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));

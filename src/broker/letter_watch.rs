@@ -1,4 +1,5 @@
-//! Watches the dead-letter topic: how many letters lie there that nobody has put back.
+//! Watches the dead-letter topic, which it creates whenever it is missing: how many letters lie there that nobody
+//! has put back.
 //!
 //! Each replica asks where the topic ends and reads only what is new, so all tell the same, also after
 //! a restart. The reader lives for one reading: it costs threads and buffers.
@@ -21,6 +22,8 @@ use crate::{
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same after one that failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Watches one cluster's dead letters.
 pub struct LetterWatch {
@@ -30,54 +33,68 @@ pub struct LetterWatch {
     waiting: watch::Sender<Option<Waiting>>,
     metrics: Arc<Metrics>,
     ledger: Ledger,
-    failing: bool,
+    condition: watch::Sender<Condition>,
 }
 
 impl LetterWatch {
-    /// A watch that reports to `waiting` and the metrics while `broker` is up.
+    /// A watch that reports to `waiting`, `condition` and the metrics while `broker` is up.
     pub fn new(
         kafka: Arc<Kafka>,
         publisher: Arc<KafkaPublisher>,
         broker: health::Watcher,
         waiting: watch::Sender<Option<Waiting>>,
         metrics: Arc<Metrics>,
+        condition: watch::Sender<Condition>,
     ) -> Self {
-        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), failing: false }
+        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), condition }
     }
 
     /// Works until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         let work = async {
-            // That the broker is away is the broker watch's to say.
-            while self.broker.wait_for(|condition| *condition == Condition::Up).await.is_ok() {
+            loop {
+                // That the broker is away is the broker watch's to say.
+                if *self.broker.borrow() != Condition::Up {
+                    self.metrics.letters(None);
+                    self.condition.send_replace(Condition::Unknown);
+                }
+                if self.broker.wait_for(|condition| *condition == Condition::Up).await.is_err() {
+                    return std::future::pending::<()>().await;
+                }
                 self.step().await;
-                sleep(LOOK_EVERY).await;
+                let well = *self.condition.borrow() == Condition::Up;
+                sleep(if well { LOOK_EVERY } else { LOOK_AGAIN }).await;
             }
-            std::future::pending::<()>().await;
         };
         stop.run_until_cancelled(work).await;
     }
 
     /// Looks once. What was known stays known if that fails; it is logged once per series.
     pub async fn step(&mut self) {
-        match self.look().await {
+        let failing = matches!(*self.condition.borrow(), Condition::Down(_));
+        let condition = match self.look().await {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
+                if failing {
                     info!("dead letters are counted again");
                 }
                 let waiting = self.ledger.waiting();
-                self.metrics.letters(&waiting);
+                self.metrics.letters(Some(&waiting));
                 self.waiting.send_replace(Some(waiting));
+                Condition::Up
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    warn!(%error, "dead letters can't be counted; trying again");
+                if !failing {
+                    warn!(%error, "the dead-letter topic can't be used; trying again");
                 }
+                self.metrics.letters(None);
+                Condition::Down(error.to_string())
             }
-        }
+        };
+        self.condition.send_replace(condition);
     }
 
     async fn look(&mut self) -> Result<(), BrokerError> {
+        self.kafka.ensure_dead_letter_topic(&self.publisher).await?;
         let (kafka, publisher) = (Arc::clone(&self.kafka), Arc::clone(&self.publisher));
         let extent = blocking(move || kafka.dead_letters(&publisher)).await?;
         let unread = self.ledger.unread(&extent);

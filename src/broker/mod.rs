@@ -10,7 +10,7 @@ mod letter_watch;
 mod partitions;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -20,7 +20,10 @@ pub use letter_watch::LetterWatch;
 pub use partitions::Partitions;
 pub use watch::BrokerWatch;
 
-use crate::order::{OrderId, OrderPlaced, Reject};
+use crate::{
+    health::Condition,
+    order::{OrderId, OrderPlaced, Reject},
+};
 
 /// How many orders may wait for an acknowledgement at once; the capacity of the receipt channel,
 /// so that a receipt always finds a place.
@@ -83,6 +86,16 @@ pub trait Subscription: Send + 'static {
 
     /// Says that these were handled; their offsets are committed soon after, and at the close.
     fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError>;
+
+    /// Takes no more messages from these partitions, and again from all others.
+    fn hold_back(&mut self, partitions: &BTreeSet<i32>) -> Result<(), BrokerError>;
+
+    /// Partitions that this member has lost since it was asked last. Whoever has them now, perhaps this
+    /// member again, reads what was not handled once more.
+    fn lost(&mut self) -> BTreeSet<i32>;
+
+    /// Whether the topic can be read: whether this is a member of the group.
+    fn condition(&self) -> Condition;
 
     /// Commits what was handled and leaves the group.
     async fn close(self: Box<Self>);

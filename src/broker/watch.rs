@@ -1,4 +1,4 @@
-//! Looks after the broker: creates the topics once it is there, and says whether it is up.
+//! Looks after the broker: creates the orders topic whenever it is missing, and says whether it is up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{BrokerError, Kafka, KafkaPublisher};
+use super::{Kafka, KafkaPublisher};
 use crate::health::Condition;
 
 /// Pause between two looks.
@@ -20,7 +20,6 @@ pub struct BrokerWatch {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
     condition: watch::Sender<Condition>,
-    topics_exist: bool,
     down_since: Option<Instant>,
 }
 
@@ -31,7 +30,7 @@ impl BrokerWatch {
         publisher: Arc<KafkaPublisher>,
         condition: watch::Sender<Condition>,
     ) -> Self {
-        Self { kafka, publisher, condition, topics_exist: false, down_since: None }
+        Self { kafka, publisher, condition, down_since: None }
     }
 
     /// Works until told to stop.
@@ -47,29 +46,21 @@ impl BrokerWatch {
 
     /// Looks once; logs only when the answer changes.
     pub async fn step(&mut self) {
-        let condition = match self.look().await {
+        let condition = match self.kafka.probe(&self.publisher).await {
             Ok(()) => {
                 if let Some(since) = self.down_since.take() {
-                    info!(after = ?since.elapsed(), "the broker is back");
+                    info!(after = ?since.elapsed(), "orders can be published again");
                 }
                 Condition::Up
             }
             Err(error) => {
                 if self.down_since.is_none() {
                     self.down_since = Some(Instant::now());
-                    warn!(%error, "the broker is away; orders are accepted and wait in the outbox");
+                    warn!(%error, "no order can be published; they are accepted and wait in the outbox");
                 }
                 Condition::Down(error.to_string())
             }
         };
         self.condition.send_replace(condition);
-    }
-
-    async fn look(&mut self) -> Result<(), BrokerError> {
-        if !self.topics_exist {
-            self.kafka.ensure_topics().await?;
-            self.topics_exist = true;
-        }
-        self.kafka.probe(&self.publisher).await
     }
 }

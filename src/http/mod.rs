@@ -60,6 +60,10 @@ pub struct AppState {
     pub progress: health::Watcher,
     /// For the board: why orders are unsent.
     pub relay: health::Watcher,
+    /// For the board and `/readyz`: whether the topic is read.
+    pub consumer: health::Watcher,
+    /// For the board and `/readyz`: whether the dead-letter topic can be used.
+    pub dead_letters: health::Watcher,
     /// For the board: what lies on the dead-letter topic.
     pub letters: letters::Watcher,
     /// For the board and `/readyz`: what waits.

@@ -56,7 +56,7 @@ pub(super) struct Readiness {
 /// A part that does not do all of its work.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Degraded {
-    /// `database`, `broker`, `relay` or `scheduler`.
+    /// `database`, `broker`, `relay`, `consumer`, `dead_letters` or `scheduler`.
     part: &'static str,
     /// What is wrong.
     reason: String,
@@ -107,12 +107,14 @@ pub(super) enum Line {
 }
 
 /// Every part and its line.
-pub(super) type Report = [(&'static str, Line); 4];
+pub(super) type Report = [(&'static str, Line); 6];
 
 /// What the loops say of themselves.
 pub(super) struct Conditions {
     pub(super) broker: Condition,
     pub(super) relay: Condition,
+    pub(super) consumer: Condition,
+    pub(super) dead_letters: Condition,
     pub(super) progress: Condition,
 }
 
@@ -121,6 +123,8 @@ impl Conditions {
         Self {
             broker: state.broker.borrow().clone(),
             relay: state.relay.borrow().clone(),
+            consumer: state.consumer.borrow().clone(),
+            dead_letters: state.dead_letters.borrow().clone(),
             progress: state.progress.borrow().clone(),
         }
     }
@@ -128,18 +132,32 @@ impl Conditions {
 
 /// Judges every part.
 pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
-    let broker = match &conditions.broker {
-        Condition::Up => Line::Ok("ok".to_owned()),
-        Condition::Unknown => Line::Down("not reached yet".to_owned()),
-        Condition::Degraded(reason) => Line::Degraded(reason.clone()),
-        Condition::Down(reason) => Line::Down(reason.clone()),
-    };
     [
         (DATABASE, database(reading)),
-        ("broker", broker),
+        ("broker", told(&conditions.broker, "not reached yet")),
         ("relay", judge(reading, &conditions.relay, relay)),
+        ("consumer", told(&conditions.consumer, "has not read the topic yet")),
+        ("dead_letters", dead_letters(&conditions.dead_letters)),
         ("scheduler", judge(reading, &conditions.progress, scheduler)),
     ]
+}
+
+/// What a part says of itself.
+fn told(condition: &Condition, not_yet: &str) -> Line {
+    match condition {
+        Condition::Up => Line::Ok("ok".to_owned()),
+        Condition::Unknown => Line::Down(not_yet.to_owned()),
+        Condition::Degraded(reason) => Line::Degraded(reason.clone()),
+        Condition::Down(reason) => Line::Down(reason.clone()),
+    }
+}
+
+fn dead_letters(condition: &Condition) -> Line {
+    match condition {
+        // They are looked at while the broker is up, and it speaks for itself.
+        Condition::Unknown => Line::Ok("not looked at".to_owned()),
+        condition => told(condition, ""),
+    }
 }
 
 fn database(reading: Option<&Reading>) -> Line {

@@ -1,23 +1,27 @@
 //! Every series of `/metrics`, declared once. The specification's names are verbatim; every label
 //! set that is known beforehand stands at 0 from the start.
 
+mod fresh;
+mod gauges;
+mod labels;
+
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::atomic::{AtomicI32, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicI32, time::Duration};
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     Opts, Registry, TextEncoder, core::Collector,
 };
 
+pub use labels::{Consumed, Step};
+
+use gauges::Told;
+
 use crate::{
-    letters::{Waiting, reasons},
     order::{RejectReason, Status},
-    store::{Backlog, Move},
+    store::Move,
 };
 
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
@@ -32,58 +36,6 @@ const STEP_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 
 /// Partitions beyond have no series of their own.
 const MAX_PARTITIONS: i32 = 1_000;
-
-/// A step of the pipeline, the label of `pipeline_step_duration_seconds`.
-#[derive(Debug, Clone, Copy)]
-pub enum Step {
-    /// From the moment an order is handed in to its commit.
-    Place,
-    /// From the hand-over to the Kafka client to the broker's acknowledgement.
-    Publish,
-    /// Taking over one batch of messages.
-    Admit,
-    /// Moving one batch of due orders.
-    Advance,
-}
-
-impl Step {
-    const ALL: [Self; 4] = [Self::Place, Self::Publish, Self::Admit, Self::Advance];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Place => "place",
-            Self::Publish => "publish",
-            Self::Admit => "admit",
-            Self::Advance => "advance",
-        }
-    }
-}
-
-/// What became of a consumed message, the label of `consumer_messages_total`.
-#[derive(Debug, Clone, Copy)]
-pub enum Consumed {
-    /// An unknown order, now stored.
-    Admitted,
-    /// A known order.
-    Known,
-    /// Set aside as a dead letter.
-    Rejected,
-    /// No value: counted and skipped.
-    Tombstone,
-}
-
-impl Consumed {
-    const ALL: [Self; 4] = [Self::Admitted, Self::Known, Self::Rejected, Self::Tombstone];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Admitted => "admitted",
-            Self::Known => "known",
-            Self::Rejected => "rejected",
-            Self::Tombstone => "tombstone",
-        }
-    }
-}
 
 /// All series of the process.
 pub struct Metrics {
@@ -102,10 +54,12 @@ pub struct Metrics {
     outbox_oldest: Gauge,
     overdue: Gauge,
     consumer_messages: [IntCounter; 4],
-    consumer_lag: IntGauge,
+    consumer_lag: Gauge,
+    consumer_up: Gauge,
     dead_letters: IntCounterVec,
     letters_waiting: GaugeVec,
     partition_unavailable: GaugeVec,
+    fresh: Told,
     partitions: AtomicI32,
 }
 
@@ -163,26 +117,32 @@ impl Metrics {
                     &["status"],
                 ),
             ),
-            outbox_pending: register(
+            outbox_pending: gauge(
                 r,
-                Gauge::new(
-                    "outbox_pending",
-                    "Orders that no broker has acknowledged yet, counted up to 10,000; NaN if not known",
-                ),
+                "outbox_pending",
+                "Orders that no broker has acknowledged yet, counted up to 10,000; NaN if not known",
             ),
-            outbox_oldest: register(
+            outbox_oldest: gauge(
                 r,
-                Gauge::new(
-                    "outbox_oldest_timestamp_seconds",
-                    "When the oldest unacknowledged order was placed, 0 if there is none",
-                ),
+                "outbox_oldest_timestamp_seconds",
+                "When the oldest unacknowledged order was placed, 0 if there is none; NaN if not known",
             ),
-            overdue: register(r, Gauge::new("pipeline_overdue_seconds", "How late the most overdue step is")),
+            overdue: gauge(
+                r,
+                "pipeline_overdue_seconds",
+                "How late the most overdue step is, NaN if not known",
+            ),
             consumer_messages: Consumed::ALL
                 .map(|result| consumer_messages.with_label_values(&[result.as_str()])),
-            consumer_lag: register(
+            consumer_lag: gauge(
                 r,
-                IntGauge::new("consumer_lag", "Messages of this replica's partitions not yet consumed"),
+                "consumer_lag",
+                "Messages of this replica's partitions not yet consumed, NaN if not known",
+            ),
+            consumer_up: gauge(
+                r,
+                "consumer_up",
+                "Whether this replica's partitions are read and all their messages handled, 1, or not, 0; NaN until known",
             ),
             dead_letters: counter_vec(r, "dead_letters_total", "Messages set aside", &["reason"]),
             letters_waiting: register(
@@ -190,7 +150,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "dead_letters_waiting",
-                        "Letters on the dead-letter topic not put back, NaN until it was read",
+                        "Letters on the dead-letter topic not put back, NaN if not known",
                     ),
                     &["reason"],
                 ),
@@ -200,12 +160,13 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "partition_unavailable",
-                        "Partitions of the orders topic that take no orders, 1, or do, 0",
+                        "Partitions of the orders topic that take no orders, 1, or do, 0; NaN if not known",
                     ),
                     &["partition"],
                 ),
             ),
             partitions: AtomicI32::new(0),
+            fresh: Told::default(),
             registry,
         };
         metrics.declare_known_labels();
@@ -222,9 +183,11 @@ impl Metrics {
         for reason in RejectReason::ALL {
             self.dead_letters.with_label_values(&[reason.as_str()]);
         }
-        for reason in reasons() {
-            self.letters_waiting.with_label_values(&[reason]).set(f64::NAN);
-        }
+        self.letters(None);
+        self.backlog(None);
+        self.in_progress(None);
+        self.lag(None);
+        self.consumer_up(None);
         let build: GaugeVec = register(
             &self.registry,
             GaugeVec::new(Opts::new("build_info", "What runs here; always 1"), &["version", "commit"]),
@@ -274,36 +237,6 @@ impl Metrics {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// What waits on the dead-letter topic, as last read.
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-    pub fn letters(&self, waiting: &Waiting) {
-        for reason in reasons() {
-            let count = waiting.by_reason.get(reason).copied().unwrap_or_default();
-            self.letters_waiting.with_label_values(&[reason]).set(count as f64);
-        }
-    }
-
-    /// The orders topic has so many partitions.
-    pub fn partitions(&self, count: i32) {
-        let count = count.min(MAX_PARTITIONS);
-        let before = self.partitions.swap(count, Ordering::Relaxed);
-        for partition in before..count {
-            self.partition_unavailable(partition, false);
-        }
-        for partition in count..before {
-            // Not there is as good as removed.
-            drop(self.partition_unavailable.remove_label_values(&[partition.to_string()]));
-        }
-    }
-
-    /// Whether a partition of the orders topic takes no orders.
-    pub fn partition_unavailable(&self, partition: i32, unavailable: bool) {
-        if (0..MAX_PARTITIONS).contains(&partition) {
-            let gauge = self.partition_unavailable.with_label_values(&[partition.to_string()]);
-            gauge.set(f64::from(u8::from(unavailable)));
-        }
-    }
-
     /// Orders took these steps.
     pub fn moved(&self, moves: &[Move]) {
         for step in moves {
@@ -321,49 +254,13 @@ impl Metrics {
         self.db_errors.inc();
     }
 
-    /// What waits to be done, as last asked; `None` if it could not be read.
-    pub fn backlog(&self, backlog: Option<&Backlog>) {
-        let told = |gauge: &Gauge, value: fn(&Backlog) -> f64| gauge.set(backlog.map_or(f64::NAN, value));
-        told(&self.outbox_pending, |backlog| number(backlog.unsent));
-        told(&self.outbox_oldest, |backlog| {
-            backlog.oldest_unsent.map_or(0.0, |at| seconds(at.timestamp_millis()))
-        });
-        told(&self.overdue, |backlog| backlog.overdue.as_secs_f64());
-    }
-
-    /// How many orders have each status, as last counted; `None` if they could not be.
-    pub fn in_progress(&self, counts: Option<&[u64; 5]>) {
-        for status in &Status::ALL[..4] {
-            let count = counts.map_or(f64::NAN, |counts| number(counts[*status as usize]));
-            self.in_progress.with_label_values(&[status.as_str()]).set(count);
-        }
-    }
-
-    /// How many messages wait in this replica's partitions.
-    pub fn lag(&self, messages: u64) {
-        self.consumer_lag.set(signed(messages));
-    }
-
     /// Everything in Prometheus' text format, of [`CONTENT_TYPE`].
     pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        self.forget_what_is_old();
         let mut text = Vec::with_capacity(64 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counted up to 10,000")]
-fn number(count: u64) -> f64 {
-    count as f64
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit for 285,000 years")]
-fn seconds(millis: i64) -> f64 {
-    millis as f64 / 1e3
 }
 
 /// Names and labels are constants, so a failure here is a mistake that the first test meets.
@@ -375,6 +272,10 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     register(registry, IntCounter::new(name, help))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    register(registry, Gauge::new(name, help))
 }
 
 fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

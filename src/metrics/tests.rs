@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::*;
+use crate::{
+    letters::{Waiting, reasons},
+    store::Backlog,
+};
 
 fn text(metrics: &Metrics) -> String {
     String::from_utf8(metrics.render().expect("renders")).expect("utf-8")
@@ -19,9 +23,12 @@ fn known_series_stand_at_zero_from_the_start() {
         "orders_consumed_total 0",
         "db_errors_total 0",
         "db_write_latency_seconds_bucket{le=\"+Inf\"} 0",
-        "outbox_oldest_timestamp_seconds 0",
-        "pipeline_overdue_seconds 0",
-        "consumer_lag 0",
+        "outbox_oldest_timestamp_seconds NaN",
+        "outbox_pending NaN",
+        "pipeline_overdue_seconds NaN",
+        "orders_in_progress{status=\"PLACED\"} NaN",
+        "consumer_lag NaN",
+        "consumer_up NaN",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
@@ -43,10 +50,12 @@ fn what_was_not_read_is_not_zero() {
     let metrics = Metrics::new();
     assert!(text(&metrics).contains("dead_letters_waiting{reason=\"not_json\"} NaN\n"));
     let by_reason = BTreeMap::from([("no_key", 2)]);
-    metrics.letters(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() });
+    metrics.letters(Some(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() }));
     let text = text(&metrics);
     assert!(text.contains("dead_letters_waiting{reason=\"no_key\"} 2\n"), "{text}");
     assert!(text.contains("dead_letters_waiting{reason=\"not_json\"} 0\n"), "{text}");
+    metrics.letters(None);
+    assert!(self::text(&metrics).contains("dead_letters_waiting{reason=\"no_key\"} NaN\n"));
 }
 
 #[test]
@@ -81,4 +90,49 @@ fn partitions_have_a_series_each_and_those_that_are_gone_have_none() {
     metrics.partition_unavailable(9_999, true);
     assert_eq!(seen(), 1_000, "whatever the topic has");
     assert!(text(&metrics).contains("partition_unavailable{partition=\"1\"} 1\n"));
+}
+
+/// A figure that nobody has told for long says nothing of now, and no alert may trust it.
+#[tokio::test(start_paused = true)]
+async fn what_is_old_is_not_known() {
+    let metrics = Metrics::new();
+    let tell = || {
+        metrics.lag(Some(7));
+        metrics.consumer_up(Some(true));
+        metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
+        metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
+        metrics.partitions(2);
+        metrics.partition_unavailable(1, true);
+        let by_reason = BTreeMap::from([("no_key", 2)]);
+        metrics.letters(Some(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() }));
+    };
+    let fresh = [
+        "consumer_lag 7",
+        "consumer_up 1",
+        "outbox_pending 2",
+        "orders_in_progress{status=\"PLACED\"} 3",
+        "partition_unavailable{partition=\"1\"} 1",
+        "dead_letters_waiting{reason=\"no_key\"} 2",
+    ];
+    let old = [
+        "consumer_lag NaN",
+        "consumer_up 0",
+        "outbox_pending NaN",
+        "orders_in_progress{status=\"PLACED\"} NaN",
+        "partition_unavailable{partition=\"1\"} NaN",
+        "dead_letters_waiting{reason=\"no_key\"} NaN",
+    ];
+    let holds = |lines: [&str; 6]| {
+        let text = text(&metrics);
+        for line in lines {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    };
+    tell();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    holds(fresh);
+    tokio::time::advance(Duration::from_mins(1)).await;
+    holds(old);
+    tell();
+    holds(fresh);
 }

@@ -4,6 +4,7 @@ mod abuse;
 mod address;
 mod asyncapi;
 mod cli;
+mod cluster;
 mod completion;
 mod crash;
 mod double;

@@ -17,18 +17,18 @@ use crate::{
     proof::{STRANGER, TAMPERED, broken},
 };
 
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set any more"))
 }
 
 /// A database and a topic of the test's own, for any number of replicas.
-struct Stack {
-    dsn: String,
-    topic: String,
+pub(crate) struct Stack {
+    pub(crate) dsn: String,
+    pub(crate) topic: String,
 }
 
 impl Stack {
-    async fn make() -> Self {
+    pub(crate) async fn make() -> Self {
         let name = format!("it_{:016x}", rand::random::<u64>());
         let server: PgConnectOptions = variable("PG_DSN").parse().expect("a DSN");
         let mut console = server.connect().await.expect("connects");
@@ -39,7 +39,7 @@ impl Stack {
         Self { dsn, topic: name }
     }
 
-    fn settings<'a>(&'a self, brokers: &'a str, delays: &'a str) -> Vec<(&'a str, &'a str)> {
+    pub(crate) fn settings<'a>(&'a self, brokers: &'a str, delays: &'a str) -> Vec<(&'a str, &'a str)> {
         vec![
             ("PG_DSN", &self.dsn),
             ("KAFKA_BROKERS", brokers),
@@ -50,7 +50,7 @@ impl Stack {
         ]
     }
 
-    async fn replica(&self, delays: &str) -> Service {
+    pub(crate) async fn replica(&self, delays: &str) -> Service {
         let brokers = variable("KAFKA_BROKERS");
         let service = Service::start(&self.settings(&brokers, delays)).await;
         eventually("the replica is ready", async || {

@@ -1,9 +1,9 @@
-//! What librdkafka tells us besides messages: logs, errors and statistics.
+//! What librdkafka tells us besides messages: logs and errors.
 
 use std::sync::{Arc, Mutex};
 
 use rdkafka::{
-    ClientContext, Statistics,
+    ClientContext,
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
@@ -11,21 +11,15 @@ use rdkafka::{
 use tracing::{debug, error};
 
 use super::super::BrokerError;
-use crate::metrics::Metrics;
 
 /// Shared by all clients of a cluster.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Context {
-    metrics: Arc<Metrics>,
     /// The reason behind the last error: codes alone say "local: all broker connections are down".
     last_reason: Arc<Mutex<Option<String>>>,
 }
 
 impl Context {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, last_reason: Arc::default() }
-    }
-
     /// Forgets the last reason: all is well now.
     pub(super) fn all_is_well(&self) {
         *self.last_reason.lock().expect("no holder panics") = None;
@@ -64,13 +58,6 @@ impl ClientContext for Context {
             return;
         }
         *self.last_reason.lock().expect("no holder panics") = Some(reason.to_owned());
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // -1 is "not known", also for partitions of others.
-        let lag = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum();
-        self.metrics.lag(lag);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod archive;
 mod context;
+mod member;
 mod publisher;
 mod refusal;
 mod subscription;
@@ -25,6 +26,8 @@ pub use subscription::KafkaSubscription;
 use super::{BrokerError, Receipt};
 use crate::metrics::Metrics;
 use context::Context;
+use member::MemberContext;
+use topics::Creations;
 
 /// How to reach the cluster and what things are called there.
 #[derive(Debug, Clone)]
@@ -52,12 +55,14 @@ pub struct KafkaSettings {
 pub struct Kafka {
     settings: KafkaSettings,
     context: Context,
+    metrics: Arc<Metrics>,
+    creations: Creations,
 }
 
 impl Kafka {
     /// Describes a cluster; connects to nothing yet.
     pub fn new(settings: KafkaSettings, metrics: Arc<Metrics>) -> Self {
-        Self { settings, context: Context::new(metrics) }
+        Self { settings, context: Context::default(), metrics, creations: Creations::default() }
     }
 
     /// Whether the client takes `KAFKA_PROPERTIES` as they are.
@@ -132,8 +137,9 @@ impl Kafka {
         KafkaPublisher::new(self.producer_config(), &self.settings, self.context.clone(), receipts)
     }
 
-    /// Makes the client that consumes and subscribes to the topic.
-    pub fn subscribe(&self) -> Result<KafkaSubscription, BrokerError> {
-        KafkaSubscription::new(&self.consumer_config(), &self.settings.topic, self.context.clone())
+    /// The client that consumes; it subscribes to the topic when it is first asked for messages.
+    pub fn subscribe(&self) -> KafkaSubscription {
+        let context = MemberContext::new(self.context.clone(), Arc::clone(&self.metrics));
+        KafkaSubscription::new(self.consumer_config(), &self.settings, context)
     }
 }

@@ -1,46 +1,91 @@
 //! Consuming: batches out, offsets back only after the work is done.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use rdkafka::{
-    ClientConfig, Message,
+    ClientConfig, Message, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{CommitMode, Consumer, StreamConsumer},
-    error::{KafkaError, RDKafkaErrorCode},
-    message::BorrowedMessage,
+    error::{KafkaError, RDKafkaErrorCode as Code},
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Context;
-use crate::broker::{BrokerError, Record, Subscription};
+use super::{KafkaSettings, MemberContext};
+use crate::{
+    broker::{BrokerError, Record, Subscription},
+    health::Condition,
+};
 
 /// How long leaving the group may take; librdkafka has been seen to wait for ever there.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The consuming side of the Kafka client.
 pub struct KafkaSubscription {
-    consumer: StreamConsumer<Context>,
-    context: Context,
+    config: ClientConfig,
+    topic: String,
+    group: String,
+    context: MemberContext,
+    /// Made when it is first asked, and made anew if it is beyond recovery.
+    consumer: Option<StreamConsumer<MemberContext>>,
+    held_back: BTreeSet<i32>,
 }
 
 impl KafkaSubscription {
-    pub(super) fn new(config: &ClientConfig, topic: &str, context: Context) -> Result<Self, BrokerError> {
-        let explain = |error: KafkaError| context.explain(&error);
-        let consumer: StreamConsumer<Context> =
-            StreamConsumer::from_config_and_context(config, context.clone()).map_err(explain)?;
-        consumer.subscribe(&[topic]).map_err(explain)?;
-        Ok(Self { consumer, context })
+    pub(super) fn new(config: ClientConfig, settings: &KafkaSettings, context: MemberContext) -> Self {
+        let (topic, group) = (settings.topic.clone(), settings.group.clone());
+        Self { config, topic, group, context, consumer: None, held_back: BTreeSet::new() }
     }
 
-    async fn first(&self) -> Result<BorrowedMessage<'_>, BrokerError> {
+    /// Subscribes, if it has not, or if an error has ended what the client does.
+    fn connect(&mut self) -> Result<(), KafkaError> {
+        let fatal = self.consumer.as_ref().and_then(|consumer| consumer.client().fatal_error());
+        if let Some((code, reason)) = &fatal {
+            warn!(%code, reason, "the kafka consumer is beyond recovery and is replaced");
+        }
+        if fatal.is_some() || self.context.is_worn_out() {
+            self.context = self.context.renewed();
+            self.held_back.clear();
+            let dead = self.consumer.take();
+            // Dropping waits for its threads.
+            tokio::task::spawn_blocking(move || drop(dead));
+        }
+        if self.consumer.is_none() {
+            let consumer: StreamConsumer<MemberContext> =
+                StreamConsumer::from_config_and_context(&self.config, self.context.clone())?;
+            consumer.subscribe(&[&self.topic])?;
+            self.consumer = Some(consumer);
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: &KafkaError) -> BrokerError {
+        let denied = match error.rdkafka_error_code() {
+            Some(Code::GroupAuthorizationFailed) => format!("the group {} (KAFKA_GROUP)", self.group),
+            Some(Code::TopicAuthorizationFailed) => format!("topic {} (KAFKA_TOPIC)", self.topic),
+            _ => return self.context.context.explain(error),
+        };
+        BrokerError(format!("the user in KAFKA_PROPERTIES lacks the right Read on {denied}"))
+    }
+
+    /// An error that is told once: it lasts until something shows that it is over.
+    fn fails(&self, error: &KafkaError) -> BrokerError {
+        let error = self.explain(error);
+        self.context.failed(error.to_string());
+        error
+    }
+
+    async fn first(&self, consumer: &StreamConsumer<MemberContext>) -> Result<Record, BrokerError> {
         loop {
-            match self.consumer.recv().await {
-                Ok(message) => return Ok(message),
+            match consumer.recv().await {
+                Ok(message) => return Ok(record(&message)),
                 Err(error) if passes_by_itself(&error) => debug!(%error, "the consumer waits"),
-                Err(error) => return Err(self.context.explain(&error)),
+                Err(error) => return Err(self.fails(&error)),
             }
         }
     }
@@ -48,7 +93,6 @@ impl KafkaSubscription {
 
 /// Trouble that librdkafka mends by itself, and that the broker watch reports once.
 fn passes_by_itself(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
     matches!(
         error,
         KafkaError::MessageConsumption(
@@ -72,42 +116,84 @@ pub(super) fn record(message: &impl Message) -> Record {
 #[async_trait]
 impl Subscription for KafkaSubscription {
     async fn next_batch(&mut self, max: usize) -> Result<Vec<Record>, BrokerError> {
-        let mut batch = vec![record(&self.first().await?)];
+        if let Err(error) = self.connect() {
+            return Err(self.fails(&error));
+        }
+        let Some(consumer) = &self.consumer else { return Ok(Vec::new()) };
+        let mut batch = vec![self.first(consumer).await?];
+        self.context.reads();
         while batch.len() < max
-            && let Some(Ok(message)) = self.consumer.recv().now_or_never()
+            && let Some(next) = consumer.recv().now_or_never()
         {
-            batch.push(record(&message));
+            match next {
+                Ok(message) => batch.push(record(&message)),
+                Err(error) if passes_by_itself(&error) => debug!(%error, "the consumer waits"),
+                // What has come before is not to be lost for it.
+                Err(error) => {
+                    let error = self.fails(&error);
+                    debug!(%error, "the consumer can't read all");
+                    break;
+                }
+            }
         }
         Ok(batch)
     }
 
     fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError> {
+        let Some(consumer) = &self.consumer else { return Ok(()) };
         let mut last: HashMap<(&str, i32), i64> = HashMap::new();
         for record in records {
             let offset = last.entry((&record.topic, record.partition)).or_insert(record.offset);
             *offset = record.offset.max(*offset);
         }
         for ((topic, partition), offset) in last {
-            match self.consumer.store_offset(topic, partition, offset) {
+            match consumer.store_offset(topic, partition, offset) {
                 Ok(()) => {}
                 // The partition went to another member meanwhile; it reads these again and finds
                 // them known.
-                Err(KafkaError::StoreOffset(RDKafkaErrorCode::State)) => {
+                Err(KafkaError::StoreOffset(Code::State)) => {
                     debug!(topic, partition, offset, "partition is no longer ours");
                 }
-                Err(error) => return Err(self.context.explain(&error)),
+                Err(error) => return Err(self.explain(&error)),
             }
         }
         Ok(())
     }
 
+    fn hold_back(&mut self, partitions: &BTreeSet<i32>) -> Result<(), BrokerError> {
+        let list = |partitions: BTreeSet<i32>| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition(&self.topic, partition);
+            }
+            list
+        };
+        if let Some(consumer) = &self.consumer {
+            // What a partition answers is of no interest: it may be no longer ours.
+            consumer.pause(&list(partitions - &self.held_back)).map_err(|error| self.explain(&error))?;
+            consumer.resume(&list(&self.held_back - partitions)).map_err(|error| self.explain(&error))?;
+        }
+        self.context.holds_back(partitions);
+        self.held_back.clone_from(partitions);
+        Ok(())
+    }
+
+    fn lost(&mut self) -> BTreeSet<i32> {
+        self.context.lost()
+    }
+
+    fn condition(&self) -> Condition {
+        self.context.condition(&self.group)
+    }
+
     async fn close(self: Box<Self>) {
+        let Some(consumer) = self.consumer else { return };
         let closed = tokio::task::spawn_blocking(move || {
-            match self.consumer.commit_consumer_state(CommitMode::Sync) {
-                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => {}
                 Err(error) => warn!(%error, "offsets are not committed; those messages come again"),
             }
-            drop(self.consumer);
+            drop(consumer);
         });
         if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
             warn!("leaving the consumer group takes too long and is left to the broker");

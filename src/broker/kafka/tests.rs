@@ -76,13 +76,13 @@ fn values(records: &[Record]) -> Vec<String> {
 async fn offsets_follow_what_was_handled() {
     let (broker, kafka) = start();
     put(&broker, &["one", "two", "three"]);
-    let mut first = kafka.subscribe().expect("subscribes");
+    let mut first = kafka.subscribe();
     let records = read(&mut first, 3).await;
     assert_eq!(values(&records), ["one", "two", "three"]);
     first.handled(&records[..1]).expect("stores");
     Box::new(first).close().await;
 
-    let mut second = kafka.subscribe().expect("subscribes");
+    let mut second = kafka.subscribe();
     assert_eq!(values(&read(&mut second, 2).await), ["two", "three"]);
 }
 
@@ -106,7 +106,7 @@ async fn dead_letters_say_why_and_where_from() {
         KafkaSettings { topic: "orders.v1.dlq".to_owned(), ..settings(&broker) },
         Arc::new(Metrics::new()),
     );
-    let mut subscription = letters.subscribe().expect("subscribes");
+    let mut subscription = letters.subscribe();
     let records = read(&mut subscription, 2).await;
     assert_eq!(values(&records), ["{", ""], "what is too large is only referred to");
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
@@ -207,7 +207,14 @@ impl Replica {
         let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
         let (report, waiting) = letters::unknown();
         let (_, broker) = health::unknown();
-        let watch = LetterWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), broker, report, metrics);
+        let watch = LetterWatch::new(
+            Arc::clone(&kafka),
+            Arc::clone(&publisher),
+            broker,
+            report,
+            metrics,
+            health::unknown().0,
+        );
         Self { kafka, publisher, watch, waiting }
     }
 

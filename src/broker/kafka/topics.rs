@@ -1,13 +1,20 @@
 //! The topics: created where they are missing, and looked at.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    error::RDKafkaErrorCode,
+    config::FromClientConfigAndContext,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     metadata::{Metadata, MetadataPartition, MetadataTopic},
     producer::Producer as _,
 };
+use tokio::time::Instant;
+use tracing::info;
 
 use super::{Context, Kafka, KafkaPublisher, KafkaSettings};
 use crate::broker::{BrokerError, Partitions};
@@ -16,6 +23,8 @@ use crate::broker::{BrokerError, Partitions};
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the health probe waits for metadata.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after a topic could not be created.
+const CREATE_AGAIN: Duration = Duration::from_secs(5);
 /// In how many replicas a message must be before it is acknowledged, where there are as many: with one
 /// alone it would be lost with its leader.
 const MIN_INSYNC_REPLICAS: [&str; 2] = ["1", "2"];
@@ -38,56 +47,122 @@ fn partitions(metadata: &Metadata, topic: &str) -> Partitions {
     }
 }
 
+/// Topics that could not be created, when that was tried and what was said.
+#[derive(Default)]
+pub(super) struct Creations(Mutex<HashMap<String, (Instant, BrokerError)>>);
+
+impl Creations {
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, (Instant, BrokerError)>> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    /// What was said a short while ago; asking needs a client of its own.
+    fn failed_just_now(&self, topic: &str) -> Option<BrokerError> {
+        let failures = self.failures();
+        let (at, error) = failures.get(topic)?;
+        (at.elapsed() < CREATE_AGAIN).then(|| error.clone())
+    }
+
+    fn note(&self, topic: &str, outcome: &Result<(), BrokerError>) {
+        match outcome {
+            Ok(()) => drop(self.failures().remove(topic)),
+            Err(error) => drop(self.failures().insert(topic.to_owned(), (Instant::now(), error.clone()))),
+        }
+    }
+}
+
 impl Kafka {
-    /// Creates both topics where they are missing.
-    pub async fn ensure_topics(&self) -> Result<(), BrokerError> {
-        if self.settings.embedded {
-            return Ok(());
-        }
-        let config = self.with_properties(self.base_config());
-        let admin: AdminClient<Context> =
-            rdkafka::config::FromClientConfigAndContext::from_config_and_context(
-                &config,
-                self.context.clone(),
-            )
-            .map_err(|error| self.context.explain(&error))?;
-        let topics =
-            [&self.settings.topic, &self.settings.dlq_topic].map(|name| new_topic(name, &self.settings));
-        let options =
-            AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-        let results = admin.create_topics(&topics, &options).await;
-        // Dropping waits for the client's threads.
-        tokio::task::spawn_blocking(move || drop(admin));
-        let results = results.map_err(|error| self.context.explain(&error))?;
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => {
-                    return Err(BrokerError(format!("can't create topic {topic}: {code}")));
-                }
-            }
-        }
+    /// Asks the cluster for the orders topic, which it creates if it is missing, and tells the publisher what
+    /// it says.
+    pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
+        let topic = &self.settings.topic;
+        let metadata = self.metadata(publisher, topic).await.inspect_err(|_| publisher.unreachable())?;
+        publisher.seen(partitions(&metadata, topic));
+        self.ensure(&metadata, topic, "KAFKA_TOPIC").await?;
+        self.context.all_is_well();
         Ok(())
     }
 
-    /// Asks the cluster for the topic's metadata, and tells the publisher what it says; an answer means
-    /// that the cluster is there.
-    pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
-        let (client, topic) = (publisher.client(), self.settings.topic.clone());
-        let probe =
+    /// Creates the dead-letter topic if it is missing.
+    pub async fn ensure_dead_letter_topic(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
+        let topic = &self.settings.dlq_topic;
+        let metadata = self.metadata(publisher, topic).await?;
+        self.ensure(&metadata, topic, "KAFKA_DLQ_TOPIC").await
+    }
+
+    async fn metadata(&self, publisher: &KafkaPublisher, topic: &str) -> Result<Metadata, BrokerError> {
+        let (client, topic) = (publisher.client(), topic.to_owned());
+        let ask =
             tokio::task::spawn_blocking(move || client.client().fetch_metadata(Some(&topic), PROBE_TIMEOUT));
-        let metadata = probe
-            .await
-            .map_err(|error| BrokerError(error.to_string()))?
-            .map_err(|error| self.context.explain(&error));
-        let metadata = metadata.inspect_err(|_| publisher.unreachable())?;
-        publisher.seen(partitions(&metadata, &self.settings.topic));
-        if let Some(code) = metadata.topics().iter().find_map(MetadataTopic::error) {
-            Err(BrokerError(format!("topic {}: {:?}", self.settings.topic, RDKafkaErrorCode::from(code))))
-        } else {
-            self.context.all_is_well();
-            Ok(())
+        let answer = ask.await.map_err(|error| BrokerError(error.to_string()))?;
+        answer.map_err(|error| self.context.explain(&error))
+    }
+
+    /// A topic that is there needs no right to create one.
+    async fn ensure(&self, metadata: &Metadata, topic: &str, setting: &str) -> Result<(), BrokerError> {
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        match found.map(|found| found.error().map(Code::from)) {
+            Some(None) => Ok(()),
+            // A cluster of ours to test with knows no calls that create topics.
+            None | Some(Some(Code::UnknownTopic | Code::UnknownTopicOrPartition))
+                if !self.settings.embedded =>
+            {
+                if let Some(error) = self.creations.failed_just_now(topic) {
+                    return Err(error);
+                }
+                let outcome = self.create(topic).await;
+                let outcome = outcome.map_err(|reason| {
+                    BrokerError(format!(
+                        "topic {topic} ({setting}) is missing and can't be created: {reason}"
+                    ))
+                });
+                self.creations.note(topic, &outcome);
+                outcome
+            }
+            None => Err(BrokerError(format!("topic {topic} ({setting}) is missing"))),
+            Some(Some(code)) => {
+                let reason = reason(code, &self.settings, "Describe (which Read and Write bring along)");
+                Err(BrokerError(format!("topic {topic} ({setting}) can't be looked at: {reason}")))
+            }
         }
+    }
+
+    async fn create(&self, topic: &str) -> Result<(), String> {
+        let explain = |error: KafkaError| self.context.explain(&error).to_string();
+        let config = self.with_properties(self.base_config());
+        let admin: AdminClient<Context> =
+            FromClientConfigAndContext::from_config_and_context(&config, self.context.clone())
+                .map_err(explain)?;
+        let options =
+            AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
+        let results = admin.create_topics(&[new_topic(topic, &self.settings)], &options).await;
+        // Dropping waits for the client's threads.
+        tokio::task::spawn_blocking(move || drop(admin));
+        match results.map_err(explain)?.pop() {
+            None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => {
+                info!(topic, "a topic is created");
+                Ok(())
+            }
+            Some(Err((_, code))) => Err(reason(code, &self.settings, "Create on it or on the cluster")),
+        }
+    }
+}
+
+/// What is to be said of a call about a topic, with the right that it needs and the setting that it is about.
+fn reason(code: Code, settings: &KafkaSettings, right: &str) -> String {
+    match code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            format!("the user in KAFKA_PROPERTIES lacks the right {right}")
+        }
+        Code::InvalidReplicationFactor => format!(
+            "the cluster has fewer brokers than KAFKA_TOPIC_REPLICATION asks for ({})",
+            settings.replication
+        ),
+        Code::InvalidPartitions => {
+            format!("the cluster does not allow KAFKA_TOPIC_PARTITIONS ({})", settings.partitions)
+        }
+        Code::PolicyViolation => "a policy of the cluster forbids it".to_owned(),
+        code => code.to_string(),
     }
 }
 
@@ -130,7 +205,6 @@ mod tests {
     async fn a_topic_is_made_and_may_grow() {
         let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
         let kafka = Kafka::new(settings(&brokers, 1), Arc::new(Metrics::new()));
-        kafka.ensure_topics().await.expect("creates");
         let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
         let count = async || {
             drop(kafka.probe(&publisher).await);
@@ -138,13 +212,56 @@ mod tests {
         };
         while count().await != 2 {}
         let admin: AdminClient<Context> =
-            rdkafka::config::FromClientConfigAndContext::from_config_and_context(
-                &kafka.base_config(),
-                kafka.context.clone(),
-            )
-            .expect("connects");
+            FromClientConfigAndContext::from_config_and_context(&kafka.base_config(), kafka.context.clone())
+                .expect("connects");
         let grown = [NewPartitions::new(&kafka.settings.topic, 5)];
         admin.create_partitions(&grown, &AdminOptions::new()).await.expect("grows");
         while count().await != 5 {}
+    }
+    /// "Created if missing" holds at any time.
+    #[tokio::test(flavor = "multi_thread")]
+    #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
+    async fn a_topic_that_was_deleted_is_made_again() {
+        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
+        let kafka = Kafka::new(settings(&brokers, 1), Arc::new(Metrics::new()));
+        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
+        let admin: AdminClient<Context> =
+            FromClientConfigAndContext::from_config_and_context(&kafka.base_config(), kafka.context.clone())
+                .expect("connects");
+        let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str()];
+        let both = async || {
+            loop {
+                kafka.probe(&publisher).await.expect("creates");
+                kafka.ensure_dead_letter_topic(&publisher).await.expect("creates");
+                let mut there = true;
+                for name in names {
+                    let metadata = kafka.metadata(&publisher, name).await.expect("answers");
+                    there &= partitions(&metadata, name).count == 2;
+                }
+                if there {
+                    return;
+                }
+            }
+        };
+        both().await;
+        admin.delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
+        while kafka.metadata(&publisher, names[0]).await.expect("answers").topics()[0].error().is_none() {}
+        both().await;
+    }
+
+    /// A topic that can't be made is named, with the setting that is in the way.
+    #[tokio::test(flavor = "multi_thread")]
+    #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
+    async fn a_topic_that_cant_be_made_is_named() {
+        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
+        let kafka = Kafka::new(settings(&brokers, 9), Arc::new(Metrics::new()));
+        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
+        let error = kafka.probe(&publisher).await.expect_err("nine brokers").to_string();
+        let expected = format!(
+            "topic {} (KAFKA_TOPIC) is missing and can't be created: the cluster has fewer brokers than \
+             KAFKA_TOPIC_REPLICATION asks for (9)",
+            kafka.settings.topic
+        );
+        assert_eq!(error, expected);
     }
 }

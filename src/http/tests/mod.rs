@@ -52,6 +52,8 @@ struct Api {
     broker: watch::Sender<Condition>,
     progress: watch::Sender<Condition>,
     relay: watch::Sender<Condition>,
+    consumer: watch::Sender<Condition>,
+    dead_letters: watch::Sender<Condition>,
     letters: watch::Sender<Option<Waiting>>,
     _folder: TempDir,
 }
@@ -133,6 +135,9 @@ impl Api {
         let (broker, watcher) = health::unknown();
         let (progress, progress_watcher) = health::unknown();
         let (relay, relay_watcher) = health::unknown();
+        let (consumer, consumer_watcher) = health::unknown();
+        consumer.send_replace(Condition::Up);
+        let (dead_letters, dead_letters_watcher) = health::unknown();
         let (letters, letters_watcher) = letters::unknown();
         let (stop, reads) =
             (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
@@ -148,6 +153,8 @@ impl Api {
             broker: watcher,
             progress: progress_watcher,
             relay: relay_watcher,
+            consumer: consumer_watcher,
+            dead_letters: dead_letters_watcher,
             letters: letters_watcher,
             overview: Arc::clone(&overview),
             leaving: leaving.clone(),
@@ -165,6 +172,8 @@ impl Api {
             broker,
             progress,
             relay,
+            consumer,
+            dead_letters,
             letters,
             _folder: folder,
         }

@@ -43,6 +43,19 @@ async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
     };
     assert_eq!(answer.json(), degraded("the most overdue step is 57.0 s late"));
 
+    api.consumer.send_replace(Condition::Down("messages wait".to_owned()));
+    let waits = ready().await.json();
+    assert_eq!(waits["degraded"][2], json!({"part": "consumer", "reason": "messages wait"}), "{waits}");
+    api.consumer.send_replace(Condition::Up);
+    api.dead_letters.send_replace(Condition::Down("no such topic".to_owned()));
+    let missing = ready().await.json();
+    assert_eq!(
+        missing["degraded"][2],
+        json!({"part": "dead_letters", "reason": "no such topic"}),
+        "{missing}"
+    );
+    api.dead_letters.send_replace(Condition::Up);
+
     api.progress.send_replace(Condition::Degraded("ORD-1 can't be moved".to_owned()));
     assert_eq!(ready().await.json(), degraded("ORD-1 can't be moved"));
 

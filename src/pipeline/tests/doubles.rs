@@ -12,10 +12,14 @@ use std::{
 
 use async_trait::async_trait;
 use rand::{RngExt as _, rngs::StdRng};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
+    health::Condition,
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
         Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
@@ -75,6 +79,8 @@ pub(super) struct Troubled {
     pub clearing_takes: Duration,
     /// How many signs of life were given.
     pub beats: AtomicUsize,
+    /// Whether an order for "locked" can't be written in time.
+    pub locked: AtomicBool,
     /// Whether the outbox can't be read from its beginning in time.
     pub dead: AtomicBool,
 }
@@ -93,6 +99,7 @@ impl Troubled {
             bad: Mutex::default(),
             clearing_takes: Duration::ZERO,
             beats: AtomicUsize::new(0),
+            locked: AtomicBool::new(true),
             dead: AtomicBool::new(false),
         }
     }
@@ -154,7 +161,11 @@ impl Store for Troubled {
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        refuse_poison(arrivals.iter().map(|arrival| arrival.placed.draft.customer_name.as_str()))?;
+        let names = || arrivals.iter().map(|arrival| arrival.placed.draft.customer_name.as_str());
+        refuse_poison(names())?;
+        if self.locked.load(Ordering::Relaxed) && names().any(|name| name == "locked") {
+            return Err(StoreError::Timeout(Duration::from_secs(2)));
+        }
         self.write(self.inner.admit(arrivals)).await
     }
 
@@ -252,14 +263,19 @@ impl Store for Troubled {
     }
 }
 
-/// What a scripted subscription was told.
+/// What a scripted subscription was told, and what it tells.
 #[derive(Default)]
-pub(super) struct Handled(pub Mutex<Vec<Record>>);
+pub(super) struct Told {
+    pub handled: Mutex<Vec<Record>>,
+    pub held_back: Mutex<BTreeSet<i32>>,
+    /// Partitions that another member has now.
+    pub lost: Mutex<BTreeSet<i32>>,
+}
 
 /// Hands out prepared batches, then waits for ever.
 pub(super) struct Scripted {
     pub batches: VecDeque<Vec<Record>>,
-    pub handled: Arc<Handled>,
+    pub told: Arc<Told>,
 }
 
 #[async_trait]
@@ -272,37 +288,58 @@ impl Subscription for Scripted {
     }
 
     fn handled(&mut self, records: &[Record]) -> Result<(), BrokerError> {
-        self.handled.0.lock().expect("no panic").extend_from_slice(records);
+        self.told.handled.lock().expect("no panic").extend_from_slice(records);
         Ok(())
+    }
+
+    fn hold_back(&mut self, partitions: &BTreeSet<i32>) -> Result<(), BrokerError> {
+        self.told.held_back.lock().expect("no panic").clone_from(partitions);
+        Ok(())
+    }
+
+    fn lost(&mut self) -> BTreeSet<i32> {
+        std::mem::take(&mut *self.told.lost.lock().expect("no panic"))
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Up
     }
 
     async fn close(self: Box<Self>) {}
 }
 
-/// Keeps dead letters; the first `failures` meet a broker that is away.
+/// A dead-letter topic; the first `failures` meet a broker that is away.
 #[derive(Default)]
-pub(super) struct Drawer {
+pub(super) struct DeadLetters {
     pub failures: Mutex<usize>,
-    pub letters: Mutex<Vec<(Record, Reject)>>,
+    pub kept: Mutex<Vec<(Record, Reject)>>,
+    /// Answers wait until they are let go.
+    pub silent: AtomicBool,
+    pub let_go: Notify,
 }
 
 #[async_trait]
-impl Publisher for Drawer {
+impl Publisher for DeadLetters {
     fn partitions(&self) -> Arc<Partitions> {
         Arc::default()
     }
 
     fn publish(&self, _: &OrderPlaced, _: Option<i32>) -> Result<(), Refusal> {
-        Err(Refusal { blame: Blame::Everything, reason: "this drawer takes letters only".to_owned() })
+        Err(Refusal { blame: Blame::Everything, reason: "dead letters only".to_owned() })
     }
 
     async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
-        let mut failures = self.failures.lock().expect("no panic");
-        if let Some(left) = failures.checked_sub(1) {
-            *failures = left;
-            return Err(BrokerError("away".to_owned()));
+        {
+            let mut failures = self.failures.lock().expect("no panic");
+            if let Some(left) = failures.checked_sub(1) {
+                *failures = left;
+                return Err(BrokerError("away".to_owned()));
+            }
         }
-        self.letters.lock().expect("no panic").push((record.clone(), reject.clone()));
+        self.kept.lock().expect("no panic").push((record.clone(), reject.clone()));
+        if self.silent.load(Ordering::Relaxed) {
+            self.let_go.notified().await;
+        }
         Ok(())
     }
 }

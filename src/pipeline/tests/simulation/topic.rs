@@ -1,6 +1,7 @@
 //! A model of the topic: one log that many may write and the group reads, in partitions for those who write.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -17,6 +18,7 @@ use tokio::{
 
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Receipt, Record, Refusal, Subscription},
+    health::Condition,
     order::{OrderPlaced, Reject},
 };
 
@@ -174,6 +176,19 @@ impl Subscription for Member {
         let end = records.last().and_then(|last| usize::try_from(last.offset + 1).ok()).unwrap_or(0);
         self.topic.committed.fetch_max(end, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Goes on giving what nobody asks for.
+    fn hold_back(&mut self, _: &BTreeSet<i32>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn lost(&mut self) -> BTreeSet<i32> {
+        BTreeSet::new()
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Up
     }
 
     async fn close(self: Box<Self>) {}

@@ -184,7 +184,7 @@ impl World {
         tasks.spawn(writer(inboxes.keyed, self.random.random()).run());
         drop(fresh_in);
         tasks.spawn(relay.run(crate::health::unknown().0));
-        tasks.spawn(intake.run(stop.clone()));
+        tasks.spawn(intake.run(stop.clone(), crate::health::unknown().0));
         let gone = CancellationToken::new();
         let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
         tasks.spawn(Arc::clone(&live).look_out());

@@ -1,0 +1,155 @@
+//! The messages of one partition that were taken and are not done with, in their order, and what holds
+//! them up.
+//!
+//! Invariant: an offset is handed on only when every message before it is done with.
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    broker::Record,
+    metrics::Consumed,
+    order::{OrderPlaced, Reject},
+    pipeline::Backoff,
+    store::{Arrival, StoreError},
+};
+
+/// The longest pause of a message that the database takes only too slowly: each try keeps all others waiting.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A message and how far it has come.
+pub(super) struct Pending {
+    pub(super) record: Record,
+    pub(super) verdict: Verdict,
+}
+
+/// How far a message has come.
+pub(super) enum Verdict {
+    /// To be admitted.
+    Order(Box<Arrival>),
+    /// To be set aside.
+    Rejected(Reject),
+    /// Handed to the dead-letter topic and not acknowledged yet.
+    SettingAside(Reject),
+    /// Done with.
+    Done(Consumed),
+}
+
+impl Pending {
+    fn judge(record: Record) -> Self {
+        let verdict = match &record.value {
+            None => Verdict::Done(Consumed::Tombstone),
+            Some(value) => match OrderPlaced::parse(record.key.as_deref(), value) {
+                Ok(placed) => Verdict::Order(Box::new(Arrival { placed, meta: Some(origin(&record)) })),
+                Err(reject) => Verdict::Rejected(reject),
+            },
+        };
+        Self { record, verdict }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.verdict, Verdict::Done(_))
+    }
+
+    /// Its place is all that is still needed.
+    pub(super) fn done(&mut self, result: Consumed) {
+        self.verdict = Verdict::Done(result);
+        (self.record.key, self.record.value) = (None, None);
+    }
+}
+
+/// Where an admitted order came from, kept with its CREATED event.
+fn origin(record: &Record) -> Value {
+    json!({"source": "topic", "topic": record.topic, "partition": record.partition, "offset": record.offset})
+}
+
+/// Why a partition stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The database can't be used, by nobody.
+    Database(String),
+    /// The database does not take this message; the message is not to blame.
+    Message(String),
+    /// A message can't be set aside.
+    DeadLetter(String),
+}
+
+impl From<&StoreError> for Why {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Database(error.to_string()),
+            _ => Self::Message(error.to_string()),
+        }
+    }
+}
+
+/// What holds a partition up.
+pub(super) struct Trouble {
+    pub(super) why: Why,
+    backoff: Backoff,
+    pause: Duration,
+    again_at: Instant,
+}
+
+/// One partition's messages.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl Queue {
+    /// Takes a message. One that does not follow the last says that the partition is read anew.
+    pub(super) fn take(&mut self, record: Record) {
+        if self.pending.back().is_some_and(|last| record.offset <= last.record.offset) {
+            self.pending.clear();
+            self.trouble = None;
+        }
+        self.pending.push_back(Pending::judge(record));
+    }
+
+    /// Whether what waits may be tried now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.trouble.as_ref().is_none_or(|trouble| trouble.again_at <= now)
+    }
+
+    /// When there is something to be tried.
+    pub(super) fn try_at(&self) -> Option<Instant> {
+        let waits = |pending: &Pending| matches!(pending.verdict, Verdict::Order(_) | Verdict::Rejected(_));
+        let again_at = || self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.again_at);
+        self.pending.iter().any(waits).then(again_at)
+    }
+
+    /// Something failed: it is tried again later.
+    pub(super) fn failed(&mut self, why: Why) {
+        let (mut backoff, last) = match self.trouble.take() {
+            Some(trouble) => (trouble.backoff, trouble.pause),
+            None => (Backoff::default(), Duration::ZERO),
+        };
+        let pause = match why {
+            Why::Message(_) => (last * 2).clamp(backoff.next_pause(), LONGEST_PAUSE),
+            Why::Database(_) | Why::DeadLetter(_) => backoff.next_pause(),
+        };
+        self.trouble = Some(Trouble { why, backoff, pause, again_at: Instant::now() + pause });
+    }
+
+    /// Gives up the messages at the front that are done with. The trouble is over with the last that is not.
+    pub(super) fn finished(&mut self) -> Vec<(Record, Consumed)> {
+        let mut finished = Vec::new();
+        while let Some(Pending { verdict: Verdict::Done(result), .. }) = self.pending.front() {
+            let result = *result;
+            finished.extend(self.pending.pop_front().map(|pending| (pending.record, result)));
+        }
+        if self.pending.iter().all(Pending::is_done) {
+            self.trouble = None;
+        }
+        finished
+    }
+
+    /// How many are not done with.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.iter().filter(|pending| !pending.is_done()).count()
+    }
+}

@@ -1,0 +1,82 @@
+//! What the consumer says of itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::queue::Why;
+use crate::{health::Condition, metrics::Metrics};
+
+/// Most partitions that are named.
+const NAMED: usize = 5;
+/// Most reasons of one series that are logged.
+const LOGGED: usize = 20;
+
+/// What is to be said of partitions that stand still; nothing if none does.
+pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> Option<Condition> {
+    let mut partitions: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+    for (partition, why) in troubles {
+        let reason = match why {
+            // Then no message can be handled, wherever it lies.
+            Why::Database(reason) => return Some(Condition::Down(format!("messages wait: {reason}"))),
+            Why::Message(reason) => format!("a message waits: {reason}"),
+            Why::DeadLetter(reason) => format!("a message that is no order can't be set aside: {reason}"),
+        };
+        partitions.entry(reason).or_default().push(partition);
+    }
+    let told: Vec<String> = partitions
+        .into_iter()
+        .map(|(reason, partitions)| format!("{}: {reason}", named(&partitions)))
+        .collect();
+    (!told.is_empty()).then(|| Condition::Degraded(told.join("; ")))
+}
+
+fn named(partitions: &[i32]) -> String {
+    let named: Vec<String> = partitions.iter().take(NAMED).map(i32::to_string).collect();
+    let more = partitions.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let word = if partitions.len() == 1 { "partition" } else { "partitions" };
+    format!("{word} {}{more}", named.join(", "))
+}
+
+/// Tells the condition to those who ask, and each trouble of a series to the log once.
+pub(super) struct Reporter {
+    condition: watch::Sender<Condition>,
+    metrics: Arc<Metrics>,
+    logged: BTreeSet<String>,
+}
+
+impl Reporter {
+    pub(super) fn new(condition: watch::Sender<Condition>, metrics: Arc<Metrics>) -> Self {
+        Self { condition, metrics, logged: BTreeSet::new() }
+    }
+
+    pub(super) fn tell(&mut self, now: Condition) {
+        match &now {
+            Condition::Down(reason) | Condition::Degraded(reason) => {
+                if self.logged.len() < LOGGED && self.logged.insert(reason.clone()) {
+                    warn!(reason, "the consumer stands still, at least in part; it tries again by itself");
+                }
+                self.metrics.consumer_up(Some(false));
+            }
+            Condition::Up => {
+                if !std::mem::take(&mut self.logged).is_empty() {
+                    info!("the consumer goes on");
+                }
+                self.metrics.consumer_up(Some(true));
+            }
+            Condition::Unknown => self.metrics.consumer_up(None),
+        }
+        self.condition.send_if_modified(|last| {
+            let news = *last != now;
+            if news {
+                *last = now;
+            }
+            news
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! What happens to topics and rights of a real Kafka while the service runs.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    producer::{FutureProducer, FutureRecord},
+};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
+
+use crate::{
+    harness::{Service, eventually},
+    kafka::foreign,
+    stack::{Stack, variable},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Somebody else on the same cluster.
+pub(crate) struct Cluster {
+    config: ClientConfig,
+    admin: AdminClient<DefaultClientContext>,
+    producer: FutureProducer,
+}
+
+impl Cluster {
+    pub(crate) fn connect() -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", variable("KAFKA_BROKERS")).set("group.id", "tests");
+        let (admin, producer) = (config.create().expect("connects"), config.create().expect("connects"));
+        Self { config, admin, producer }
+    }
+
+    pub(crate) async fn delete(&self, topics: &[&str]) {
+        let outcomes = self.admin.delete_topics(topics, &AdminOptions::new()).await.expect("answers");
+        for outcome in outcomes {
+            outcome.expect("deletes");
+        }
+    }
+
+    pub(crate) async fn put(&self, topic: &str, partition: i32, key: &str, value: &str) {
+        let record = FutureRecord::to(topic).partition(partition).key(key).payload(value);
+        self.producer.send(record, PATIENCE).await.expect("acknowledged");
+    }
+
+    /// How many messages a topic holds; `None` if it is not there.
+    pub(crate) async fn count(&self, topic: &str) -> Option<i64> {
+        let (config, topic) = (self.config.clone(), topic.to_owned());
+        let count = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().expect("a consumer");
+            let marks = (0..4).map(|partition| consumer.fetch_watermarks(&topic, partition, PATIENCE));
+            marks.map(|marks| marks.ok().map(|(low, high)| high - low)).sum()
+        });
+        count.await.expect("no panic")
+    }
+}
+
+/// What `/readyz` says of a part; nothing if it is well.
+pub(crate) async fn degraded(service: &Service, part: &str) -> Option<String> {
+    let ready: Value = service.get("/readyz").await.json().await.expect("JSON");
+    let parts = ready["degraded"].as_array().expect("a list").iter();
+    let mut reasons = parts.filter(|one| one["part"] == part).filter_map(|one| one["reason"].as_str());
+    reasons.next().map(str::to_owned)
+}
+
+async fn well(service: &Service) {
+    eventually("nothing is degraded", async || {
+        (service.json("/readyz").await["degraded"] == json!([])).then_some(())
+    })
+    .await;
+}
+
+fn order(n: u8) -> (String, String) {
+    let id = format!("ORD-01ARZ3NDEK000000000000000{n}");
+    let message: Value = foreign(&id);
+    (id, message.to_string())
+}
+
+/// "Created if missing" holds at any time, and a bad message waits for it without holding up good ones.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn topics_that_are_deleted_are_made_again() {
+    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let service = stack.replica("0s").await;
+    let dead_letters = format!("{}.dlq", stack.topic);
+    let (before, good) = order(0);
+    cluster.put(&stack.topic, 0, &before, &good).await;
+    service.reached(&before, "DELIVERED").await;
+
+    cluster.delete(&[&dead_letters]).await;
+    cluster.put(&stack.topic, 1, "x", "not json").await;
+    for (partition, n) in [(1, 1), (2, 2)] {
+        let (id, good) = order(n);
+        cluster.put(&stack.topic, partition, &id, &good).await;
+        service.reached(&id, "DELIVERED").await;
+    }
+    service.counted("dead_letters_total{reason=\"not_json\"}", 1).await;
+    well(&service).await;
+    assert_eq!(cluster.count(&dead_letters).await, Some(1));
+
+    cluster.delete(&[&stack.topic]).await;
+    let id = service.place("pizza").await;
+    service.reached(&id, "DELIVERED").await;
+    service.settled().await;
+    well(&service).await;
+    assert!(cluster.count(&stack.topic).await.is_some_and(|count| count >= 1));
+    let (after, good) = order(3);
+    cluster.put(&stack.topic, 0, &after, &good).await;
+    service.reached(&after, "DELIVERED").await;
+    assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 1);
+    service.stop().await;
+}
+
+/// How far behind is not known while nothing is taken: then no alert may trust it, and another says so.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn a_consumer_that_stands_still_says_so() {
+    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let service = stack.replica("0s").await;
+    eventually("the lag is known", async || {
+        service.metrics().await.contains("\nconsumer_lag 0\n").then_some(())
+    })
+    .await;
+    assert_eq!(service.metric("consumer_up").await, 1);
+    let server: PgConnectOptions = variable("PG_DSN").parse().expect("a DSN");
+    let mut console = server.connect().await.expect("connects");
+    let mut run = async |statement: String| {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("works");
+    };
+    let database = &stack.topic;
+    run(format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await;
+    run(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")).await;
+    let (id, good) = order(4);
+    cluster.put(&stack.topic, 0, &id, &good).await;
+    let reason = eventually("the consumer is down", async || degraded(&service, "consumer").await).await;
+    assert!(reason.contains("database"), "{reason}");
+    let metrics = service.metrics().await;
+    for line in ["\nconsumer_up 0\n", "\nconsumer_lag NaN\n"] {
+        assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
+    }
+    run(format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true")).await;
+    service.reached(&id, "DELIVERED").await;
+    well(&service).await;
+    assert_eq!(service.metric("consumer_up").await, 1);
+    eventually("the lag is known", async || {
+        service.metrics().await.contains("\nconsumer_lag 0\n").then_some(())
+    })
+    .await;
+    let told = service.logged().matches("the consumer stands still").count();
+    assert!((1..=2).contains(&told), "once a series, not {told} times");
+    let letters: u64 = service.metric("dead_letters_total{reason=\"refused\"}").await;
+    assert_eq!(letters, 0, "trouble of the database is no fault of a message");
+    service.stop().await;
+    console.close().await.expect("closes");
+}
