@@ -7,7 +7,7 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration}
 use clap::{Args, ValueEnum};
 
 use crate::{
-    broker::{Kafka, KafkaSettings},
+    broker::{Kafka, KafkaSettings, Properties},
     order::StageDelays,
     store::{PgDsn, PgSettings},
 };
@@ -82,9 +82,14 @@ pub(crate) struct KafkaConfig {
     /// Consumer group, shared by all replicas
     #[arg(long = "kafka-group", env = "KAFKA_GROUP", default_value = "order-tracker", value_name = "GROUP")]
     pub(crate) group: String,
-    /// Handed to the Kafka client as they are (TLS, SASL, ...)
-    #[arg(long = "kafka-properties", env = "KAFKA_PROPERTIES", value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = property, hide_env_values = true)]
-    pub(crate) properties: Vec<Property>,
+    /// Handed to the Kafka client as they are (TLS, SASL, ...); a comma inside a value is `\,`
+    #[arg(
+        long = "kafka-properties",
+        env = "KAFKA_PROPERTIES",
+        value_name = "NAME=VALUE,...",
+        hide_env_values = true
+    )]
+    pub(crate) properties: Vec<Properties>,
 }
 
 /// How orders move.
@@ -126,19 +131,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// One `name=value` of `KAFKA_PROPERTIES`; the value may be a password.
-#[derive(Clone)]
-pub(crate) struct Property {
-    name: String,
-    value: String,
-}
-
-impl fmt::Debug for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=***", self.name)
-    }
-}
-
 fn brokers(text: &str) -> Result<String, String> {
     let broker = |broker: &str| match broker.rsplit_once(':') {
         Some((host, port)) => !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok(),
@@ -165,18 +157,6 @@ fn topic(text: &str) -> Result<String, String> {
 
 fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "must be a port from 0 to 65535".to_owned())
-}
-
-fn property(text: &str) -> Result<Property, String> {
-    match text.split_once('=') {
-        Some(("bootstrap.servers" | "group.id", _)) => {
-            Err("must not hold what has a setting of its own: KAFKA_BROKERS, KAFKA_GROUP".to_owned())
-        }
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok(Property { name: name.trim().to_owned(), value: value.to_owned() })
-        }
-        _ => Err("must be name=value pairs with commas between".to_owned()),
-    }
 }
 
 /// A whole number within these bounds.
@@ -236,7 +216,7 @@ impl Config {
 impl KafkaConfig {
     /// The settings of a cluster at `brokers`.
     pub(crate) fn settings(&self, brokers: String, embedded: bool) -> KafkaSettings {
-        let properties = self.properties.iter().map(|pair| (pair.name.clone(), pair.value.clone()));
+        let properties = self.properties.iter().flat_map(Properties::iter).cloned();
         KafkaSettings {
             brokers,
             topic: self.topic.clone(),

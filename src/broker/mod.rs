@@ -15,7 +15,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 pub use embedded::EmbeddedBroker;
-pub use kafka::{Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter, Stretch};
+pub use kafka::{
+    Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter, Properties, Stretch,
+};
 pub use letter_watch::LetterWatch;
 pub use partitions::Partitions;
 pub use watch::BrokerWatch;

@@ -157,3 +157,22 @@ async fn a_consumer_that_stands_still_says_so() {
     service.stop().await;
     console.close().await.expect("closes");
 }
+
+/// The group protocol of Kafka 4: the cluster decides who reads what.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn the_new_group_protocol_works() {
+    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let brokers = variable("KAFKA_BROKERS");
+    let mut settings = stack.settings(&brokers, "0s");
+    settings.push(("KAFKA_PROPERTIES", "group.protocol=consumer"));
+    let (one, other) = tokio::join!(Service::start(&settings), Service::start(&settings));
+    tokio::join!(well(&one), well(&other));
+    for partition in 0..4 {
+        let (id, good) = order(5 + u8::try_from(partition).expect("small"));
+        cluster.put(&stack.topic, partition, &id, &good).await;
+        one.reached(&id, "DELIVERED").await;
+    }
+    one.stop().await;
+    other.stop().await;
+}

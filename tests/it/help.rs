@@ -105,7 +105,7 @@ async fn help_of_the_service() {
               [default: order-tracker]
 
           --kafka-properties <NAME=VALUE,...>
-              Handed to the Kafka client as they are (TLS, SASL, ...)
+              Handed to the Kafka client as they are (TLS, SASL, ...); a comma inside a value is `\,`
 
               [env: KAFKA_PROPERTIES]
 

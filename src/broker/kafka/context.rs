@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use tracing::{debug, error};
 
-use super::super::BrokerError;
+use super::{super::BrokerError, properties::told};
 
 /// Shared by all clients of a cluster.
 #[derive(Clone, Default)]
@@ -27,13 +27,10 @@ impl Context {
 
     /// An error with the reason that librdkafka last gave.
     pub(super) fn explain(&self, error: &KafkaError) -> BrokerError {
-        let code = match error {
-            // Its own text shows the value, which may be a password.
-            KafkaError::ClientConfig(_, reason, property, _) => {
-                return BrokerError(format!("{reason} ({property})"));
-            }
-            error => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
-        };
+        let code = told(error);
+        if matches!(error, KafkaError::ClientConfig(..)) {
+            return BrokerError(code);
+        }
         match &*self.last_reason.lock().expect("no holder panics") {
             Some(reason) => BrokerError(format!("{code}: {reason}")),
             None => BrokerError(code),

@@ -6,6 +6,7 @@
 mod archive;
 mod context;
 mod member;
+mod properties;
 mod publisher;
 mod refusal;
 mod subscription;
@@ -20,6 +21,7 @@ use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 pub use archive::{Extent, Letter, Stretch};
+pub use properties::Properties;
 pub use publisher::KafkaPublisher;
 pub use subscription::KafkaSubscription;
 
@@ -65,15 +67,6 @@ impl Kafka {
         Self { settings, context: Context::default(), metrics, creations: Creations::default() }
     }
 
-    /// Whether the client takes `KAFKA_PROPERTIES` as they are.
-    pub fn check_properties(settings: &KafkaSettings) -> Result<(), BrokerError> {
-        let kafka = Self::new(settings.clone(), Arc::default());
-        for config in [kafka.producer_config(), kafka.consumer_config()] {
-            config.create_native_config().map_err(|error| kafka.context.explain(&error))?;
-        }
-        Ok(())
-    }
-
     fn base_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -109,7 +102,6 @@ impl Kafka {
     }
 
     fn consumer_config(&self) -> ClientConfig {
-        let strategy = if self.settings.embedded { "range" } else { "cooperative-sticky" };
         let mut config = self.base_config();
         config
             .set("group.id", &self.settings.group)
@@ -119,15 +111,25 @@ impl Kafka {
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
-            .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "2000")
-            .set("partition.assignment.strategy", strategy)
             .set("queued.max.messages.kbytes", "16384")
             // What arrives is nearly all our own, stored already: in large batches that costs a statement
             // for hundreds of orders. A stranger's order waits this long at most.
             .set("fetch.min.bytes", "1000000")
             .set("fetch.wait.max.ms", "100")
             .set("statistics.interval.ms", "5000");
+        // With the other group protocol the cluster decides these, and the client refuses them.
+        if !self
+            .settings
+            .properties
+            .iter()
+            .any(|(name, value)| name == "group.protocol" && value == "consumer")
+        {
+            let strategy = if self.settings.embedded { "range" } else { "cooperative-sticky" };
+            config
+                .set("session.timeout.ms", "6000")
+                .set("heartbeat.interval.ms", "2000")
+                .set("partition.assignment.strategy", strategy);
+        }
         self.with_properties(config)
     }
 
