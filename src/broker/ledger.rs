@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_message_is_a_letter_or_a_note() {
         let message = |header: (&str, &str)| {
-            let record = Record { topic: "dlq".to_owned(), partition: 2, offset: 17, key: None, value: None };
+            let record = Record { topic: "dlq".to_owned(), partition: 2, offset: 17, ..Record::default() };
             let headers = vec![(header.0.to_owned(), header.1.to_owned())];
             Entry::of(&Letter { record, headers, written: Timestamp::default() })
         };

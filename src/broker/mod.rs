@@ -104,7 +104,7 @@ pub trait Subscription: Send + 'static {
 }
 
 /// A message as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// Where it was read.
     pub topic: String,
@@ -116,6 +116,10 @@ pub struct Record {
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// When it was written, in milliseconds since 1970, if it says so.
+    pub written: Option<i64>,
 }
 
 /// The broker could not do it.

@@ -197,7 +197,7 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
 
 /// The letter with its message; what was too large to copy is fetched from where it came from.
 async fn whole(drawer: &Drawer, letter: &Letter) -> anyhow::Result<Letter> {
-    if letter.header("dlq_reason") != Some("too_large") {
+    if !letter.is_partial() {
         return Ok(letter.clone());
     }
     let header = |name| letter.header(name).with_context(|| format!("the letter has no header {name}"));
@@ -206,6 +206,7 @@ async fn whole(drawer: &Drawer, letter: &Letter) -> anyhow::Result<Letter> {
     let original = tokio::task::spawn_blocking(move || kafka.read_one(&topic, partition, offset)).await??;
     let mut whole = letter.clone();
     (whole.record.key, whole.record.value) = (original.record.key, original.record.value);
+    whole.record.headers = original.record.headers;
     Ok(whole)
 }
 

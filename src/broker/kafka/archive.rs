@@ -10,12 +10,11 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers as _,
     metadata::MetadataPartition,
     producer::Producer as _,
 };
 
-use super::{Context, Kafka, KafkaPublisher, subscription::record};
+use super::{Context, Kafka, KafkaPublisher, headers::LEFT_OUT, subscription::record};
 use crate::{
     broker::{BrokerError, Record},
     order::Timestamp,
@@ -72,6 +71,11 @@ impl Letter {
     pub fn notes_requeue_of(&self) -> Option<&str> {
         self.header(REQUEUED)
     }
+    /// Whether a part of the message was too large to be copied; it is found where the headers say.
+    pub fn is_partial(&self) -> bool {
+        self.header("dlq_reason") == Some("too_large") || self.header(LEFT_OUT).is_some()
+    }
+
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -193,14 +197,11 @@ impl Kafka {
 }
 
 fn letter(message: &impl Message) -> Letter {
+    let record = record(message);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default()))).collect()
-    });
-    let written = message.timestamp().to_millis().and_then(DateTime::from_timestamp_millis);
-    Letter {
-        record: record(message),
-        headers: headers.unwrap_or_default(),
-        written: written.unwrap_or_default(),
-    }
+    let headers = record.headers.iter();
+    let headers =
+        headers.map(|(key, value)| (key.clone(), text(value.as_deref().unwrap_or_default()))).collect();
+    let written = record.written.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
+    Letter { record, headers, written }
 }

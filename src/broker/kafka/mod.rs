@@ -5,6 +5,7 @@
 
 mod archive;
 mod context;
+mod headers;
 mod member;
 mod properties;
 mod publisher;

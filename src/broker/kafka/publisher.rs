@@ -7,7 +7,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Message,
     config::FromClientConfigAndContext,
     error::KafkaError,
-    message::{DeliveryResult, Header, OwnedHeaders},
+    message::{DeliveryResult, OwnedHeaders},
     producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer},
 };
 use tokio::{
@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use super::{
     Context, KafkaSettings,
     archive::{Letter, REQUEUED},
+    headers::{first_written, headers, of_dead_letter, of_put_back},
     refusal,
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 /// Travels with a message through librdkafka and comes back with the answer.
 pub(super) enum Delivery {
     Order { order_id: OrderId, since: Instant },
-    Other(oneshot::Sender<Result<(), BrokerError>>),
+    Other(oneshot::Sender<Result<(), Refusal>>),
 }
 
 /// Turns delivery reports into receipts.
@@ -53,12 +54,12 @@ impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = Box<Delivery>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Self::DeliveryOpaque) {
+        let refused = |(error, message): &(_, rdkafka::message::BorrowedMessage<'_>)| {
+            refusal::refusal(error, message.topic(), Some(message.partition()))
+        };
+        let outcome = result.as_ref().map(drop).map_err(refused);
         match *delivery {
             Delivery::Order { order_id, since } => {
-                let refused = |(error, message): &(_, rdkafka::message::BorrowedMessage<'_>)| {
-                    refusal::refusal(error, message.topic(), Some(message.partition()))
-                };
-                let outcome = result.as_ref().map(drop).map_err(refused);
                 let receipt = Receipt { order_id, outcome, took: since.elapsed() };
                 // The channel holds as many as may be in flight; it is closed only once the relay
                 // is gone, and then the outbox row speaks for the order.
@@ -67,16 +68,7 @@ impl ProducerContext for DeliveryContext {
                 }
             }
             // Nobody listens any more if the intake was stopped; the letter comes again then.
-            Delivery::Other(answer) => {
-                let failed = |(error, message): &(_, rdkafka::message::BorrowedMessage<'_>)| {
-                    BrokerError(format!(
-                        "{error} (topic {}, partition {})",
-                        message.topic(),
-                        message.partition()
-                    ))
-                };
-                drop(answer.send(result.as_ref().map(drop).map_err(failed)));
-            }
+            Delivery::Other(answer) => drop(answer.send(outcome)),
         }
     }
 }
@@ -183,11 +175,11 @@ impl KafkaPublisher {
     /// letter. If the note fails the message may be put back again, which changes nothing.
     pub async fn put_back(&self, letter: &Letter) -> Result<(), BrokerError> {
         let place = letter.place();
-        let origin = headers(&[("requeued_from", &place)]);
         let Record { key, value, .. } = &letter.record;
-        self.acknowledged(&self.topic, key.as_deref(), value.as_deref(), origin).await?;
+        let (own, written) = (of_put_back(letter), first_written(letter));
+        self.acknowledged(&self.topic, key.as_deref(), value.as_deref(), own, written).await?;
         let note = headers(&[(REQUEUED, &place)]);
-        self.acknowledged(&self.dlq_topic, key.as_deref(), Some(b""), note).await
+        Ok(self.acknowledged(&self.dlq_topic, key.as_deref(), Some(b""), note, None).await?)
     }
 
     /// Sends and waits for the broker's answer.
@@ -197,18 +189,21 @@ impl KafkaPublisher {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: OwnedHeaders,
-    ) -> Result<(), BrokerError> {
+        written: Option<i64>,
+    ) -> Result<(), Refusal> {
         let (answer, outcome) = oneshot::channel();
-        let record = record(topic, key, value, headers, Delivery::Other(answer));
-        self.send(record).map_err(|error| BrokerError(error.to_string()))?;
-        outcome.await.map_err(|_| BrokerError("the kafka producer is gone".to_owned()))?
+        let mut record = record(topic, key, value, headers, Delivery::Other(answer));
+        record.timestamp = written;
+        self.send(record).map_err(|error| refusal::refusal(&error, topic, None))?;
+        let gone = |_| Refusal { blame: Blame::Everything, reason: "the kafka producer is gone".to_owned() };
+        outcome.await.map_err(gone)?
     }
 }
 
-fn headers(pairs: &[(&str, &str)]) -> OwnedHeaders {
-    pairs.iter().fold(OwnedHeaders::new_with_capacity(pairs.len()), |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(*value) })
-    })
+impl From<Refusal> for BrokerError {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.reason)
+    }
 }
 
 #[async_trait]
@@ -238,18 +233,20 @@ impl Publisher for KafkaPublisher {
     }
 
     async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
-        let headers = headers(&[
-            ("dlq_reason", reject.reason.as_str()),
-            ("dlq_detail", &reject.detail),
-            ("dlq_topic", &record.topic),
-            ("dlq_partition", &record.partition.to_string()),
-            ("dlq_offset", &record.offset.to_string()),
-        ]);
         // What is too large stays where it is; topic, partition and offset lead there.
         let small = |bytes: &Option<Vec<u8>>| {
             bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec)
         };
         let (key, value) = (small(&record.key), small(&record.value));
-        self.acknowledged(&self.dlq_topic, key.as_deref(), value.as_deref().or(Some(b"")), headers).await
+        let value = value.as_deref().or(Some(b""));
+        let whole = of_dead_letter(record, reject, true);
+        match self.acknowledged(&self.dlq_topic, key.as_deref(), value, whole, None).await {
+            // Something of it is what the topic does not take; ours alone it does.
+            Err(Refusal { blame: Blame::Message, .. }) => {
+                let ours = of_dead_letter(record, reject, false);
+                Ok(self.acknowledged(&self.dlq_topic, key.as_deref(), Some(b""), ours, None).await?)
+            }
+            outcome => Ok(outcome?),
+        }
     }
 }

@@ -51,14 +51,18 @@ fn advice(code: Code) -> Option<&'static str> {
             "more is allowed by the topic's max.message.bytes and by message.max.bytes in KAFKA_PROPERTIES"
         }
         Code::TopicAuthorizationFailed => {
-            "the user in KAFKA_PROPERTIES may not write to it, or KAFKA_TOPIC names another one than was meant"
+            "the user in KAFKA_PROPERTIES lacks the right Write on it, or KAFKA_TOPIC (for dead letters KAFKA_DLQ_TOPIC) names another one than was meant"
         }
         Code::ClusterAuthorizationFailed => {
             "the user in KAFKA_PROPERTIES lacks the right IdempotentWrite on the cluster"
         }
         Code::SaslAuthenticationFailed | Code::Authentication => "KAFKA_PROPERTIES hold user and password",
-        Code::UnknownTopic | Code::UnknownTopicOrPartition => "KAFKA_TOPIC names one that is not there",
-        Code::InvalidTopic => "KAFKA_TOPIC names one that the cluster does not allow",
+        Code::UnknownTopic | Code::UnknownTopicOrPartition => {
+            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, names one that is not there"
+        }
+        Code::InvalidTopic => {
+            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, names one that the cluster does not allow"
+        }
         Code::PolicyViolation => "a policy of the cluster forbids it",
         Code::InvalidRequiredAcks => "acks in KAFKA_PROPERTIES must be all",
         Code::UnsupportedForMessageFormat => "its message.format.version is too old for headers",

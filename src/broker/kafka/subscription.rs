@@ -12,6 +12,7 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{CommitMode, Consumer, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
+    message::Headers,
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -110,7 +111,13 @@ pub(super) fn record(message: &impl Message) -> Record {
         offset: message.offset(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map(headers).unwrap_or_default(),
+        written: message.timestamp().to_millis(),
     }
+}
+
+fn headers(headers: &impl Headers) -> Vec<(String, Option<Vec<u8>>)> {
+    headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
 }
 
 #[async_trait]

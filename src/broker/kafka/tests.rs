@@ -97,6 +97,7 @@ async fn dead_letters_say_why_and_where_from() {
         offset: 42,
         key: Some(b"key".to_vec()),
         value: Some(value),
+        ..Record::default()
     };
     let reject = Reject { reason: RejectReason::NotJson, detail: "line 1".to_owned() };
     publisher.set_aside(&record(b"{".to_vec()), &reject).await.expect("acknowledged");
@@ -110,6 +111,54 @@ async fn dead_letters_say_why_and_where_from() {
     let records = read(&mut subscription, 2).await;
     assert_eq!(values(&records), ["{", ""], "what is too large is only referred to");
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
+}
+
+/// What others need to find the message's origin is not ours to lose.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_time_are_kept_and_given_back() {
+    let (broker, kafka) = start();
+    let publisher = kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects");
+    let kept = [("traceparent", Some(b"00-ab".to_vec())), ("raw", Some(vec![0xff, 0])), ("none", None)];
+    // One that would pass for a note, and one that comes twice.
+    let forged = [("dlq_requeued", Some(b"0:0".to_vec())), ("traceparent", Some(b"00-cd".to_vec()))];
+    let own = |headers: &[(&str, Option<Vec<u8>>)]| -> Vec<(String, Option<Vec<u8>>)> {
+        headers.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
+    };
+    let record = Record {
+        topic: "orders.v1".to_owned(),
+        key: Some(b"k".to_vec()),
+        value: Some(b"{".to_vec()),
+        headers: own(&[&kept[..], &forged[..]].concat()),
+        written: Some(1_767_323_045_678),
+        ..Record::default()
+    };
+    let reject = Reject { reason: RejectReason::NotJson, detail: String::new() };
+    publisher.set_aside(&record, &reject).await.expect("acknowledged");
+    let many = Record { headers: own(&[("big", Some(vec![b'x'; 20_000]))]), ..record.clone() };
+    publisher.set_aside(&many, &reject).await.expect("acknowledged");
+
+    let kafka = Arc::new(kafka);
+    let read = async |topic: &'static str| {
+        let kafka = Arc::clone(&kafka);
+        let all = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            kafka.read_all(topic, |letter| all.push(letter))?;
+            Ok::<_, BrokerError>(all)
+        });
+        all.await.expect("no panic").expect("reads")
+    };
+    let letters = read("orders.v1.dlq").await;
+    let (whole, partial): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| !letter.is_partial());
+    assert_eq!((whole.len(), partial.len()), (1, 1));
+    assert_eq!(partial[0].header("dlq_headers_left_out"), Some("20003"));
+    assert_eq!(whole[0].notes_requeue_of(), None);
+    assert_eq!(whole[0].header("dlq_time"), Some("2026-01-02T03:04:05.678Z"));
+    publisher.put_back(&whole[0]).await.expect("acknowledged");
+    let back = read("orders.v1").await.pop().expect("it is back").record;
+    let place = whole[0].place().into_bytes();
+    let expected = [&[("requeued_from", Some(place))], &kept[..], &forged[1..]].concat();
+    assert_eq!((back.headers, back.written), (own(&expected), Some(1_767_323_045_678)));
+    drop(broker);
 }
 
 /// Whoever knows a partition beforehand must know the one that every client takes for the key.
@@ -225,6 +274,7 @@ impl Replica {
             offset: 0,
             key: Some(key.as_bytes().to_vec()),
             value: Some(b"{".to_vec()),
+            ..Record::default()
         };
         let reject = Reject { reason, detail: String::new() };
         self.publisher.set_aside(&record, &reject).await.expect("acknowledged");

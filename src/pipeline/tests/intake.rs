@@ -24,7 +24,7 @@ fn value(id: &str, name: &str) -> Value {
 
 fn record(offset: i64, key: &str, value: Option<&str>) -> Record {
     let (key, value) = (Some(key.as_bytes().to_vec()), value.map(|value| value.as_bytes().to_vec()));
-    Record { topic: super::TOPIC.to_owned(), partition: 1, offset, key, value }
+    Record { topic: super::TOPIC.to_owned(), partition: 1, offset, key, value, ..Record::default() }
 }
 
 fn order(offset: i64, digit: u8, name: &str) -> Record {

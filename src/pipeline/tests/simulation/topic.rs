@@ -201,5 +201,6 @@ fn record(offset: usize, (key, value): &(Vec<u8>, Vec<u8>)) -> Record {
         offset: i64::try_from(offset).expect("small"),
         key: Some(key.clone()),
         value: Some(value.clone()),
+        ..Record::default()
     }
 }
