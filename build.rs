@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         ("PG_DSN", "with_postgres"),
         ("KAFKA_BROKERS", "with_kafka"),
         ("KAFKA_TLS_BROKERS", "with_kafka_tls"),
+        ("KAFKA_GUEST_BROKERS", "with_kafka_guest"),
     ] {
         println!("cargo::rustc-check-cfg=cfg({flag})");
         println!("cargo:rerun-if-env-changed={variable}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     producer::{FutureProducer, FutureRecord},
@@ -42,6 +42,14 @@ impl Cluster {
         }
     }
 
+    pub(crate) async fn create(&self, topics: &[&str]) {
+        let new: Vec<_> =
+            topics.iter().map(|topic| NewTopic::new(topic, 4, TopicReplication::Fixed(1))).collect();
+        for outcome in self.admin.create_topics(&new, &AdminOptions::new()).await.expect("answers") {
+            outcome.expect("creates");
+        }
+    }
+
     pub(crate) async fn put(&self, topic: &str, partition: i32, key: &str, value: &str) {
         let record = FutureRecord::to(topic).partition(partition).key(key).payload(value);
         self.producer.send(record, PATIENCE).await.expect("acknowledged");
@@ -67,14 +75,14 @@ pub(crate) async fn degraded(service: &Service, part: &str) -> Option<String> {
     reasons.next().map(str::to_owned)
 }
 
-async fn well(service: &Service) {
+pub(crate) async fn well(service: &Service) {
     eventually("nothing is degraded", async || {
         (service.json("/readyz").await["degraded"] == json!([])).then_some(())
     })
     .await;
 }
 
-fn order(n: u8) -> (String, String) {
+pub(crate) fn order(n: u8) -> (String, String) {
     let id = format!("ORD-01ARZ3NDEK000000000000000{n}");
     let message: Value = foreign(&id);
     (id, message.to_string())

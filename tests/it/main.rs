@@ -16,6 +16,7 @@ mod journey;
 mod kafka;
 mod proof;
 mod raw;
+mod rights;
 mod simulate;
 mod slow;
 mod stack;
