@@ -25,6 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same after one that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// After so many failures in a row they are logged: a broker that goes away is the broker watch's to say, which
+/// may notice it a moment later.
+const LOGGED_AT: u32 = 2;
+
 /// Watches one cluster's dead letters.
 pub struct LetterWatch {
     kafka: Arc<Kafka>,
@@ -34,6 +38,7 @@ pub struct LetterWatch {
     metrics: Arc<Metrics>,
     ledger: Ledger,
     condition: watch::Sender<Condition>,
+    failures: u32,
 }
 
 impl LetterWatch {
@@ -46,7 +51,7 @@ impl LetterWatch {
         metrics: Arc<Metrics>,
         condition: watch::Sender<Condition>,
     ) -> Self {
-        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), condition }
+        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), condition, failures: 0 }
     }
 
     /// Works until told to stop.
@@ -71,10 +76,9 @@ impl LetterWatch {
 
     /// Looks once. What was known stays known if that fails; it is logged once per series.
     pub async fn step(&mut self) {
-        let failing = matches!(*self.condition.borrow(), Condition::Down(_));
         let condition = match self.look().await {
             Ok(()) => {
-                if failing {
+                if std::mem::take(&mut self.failures) >= LOGGED_AT {
                     info!("dead letters are counted again");
                 }
                 let waiting = self.ledger.waiting();
@@ -83,7 +87,8 @@ impl LetterWatch {
                 Condition::Up
             }
             Err(error) => {
-                if !failing {
+                self.failures += 1;
+                if self.failures == LOGGED_AT {
                     warn!(%error, "the dead-letter topic can't be used; trying again");
                 }
                 self.metrics.letters(None);
@@ -94,7 +99,10 @@ impl LetterWatch {
     }
 
     async fn look(&mut self) -> Result<(), BrokerError> {
-        self.kafka.ensure_dead_letter_topic(&self.publisher).await?;
+        // One that was made just now is empty.
+        if self.kafka.ensure_dead_letter_topic(&self.publisher).await? {
+            return Ok(());
+        }
         let (kafka, publisher) = (Arc::clone(&self.kafka), Arc::clone(&self.publisher));
         let extent = blocking(move || kafka.dead_letters(&publisher)).await?;
         let unread = self.ledger.unread(&extent);

@@ -77,7 +77,8 @@ pub(crate) async fn degraded(service: &Service, part: &str) -> Option<String> {
 
 pub(crate) async fn well(service: &Service) {
     eventually("nothing is degraded", async || {
-        (service.json("/readyz").await["degraded"] == json!([])).then_some(())
+        let ready: Value = service.get("/readyz").await.json().await.expect("JSON");
+        (ready == json!({"status": "ok", "degraded": []})).then_some(())
     })
     .await;
 }

@@ -25,17 +25,33 @@ impl Context {
         *self.last_reason.lock().expect("no holder panics") = None;
     }
 
-    /// An error with the reason that librdkafka last gave.
+    /// What is wrong, with the address and the setting to look at, where the client has said it.
     pub(super) fn explain(&self, error: &KafkaError) -> BrokerError {
-        let code = told(error);
-        if matches!(error, KafkaError::ClientConfig(..)) {
-            return BrokerError(code);
-        }
-        match &*self.last_reason.lock().expect("no holder panics") {
-            Some(reason) => BrokerError(format!("{code}: {reason}")),
-            None => BrokerError(code),
-        }
+        let text = told(error);
+        let Some(setting) = error.rdkafka_error_code().and_then(setting) else { return BrokerError(text) };
+        // The code alone says no more than that.
+        let reason = self.last_reason.lock().expect("no holder panics").clone();
+        let text = reason.unwrap_or(text);
+        // A connection that was refused looks like one that broke.
+        let secured = ["SASL", "SSL", "uthenticat"].iter().any(|word| text.contains(word));
+        let setting = if secured { "KAFKA_PROPERTIES" } else { setting };
+        BrokerError(format!("{text} ({setting})"))
     }
+}
+
+/// The setting to look at when the cluster can't be reached; nothing for what it answers.
+fn setting(code: RDKafkaErrorCode) -> Option<&'static str> {
+    use RDKafkaErrorCode as Code;
+    Some(match code {
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut => {
+            "KAFKA_BROKERS"
+        }
+        Code::SSL
+        | Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism => "KAFKA_PROPERTIES",
+        _ => return None,
+    })
 }
 
 impl ClientContext for Context {

@@ -83,8 +83,11 @@ impl Kafka {
         Ok(())
     }
 
-    /// Creates the dead-letter topic if it is missing.
-    pub async fn ensure_dead_letter_topic(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
+    /// Creates the dead-letter topic if it is missing. Answers whether it was: it may not be readable yet.
+    pub async fn ensure_dead_letter_topic(
+        &self,
+        publisher: &Arc<KafkaPublisher>,
+    ) -> Result<bool, BrokerError> {
         let topic = &self.settings.dlq_topic;
         let metadata = self.metadata(publisher, topic).await?;
         self.ensure(&metadata, topic, "KAFKA_DLQ_TOPIC").await
@@ -98,11 +101,11 @@ impl Kafka {
         answer.map_err(|error| self.context.explain(&error))
     }
 
-    /// A topic that is there needs no right to create one.
-    async fn ensure(&self, metadata: &Metadata, topic: &str, setting: &str) -> Result<(), BrokerError> {
+    /// A topic that is there needs no right to create one. Answers whether it was missing.
+    async fn ensure(&self, metadata: &Metadata, topic: &str, setting: &str) -> Result<bool, BrokerError> {
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found.map(|found| found.error().map(Code::from)) {
-            Some(None) => Ok(()),
+            Some(None) => Ok(false),
             // A cluster of ours to test with knows no calls that create topics.
             None | Some(Some(Code::UnknownTopic | Code::UnknownTopicOrPartition))
                 if !self.settings.embedded =>
@@ -117,7 +120,7 @@ impl Kafka {
                     ))
                 });
                 self.creations.note(topic, &outcome);
-                outcome
+                outcome.map(|()| true)
             }
             None => Err(BrokerError(format!("topic {topic} ({setting}) is missing"))),
             Some(Some(code)) => {
