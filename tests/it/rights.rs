@@ -25,7 +25,10 @@ async fn guest(stack: &Stack) -> Service {
     let brokers = variable("KAFKA_GUEST_BROKERS");
     let mut settings = stack.settings(&brokers, "0s");
     settings.push(("KAFKA_PROPERTIES", GUEST));
-    Service::start(&settings).await
+    let service = Service::start(&settings).await;
+    let taken = async || (service.get("/readyz").await.status() == 200).then_some(());
+    eventually("orders are taken", taken).await;
+    service
 }
 
 async fn says(service: &Service, part: &str, words: &[&str]) {
