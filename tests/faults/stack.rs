@@ -59,11 +59,20 @@ impl Stack {
 
     /// Starts one of them and waits until it takes connections.
     pub(crate) async fn start(&self, part: Part) -> Result<()> {
+        self.call(part, "start").await
+    }
+
+    /// Deletes all that a broker that does not run has stored.
+    pub(crate) async fn wipe(&self, part: Part) -> Result<()> {
+        self.call(part, "wipe").await
+    }
+
+    async fn call(&self, part: Part, verb: &str) -> Result<()> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stack");
         let mut command = Command::new(script);
         // No pipes: the server that is started would hold them open.
-        command.arg(part.name()).arg("start").arg(&self.dir).stdin(Stdio::null()).stdout(Stdio::null());
-        ensure!(command.status().await?.success(), "ci/stack {} start failed", part.name());
+        command.arg(part.name()).arg(verb).arg(&self.dir).stdin(Stdio::null()).stdout(Stdio::null());
+        ensure!(command.status().await?.success(), "ci/stack {} {verb} failed", part.name());
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod clocks;
 mod crowd;
 mod database;
 mod failover;
+mod lost_disk;
 mod messages;
 mod network;
 mod partitions;
@@ -89,6 +90,13 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F32", "/readyz asked, 2 million wait", "p99 <= 20 ms, never 503", ci, scale::readiness_asked),
     row!("F33", "a key held by another session", "others 201 <= 0.5 s, <= 2 s", slow_writes::held_key),
     row!("F34", "one of two brokers away", "live ones <= 1 s, it is named", ci, partitions::broker_away),
+    row!(
+        "F35",
+        "Kafka back with an empty disk",
+        "out <= 10 s, republish brings all",
+        ci,
+        lost_disk::empty_disk
+    ),
     row!("soak", "a random mix, 30 minutes", "0 lost, 0 doubled, 0 early", soak::soak),
     row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
 ];
