@@ -21,6 +21,8 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// After so many tries, more than a minute, who asked is told why nothing happens.
+const TRIES: usize = 9;
 
 /// Runs what is missing. The migrator holds an advisory lock, so replicas take turns.
 pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
@@ -28,7 +30,7 @@ pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
     if is_up_to_date(pool).await? {
         return Ok(());
     }
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut tries) = (FIRST_PAUSE, 0);
     loop {
         match MIGRATIONS.run(pool).await {
             Ok(()) => return Ok(()),
@@ -37,6 +39,11 @@ pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
                     return Err(error.into());
                 }
                 let who = holders(pool).await.unwrap_or_default();
+                tries += 1;
+                if tries == TRIES {
+                    let why = format!("a table can't be changed while others use it ({who})");
+                    return Err(StoreError::Unavailable(why));
+                }
                 warn!("a table can't be changed while others use it ({who}); it is tried again in {pause:?}");
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
