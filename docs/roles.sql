@@ -7,5 +7,6 @@ GRANT SELECT, INSERT, UPDATE (status, updated_at, due_at) ON orders TO :role;
 GRANT SELECT, INSERT ON order_events TO :role;
 GRANT USAGE ON SEQUENCE order_events_id_seq TO :role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, relays TO :role;
-GRANT SELECT, INSERT, DELETE ON idempotency_keys TO :role;
+-- UPDATE so that keys can be locked before they are thrown away: those that somebody holds are passed over.
+GRANT SELECT, INSERT, UPDATE (created_at), DELETE ON idempotency_keys TO :role;
 GRANT SELECT ON _sqlx_migrations TO :role;

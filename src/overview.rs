@@ -8,45 +8,69 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Mutex as Turn, time::Instant};
+use tokio::{
+    sync::Mutex as Turn,
+    time::{Instant, timeout},
+};
 
 use crate::{
     order::Status,
-    store::{Attention, Backlog, COUNTED_TO, Store, StoreError},
+    store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
 };
 
 /// A step later than this means that the progress loop is behind; promised are 2 s.
 pub const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
-/// Most rows in each list of what should be looked at.
+/// Most late orders that are listed.
 const LOOKS: usize = 5;
 /// How old a reading may be, whoever asks.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 /// Reading takes at most this part of the time.
 const SHARE: u32 = 20;
+/// How long it may be before what could not be read is asked for again.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+/// How long the database may take to answer nothing, after it has not answered a question in time.
+const PING_WITHIN: Duration = Duration::from_millis(250);
 /// For each order counted, so long until orders are counted again: a thousand rows a second.
 const FOR_EACH_COUNTED: Duration = Duration::from_millis(1);
 /// A reading that is older says nothing of now.
 const OLD_AFTER: Duration = Duration::from_secs(30);
 
-/// What was read at one time; each part may be there without the others.
+/// What was read at one time; each figure may be there without the others.
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// When it was complete.
     pub at: Instant,
     took: Duration,
-    /// What waits.
+    /// Why the database can't be asked at all.
+    pub away: Option<StoreError>,
+    /// What waits to be published.
     pub backlog: Result<Backlog, StoreError>,
-    /// What needs a look.
-    pub attention: Result<Attention, StoreError>,
+    /// Which steps are late.
+    pub overdue: Result<LateSteps, StoreError>,
     /// Orders by status; with very many, they are counted now and then.
-    pub counts: Result<[u64; 5], StoreError>,
+    pub counts: Result<Counts, StoreError>,
     count_again_at: Instant,
+    /// Orders were not counted, since looking for late steps took too long: the next time they come first.
+    counts_first: bool,
 }
 
 impl Reading {
     /// Whether it still tells how things are.
     pub fn is_fresh(&self) -> bool {
         self.at.elapsed() < OLD_AFTER.max(self.took * SHARE * 2)
+    }
+
+    /// The first figure that could not be read.
+    pub fn trouble(&self) -> Option<&StoreError> {
+        let backlog = self.backlog.as_ref().err();
+        backlog.or(self.overdue.as_ref().err()).or(self.counts.as_ref().err())
+    }
+
+    /// Whether what is there need not be read again yet. What failed is asked for soon: the next time it may not
+    /// cost what it has cost.
+    fn is_enough(&self) -> bool {
+        let rest = FRESH_FOR.max(self.took * SHARE);
+        self.at.elapsed() < if self.trouble().is_some() { rest.min(FAILED_FOR) } else { rest }
     }
 }
 
@@ -71,51 +95,177 @@ impl Overview {
     /// A reading of half a second ago at most, or of a little more where reading takes long.
     pub async fn read(&self) -> Arc<Reading> {
         let _turn = self.turn.lock().await;
-        if let Some(last) = self.last()
-            && last.at.elapsed() < FRESH_FOR.max(last.took * SHARE)
-        {
-            return last;
+        let last = self.last();
+        if let Some(last) = last.as_ref().filter(|last| last.is_enough()) {
+            return Arc::clone(last);
         }
-        let started = Instant::now();
-        let backlog = self.store.backlog().await;
-        // With the database away one wait is enough.
-        let attention = match &backlog {
-            Err(error @ StoreError::Unavailable(_)) => Err(error.clone()),
-            _ => self.store.attention(PROGRESS_MAY_LAG, LOOKS).await,
-        };
-        let (counts, count_again_at) = match self.last() {
-            Some(last) if last.counts.is_ok() && Instant::now() < last.count_again_at => {
-                (last.counts.clone(), last.count_again_at)
-            }
-            last => self.count(last.as_deref(), &backlog).await,
-        };
-        let (at, took) = (Instant::now(), started.elapsed());
-        let reading = Arc::new(Reading { at, took, backlog, attention, counts, count_again_at });
+        let reading = Arc::new(self.read_again(last.as_deref()).await);
         *self.last.lock().expect("no holder panics") = Some(Arc::clone(&reading));
         reading
     }
 
-    /// Counts, and when to count again. Once more are delivered than are counted, that stays so.
-    async fn count(
-        &self,
-        last: Option<&Reading>,
-        backlog: &Result<Backlog, StoreError>,
-    ) -> (Result<[u64; 5], StoreError>, Instant) {
-        if let Err(error @ StoreError::Unavailable(_)) = backlog {
-            return (Err(error.clone()), Instant::now());
+    /// Asks for each figure by itself, but not where asking would only be waiting: with the database silent one wait
+    /// is enough, and with the orders locked another.
+    async fn read_again(&self, last: Option<&Reading>) -> Reading {
+        let started = Instant::now();
+        let backlog = self.store.backlog().await;
+        let away = self.away(&backlog).await;
+        let (overdue, (counts, count_again_at), counts_first) = match &away {
+            Some(error) => (Err(error.clone()), (Err(error.clone()), started), false),
+            None if last.is_some_and(|last| last.counts_first) => {
+                let counted = self.count(last).await;
+                (unless_slow(&counted.0, self.overdue()).await, counted, false)
+            }
+            None => {
+                let overdue = self.overdue().await;
+                let counted = unless_slow(&overdue, async { Ok(self.count(last).await) }).await;
+                let skipped = counted.is_err();
+                (overdue, counted.unwrap_or_else(|error| (Err(error), started)), skipped)
+            }
+        };
+        let (at, took) = (Instant::now(), started.elapsed());
+        Reading { at, took, away, backlog, overdue, counts, count_again_at, counts_first }
+    }
+
+    async fn overdue(&self) -> Result<LateSteps, StoreError> {
+        self.store.overdue(PROGRESS_MAY_LAG, LOOKS).await
+    }
+
+    /// Whether the others need not be asked, and why: a question that took too long may have been too much, or
+    /// nobody answers.
+    async fn away(&self, backlog: &Result<Backlog, StoreError>) -> Option<StoreError> {
+        match backlog {
+            Err(error @ StoreError::Unavailable(_)) => Some(error.clone()),
+            Err(error @ StoreError::Timeout(_)) => match timeout(PING_WITHIN, self.store.ping()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error),
+                Err(_) => Some(error.clone()),
+            },
+            _ => None,
+        }
+    }
+
+    /// Counts unless that was done lately; and when to count again. Once more are delivered than are counted,
+    /// that stays so.
+    async fn count(&self, last: Option<&Reading>) -> (Result<Counts, StoreError>, Instant) {
+        if let Some(last) = last
+            && last.counts.is_ok()
+            && Instant::now() < last.count_again_at
+        {
+            return (last.counts.clone(), last.count_again_at);
         }
         let most = COUNTED_TO.unsigned_abs();
-        let delivered = last.and_then(|last| last.counts.as_ref().ok()).map_or(0, |counts| counts[4]);
+        let delivered = last.and_then(|last| last.counts.as_ref().ok()).map_or(0, |counts| counts.orders[4]);
         let statuses = if delivered < most { &Status::ALL[..] } else { &Status::ALL[..4] };
         let counted = self.store.count(statuses).await;
-        let rows = counted.as_ref().map_or(0, |counts| counts.iter().sum::<u64>());
+        let rows = counted.as_ref().map_or(0, |counts| counts.orders.iter().sum::<u64>());
         let again_at = Instant::now() + FOR_EACH_COUNTED * u32::try_from(rows).unwrap_or(u32::MAX);
         let counts = counted.map(|mut counts| {
             if delivered >= most {
-                counts[4] = most;
+                counts.orders[4] = most;
             }
             counts
         });
         (counts, again_at)
+    }
+}
+
+/// Asks, unless another question about the same table took too long just now.
+async fn unless_slow<T, U>(
+    before: &Result<T, StoreError>,
+    question: impl Future<Output = Result<U, StoreError>>,
+) -> Result<U, StoreError> {
+    match before {
+        Err(error @ (StoreError::Timeout(_) | StoreError::Unavailable(_))) => Err(error.clone()),
+        _ => question.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        order::StageDelays,
+        store::{conformance::start, flaky::Flaky, memory::MemoryStore},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn open() -> (Arc<Overview>, Arc<Flaky>) {
+        let clock = Arc::new(ManualClock::new(start()));
+        let store = Arc::new(Flaky::new(Arc::new(MemoryStore::new(
+            Arc::default(),
+            clock,
+            StageDelays::default(),
+            1,
+        ))));
+        (Overview::new(store.clone()), store)
+    }
+
+    impl Flaky {
+        fn make_slow(&self, verbs: &[&'static str]) {
+            *self.slow.lock().expect("no panic") = verbs.iter().copied().collect();
+            self.asked.lock().expect("no panic").clear();
+        }
+
+        fn asked(&self) -> Vec<&'static str> {
+            std::mem::take(&mut self.asked.lock().expect("no panic"))
+        }
+    }
+
+    /// Promise 6: it says what is wrong. What is over is not said any more.
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_forgotten_a_second_after_it_is_over() {
+        let (overview, store) = open();
+        store.make_slow(&["ping", "backlog", "overdue", "count"]);
+        let begun = Instant::now();
+        let silent = overview.read().await;
+        assert!(silent.away.is_some() && silent.trouble().is_some());
+        assert!(silent.backlog.is_err() && silent.overdue.is_err() && silent.counts.is_err());
+        assert!(begun.elapsed() < 3 * SECOND, "one wait is enough: {:?}", begun.elapsed());
+        assert_eq!(store.asked(), ["backlog", "ping"]);
+        store.make_slow(&[]);
+        advance(SECOND).await;
+        let well = overview.read().await;
+        assert!(well.away.is_none() && well.trouble().is_none());
+    }
+
+    /// One figure that can't be read leaves the others, whichever it is.
+    #[tokio::test(start_paused = true)]
+    async fn each_figure_fails_by_itself() {
+        let (overview, store) = open();
+        store.make_slow(&["backlog"]);
+        let reading = overview.read().await;
+        assert!(reading.away.is_none() && reading.backlog.is_err(), "{reading:?}");
+        assert!(reading.overdue.is_ok() && reading.counts.is_ok(), "{reading:?}");
+        store.make_slow(&["count"]);
+        advance(SECOND).await;
+        let reading = overview.read().await;
+        assert!(reading.counts.is_err() && reading.backlog.is_ok() && reading.overdue.is_ok(), "{reading:?}");
+    }
+
+    /// Both are read from the same table: if it is locked, one wait is enough. If it is not, one that never ends in
+    /// time does not take the other with it.
+    #[tokio::test(start_paused = true)]
+    async fn late_steps_and_counts_take_turns_while_one_is_too_slow() {
+        let (overview, store) = open();
+        store.make_slow(&["overdue"]);
+        let first = overview.read().await;
+        assert!(first.backlog.is_ok() && first.overdue.is_err() && first.counts.is_err());
+        assert_eq!(store.asked(), ["backlog", "overdue"]);
+        advance(SECOND).await;
+        let second = overview.read().await;
+        assert!(second.overdue.is_err() && second.counts.is_ok());
+        store.asked();
+        store.make_slow(&["overdue", "count"]);
+        for _ in 0..4 {
+            advance(SECOND).await;
+            let begun = Instant::now();
+            assert!(overview.read().await.backlog.is_ok());
+            assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
+        }
     }
 }

@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerError, Extent, Kafka},
     order::{Fault, OrderId, Timestamp},
-    store::{AuditPage, Store, StoreError},
+    store::{AuditPage, Pages, Store, StoreError},
 };
 
 /// Orders in one page.
 const PAGE: usize = 2_000;
+/// How often the backlog is asked for again where it can't be read in time.
+const TRIES: usize = 5;
 /// How many orders are named for each broken rule.
 const EXAMPLES: usize = 5;
 /// How long an order may wait in the outbox while the broker is there.
@@ -26,9 +28,21 @@ pub enum VerifyError {
     /// The database can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The orders can't be read to the end.
+    #[error("the orders can't be read {}: {error}", beyond(after.as_deref()))]
+    Orders {
+        /// The last one that was read.
+        after: Option<String>,
+        /// Why not.
+        error: StoreError,
+    },
     /// The topic can't be read.
     #[error("the topic can't be read: {0}")]
     Broker(#[from] BrokerError),
+}
+
+fn beyond(after: Option<&str>) -> String {
+    after.map_or_else(|| "from the first".to_owned(), |after| format!("beyond {after}"))
 }
 
 /// What was found.
@@ -139,16 +153,14 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
 async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Fault, Rule> =
         Fault::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
-    let mut after = None;
     let mut unreadable = Rule::new("every order can be read");
+    let mut pages = Pages::new(store, None, PAGE);
     loop {
-        let page = store.audit(after, PAGE).await?;
-        if page.last.is_none() && !page.unreadable.is_empty() {
-            let ids = page.unreadable.join(", ");
-            return Err(StoreError::Failed(format!("these order ids can't be read: {ids}")).into());
-        }
-        let Some(last) = page.last else { break };
-        after = Some(last);
+        let page = match pages.next().await {
+            Ok(Some(page)) => page,
+            Ok(None) => break,
+            Err(error) => return Err(VerifyError::Orders { after: pages.after().map(str::to_owned), error }),
+        };
         for order_id in &page.unreadable {
             unreadable.broken_by(order_id.clone());
         }
@@ -197,10 +209,53 @@ impl Sent {
 
 async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
     let mut rule = Rule::new("no order waits for more than 10 s to be sent");
-    let backlog = store.backlog().await?;
+    let mut backlog = store.backlog().await;
+    // What is too much at once is read less far back the next time.
+    for _ in 0..TRIES {
+        if backlog.as_ref().is_err_and(StoreError::is_transient) {
+            backlog = store.backlog().await;
+        }
+    }
+    let backlog = backlog?;
     if backlog.oldest_unsent_age > MAY_BE_UNSENT {
         rule.violations = 1;
         rule.examples.push(format!("the oldest waits for {:.0} s", backlog.oldest_unsent_age.as_secs_f64()));
     }
     Ok(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        order::StageDelays,
+        store::{
+            Outbox,
+            conformance::{new_orders, start},
+            flaky::Flaky,
+            memory::MemoryStore,
+        },
+    };
+
+    /// Promise 6: it says what is wrong, and of which orders it can say nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_database_is_read_to_the_end() {
+        let clock = Arc::new(ManualClock::new(start()));
+        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        inner.place(&new_orders(100), Outbox::Mine).await.expect("places");
+        let store = Flaky::new(Arc::new(inner));
+        store.most.store(9, Ordering::Relaxed);
+        store.failures.store(3, Ordering::Relaxed);
+        store.odd.lock().expect("no panic").push("TEST-1".to_owned());
+        let report = verify(&store, None, "orders.v1").await.expect("reads");
+        assert_eq!((report.orders, report.violations()), (101, 1));
+        assert_eq!(report.rules[0].examples, ["TEST-1"]);
+        store.good.store(9, Ordering::Relaxed);
+        store.failures.store(usize::MAX, Ordering::Relaxed);
+        let error = verify(&store, None, "orders.v1").await.expect_err("away").to_string();
+        assert!(error.contains("can't be read beyond ORD-"), "{error}");
+    }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
             let brokers = args.kafka.brokers.as_deref().unwrap_or_default();
             anyhow!("the broker at {brokers} (KAFKA_BROKERS): {error}")
         }
-        VerifyError::Store(error) => error.into(),
+        error => error.into(),
     })?;
     let told = if args.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
     // Whoever reads only the beginning still gets the exit code.

@@ -15,8 +15,9 @@ use super::{AppState, Problem};
 use crate::{
     health::Condition,
     metrics,
+    order::Timestamp,
     overview::{PROGRESS_MAY_LAG, Reading},
-    store::Backlog,
+    store::{Backlog, LateSteps, StoreError},
 };
 
 /// An unsent order older than this means that the relay is behind.
@@ -135,10 +136,10 @@ pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Repo
     [
         (DATABASE, database(reading)),
         ("broker", told(&conditions.broker, "not reached yet")),
-        ("relay", judge(reading, &conditions.relay, relay)),
+        ("relay", judge(&conditions.relay, reading.map(|reading| &reading.backlog), relay)),
         ("consumer", told(&conditions.consumer, "has not read the topic yet")),
         ("dead_letters", dead_letters(&conditions.dead_letters)),
-        ("scheduler", judge(reading, &conditions.progress, scheduler)),
+        ("scheduler", judge(&conditions.progress, reading.map(|reading| &reading.overdue), scheduler)),
     ]
 }
 
@@ -166,33 +167,58 @@ fn database(reading: Option<&Reading>) -> Line {
         Some(reading) if !reading.is_fresh() => {
             Line::Degraded(format!("last read {} s ago", reading.at.elapsed().as_secs()))
         }
-        Some(Reading { backlog: Err(error), .. }) => Line::Down(error.to_string()),
-        Some(Reading { attention: Err(error), .. } | Reading { counts: Err(error), .. }) => {
-            Line::Degraded(format!("not all figures can be read: {error}"))
-        }
-        Some(_) => Line::Ok("ok".to_owned()),
+        Some(Reading { away: Some(error), .. }) => Line::Down(error.to_string()),
+        Some(reading) => match reading.trouble() {
+            Some(error) => Line::Degraded(format!("not all figures can be read: {error}")),
+            None => Line::Ok("ok".to_owned()),
+        },
     }
 }
 
-/// What its backlog says of a part, unless it says something of itself.
-fn judge(reading: Option<&Reading>, condition: &Condition, line: impl Fn(&Backlog) -> Line) -> Line {
-    match (condition, reading.map(|reading| &reading.backlog)) {
+/// What its figures say of a part, unless it says something of itself.
+fn judge<T>(
+    condition: &Condition,
+    figures: Option<&Result<T, StoreError>>,
+    line: impl Fn(&T) -> Line,
+) -> Line {
+    match (condition, figures) {
         (Condition::Degraded(reason), _) => Line::Degraded(reason.clone()),
         (Condition::Down(reason), _) => Line::Down(reason.clone()),
-        (_, Some(Ok(backlog))) => line(backlog),
-        _ => Line::Degraded("not known without the database".to_owned()),
+        (_, Some(Ok(figures))) => line(figures),
+        (_, Some(Err(error))) => Line::Degraded(format!("not known: {error}")),
+        (_, None) => Line::Degraded("not known without the database".to_owned()),
     }
 }
 
 fn relay(backlog: &Backlog) -> Line {
-    let Backlog { unsent, oldest_unsent_age: age, .. } = backlog;
+    let Backlog { unsent, oldest_unsent_age: age, since, .. } = backlog;
     let line = format!("{unsent} orders unsent, the oldest for {:.1} s", age.as_secs_f64());
+    if let Some(since) = since {
+        return Line::Degraded(format!(
+            "{line}; of orders placed before {} that is not known",
+            shown(*since)
+        ));
+    }
     if *age > RELAY_MAY_LAG { Line::Degraded(line) } else { Line::Ok(format!("ok, {line}")) }
 }
 
-fn scheduler(backlog: &Backlog) -> Line {
-    let line = format!("the most overdue step is {:.1} s late", backlog.overdue.as_secs_f64());
-    if backlog.overdue > PROGRESS_MAY_LAG { Line::Degraded(line) } else { Line::Ok(format!("ok, {line}")) }
+fn scheduler(late: &LateSteps) -> Line {
+    let line = format!("the most overdue step is {:.1} s late", late.most.as_secs_f64());
+    match late.since {
+        Some(since) if late.known().is_none() => {
+            Line::Degraded(format!("whether steps due before {} are late is not known", shown(since)))
+        }
+        Some(since) => {
+            Line::Degraded(format!("{line}; of steps due before {} that is not known", shown(since)))
+        }
+        None if late.most > PROGRESS_MAY_LAG => Line::Degraded(line),
+        None => Line::Ok(format!("ok, {line}")),
+    }
+}
+
+/// A moment in a line for people and machines.
+pub(super) fn shown(at: Timestamp) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// All metrics, in the Prometheus text format

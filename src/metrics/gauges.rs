@@ -8,12 +8,13 @@ use super::{MAX_PARTITIONS, Metrics, fresh::Fresh};
 use crate::{
     letters::{Waiting, reasons},
     order::Status,
-    store::Backlog,
+    store::{Backlog, LateSteps},
 };
 
 /// When gauges were told that others set from time to time.
 pub(super) struct Told {
     backlog: Fresh,
+    overdue: Fresh,
     in_progress: Fresh,
     lag: Fresh,
     consumer: Fresh,
@@ -26,6 +27,7 @@ impl Default for Told {
     fn default() -> Self {
         Self {
             backlog: Fresh::within(30),
+            overdue: Fresh::within(30),
             in_progress: Fresh::within(30),
             lag: Fresh::within(15),
             consumer: Fresh::within(60),
@@ -68,15 +70,23 @@ impl Metrics {
         }
     }
 
-    /// What waits to be done, as last asked; `None` if it could not be read.
+    /// What waits to be published, as last asked; `None` if it could not be read.
     pub fn backlog(&self, backlog: Option<&Backlog>) {
         self.fresh.backlog.told(backlog.is_some());
         let told = |gauge: &Gauge, value: fn(&Backlog) -> f64| gauge.set(backlog.map_or(f64::NAN, value));
         told(&self.outbox_pending, |backlog| number(backlog.unsent));
-        told(&self.outbox_oldest, |backlog| {
-            backlog.oldest_unsent.map_or(0.0, |at| seconds(at.timestamp_millis()))
+        told(&self.outbox_oldest, |backlog| match (backlog.oldest_unsent, backlog.since) {
+            (Some(at), _) => seconds(at.timestamp_millis()),
+            (None, None) => 0.0,
+            // There may be older ones than those that could be read.
+            (None, Some(_)) => f64::NAN,
         });
-        told(&self.overdue, |backlog| backlog.overdue.as_secs_f64());
+    }
+
+    /// How late steps are, as last asked; `None` if that could not be read.
+    pub fn overdue(&self, late: Option<&LateSteps>) {
+        self.fresh.overdue.told(late.is_some());
+        self.overdue.set(late.and_then(LateSteps::known).map_or(f64::NAN, |most| most.as_secs_f64()));
     }
 
     /// How many orders have each status, as last counted; `None` if they could not be.
@@ -102,9 +112,10 @@ impl Metrics {
 
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told { backlog, in_progress, lag, consumer, letters, partitions } = &self.fresh;
-        let forget: [(&Fresh, &dyn Fn()); 6] = [
+        let Told { backlog, overdue, in_progress, lag, consumer, letters, partitions } = &self.fresh;
+        let forget: [(&Fresh, &dyn Fn()); 7] = [
             (backlog, &|| self.backlog(None)),
+            (overdue, &|| self.overdue(None)),
             (in_progress, &|| self.in_progress(None)),
             (lag, &|| self.lag(None)),
             // A loop that does not say that it lives does not work.

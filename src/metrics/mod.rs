@@ -130,7 +130,7 @@ impl Metrics {
             overdue: gauge(
                 r,
                 "pipeline_overdue_seconds",
-                "How late the most overdue step is, NaN if not known",
+                "How late the most overdue step is, at least, NaN if not known",
             ),
             consumer_messages: Consumed::ALL
                 .map(|result| consumer_messages.with_label_values(&[result.as_str()])),
@@ -185,6 +185,7 @@ impl Metrics {
         }
         self.letters(None);
         self.backlog(None);
+        self.overdue(None);
         self.in_progress(None);
         self.lag(None);
         self.consumer_up(None);

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     letters::{Waiting, reasons},
-    store::Backlog,
+    order::Timestamp,
+    store::{Backlog, LateSteps},
 };
 
 fn text(metrics: &Metrics) -> String {
@@ -69,12 +70,28 @@ fn a_drained_backlog_goes_on_reporting_zero() {
     let drained = text(&metrics);
     assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
     assert!(drained.contains("outbox_pending 0\n"));
+    metrics.overdue(Some(&LateSteps::default()));
+    assert!(text(&metrics).contains("pipeline_overdue_seconds 0\n"));
     metrics.backlog(None);
+    metrics.overdue(None);
     metrics.in_progress(None);
     let unknown = text(&metrics);
     for gauge in ["orders_in_progress{status=\"COOKING\"}", "outbox_pending", "pipeline_overdue_seconds"] {
         assert!(unknown.contains(&format!("{gauge} NaN\n")), "{gauge}");
     }
+}
+
+/// What lies further back than could be read may be later than what was found, and is not said to be nothing.
+#[test]
+fn what_was_read_in_part_is_told_as_far_as_it_is_known() {
+    let (metrics, since) = (Metrics::new(), Some(Timestamp::UNIX_EPOCH));
+    metrics.overdue(Some(&LateSteps { since, ..LateSteps::default() }));
+    metrics.backlog(Some(&Backlog { since, ..Backlog::default() }));
+    let nothing = text(&metrics);
+    assert!(nothing.contains("pipeline_overdue_seconds NaN\n"), "{nothing}");
+    assert!(nothing.contains("outbox_oldest_timestamp_seconds NaN\n"), "{nothing}");
+    metrics.overdue(Some(&LateSteps { most: Duration::from_secs(7), since, ..LateSteps::default() }));
+    assert!(text(&metrics).contains("pipeline_overdue_seconds 7\n"));
 }
 
 #[test]

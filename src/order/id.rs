@@ -14,6 +14,8 @@ const DIGITS: usize = 26;
 const TEXT_LEN: usize = PREFIX.len() + DIGITS;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const RANDOM_BITS: u32 = 80;
+/// The last moment that fits before them: 48 bits.
+const LAST_MILLIS: u128 = (1 << 48) - 1;
 /// How far apart two ids of the same millisecond are, at random: the promised 74 random bits.
 const STEP_BITS: u32 = 74;
 
@@ -30,7 +32,8 @@ impl OrderId {
 
     /// The smallest id that was made at this moment: ids rise with time.
     pub fn first_of(at: Timestamp) -> Self {
-        let millis = u128::try_from(at.timestamp_millis().max(0)).unwrap_or_default();
+        // What no id can tell is later than all ids.
+        let millis = u128::try_from(at.timestamp_millis().max(0)).unwrap_or_default().min(LAST_MILLIS);
         Self(millis << RANDOM_BITS)
     }
 

@@ -47,9 +47,8 @@ impl Survey {
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let reading = self.overview.read().await;
         self.metrics.backlog(reading.backlog.as_ref().ok());
-        self.metrics.in_progress(reading.counts.as_ref().ok());
-        reading.backlog.clone()?;
-        reading.counts.clone()?;
-        Ok(Outcome::Idle)
+        self.metrics.overdue(reading.overdue.as_ref().ok());
+        self.metrics.in_progress(reading.counts.as_ref().ok().map(|counts| &counts.orders));
+        reading.trouble().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
     }
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
+    Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -98,7 +98,7 @@ impl Store for Guarded {
         self.read_again(|| self.inner.list(page)).await
     }
 
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.read(self.inner.audit(after, limit)).await
     }
 
@@ -118,11 +118,11 @@ impl Store for Guarded {
         self.read(self.inner.lost(held, limit)).await
     }
 
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         self.write(self.inner.mark_sent(sent)).await
     }
 
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         self.write(self.inner.release(unsent)).await
     }
 
@@ -138,12 +138,12 @@ impl Store for Guarded {
         self.read_again(|| self.inner.backlog()).await
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         self.read_again(|| self.inner.count(statuses)).await
     }
 
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
-        self.read_again(|| self.inner.attention(late, limit)).await
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        self.read_again(|| self.inner.overdue(late, limit)).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, KEY_LIFETIME, Move, NewOrder, Outbox,
-    Overdue, Page, Placement, Position, Republished, Store, StoreError, Unsent, keys,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, KEY_LIFETIME, LateSteps, Move, NewOrder,
+    Outbox, Overdue, Page, Placement, Position, Republished, Store, StoreError, UNSENT_LISTED, Unsent, keys,
 };
 use crate::{
     clock::Clock,
@@ -218,10 +218,10 @@ impl Store for MemoryStore {
         Ok(wanted.take(page.limit).cloned().collect())
     }
 
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (database, now) = self.lock();
-        let rows =
-            database.orders.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(limit);
+        let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
+        let rows = database.orders.iter().filter(|(id, _)| beyond(id)).take(limit);
         let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
             order_id: *id,
             status: tracked.order.status,
@@ -232,7 +232,7 @@ impl Store for MemoryStore {
             events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
         };
         let orders: Vec<AuditedOrder> = rows.map(audited).collect();
-        let last = orders.last().map(|order| order.order_id);
+        let last = orders.last().map(|order| order.order_id.to_string());
         Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
     }
 
@@ -273,20 +273,20 @@ impl Store for MemoryStore {
         Ok(lost.take(limit).map(|(id, _)| *id).collect())
     }
 
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         let (mut database, _) = self.lock();
         database.outbox.retain(|id, _| !sent.contains(id));
-        Ok(())
+        Ok(Vec::new())
     }
 
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         let (mut database, _) = self.lock();
         for id in unsent {
             if let Some((_, claimed_by)) = database.outbox.get_mut(id) {
                 claimed_by.take_if(|replica| *replica == self.replica);
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
@@ -308,11 +308,13 @@ impl Store for MemoryStore {
         let (database, now) = self.lock();
         let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
         let oldest_unsent = database.outbox.values().map(|(at, _)| *at).min();
+        let first = database.outbox.iter().take(UNSENT_LISTED);
         Ok(Backlog {
             unsent: database.outbox.len() as u64,
             oldest_unsent,
             oldest_unsent_age: oldest_unsent.map(since).unwrap_or_default(),
-            overdue: database.next_due().map_or(Duration::ZERO, since),
+            first: first.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect(),
+            since: None,
         })
     }
 
@@ -320,29 +322,27 @@ impl Store for MemoryStore {
         self.lock().0.reached().map(|_| ())
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         let (database, _) = self.lock();
-        let mut counts = [0; 5];
+        let mut counts = Counts::default();
         for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
-            counts[tracked.order.status as usize] += 1;
+            counts.orders[tracked.order.status as usize] += 1;
         }
         Ok(counts)
     }
 
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         let (database, now) = self.lock();
         let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
         let behind = |tracked: &TrackedOrder| {
             let late = tracked.order.due_at.filter(|due| *due < now - late).map(since)?;
             Some(Overdue { order: tracked.order.clone(), late })
         };
-        let mut overdue: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
-        overdue.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
-        let overdue_orders = overdue.len() as u64;
-        overdue.truncate(limit);
-        let unsent = database.outbox.iter().take(limit);
-        let unsent = unsent.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect();
-        Ok(Attention { overdue, overdue_orders, unsent })
+        let mut first: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
+        first.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+        let (orders, most) = (first.len() as u64, database.next_due().map_or(Duration::ZERO, since));
+        first.truncate(limit);
+        Ok(LateSteps { most, orders, first, since: None })
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
@@ -381,6 +381,7 @@ mod tests {
             clock: clock.clone(),
             // There is no hand that could reach in.
             by_hand: Box::new(|_| Box::pin(async { Err("no console".to_owned()) })),
+            dialect: None,
             _guard: Box::new(()),
         }
     }

@@ -9,10 +9,15 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod figures;
+#[cfg(test)]
+pub(crate) mod flaky;
 mod guarded;
 mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
+mod odd_rows;
+mod pages;
 mod portions;
 mod postgres;
 mod sqlite;
@@ -23,7 +28,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
+pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use guarded::Guarded;
+pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
 pub use postgres::{PgDsn, PgSettings, PgStore};
 pub use sqlite::SqliteStore;
@@ -67,8 +74,9 @@ pub trait Store: Send + Sync + 'static {
     /// Orders, newest (greatest id) first, by keyset.
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
 
-    /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them.
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError>;
+    /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them. Ids are
+    /// texts here, since one that was written by hand may be none.
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError>;
 
     /// Says that this replica lives; called at least once a second, or others take its outbox rows.
     async fn heartbeat(&self) -> Result<(), StoreError>;
@@ -85,11 +93,13 @@ pub trait Store: Send + Sync + 'static {
     /// not hold: a write took them whose answer got lost. The caller claims and publishes them.
     async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError>;
 
-    /// Forgets outbox rows after the broker's acknowledgement.
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError>;
+    /// Forgets outbox rows after the broker's acknowledgement. Answers those that stay, since another
+    /// session of the database holds them.
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError>;
 
-    /// Gives outbox rows back that this replica could not publish, for anybody to take.
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError>;
+    /// Gives outbox rows back that this replica could not publish, for anybody to take. Answers those
+    /// that stay its own, since another session of the database holds them.
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError>;
 
     /// Puts orders into the outbox again, for anybody to take. Answers in the order given.
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError>;
@@ -97,16 +107,14 @@ pub trait Store: Send + Sync + 'static {
     /// Asks the database for nothing: whether it answers, and the schema is there.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// What waits to be done.
+    /// What waits to be published.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 
-    /// How many orders have each of these statuses, in the order of the life cycle, each up to [`COUNTED_TO`];
-    /// 0 for the others.
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError>;
+    /// How many orders have each of these statuses; 0 for the others.
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError>;
 
-    /// What people should look at: steps more than `late` behind their time and unsent orders, up to
-    /// `limit` of each, oldest first.
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError>;
+    /// Steps more than `late` behind their time, and up to `limit` of these orders.
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError>;
 
     /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`]; answers how many.
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError>;
@@ -263,62 +271,14 @@ pub struct AuditPage {
     pub now: Timestamp,
     /// The orders, smallest id first.
     pub orders: Vec<AuditedOrder>,
-    /// The ids of those that hold what no order can hold.
+    /// The ids of those that hold what no order can hold, as they are written.
     pub unreadable: Vec<String>,
-    /// The last order of all that were looked at; `None` if there were no more.
-    pub last: Option<OrderId>,
-}
-
-/// What waits to be done, as the database knows it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Outbox rows that no broker has acknowledged, up to [`COUNTED_TO`].
-    pub unsent: u64,
-    /// When the oldest of them was written.
-    pub oldest_unsent: Option<Timestamp>,
-    /// How long ago the oldest of them was written.
-    pub oldest_unsent_age: Duration,
-    /// How late the most overdue step is.
-    pub overdue: Duration,
+    /// The id of the last order of all that were looked at; `None` if there were no more.
+    pub last: Option<String>,
 }
 
 /// How many orders a replica moves in one transaction, those that are most overdue first.
 pub const MOVED_AT_ONCE: usize = 1_000;
-
-/// The oldest unsent order is looked for among so many with the smallest ids, which are the first placed.
-const OLDEST_OF: i64 = 1_000;
-
-/// How far anything is counted: the price of a look is the same however many orders are stored or wait.
-pub const COUNTED_TO: i64 = 10_000;
-
-/// What people should look at.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attention {
-    /// Orders whose next step is late, most overdue first.
-    pub overdue: Vec<Overdue>,
-    /// How many of them there are in all, up to [`COUNTED_TO`].
-    pub overdue_orders: u64,
-    /// Orders that no broker has acknowledged, oldest first.
-    pub unsent: Vec<Unsent>,
-}
-
-/// An order whose next step is late.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overdue {
-    /// The order, still in the status before.
-    pub order: Order,
-    /// How late the step is.
-    pub late: Duration,
-}
-
-/// An order that no broker has acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unsent {
-    /// Whose message it is.
-    pub order_id: OrderId,
-    /// How long it has been waiting.
-    pub age: Duration,
-}
 
 /// A verb failed. What it was to write is not there, or, if only the answer got lost, will be
 /// found there by a retry.

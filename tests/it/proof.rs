@@ -138,7 +138,7 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
         (Some(1), "1 order is published again by the service that runs, or that starts next\n")
     );
     let (code, told, _) = republish(&["--until", "1h", "--json"]).await;
-    let nothing = json!({"queued": 0, "waiting": 0, "unknown": []});
+    let nothing = json!({"queued": 0, "waiting": 0, "unknown": [], "unreadable": [], "refused": []});
     assert_eq!((code, serde_json::from_str::<Value>(&told).expect("JSON")), (Some(0), nothing));
     let (code, told, _) = republish(&["--since", "1h"]).await;
     assert_eq!(code, Some(0));

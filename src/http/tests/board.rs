@@ -1,6 +1,7 @@
 //! The board: what it shows, what its address keeps, and who may press its button.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -22,8 +23,9 @@ use crate::{
     letters::{Glimpse, Waiting},
     order::StageDelays,
     store::{
-        MOVED_AT_ONCE, Outbox,
+        MOVED_AT_ONCE, Outbox, Store,
         conformance::{new_orders, start},
+        flaky::Flaky,
         memory::{Database, MemoryStore},
     },
 };
@@ -271,6 +273,39 @@ async fn what_could_not_be_read_is_not_said_to_be_missing() {
     assert!(text.contains(&format!("Order {id}{why}")), "{text}");
     assert!(text.contains(&format!("Recent orders{why}")), "{text}");
     assert!(!text.contains("No such order") && !text.contains("None yet"), "{text}");
+}
+
+/// Promise 6: it says what is wrong. One figure that can't be read says so itself, and takes nothing with it.
+#[tokio::test]
+async fn a_figure_that_is_not_known_takes_no_board_down() {
+    let figures = Arc::new(Mutex::new(None));
+    let around = |store| -> Arc<dyn Store> {
+        let flaky = Arc::new(Flaky { takes: Duration::ZERO, ..Flaky::new(store) });
+        *figures.lock().expect("no panic") = Some(Arc::clone(&flaky));
+        flaky
+    };
+    let api = Api::open_on(StageDelays::default(), None, around).await;
+    let flaky = figures.lock().expect("no panic").take().expect("was made");
+    let id = api.place("Ada").await;
+    for (slow, says) in [
+        ("backlog", "Unsent ?Not known: the database did not answer within 2s. This page asks again"),
+        ("overdue", "Overdue ?Not known: the database did not answer within 2s. This page asks again"),
+        ("count", "? placed? preparing"),
+    ] {
+        *flaky.slow.lock().expect("no panic") = HashSet::from([slow]);
+        let board = api.board("/").await;
+        let text = words(&board);
+        assert_eq!((board.status, rows(&board)), (StatusCode::OK, vec![id.as_str()]), "{slow}: {text}");
+        assert!(text.contains(says), "{slow}: {text}");
+        assert!(text.contains("database not all figures can be read"), "{slow}: {text}");
+    }
+    *flaky.slow.lock().expect("no panic") = HashSet::from(["ping", "backlog"]);
+    let away = api.board("/").await;
+    assert_eq!(away.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(words(&away).contains("The database is away"), "{}", words(&away));
+    flaky.slow.lock().expect("no panic").clear();
+    let text = words(&api.board("/").await);
+    assert!(text.contains("1 placed") && text.contains("Unsent 1"), "over: {text}");
 }
 
 #[tokio::test]

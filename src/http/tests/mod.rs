@@ -107,6 +107,15 @@ impl Api {
 
     /// With another store where orders are read.
     async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
+        Self::open_on(delays, other, |store| store).await
+    }
+
+    /// The same, and with something around the store where figures are read.
+    async fn open_on(
+        delays: StageDelays,
+        other: Option<Arc<dyn Store>>,
+        figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
         let metrics = Arc::new(Metrics::new());
@@ -143,7 +152,7 @@ impl Api {
             (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
-        let (overview, leaving) = (Overview::new(Arc::clone(&store)), CancellationToken::new());
+        let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let state = AppState {
             store: Arc::clone(&store),
             reads,

@@ -47,15 +47,22 @@ impl Relay {
     fn work_at(&self) -> Instant {
         let claim = (!self.found.is_empty()).then_some(self.rest_until);
         let sweep = self.may_sweep().then(|| self.rotation.at());
-        let next = self.settle_at.into_iter().chain(claim).chain(sweep).min();
+        let next = self.settle_at.into_iter().chain(self.locked.at()).chain(claim).chain(sweep).min();
         next.map_or(self.look_at, |at| at.max(self.rest_until))
     }
 
     fn begin_work(&mut self, now: Instant) {
         let (store, portions) = (self.store.clone(), self.portions.clone());
-        if self.settle_at.is_some_and(|at| at <= now) {
+        let held_again = self.locked.at().is_some_and(|at| at <= now);
+        if held_again || self.settle_at.is_some_and(|at| at <= now) {
             self.settle_at = None;
-            let (sent, unsent) = (std::mem::take(&mut self.acknowledged), std::mem::take(&mut self.unsent));
+            let (mut sent, mut unsent) =
+                (std::mem::take(&mut self.acknowledged), std::mem::take(&mut self.unsent));
+            if held_again {
+                let (held_sent, held_unsent) = self.locked.take();
+                sent.extend(held_sent);
+                unsent.extend(held_unsent);
+            }
             self.settling = [&sent[..], &unsent[..]].concat();
             self.work = Some(work::settle(store, portions, sent, unsent).boxed());
         } else if !self.found.is_empty() {
@@ -94,7 +101,7 @@ impl Relay {
     fn all_held(&self) -> HashSet<OrderId> {
         let listed = [&self.acknowledged, &self.unsent, &self.settling].into_iter().flatten().copied();
         let postponed = [self.uncleared.ids(), self.unreleased.ids()].into_iter().flatten();
-        self.flight.ids().chain(listed).chain(postponed).collect()
+        self.flight.ids().chain(listed).chain(self.locked.ids()).chain(postponed).collect()
     }
 
     /// A sign of life was given.
@@ -110,6 +117,12 @@ impl Relay {
                 self.beat_at = now + BEAT_EVERY;
                 let at_rest = self.work.is_none() && self.acknowledged.is_empty() && self.unsent.is_empty();
                 Ok(if at_rest { self.worked(Outcome::Idle) } else { Outcome::Idle })
+            }
+            // Somebody holds the row that says it, or too much is going on: no reason for all else to rest.
+            Err(error) if error.may_be_one() => {
+                self.beat_at = now + BEAT_AGAIN;
+                self.trouble = Some(error.to_string());
+                Ok(Outcome::Idle)
             }
             Err(error) => {
                 self.beat_at = now + BEAT_AGAIN;
@@ -155,6 +168,8 @@ impl Relay {
                 }
                 Ok(self.worked(Outcome::Idle))
             }
+            // The next search reads less.
+            Done::Searched(Err(StoreError::Timeout(_))) => Ok(Outcome::Idle),
             Done::Claimed { fates, took } => self.claimed(fates, took),
             Done::Read { outcome: Err(error), .. } | Done::Searched(Err(error)) => self.failed(error),
         }
@@ -210,7 +225,7 @@ impl Relay {
         }
     }
 
-    fn settled(&mut self, sent: Fates<()>, unsent: Fates<()>) -> Result<Outcome, StepError> {
+    fn settled(&mut self, sent: Fates<bool>, unsent: Fates<bool>) -> Result<Outcome, StepError> {
         self.settling.clear();
         let count = sent.len() + unsent.len();
         let cleared = put_by(sent, &mut self.acknowledged, &mut self.uncleared, "cleared");
@@ -218,24 +233,30 @@ impl Relay {
         if !self.acknowledged.is_empty() || !self.unsent.is_empty() {
             self.settle_at.get_or_insert_with(Instant::now);
         }
-        match cleared.and(released) {
+        let trouble = cleared.1.and(released.1);
+        self.locked.add(cleared.0, released.0);
+        match trouble {
             Ok(()) => Ok(self.worked(Outcome::Worked(count))),
             Err(error) => self.failed(error),
         }
     }
 }
 
-/// Puts off rows that failed alone, and those that failed with all others back to be tried again.
+/// Puts off rows that failed alone, and those that failed with all others back to be tried again. Answers those
+/// that another session holds.
 fn put_by(
-    fates: Fates<()>,
+    fates: Fates<bool>,
     again: &mut Vec<OrderId>,
     postponed: &mut Postponements,
     what: &str,
-) -> Result<(), StoreError> {
-    let mut trouble = Ok(());
+) -> (Vec<OrderId>, Result<(), StoreError>) {
+    let (mut held, mut trouble) = (Vec::new(), Ok(()));
     for (order_id, fate) in fates {
         match fate {
-            Ok(()) => postponed.remove(order_id),
+            Ok(went) => {
+                postponed.remove(order_id);
+                held.extend((!went).then_some(order_id));
+            }
             Err(error) if error.may_be_one() => {
                 let known = postponed.knows(order_id);
                 let pause = postponed.add(order_id, error.to_string());
@@ -252,5 +273,5 @@ fn put_by(
             }
         }
     }
-    trouble
+    (held, trouble)
 }

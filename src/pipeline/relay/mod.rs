@@ -9,6 +9,7 @@
 
 mod database;
 mod flight;
+mod locked;
 mod refused;
 mod rotation;
 mod work;
@@ -33,6 +34,7 @@ use crate::{
     store::{Store, StoreError},
 };
 use flight::Flight;
+use locked::Locked;
 use refused::Refused;
 use rotation::Rotation;
 use work::{Done, Portions};
@@ -80,6 +82,8 @@ pub struct Relay {
     /// Rows that could not be cleared, and that could not be given back, with all others.
     uncleared: Postponements,
     unreleased: Postponements,
+    /// Rows that another session of the database holds.
+    locked: Locked,
     rotation: Rotation,
     /// Rows to be claimed that were found, with places reserved for them.
     found: VecDeque<OrderId>,
@@ -129,6 +133,7 @@ impl Relay {
             settle_at: None,
             uncleared: Postponements::default(),
             unreleased: Postponements::default(),
+            locked: Locked::default(),
             rotation: Rotation::new(SWEEP_EVERY),
             found: VecDeque::new(),
             search_at: now + SEARCH_EVERY,
@@ -193,6 +198,7 @@ impl Relay {
             self.refused.trouble(),
             rows(&self.uncleared, "cleared"),
             rows(&self.unreleased, "given back"),
+            self.locked.trouble(),
         ];
         let troubles: Vec<String> = troubles.into_iter().flatten().collect();
         if troubles.is_empty() { Condition::Up } else { Condition::Degraded(troubles.join("; ")) }
@@ -253,7 +259,7 @@ impl Relay {
             None if self.refused.asks() => 1,
             None => IN_FLIGHT,
         };
-        most.saturating_sub(self.held())
+        most.saturating_sub(self.held() + self.locked.len())
     }
 
     fn publish_all(&mut self, orders: Vec<OrderPlaced>) {

@@ -1,6 +1,10 @@
 //! What the relay has the database do, beside publishing: nobody waits for it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -43,7 +47,8 @@ pub(super) type Fates<T> = Vec<(OrderId, Result<T, StoreError>)>;
 /// What the database has done.
 pub(super) enum Done {
     /// Rows were cleared and given back.
-    Settled { sent: Fates<()>, unsent: Fates<()> },
+    /// Whether each went: one that another session holds did not.
+    Settled { sent: Fates<bool>, unsent: Fates<bool> },
     /// Rows of nobody were read.
     Read { outcome: Result<Vec<OrderId>, StoreError>, took: Duration },
     /// Own rows were looked for that nobody holds.
@@ -59,11 +64,16 @@ pub(super) async fn settle(
     sent: Vec<OrderId>,
     unsent: Vec<OrderId>,
 ) -> Done {
-    let clear = async |ids: &[OrderId]| store.mark_sent(ids).await.map(|()| vec![(); ids.len()]);
+    let clear = async |ids: &[OrderId]| store.mark_sent(ids).await.map(|held| went(ids, &held));
     let cleared = in_portions(&portions.clear, sent.len(), |part| clear(&sent[part])).await;
-    let release = async |ids: &[OrderId]| store.release(ids).await.map(|()| vec![(); ids.len()]);
+    let release = async |ids: &[OrderId]| store.release(ids).await.map(|held| went(ids, &held));
     let released = in_portions(&portions.release, unsent.len(), |part| release(&unsent[part])).await;
     Done::Settled { sent: pairs(sent, cleared), unsent: pairs(unsent, released) }
+}
+
+fn went(ids: &[OrderId], held: &[OrderId]) -> Vec<bool> {
+    let held: HashSet<&OrderId> = held.iter().collect();
+    ids.iter().map(|id| !held.contains(id)).collect()
 }
 
 fn pairs<T>(ids: Vec<OrderId>, answers: Vec<Result<T, StoreError>>) -> Fates<T> {

@@ -22,8 +22,8 @@ use crate::{
     health::Condition,
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-        Position, Republished, Store, StoreError,
+        Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
+        Placement, Position, Republished, Store, StoreError,
     },
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Troubled {
     pub stuck: Mutex<Option<OrderId>>,
     /// Outbox rows that can't be written: no set with one of them is.
     pub bad: Mutex<HashSet<OrderId>>,
+    /// Outbox rows that another session holds.
+    pub held: Mutex<HashSet<OrderId>>,
     /// How long clearing outbox rows takes.
     pub clearing_takes: Duration,
     /// How many signs of life were given.
@@ -97,6 +99,7 @@ impl Troubled {
             most: usize::MAX,
             stuck: Mutex::default(),
             bad: Mutex::default(),
+            held: Mutex::default(),
             clearing_takes: Duration::ZERO,
             beats: AtomicUsize::new(0),
             locked: AtomicBool::new(true),
@@ -194,7 +197,7 @@ impl Store for Troubled {
         self.inner.list(page).await
     }
 
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.inner.audit(after, limit).await
     }
 
@@ -219,13 +222,15 @@ impl Store for Troubled {
         self.inner.lost(held, limit).await
     }
 
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         self.refuse_bad(sent)?;
         sleep(self.clearing_takes).await;
-        self.write(self.inner.mark_sent(sent)).await
+        let held = self.held.lock().expect("no panic").clone();
+        let (held, free): (Vec<OrderId>, Vec<OrderId>) = sent.iter().partition(|id| held.contains(*id));
+        self.write(self.inner.mark_sent(&free)).await.map(|_| held)
     }
 
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         self.refuse_bad(unsent)?;
         self.write(self.inner.release(unsent)).await
     }
@@ -242,12 +247,12 @@ impl Store for Troubled {
         self.inner.backlog().await
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         self.inner.count(statuses).await
     }
 
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
-        self.inner.attention(late, limit).await
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        self.inner.overdue(late, limit).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -131,6 +131,30 @@ async fn a_relay_that_may_publish_nothing_ends_soon() {
     assert_eq!(store.unclaimed(None, 100).await.expect("reads").len(), 50, "for anybody to take");
 }
 
+/// Rows that somebody holds are cleared when he lets them go. They stop nobody, and cost what they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_another_session_holds_are_cleared_later() {
+    let ((mut kitchen, store), mut broker) = (Kitchen::troubled().await, Broker::start());
+    let all = kitchen.place(50).await;
+    store.held.lock().expect("no panic").extend(&all[3..5]);
+    let (relay, mut watcher) = run(broker.relay(&mut kitchen));
+    let named = |condition: &Condition| {
+        matches!(condition, Condition::Degraded(why) if why.contains("holds 2 outbox rows")
+            && why.contains(&all[3].to_string()))
+    };
+    until(&mut watcher, named).await;
+    assert_eq!((kitchen.unsent().await, broker.keys()), (2, texts(&all)));
+    kitchen.place(50).await;
+    let others = async { while kitchen.unsent().await > 2 {} };
+    tokio::time::timeout(PATIENCE, others).await.expect("in time");
+    store.held.lock().expect("no panic").clear();
+    until(&mut watcher, |condition| *condition == Condition::Up).await;
+    let cleared = async { while kitchen.unsent().await > 0 {} };
+    tokio::time::timeout(PATIENCE, cleared).await.expect("in time");
+    assert_eq!(broker.keys().len(), 100, "each once");
+    relay.abort();
+}
+
 async fn bad_rows(kitchen: &Kitchen, store: &Troubled, order_ids: &[OrderId]) {
     store.bad.lock().expect("no panic").extend(order_ids);
     assert!(kitchen.store.mark_sent(order_ids).await.is_err());

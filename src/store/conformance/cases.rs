@@ -2,6 +2,7 @@
 
 pub(crate) use super::{
     attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    odd::an_odd_row_is_one_orders_trouble,
     outbox::{
         a_claim_may_be_repeated, orders_are_published_again_once, own_rows_that_nobody_holds_are_found,
         rows_in_memory_are_not_taken, unsent_rows_are_taken_once_and_stay_until_marked,
@@ -23,7 +24,9 @@ use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_o
 use crate::{
     clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
-    store::{Admission, Arrival, Backlog, KEY_LIFETIME, NewOrder, Outbox, Page, Placement, StoreError},
+    store::{
+        Admission, Arrival, Backlog, KEY_LIFETIME, LateSteps, NewOrder, Outbox, Page, Placement, StoreError,
+    },
 };
 
 /// Promise 1: accepted means durable.
@@ -193,7 +196,7 @@ pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
     assert_eq!(t.counts().await, [1, 2, 0, 0, 0]);
     t.deliver_all().await;
     t.deliver_all().await;
-    assert_eq!((t.counts().await, t.backlog().await.overdue), ([0, 0, 0, 0, 3], Duration::ZERO));
+    assert_eq!((t.counts().await, t.overdue(seconds(0), 9).await), ([0, 0, 0, 0, 3], LateSteps::default()));
 }
 
 pub(crate) async fn positions_tell_how_far_and_when(t: Fixture) {
@@ -227,12 +230,12 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
     t.store.mark_sent(&[orders[0].order_id]).await.expect("marks");
     t.clock.advance(seconds(DELAYS[0]));
     t.store.advance(3).await.expect("advances");
-    let (mut audited, mut after) = (Vec::new(), None);
+    let (mut audited, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page = t.store.audit(after, 2).await.expect("reads");
+        let page = t.store.audit(after.as_deref(), 2).await.expect("reads");
         let Some(last) = page.orders.last() else { break };
-        assert_eq!(page.now, t.clock.now());
-        after = Some(last.order_id);
+        assert_eq!((page.now, page.last.as_ref()), (t.clock.now(), Some(&last.order_id.to_string())));
+        after = page.last;
         audited.extend(page.orders);
     }
     let ids = |orders: &[NewOrder]| orders.iter().map(|order| order.order_id).collect::<Vec<_>>();

@@ -3,6 +3,7 @@
 
 mod attention;
 pub(crate) mod cases;
+mod odd;
 pub(crate) mod outbox;
 pub(crate) mod stories;
 mod timers;
@@ -13,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Arrival, Backlog, Due, Move, NewOrder, Outbox, Placement, Store};
+use super::{Arrival, Backlog, Due, LateSteps, Move, NewOrder, Outbox, Placement, Store};
 use crate::{
     clock::ManualClock,
     order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -21,6 +22,9 @@ use crate::{
 
 /// The suite's delays: 3, 5, 7 and 10 s, the defaults.
 const DELAYS: [i64; 4] = [3, 5, 7, 10];
+
+/// Runs a statement as somebody with a database console would.
+type ByHand = dyn Fn(&str) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 /// An empty database behind the contract.
 pub(crate) struct Fixture {
@@ -31,9 +35,21 @@ pub(crate) struct Fixture {
     /// The clock that both go by.
     pub clock: Arc<ManualClock>,
     /// Runs a statement as somebody with a database console would; `Err` is the database's refusal.
-    pub by_hand: Box<dyn Fn(&'static str) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+    pub by_hand: Box<ByHand>,
+    /// How that person writes; none where nobody could reach in.
+    pub dialect: Option<Dialect>,
     /// Kept alive as long as the fixture.
     pub _guard: Box<dyn std::any::Any + Send + Sync>,
+}
+
+/// What a console needs to know of a database.
+pub(crate) struct Dialect {
+    /// How a moment is written.
+    pub stamp: fn(Timestamp) -> String,
+    /// Values of that type that are no moments of ours.
+    pub odd_moments: &'static [&'static str],
+    /// What makes the database take rows that it would refuse.
+    pub allow_odd: &'static [&'static str],
 }
 
 /// Where the suite's time begins.
@@ -88,7 +104,11 @@ impl Fixture {
     }
 
     async fn counts(&self) -> [u64; 5] {
-        self.store.count(&Status::ALL).await.expect("reads")
+        self.store.count(&Status::ALL).await.expect("reads").orders
+    }
+
+    async fn overdue(&self, late: Duration, limit: usize) -> LateSteps {
+        self.store.overdue(late, limit).await.expect("reads")
     }
 
     /// Moves everything to the end and answers how many steps that took.
@@ -151,6 +171,7 @@ macro_rules! conformance {
             positions_tell_how_far_and_when,
             an_audit_reads_every_order_once,
             those_left_out_stay_until_they_are_named,
+            an_odd_row_is_one_orders_trouble,
             racing_writers_do_each_thing_once,
         }
     };

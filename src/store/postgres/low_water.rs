@@ -12,7 +12,6 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::StoreError;
 use crate::order::Timestamp;
 
 /// How far the mark stays behind a look: what was stamped before and is committed within this time is above it.
@@ -100,19 +99,6 @@ impl LowWater {
         if state.mark.is_none() {
             state.mark = Some(now - FIRST_SLICE);
             state.sliced = true;
-        }
-    }
-
-    /// Where figures about all that is overdue may begin: at the mark where more would be too slow.
-    pub(super) fn readable_from(&self) -> Option<Timestamp> {
-        let state = self.state();
-        state.mark.filter(|_| state.sliced)
-    }
-
-    /// Figures could not be read; in time, if that was it, they will be from the mark on.
-    pub(super) fn unreadable(&self, error: &StoreError) {
-        if matches!(error, StoreError::Timeout(_)) {
-            self.state().sliced = true;
         }
     }
 

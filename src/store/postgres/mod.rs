@@ -6,6 +6,9 @@
 
 mod arrive;
 mod attention;
+mod expiry;
+#[cfg(test)]
+mod figures_cost;
 mod low_water;
 #[cfg(test)]
 mod oddities;
@@ -13,6 +16,7 @@ mod outbox;
 #[cfg(test)]
 mod plans;
 mod pools;
+mod reach;
 mod rows;
 mod schema;
 mod timers;
@@ -39,13 +43,15 @@ use sqlx::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
+    Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
 };
+use attention::Figures;
+use expiry::Expiry;
 use low_water::LowWater;
 use pools::{Pools, Slot};
 use timers::{Looked, Which};
@@ -107,6 +113,8 @@ pub struct PgStore {
     replica: i64,
     migrated: AtomicBool,
     low_water: LowWater,
+    figures: Figures,
+    expiry: Expiry,
 }
 
 impl PgStore {
@@ -120,6 +128,8 @@ impl PgStore {
             replica,
             migrated: AtomicBool::new(false),
             low_water: LowWater::new(),
+            figures: Figures::default(),
+            expiry: Expiry::default(),
         }
     }
 
@@ -285,14 +295,16 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| verbs::list(db, page).await).await
     }
 
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
     }
 
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await
+        let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await?;
+        said.then_some(())
+            .ok_or_else(|| StoreError::Failed("another session holds this replica's row".to_owned()))
     }
 
     async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
@@ -307,15 +319,16 @@ impl Store for PgStore {
 
     async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| outbox::lost(db, held, limit, now, self.replica).await).await
+        let (figures, replica) = (&self.figures, self.replica);
+        bounded(&pools.loops, async |db| outbox::lost(db, figures, held, limit, now, replica).await).await
     }
 
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         let pools = self.pools()?;
         bounded(&pools.loops, async |db| outbox::mark_sent(db, sent).await).await
     }
 
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
         let pools = self.pools()?;
         bounded(&pools.loops, async |db| outbox::release(db, unsent, self.replica).await).await
     }
@@ -331,25 +344,23 @@ impl Store for PgStore {
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (pools, now, from) = (self.pools()?, self.now(), self.low_water.readable_from());
-        let backlog = bounded(&pools.read, async |db| attention::backlog(db, now, from).await).await;
-        backlog.inspect_err(|error| self.low_water.unreadable(error))
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
-        let pools = self.pools()?;
-        bounded(&pools.read, async |db| attention::count(db, statuses).await).await
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.count(db, now, statuses).await).await
     }
 
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
-        let (pools, now, from) = (self.pools()?, self.now(), self.low_water.readable_from());
-        let verb = async |db: &mut PgConnection| attention::attention(db, now, from, late, limit).await;
-        bounded(&pools.read, verb).await.inspect_err(|error| self.low_water.unreadable(error))
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| verbs::expire_keys(db, now, limit).await).await
+        bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
     }
 
     /// On a connection of its own, without the statement timeout of the others. The migrator holds

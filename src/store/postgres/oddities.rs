@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
     clock::ManualClock,
-    order::{OrderId, Status},
-    store::{NewOrder, Outbox, Page, Store, StoreError, conformance::start},
+    order::OrderId,
+    store::{
+        NewOrder, Outbox, Store, StoreError,
+        conformance::{new_orders, outbox::take, start},
+    },
 };
 
 /// A store with two orders, and a console.
@@ -22,43 +25,70 @@ async fn two_orders() -> (Database, Arc<ManualClock>, Arc<dyn Store>, [OrderId; 
     (database, clock, store, orders.map(|order| order.order_id), console)
 }
 
-/// What is no moment is refused, and where it stands already it is one order's trouble, not a replica's end.
+/// What is no moment is refused; what becomes of it where it stands already, `conformance` says.
 #[tokio::test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
-async fn infinity_is_refused_and_ends_nothing() {
-    let (_database, clock, store, [odd, good], mut console) = two_orders().await;
+async fn infinity_is_refused() {
+    let (_database, _clock, _store, [odd, _], mut console) = two_orders().await;
     for column in ["due_at", "created_at", "updated_at"] {
         let odd_row = format!("UPDATE orders SET {column} = 'infinity' WHERE order_id = '{odd}'");
         let refusal = run(&mut console, &odd_row).await.expect_err("is no moment").to_string();
         assert!(refusal.contains("orders_moments_are_finite"), "{refusal}");
     }
-    run(&mut console, "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite").await.expect("drops");
-    for moment in ["infinity", "-infinity", "290000-01-01"] {
-        for column in ["created_at", "updated_at", "due_at"] {
-            let odd_row = format!("UPDATE orders SET {column} = '{moment}' WHERE order_id = '{odd}'");
-            run(&mut console, &odd_row).await.expect("by hand");
-            let found = store.find(odd).await;
-            assert!(matches!(found, Err(StoreError::Failed(_))), "{column} {moment}: {found:?}");
-            assert!(store.find(good).await.expect("reads").is_some());
-            let listed = store.list(&Page { status: None, before: None, limit: 9 }).await.expect("lists");
-            assert_eq!(listed.iter().map(|order| order.order_id).collect::<Vec<_>>(), [good]);
-            let page = store.audit(None, 9).await.expect("reads");
-            assert_eq!((page.orders.len(), page.unreadable), (1, vec![odd.to_string()]));
-            store.positions(&[odd, good]).await.expect("reads");
-            store.backlog().await.expect("reads");
-            store.attention(Duration::ZERO, 9).await.expect("reads");
-            store.count(&Status::ALL).await.expect("counts");
-            run(&mut console, &format!("UPDATE orders SET {column} = now() WHERE order_id = '{odd}'"))
-                .await
-                .expect("mends");
-        }
-    }
-    run(&mut console, &format!("UPDATE orders SET due_at = 'infinity' WHERE order_id = '{odd}'"))
+}
+
+/// Every verb of the outbox passes over a row that somebody holds, at once, and says that it stays.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_locked_outbox_row_holds_up_no_other() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let orders = new_orders(5);
+    store.place(&orders, Outbox::Anyones).await.expect("places");
+    let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
+    let mut console = database.options().connect().await.expect("connects");
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, &format!("SELECT 1 FROM outbox WHERE order_id = '{}' FOR UPDATE", ids[2]))
         .await
-        .expect("by hand");
-    clock.advance(Duration::from_secs(3));
-    let advance = store.advance(9).await.expect("advances");
-    assert_eq!(advance.moves.iter().map(|step| step.order_id).collect::<Vec<_>>(), [good]);
+        .expect("locks");
+    let asked = Instant::now();
+    assert_eq!(take(&*store, 10).await.len(), 4);
+    assert_eq!(store.release(&ids).await.expect("releases"), []);
+    assert_eq!(take(&*store, 10).await.len(), 4);
+    assert_eq!(store.mark_sent(&ids).await.expect("marks"), [ids[2]]);
+    assert_eq!(store.mark_sent(&ids).await.expect("marks"), [ids[2]], "as often as it is asked");
+    assert!(asked.elapsed() < Duration::from_millis(900), "nobody waits: {:?}", asked.elapsed());
+    holder.rollback().await.expect("unlocks");
+    assert_eq!(take(&*store, 10).await.len(), 1);
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, "SELECT 1 FROM outbox FOR UPDATE").await.expect("locks");
+    assert_eq!(store.release(&ids).await.expect("releases"), [ids[2]]);
+    holder.rollback().await.expect("unlocks");
+    assert_eq!(store.mark_sent(&ids).await.expect("marks"), []);
+}
+
+/// What somebody holds besides: the row by which a replica says that it lives, and keys that have had their time.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn other_locked_rows_are_waited_for_by_nobody() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let keyed: Vec<NewOrder> =
+        ["a", "b", "c"].map(|key| NewOrder { key: Some(key.to_owned()), ..new_order() }).into();
+    store.place(&keyed, Outbox::Anyones).await.expect("places");
+    let mut console = database.options().connect().await.expect("connects");
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, "SELECT 1 FROM relays FOR UPDATE").await.expect("locks");
+    run(&mut holder, "SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE").await.expect("locks");
+    let asked = Instant::now();
+    let beat = store.heartbeat().await.expect_err("can't be said");
+    assert!(beat.may_be_one(), "{beat}");
+    clock.advance(Duration::from_hours(25));
+    assert_eq!(store.expire_keys(10).await.expect("expires"), 2);
+    assert!(asked.elapsed() < Duration::from_millis(900), "nobody waits: {:?}", asked.elapsed());
+    holder.rollback().await.expect("unlocks");
+    store.heartbeat().await.expect("lives");
+    assert_eq!(store.expire_keys(10).await.expect("expires"), 1, "the next time");
 }
 
 /// An idempotency key that another session holds is waited for by its own order alone, and not for long.

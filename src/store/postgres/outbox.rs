@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{PgConnection, PgExecutor, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use tokio::time::Instant;
 
 use super::{
     super::{LOST_AFTER, Republished},
+    attention::{Figures, begin},
     rows::{draft, moment, order_id, readable},
     timers::texts,
 };
@@ -58,23 +60,33 @@ const CLAIM_ROWS: &str = with_alive!(
      FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id"
 );
 
-/// Says that this replica is alive.
+/// Says that this replica is alive; answers whether it could, for a row that somebody holds is not waited for.
 pub(super) async fn stay_alive(
-    db: impl PgExecutor<'_>,
+    db: &mut PgConnection,
     now: Option<Timestamp>,
     replica: i64,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO relays (replica, alive_until)
-         VALUES ($1, COALESCE($2, clock_timestamp()) + $3::float8 * interval '1 second')
-         ON CONFLICT (replica) DO UPDATE SET alive_until = EXCLUDED.alive_until",
+) -> sqlx::Result<bool> {
+    // Where nobody holds the row it is not there, so it is written, and nothing waits in that either.
+    let said = sqlx::query(
+        "WITH t AS MATERIALIZED (
+             SELECT COALESCE($2, clock_timestamp()) + $3::float8 * interval '1 second' AS until
+         ), known AS (
+             UPDATE relays SET alive_until = (SELECT until FROM t) WHERE replica = ANY (ARRAY(
+                 SELECT replica FROM relays WHERE replica = $1 FOR UPDATE SKIP LOCKED))
+             RETURNING replica
+         ), new AS (
+             INSERT INTO relays (replica, alive_until) SELECT $1, until FROM t
+             WHERE NOT EXISTS (SELECT 1 FROM relays WHERE replica = $1)
+             ON CONFLICT (replica) DO NOTHING RETURNING replica
+         )
+         SELECT replica FROM known UNION ALL SELECT replica FROM new",
     )
     .bind(replica)
     .bind(now)
     .bind(CLAIM.as_secs_f64())
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    Ok(())
+    Ok(said.is_some())
 }
 
 /// Gives up this replica's outbox rows.
@@ -89,15 +101,23 @@ pub(super) async fn unclaimed(
     limit: usize,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<OrderId>> {
-    let rows = sqlx::query(UNCLAIMED)
-        .bind(now)
-        .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
-        .bind(CLAIM.as_secs_f64())
-        .bind(after.map(|id| id.to_string()).unwrap_or_default())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *db)
-        .await?;
-    Ok(readable(&rows, order_id))
+    let mut after = after.map(|id| id.to_string()).unwrap_or_default();
+    loop {
+        let rows = sqlx::query(UNCLAIMED)
+            .bind(now)
+            .bind(CLAIM.as_secs_f64() - CLAIM_WITHOUT_SESSION.as_secs_f64())
+            .bind(CLAIM.as_secs_f64())
+            .bind(&after)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *db)
+            .await?;
+        let found = readable(&rows, order_id);
+        match rows.last() {
+            // None of them is an id: what comes after may be.
+            Some(last) if found.is_empty() => after = last.try_get("order_id")?,
+            _ => return Ok(found),
+        }
+    }
 }
 
 pub(super) async fn claim(
@@ -121,41 +141,73 @@ fn message(row: &PgRow) -> sqlx::Result<OrderPlaced> {
     Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?))
 }
 
+/// Own rows that this replica does not hold, as far back as they can be read in time.
 pub(super) async fn lost(
     db: &mut PgConnection,
+    figures: &Figures,
     held: &[OrderId],
     limit: usize,
     now: Option<Timestamp>,
     replica: i64,
 ) -> sqlx::Result<Vec<OrderId>> {
-    let rows = sqlx::query(
-        "SELECT u.order_id FROM outbox AS u
-         WHERE u.claimed_by = $1 AND u.order_id <> ALL($2)
-             AND u.created_at < COALESCE($3, clock_timestamp()) - $4::float8 * interval '1 second'
-         ORDER BY u.order_id LIMIT $5",
-    )
-    .bind(replica)
-    .bind(texts(held))
-    .bind(now)
-    .bind(LOST_AFTER.as_secs_f64())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut *db)
-    .await?;
-    Ok(readable(&rows, order_id))
-}
-
-pub(super) async fn mark_sent(db: &mut PgConnection, sent: &[OrderId]) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM outbox WHERE order_id = ANY($1)").bind(texts(sent)).execute(&mut *db).await?;
-    Ok(())
-}
-
-pub(super) async fn release(db: &mut PgConnection, unsent: &[OrderId], replica: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY($1) AND claimed_by = $2")
-        .bind(texts(unsent))
+    let (back, started) = (figures.lost.back(), Instant::now());
+    let rows = async {
+        let (_, first_id) = begin(db, now, back).await?;
+        sqlx::query(
+            "SELECT u.order_id FROM outbox AS u
+             WHERE u.order_id >= $6 AND u.claimed_by = $1 AND u.order_id <> ALL($2)
+                 AND u.created_at < COALESCE($3, clock_timestamp()) - $4::float8 * interval '1 second'
+             ORDER BY u.order_id LIMIT $5",
+        )
         .bind(replica)
-        .execute(&mut *db)
-        .await?;
-    Ok(())
+        .bind(texts(held))
+        .bind(now)
+        .bind(LOST_AFTER.as_secs_f64())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(first_id)
+        .fetch_all(&mut *db)
+        .await
+    };
+    let rows = rows.await;
+    Ok(readable(&figures.lost.judge(started, rows)?, order_id))
+}
+
+/// Rows that another session holds are left to it: answers them.
+pub(super) async fn mark_sent(db: &mut PgConnection, sent: &[OrderId]) -> sqlx::Result<Vec<OrderId>> {
+    let gone = sqlx::query(
+        "DELETE FROM outbox WHERE order_id = ANY (ARRAY(
+             SELECT order_id FROM outbox WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(texts(sent))
+    .execute(&mut *db)
+    .await?;
+    if gone.rows_affected() >= sent.len() as u64 {
+        return Ok(Vec::new());
+    }
+    let left = sqlx::query("SELECT order_id FROM outbox WHERE order_id = ANY($1)").bind(texts(sent));
+    left.fetch_all(&mut *db).await?.iter().map(order_id).collect()
+}
+
+/// The same.
+pub(super) async fn release(
+    db: &mut PgConnection,
+    unsent: &[OrderId],
+    replica: i64,
+) -> sqlx::Result<Vec<OrderId>> {
+    let released = sqlx::query(
+        "UPDATE outbox SET claimed_by = NULL WHERE order_id = ANY (ARRAY(
+             SELECT order_id FROM outbox WHERE order_id = ANY($1) AND claimed_by = $2
+             ORDER BY order_id FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(texts(unsent))
+    .bind(replica)
+    .execute(&mut *db)
+    .await?;
+    if released.rows_affected() >= unsent.len() as u64 {
+        return Ok(Vec::new());
+    }
+    let left = sqlx::query("SELECT order_id FROM outbox WHERE order_id = ANY($1) AND claimed_by = $2");
+    left.bind(texts(unsent)).bind(replica).fetch_all(&mut *db).await?.iter().map(order_id).collect()
 }
 
 pub(super) async fn republish(

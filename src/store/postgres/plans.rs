@@ -105,7 +105,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
 }
 
 /// Holds a snapshot, as a backup does, for as long as it lives.
-async fn old_snapshot(mut session: PgConnection) -> PgConnection {
+pub(super) async fn old_snapshot(mut session: PgConnection) -> PgConnection {
     run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("begins");
     run(&mut session, "SELECT count(*) FROM relays").await.expect("reads");
     session

@@ -1,6 +1,6 @@
 //! How orders come out of PostgreSQL.
 
-use std::{collections::BTreeSet, str::FromStr, sync::Mutex};
+use std::str::FromStr;
 
 use chrono::{DateTime, Datelike as _};
 use serde_json::Value;
@@ -10,25 +10,12 @@ use sqlx::{
     postgres::{PgHasArrayType, PgRow, PgTypeInfo, PgValueRef},
 };
 
-use tracing::warn;
-
+use super::super::odd_rows;
 use crate::order::{Draft, Event, EventKind, Order, OrderId, Timestamp, TrackedOrder};
 
-/// How many unreadable orders are named in the log.
-const NAMED: usize = 100;
-
-/// Leaves out rows that can't be read, each named in the log once: one that somebody has made unreadable by
-/// hand must not hide the others.
+/// Leaves out rows that can't be read: one that somebody has made unreadable by hand must not hide the others.
 pub(super) fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> sqlx::Result<T>) -> Vec<T> {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let tell = |row: &PgRow, error: &sqlx::Error| {
-        let order_id: String = row.try_get("order_id").unwrap_or_default();
-        let mut told = TOLD.lock().expect("no holder panics");
-        if told.len() < NAMED && told.insert(order_id.clone()) {
-            warn!(order_id, %error, "a stored order can't be read and is left out; `verify` finds all of them");
-        }
-    };
-    rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
+    odd_rows::readable(rows, |row| row.try_get("order_id").unwrap_or_default(), decode)
 }
 
 /// Reads a text column through the domain's own parser: a value we did not write is an error.

@@ -1,13 +1,28 @@
 //! Brings the schema up to date, or finds that somebody with the right to has done so.
+//!
+//! A change of a table waits for everybody who uses it, and everybody who comes later waits behind it: beside an
+//! open snapshot, such as a backup's, that would be an outage of all replicas that run. So each migration gives up
+//! soon (`lock_timeout`, in its file), and is tried again after a pause.
+
+use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    PgPool, Row as _,
     migrate::{MigrateError, Migrator},
 };
+use tokio::time::sleep;
+use tracing::warn;
 
 use super::StoreError;
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The pause after the first try in vain; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// After so many tries, more than a minute, who asked is told why nothing happens.
+const TRIES: usize = 9;
 
 /// Runs what is missing. The migrator holds an advisory lock, so replicas take turns.
 pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
@@ -15,10 +30,52 @@ pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
     if is_up_to_date(pool).await? {
         return Ok(());
     }
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        error => StoreError::Refused(error.to_string()),
-    })
+    let (mut pause, mut tries) = (FIRST_PAUSE, 0);
+    loop {
+        match MIGRATIONS.run(pool).await {
+            Ok(()) => return Ok(()),
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                if !is_locked(&error) {
+                    return Err(error.into());
+                }
+                let who = holders(pool).await.unwrap_or_default();
+                tries += 1;
+                if tries == TRIES {
+                    let why = format!("a table can't be changed while others use it ({who})");
+                    return Err(StoreError::Unavailable(why));
+                }
+                warn!("a table can't be changed while others use it ({who}); it is tried again in {pause:?}");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(StoreError::Refused(error.to_string())),
+        }
+    }
+}
+
+fn is_locked(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "55P03"))
+}
+
+/// Who uses the tables for longest, in words. Others' statements are nobody's business.
+async fn holders(pool: &PgPool) -> sqlx::Result<String> {
+    let rows = sqlx::query(
+        "SELECT a.pid, coalesce(nullif(a.application_name, ''), 'unnamed') AS name,
+             extract(epoch FROM clock_timestamp() - a.xact_start)::bigint AS seconds
+         FROM pg_stat_activity AS a
+         WHERE a.pid <> pg_backend_pid() AND a.xact_start IS NOT NULL AND EXISTS (
+             SELECT 1 FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND l.relation IN (
+                 to_regclass('orders'), to_regclass('order_events'), to_regclass('outbox'),
+                 to_regclass('idempotency_keys')))
+         ORDER BY a.xact_start LIMIT 3",
+    )
+    .fetch_all(pool)
+    .await?;
+    let holder = |row: &sqlx::postgres::PgRow| -> sqlx::Result<String> {
+        let (pid, name): (i32, String) = (row.try_get("pid")?, row.try_get("name")?);
+        Ok(format!("session {pid}, {name:?}, in a transaction for {} s", row.try_get::<i64, _>("seconds")?))
+    };
+    Ok(rows.iter().map(holder).collect::<sqlx::Result<Vec<_>>>()?.join("; "))
 }
 
 async fn is_up_to_date(pool: &PgPool) -> sqlx::Result<bool> {
@@ -35,4 +92,57 @@ async fn is_up_to_date(pool: &PgPool) -> sqlx::Result<bool> {
         applied.iter().any(|(found, sum)| *found == version && sum.as_slice() == checksum)
     };
     Ok(MIGRATIONS.iter().all(|migration| is_applied(migration.version, &migration.checksum)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+
+    use super::{
+        super::tests::{Database, run},
+        *,
+    };
+    use crate::{clock::ManualClock, store::conformance::start};
+
+    /// Beside a backup's snapshot a change of the schema can't be made. It waits by itself: what everybody else asks
+    /// of the tables is answered all the while.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn a_change_that_waits_holds_up_nobody() {
+        let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+        let mut console = database.options().connect().await.expect("connects");
+        let pool = PgPool::connect_lazy_with(database.options());
+        MIGRATIONS.run_to(2, &mut console).await.expect("migrates");
+        let others = database.options().options([("lock_timeout", "900")]);
+        let (mut other, mut backup) = (
+            others.connect().await.expect("connects"),
+            database.options().connect().await.expect("connects"),
+        );
+        let mut snapshot = backup.begin().await.expect("begins");
+        for table in ["orders", "order_events", "outbox", "idempotency_keys"] {
+            run(&mut snapshot, &format!("SELECT 1 FROM {table}")).await.expect("reads");
+        }
+        let migration = async { database.replica(&clock).await };
+        let traffic = async {
+            for _ in 0..2 {
+                while !waits(&mut console).await {}
+                run(&mut other, "SELECT 1 FROM orders").await.expect("is answered");
+                while waits(&mut console).await {}
+            }
+            let said = holders(&pool).await.expect("reads");
+            assert!(said.contains("in a transaction for"), "{said}");
+            snapshot.rollback().await.expect("ends");
+        };
+        let (store, ()) = tokio::join!(migration, traffic);
+        assert!(is_up_to_date(&store.pools.loops.pool()).await.expect("reads"));
+    }
+
+    /// Whether somebody waits for a lock on a table.
+    async fn waits(console: &mut PgConnection) -> bool {
+        let waiting = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+        sqlx::query_scalar(waiting).fetch_one(console).await.expect("reads")
+    }
 }

@@ -1,10 +1,11 @@
 //! The suite on PostgreSQL, where `PG_DSN` names a server on which databases can be made, and what
 //! only several replicas can do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use tokio::time::Instant;
 
 use super::{
     PgDsn, PgSettings, PgStore,
@@ -13,11 +14,10 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, ManualClock},
-    order::{Draft, IdMint, OrderId, StageDelays},
+    order::{Draft, IdMint, StageDelays},
     store::{
-        NewOrder, Outbox, Portion, Store, StoreError,
-        conformance::{Fixture, conformance, new_orders, outbox::take, start, stories, upgrade},
-        in_portions,
+        NewOrder, Outbox, Store, StoreError,
+        conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
 };
 
@@ -73,6 +73,18 @@ pub(super) async fn run(console: &mut PgConnection, statement: &str) -> sqlx::Re
     sqlx::query(sqlx::AssertSqlSafe(statement)).execute(console).await.map(drop)
 }
 
+const DIALECT: Dialect = Dialect {
+    stamp: |at| format!("'{}'", at.to_rfc3339()),
+    odd_moments: &["'infinity'", "'-infinity'", "'290000-01-01'", "'4000-01-01 BC'"],
+    allow_odd: &[
+        "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite, DROP CONSTRAINT orders_status_check,
+             DROP CONSTRAINT orders_size_check, DROP CONSTRAINT orders_check",
+        "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite,
+             DROP CONSTRAINT order_events_event_check",
+        "ALTER TABLE outbox DROP CONSTRAINT outbox_created_at_is_finite",
+    ],
+};
+
 async fn fixture() -> Fixture {
     fixture_in(Database::create().await).await
 }
@@ -82,16 +94,17 @@ async fn fixture_in(database: Database) -> Fixture {
     let clock = Arc::new(ManualClock::new(start()));
     let (store, replica) = tokio::join!(database.replica(&clock), database.replica(&clock));
     let options = database.options();
-    let by_hand = move |statement: &'static str| {
-        let options = options.clone();
+    let by_hand = move |statement: &str| {
+        let (options, statement) = (options.clone(), statement.to_owned());
         Box::pin(async move {
             let mut console = options.connect().await.expect("connects");
-            let outcome = run(&mut console, statement).await.map_err(|error| error.to_string());
+            let outcome = run(&mut console, &statement).await.map_err(|error| error.to_string());
             console.close().await.expect("closes");
             outcome
         }) as futures::future::BoxFuture<'static, _>
     };
-    Fixture { store, replica, clock, by_hand: Box::new(by_hand), _guard: Box::new(database) }
+    let dialect = Some(DIALECT);
+    Fixture { store, replica, clock, by_hand: Box::new(by_hand), dialect, _guard: Box::new(database) }
 }
 
 pub(super) fn new_order() -> NewOrder {
@@ -127,30 +140,6 @@ async fn rows_of_a_silent_replica_are_taken_over() {
     // The silent one wakes up late: what it gives back is not its own any more.
     t.store.release(&[dead.order_id]).await.expect("releases");
     assert!(take(&*t.store, 10).await.is_empty());
-}
-
-/// A claim passes over a row that somebody holds; clearing it fails in time, and by itself.
-#[tokio::test]
-#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
-async fn a_locked_outbox_row_holds_up_no_other() {
-    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
-    let store = database.replica(&clock).await;
-    let orders = new_orders(5);
-    store.place(&orders, Outbox::Anyones).await.expect("places");
-    let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
-    let mut console = database.options().connect().await.expect("connects");
-    let mut holder = console.begin().await.expect("begins");
-    run(&mut holder, &format!("SELECT 1 FROM outbox WHERE order_id = '{}' FOR UPDATE", ids[2]))
-        .await
-        .expect("locks");
-    assert_eq!(take(&*store, 10).await.len(), 4);
-    let clear = async |ids: &[OrderId]| store.mark_sent(ids).await.map(|()| vec![(); ids.len()]);
-    let answers = in_portions(&Portion::new(9), ids.len(), |part| clear(&ids[part])).await;
-    let well: Vec<bool> = answers.iter().map(Result::is_ok).collect();
-    assert_eq!(well, [true, true, false, true, true], "{answers:?}");
-    assert!(matches!(answers[2], Err(StoreError::Timeout(_))), "{answers:?}");
-    holder.rollback().await.expect("unlocks");
-    store.mark_sent(&ids).await.expect("marks");
 }
 
 /// A process that is killed leaves no session behind, and its rows need not wait for the whole claim.
@@ -247,7 +236,7 @@ async fn nothing_works_before_the_schema_is_there() {
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn the_database_tells_the_time() {
     let database = Database::create().await;
-    let delays = StageDelays::uniform(std::time::Duration::ZERO);
+    let delays = StageDelays::uniform(Duration::ZERO);
     let store = PgStore::new(PgSettings { delays, ..database.settings() });
     store.migrate().await.expect("migrates");
     let order = new_order();
@@ -271,9 +260,9 @@ async fn a_locked_table_is_passing_trouble() {
     let mut console = database.options().connect().await.expect("connects");
     let mut holder = console.begin().await.expect("begins");
     run(&mut holder, "LOCK TABLE orders").await.expect("locks");
-    let asked = tokio::time::Instant::now();
+    let asked = Instant::now();
     let error = store.place(&[new_order()], Outbox::Mine).await.expect_err("locked");
-    assert!(error.is_transient() && asked.elapsed() < std::time::Duration::from_secs(2), "{error}");
+    assert!(error.is_transient() && asked.elapsed() < Duration::from_secs(2), "{error}");
     holder.rollback().await.expect("unlocks");
     store.place(&[new_order()], Outbox::Mine).await.expect("places");
 }
@@ -320,7 +309,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     store.migrate().await.expect("finds the schema up to date");
     let keyed = NewOrder { key: Some("key".to_owned()), ..new_order() };
     store.place(&[keyed, new_order()], Outbox::Anyones).await.expect("places");
-    clock.advance(std::time::Duration::from_hours(25));
+    clock.advance(Duration::from_hours(25));
     assert_eq!(store.advance(10).await.expect("advances").moves.len(), 2);
     let unsent = take(&store, 10).await;
     store.release(&[unsent[0].order_id]).await.expect("releases");

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, PgConnection, Row};
 use super::{
     super::{Advance, Move},
     low_water::Range,
-    rows::{moment, moment_if_any, order_id, parsed},
+    rows::{moment, moment_if_any, order_id, parsed, readable},
 };
 use crate::order::{OrderId, StageDelays, Status, Timestamp};
 
@@ -138,7 +138,9 @@ pub(super) async fn advance(
     let mut count = 0;
     for row in changed {
         count += 1;
-        moves.extend(paths.moves(order_id(row)?, parsed(row, "was")?));
+        // What moved under an odd id has moved, though nobody can follow it.
+        let told = readable(std::slice::from_ref(row), |row| Ok((order_id(row)?, parsed(row, "was")?)));
+        moves.extend(told.into_iter().flat_map(|(order_id, was)| paths.moves(order_id, was)));
         // `-infinity` by hand is before everything.
         last = last.max(moment(row, "was_due").ok());
         next = earliest(next, moment_if_any(row, "due_at")?);
@@ -206,7 +208,7 @@ pub(super) async fn due(
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(db)
     .await?;
-    rows.iter().map(order_id).collect()
+    Ok(readable(&rows, order_id))
 }
 
 /// The database's time.

@@ -3,7 +3,7 @@
 use sqlx::{FromRow as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{AuditPage, KEY_LIFETIME, Page, Position},
+    super::{AuditPage, Page, Position},
     rows::{history, moment, moment_if_any, order_id, parsed, readable, tracked},
     timers::{texts, wait},
 };
@@ -77,27 +77,28 @@ pub(super) async fn list(db: &mut PgConnection, page: &Page) -> sqlx::Result<Vec
 
 pub(super) async fn audit(
     db: &mut PgConnection,
-    after: Option<OrderId>,
+    after: Option<&str>,
     limit: usize,
     now: Option<Timestamp>,
 ) -> sqlx::Result<AuditPage> {
     let rows = sqlx::query(
         r#"SELECT COALESCE($3, clock_timestamp()) AS now, o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
-             EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent, e.events, e.stamps
+             -- With EXISTS the planner may read the whole outbox into a hash for each page.
+             COALESCE((SELECT true FROM outbox AS u WHERE u.order_id = o.order_id), false) AS unsent, e.events, e.stamps
          FROM orders AS o CROSS JOIN LATERAL (
              SELECT array_agg(event ORDER BY id) AS events, array_agg("timestamp" ORDER BY id) AS stamps
              FROM order_events WHERE order_id = o.order_id) AS e
          WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2"#,
     )
-    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(after.unwrap_or_default())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(now)
     .fetch_all(&mut *db)
     .await?;
     let now = rows.first().map(|row| moment(row, "now")).transpose()?.unwrap_or_default();
-    let (mut orders, mut unreadable, mut last) = (Vec::with_capacity(rows.len()), Vec::new(), None);
+    let last = rows.last().map(|row| row.try_get("order_id")).transpose()?;
+    let (mut orders, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in &rows {
-        last = order_id(row).ok().or(last);
         match audited(row) {
             Ok(order) => orders.push(order),
             Err(_) => unreadable.push(row.try_get("order_id")?),
@@ -116,27 +117,4 @@ fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
         unsent: row.try_get("unsent")?,
         events: history(row)?,
     })
-}
-
-/// Also forgets replicas that have been gone for as long.
-pub(super) async fn expire_keys(
-    db: &mut PgConnection,
-    now: Option<Timestamp>,
-    limit: usize,
-) -> sqlx::Result<u64> {
-    let expired = sqlx::query(
-        "WITH long_ago AS (
-             SELECT COALESCE($1, clock_timestamp()) - $2::float8 * interval '1 second' AS moment
-         ), gone AS (
-             DELETE FROM relays WHERE alive_until < (SELECT moment FROM long_ago)
-         )
-         DELETE FROM idempotency_keys WHERE key IN (SELECT k.key FROM idempotency_keys AS k
-             WHERE k.created_at < (SELECT moment FROM long_ago) ORDER BY k.created_at LIMIT $3)",
-    )
-    .bind(now)
-    .bind(KEY_LIFETIME.as_secs_f64())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .execute(&mut *db)
-    .await?;
-    Ok(expired.rows_affected())
 }

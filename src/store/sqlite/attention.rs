@@ -6,71 +6,81 @@ use std::time::Duration;
 use sqlx::{FromRow as _, SqlitePool};
 
 use super::{
-    super::{Attention, Backlog, COUNTED_TO, OLDEST_OF, Overdue, Unsent},
+    super::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, figures::OLDEST_OF},
     StoreError,
-    rows::{IdRow, moment},
+    rows::{EARLIEST, IdRow, LATEST, moment, readable},
     verbs,
 };
 use crate::order::{Order, Status, Timestamp};
 
-pub(super) async fn attention(
+fn number(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) async fn overdue(
     read: &SqlitePool,
     now: Timestamp,
     late: Duration,
     limit: usize,
-) -> Result<Attention, StoreError> {
-    let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
-    let (limit, due) = (i64::try_from(limit).unwrap_or(i64::MAX), (now - late).timestamp_millis());
-    let overdue = sqlx::query(
+) -> Result<LateSteps, StoreError> {
+    let age = |at: Timestamp| (now - at).to_std().unwrap_or_default();
+    let due = (now - late).timestamp_millis();
+    let first = sqlx::query(
         "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-         FROM orders WHERE due_at < ?1 ORDER BY due_at LIMIT ?2",
+         FROM orders WHERE due_at >= ?1 AND due_at < ?2 ORDER BY due_at LIMIT ?3",
     )
+    .bind(EARLIEST)
     .bind(due)
-    .bind(limit)
+    .bind(number(limit))
     .fetch_all(read)
     .await?;
-    let overdue = overdue
-        .iter()
-        .map(|row| Ok(Overdue { order: Order::from_row(row)?, late: since(moment(row, "due_at")?) }));
-    let overdue = overdue.collect::<sqlx::Result<_>>()?;
-    let unsent = sqlx::query("SELECT order_id, created_at FROM outbox ORDER BY order_id LIMIT ?1")
-        .bind(limit)
-        .fetch_all(read)
-        .await?;
-    let unsent = unsent
-        .iter()
-        .map(|row| Ok(Unsent { order_id: IdRow::from_row(row)?.0, age: since(moment(row, "created_at")?) }));
-    let unsent = unsent.collect::<sqlx::Result<_>>()?;
-    let overdue_orders: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM orders WHERE due_at < ?1 LIMIT ?2)")
-            .bind(due)
-            .bind(COUNTED_TO)
-            .fetch_one(read)
-            .await?;
-    Ok(Attention { overdue, overdue_orders: overdue_orders.unsigned_abs(), unsent })
+    let first = readable(&first, |row| {
+        Ok(Overdue { order: Order::from_row(row)?, late: age(moment(row, "due_at")?) })
+    });
+    let orders: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT 1 FROM orders WHERE due_at >= ?1 AND due_at < ?2 LIMIT ?3)",
+    )
+    .bind(EARLIEST)
+    .bind(due)
+    .bind(COUNTED_TO)
+    .fetch_one(read)
+    .await?;
+    let most = verbs::next_due(read, None).await?.map(age).unwrap_or_default();
+    Ok(LateSteps { most, orders: orders.unsigned_abs(), first, since: None })
 }
 
 pub(super) async fn backlog(read: &SqlitePool, now: Timestamp) -> Result<Backlog, StoreError> {
     let (unsent, oldest): (i64, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?1)),
-             (SELECT min(created_at) FROM (SELECT created_at FROM outbox ORDER BY order_id LIMIT ?2))",
+             (SELECT min(created_at) FROM (SELECT created_at FROM outbox ORDER BY order_id LIMIT ?2)
+              WHERE created_at BETWEEN ?3 AND ?4)",
     )
     .bind(COUNTED_TO)
-    .bind(OLDEST_OF)
+    .bind(number(OLDEST_OF))
+    .bind(EARLIEST)
+    .bind(LATEST)
     .fetch_one(read)
     .await?;
-    let since = |at: Timestamp| (now - at).to_std().unwrap_or_default();
+    let first = sqlx::query("SELECT order_id, created_at FROM outbox ORDER BY order_id LIMIT ?1")
+        .bind(number(UNSENT_LISTED))
+        .fetch_all(read)
+        .await?;
+    let age = |at: Timestamp| (now - at).to_std().unwrap_or_default();
+    let first = readable(&first, |row| {
+        Ok(Unsent { order_id: IdRow::from_row(row)?.0, age: age(moment(row, "created_at")?) })
+    });
     let oldest_unsent = oldest.and_then(Timestamp::from_timestamp_millis);
     Ok(Backlog {
         unsent: unsent.unsigned_abs(),
         oldest_unsent,
-        oldest_unsent_age: oldest_unsent.map(since).unwrap_or_default(),
-        overdue: verbs::next_due(read, None).await?.map(since).unwrap_or_default(),
+        oldest_unsent_age: oldest_unsent.map(age).unwrap_or_default(),
+        first,
+        since: None,
     })
 }
 
-pub(super) async fn count(read: &SqlitePool, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
-    let mut counts = [0; 5];
+pub(super) async fn count(read: &SqlitePool, statuses: &[Status]) -> Result<Counts, StoreError> {
+    let mut counts = Counts::default();
     for status in statuses {
         let count: i64 =
             sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM orders WHERE status = ?1 LIMIT ?2)")
@@ -78,7 +88,7 @@ pub(super) async fn count(read: &SqlitePool, statuses: &[Status]) -> Result<[u64
                 .bind(COUNTED_TO)
                 .fetch_one(read)
                 .await?;
-        counts[*status as usize] = count.unsigned_abs();
+        counts.orders[*status as usize] = count.unsigned_abs();
     }
     Ok(counts)
 }

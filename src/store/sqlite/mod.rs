@@ -28,8 +28,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, Attention, AuditPage, Backlog, Due, NewOrder, Outbox, Page, Placement,
-    Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
+    Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -218,10 +218,8 @@ impl Store for SqliteStore {
         verbs::list(&self.read, page).await
     }
 
-    async fn audit(&self, after: Option<OrderId>, limit: usize) -> Result<AuditPage, StoreError> {
-        let orders = verbs::audit(&self.read, after, limit).await?;
-        let last = orders.last().map(|order| order.order_id);
-        Ok(AuditPage { now: self.clock.now(), orders, unreadable: Vec::new(), last })
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        verbs::audit(&self.read, after, limit, self.clock.now()).await
     }
 
     /// There is one process, and it lives.
@@ -242,12 +240,13 @@ impl Store for SqliteStore {
         outbox::lost(&self.read, held, limit, self.process, self.clock.now()).await
     }
 
-    async fn mark_sent(&self, sent: &[OrderId]) -> Result<(), StoreError> {
-        outbox::mark_sent(&self.write, sent).await
+    /// One session writes, so nobody else holds a row.
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+        outbox::mark_sent(&self.write, sent).await.map(|()| Vec::new())
     }
 
-    async fn release(&self, unsent: &[OrderId]) -> Result<(), StoreError> {
-        outbox::release(&self.write, unsent).await
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+        outbox::release(&self.write, unsent).await.map(|()| Vec::new())
     }
 
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
@@ -266,12 +265,12 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<[u64; 5], StoreError> {
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         attention::count(&self.read, statuses).await
     }
 
-    async fn attention(&self, late: Duration, limit: usize) -> Result<Attention, StoreError> {
-        attention::attention(&self.read, self.clock.now(), late, limit).await
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        attention::overdue(&self.read, self.clock.now(), late, limit).await
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use sqlx::{FromRow as _, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
+use sqlx::{FromRow as _, Row as _, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
     super::{LOST_AFTER, Republished},
     StoreError,
-    rows::{DraftRow, IdRow, json, moment},
+    rows::{DraftRow, IdRow, json, moment, readable},
 };
 use crate::order::{OrderId, OrderPlaced, Timestamp};
 
@@ -17,19 +17,27 @@ pub(super) async fn unclaimed(
     limit: usize,
     process: i64,
 ) -> Result<Vec<OrderId>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT order_id FROM outbox WHERE order_id > ?1 AND claimed_by IS NOT ?2 ORDER BY order_id LIMIT ?3",
-    )
-    .bind(after.map(|id| id.to_string()).unwrap_or_default())
-    .bind(process)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(read)
-    .await?;
-    ids(&rows)
+    let mut after = after.map(|id| id.to_string()).unwrap_or_default();
+    loop {
+        let rows = sqlx::query(
+            "SELECT order_id FROM outbox WHERE order_id > ?1 AND claimed_by IS NOT ?2 ORDER BY order_id LIMIT ?3",
+        )
+        .bind(&after)
+        .bind(process)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(read)
+        .await?;
+        let found = ids(&rows);
+        match rows.last() {
+            // None of them is an id: what comes after may be.
+            Some(last) if found.is_empty() => after = last.try_get("order_id")?,
+            _ => return Ok(found),
+        }
+    }
 }
 
-fn ids(rows: &[SqliteRow]) -> Result<Vec<OrderId>, StoreError> {
-    rows.iter().map(|row| Ok(IdRow::from_row(row)?.0)).collect()
+fn ids(rows: &[SqliteRow]) -> Vec<OrderId> {
+    readable(rows, |row| Ok(IdRow::from_row(row)?.0))
 }
 
 pub(super) async fn claim(
@@ -91,7 +99,7 @@ pub(super) async fn lost(
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(read)
     .await?;
-    ids(&rows)
+    Ok(ids(&rows))
 }
 
 pub(super) async fn release(write: &SqlitePool, unsent: &[OrderId]) -> Result<(), StoreError> {
@@ -127,7 +135,7 @@ pub(super) async fn republish(
     .fetch_all(&mut *tx)
     .await?;
     let (known, queued): (HashSet<_>, HashSet<_>) =
-        (ids(&known)?.into_iter().collect(), ids(&queued)?.into_iter().collect());
+        (ids(&known).into_iter().collect(), ids(&queued).into_iter().collect());
     let what = |id: &OrderId| match (known.contains(id), queued.contains(id)) {
         (_, true) => Republished::Queued,
         (true, false) => Republished::Waiting,

@@ -1,10 +1,11 @@
 //! How orders travel into SQLite (as JSON arrays) and out of it (as rows).
 
+use chrono::Datelike as _;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
-use super::StoreError;
+use super::{super::odd_rows, StoreError};
 use crate::order::{Draft, Event, EventKind, Order, OrderId, Status, Timestamp};
 
 /// A whole set as one bind parameter.
@@ -50,6 +51,16 @@ pub(super) struct KeyRow<'a> {
     pub order_id: OrderId,
 }
 
+/// The earliest moment that we can reckon with, the year 0, in milliseconds.
+pub(super) const EARLIEST: i64 = -62_167_219_200_000;
+/// The end of the last one, the year 9999.
+pub(super) const LATEST: i64 = 253_402_300_799_999;
+
+/// Leaves out rows that can't be read: one that somebody has made unreadable by hand must not hide the others.
+pub(super) fn readable<T>(rows: &[SqliteRow], decode: impl Fn(&SqliteRow) -> sqlx::Result<T>) -> Vec<T> {
+    odd_rows::readable(rows, |row| row.try_get("order_id").unwrap_or_default(), decode)
+}
+
 /// Reads a text column through the domain's own parser: a value we did not write is an error.
 pub(super) fn parsed<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> sqlx::Result<T>
 where
@@ -62,18 +73,22 @@ where
     })
 }
 
+/// A moment; what RFC 3339 can't show is none of ours, and leaves room for every sum.
 pub(super) fn moment(row: &SqliteRow, column: &str) -> sqlx::Result<Timestamp> {
-    let millis: i64 = row.try_get(column)?;
-    Timestamp::from_timestamp_millis(millis).ok_or_else(|| sqlx::Error::ColumnDecode {
+    moment_of(row.try_get(column)?, column)
+}
+
+fn moment_of(millis: i64, column: &str) -> sqlx::Result<Timestamp> {
+    let moment = Timestamp::from_timestamp_millis(millis).filter(|at| (0..=9_999).contains(&at.year()));
+    moment.ok_or_else(|| sqlx::Error::ColumnDecode {
         index: column.to_owned(),
-        source: format!("{millis} is no moment").into(),
+        source: format!("{millis} is no moment within the years 0 to 9999").into(),
     })
 }
 
 /// The column `due_at`; nothing once delivered.
 pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
-    let millis: Option<i64> = row.try_get("due_at")?;
-    Ok(millis.and_then(Timestamp::from_timestamp_millis))
+    row.try_get::<Option<i64>, _>("due_at")?.map(|millis| moment_of(millis, "due_at")).transpose()
 }
 
 /// The columns of a [`Draft`].

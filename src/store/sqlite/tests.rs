@@ -12,7 +12,7 @@ use crate::{
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store,
-        conformance::{Fixture, conformance, outbox::take, start, stories, upgrade},
+        conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
 };
 
@@ -23,9 +23,17 @@ async fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open(folder, clock, StageDelays::default()).await.expect("opens")
 }
 
-/// A console on the same file: without our pragmas, as `sqlite3` has it, but for foreign keys.
+const DIALECT: Dialect = Dialect {
+    stamp: |at| at.timestamp_millis().to_string(),
+    odd_moments: &["9223372036854775807", "-9223372036854775808", "-9223372036854775807", "253402300800000"],
+    // The console does not check.
+    allow_odd: &[],
+};
+
+/// A console on the same file: without our pragmas, as `sqlite3` has it, but for foreign keys, and careless.
 async fn console(folder: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(folder.join(DATABASE)).foreign_keys(true);
+    let options = options.pragma("ignore_check_constraints", "ON");
     options.connect().await.expect("opens")
 }
 
@@ -38,11 +46,11 @@ async fn fixture_in(folder: TempDir) -> Fixture {
     let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
     let store: Arc<dyn Store> = Arc::new(store.expect("opens"));
     let path = folder.path().to_owned();
-    let by_hand = move |statement: &'static str| {
-        let path = path.clone();
+    let by_hand = move |statement: &str| {
+        let (path, statement) = (path.clone(), statement.to_owned());
         Box::pin(async move {
             let mut console = console(&path).await;
-            let outcome = sqlx::query(statement).execute(&mut console).await;
+            let outcome = sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await;
             console.close().await.expect("closes");
             outcome.map(drop).map_err(|error| error.to_string())
         }) as futures::future::BoxFuture<'static, _>
@@ -52,6 +60,7 @@ async fn fixture_in(folder: TempDir) -> Fixture {
         store,
         clock,
         by_hand: Box::new(by_hand),
+        dialect: Some(DIALECT),
         _guard: Box::new(folder),
     }
 }

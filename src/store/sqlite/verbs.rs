@@ -6,10 +6,10 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Due, KEY_LIFETIME, Move, Page, Position},
+    super::{AuditPage, Due, KEY_LIFETIME, Move, Page, Position},
     StoreError,
     arrive::insert_events,
-    rows::{DueRow, EventRow, IdRow, StepRow, due_at, json, moment, parsed},
+    rows::{DueRow, EARLIEST, EventRow, IdRow, StepRow, due_at, json, moment, parsed, readable},
 };
 use crate::order::{AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder};
 
@@ -19,7 +19,7 @@ pub(super) async fn next_due(
     after: Option<Timestamp>,
 ) -> Result<Option<Timestamp>, StoreError> {
     let millis: Option<i64> = sqlx::query_scalar("SELECT min(due_at) FROM orders WHERE due_at > ?1")
-        .bind(after.map_or(i64::MIN, |after| after.timestamp_millis()))
+        .bind(after.map_or(EARLIEST, |after| after.timestamp_millis()))
         .fetch_one(db)
         .await?;
     Ok(millis.and_then(Timestamp::from_timestamp_millis))
@@ -36,24 +36,50 @@ pub(super) async fn due(
     due: Due<'_>,
     now: Timestamp,
 ) -> Result<Vec<DueRow>, StoreError> {
-    let query = match due {
-        Due::Soonest { limit, except } => sqlx::query_as(
-            "SELECT order_id, status, due_at FROM orders
-             WHERE due_at <= ?1 AND order_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY due_at LIMIT ?3",
-        )
-        .bind(now.timestamp_millis())
-        .bind(json(except)?)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX)),
+    let (limit, except) = match due {
+        Due::Soonest { limit, except } => (limit, except),
         // Dead entries don't exist here, so a look overlooks nothing.
         Due::Overlooked { .. } => return Ok(Vec::new()),
-        Due::These(orders) => sqlx::query_as(
+        Due::These(orders) => return due_of(db, orders, now).await,
+    };
+    let (except, mut rows_read) = (json(except)?, limit);
+    loop {
+        let rows = sqlx::query(
             "SELECT order_id, status, due_at FROM orders
-             WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at",
+             WHERE due_at BETWEEN ?4 AND ?1 AND order_id NOT IN (SELECT value FROM json_each(?2))
+             ORDER BY due_at LIMIT ?3",
         )
         .bind(now.timestamp_millis())
-        .bind(json(orders)?),
-    };
-    Ok(query.fetch_all(db).await?)
+        .bind(&except)
+        .bind(i64::try_from(rows_read).unwrap_or(i64::MAX))
+        .bind(EARLIEST)
+        .fetch_all(&mut *db)
+        .await?;
+        let mut found = readable(&rows, |row| DueRow::from_row(row));
+        if rows.len() < rows_read || found.len() >= limit {
+            found.truncate(limit);
+            return Ok(found);
+        }
+        // Some can't be read, and are in the way of others.
+        rows_read *= 2;
+    }
+}
+
+/// Those of these orders that are due.
+async fn due_of(
+    db: &mut SqliteConnection,
+    orders: &[OrderId],
+    now: Timestamp,
+) -> Result<Vec<DueRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT order_id, status, due_at FROM orders
+         WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at",
+    )
+    .bind(now.timestamp_millis())
+    .bind(json(orders)?)
+    .fetch_all(db)
+    .await?;
+    Ok(readable(&rows, |row| DueRow::from_row(row)))
 }
 
 /// Answers how many orders moved, and their steps.
@@ -135,66 +161,71 @@ pub(super) async fn positions(
             due_in: until(due_at(row)?, now),
         })
     };
-    rows.iter().map(position).collect()
+    Ok(readable(&rows, position))
 }
 
 pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, StoreError> {
     // Two texts, not `?1 IS NULL OR ...`: each keeps to its own index.
     let query = match page.status {
-        Some(status) => sqlx::query_as(
+        Some(status) => sqlx::query(
             "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2",
         )
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX))
         .bind(status.as_str()),
-        None => sqlx::query_as(
+        None => sqlx::query(
             "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
              FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2",
         )
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX)),
     };
-    Ok(query.fetch_all(read).await?)
+    Ok(readable(&query.fetch_all(read).await?, |row| Order::from_row(row)))
 }
 
 pub(super) async fn audit(
     read: &SqlitePool,
-    after: Option<OrderId>,
+    after: Option<&str>,
     limit: usize,
-) -> Result<Vec<AuditedOrder>, StoreError> {
+    now: Timestamp,
+) -> Result<AuditPage, StoreError> {
     let rows = sqlx::query(
         r#"SELECT o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
              EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent, e.event, e."timestamp"
          FROM (SELECT * FROM orders WHERE order_id > ?1 ORDER BY order_id LIMIT ?2) AS o
          LEFT JOIN order_events AS e USING (order_id) ORDER BY o.order_id, e.id"#,
     )
-    .bind(after.map(|id| id.to_string()).unwrap_or_default())
+    .bind(after.unwrap_or_default())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(read)
     .await?;
-    let mut orders: Vec<AuditedOrder> = Vec::new();
-    for row in &rows {
-        let order_id = IdRow::from_row(row)?.0;
-        if orders.last().is_none_or(|last| last.order_id != order_id) {
-            orders.push(audited(row, order_id)?);
-        }
-        if let (Some(order), Some(_)) = (orders.last_mut(), row.try_get::<Option<&str>, _>("event")?) {
-            order.events.push((parsed(row, "event")?, moment(row, "timestamp")?));
+    let last = rows.last().map(|row| row.try_get("order_id")).transpose()?;
+    let (mut orders, mut unreadable) = (Vec::new(), Vec::new());
+    // An order and all of its events.
+    for rows in
+        rows.chunk_by(|one, other| one.try_get::<&str, _>("order_id").ok() == other.try_get("order_id").ok())
+    {
+        match audited(rows) {
+            Ok(order) => orders.push(order),
+            Err(_) => unreadable.push(rows[0].try_get("order_id")?),
         }
     }
-    Ok(orders)
+    Ok(AuditPage { now, orders, unreadable, last })
 }
 
-fn audited(row: &SqliteRow, order_id: OrderId) -> sqlx::Result<AuditedOrder> {
+fn audited(rows: &[SqliteRow]) -> sqlx::Result<AuditedOrder> {
+    let row = &rows[0];
+    let event = |row: &SqliteRow| Ok((parsed(row, "event")?, moment(row, "timestamp")?));
+    let there = rows.iter().filter(|row| !matches!(row.try_get::<Option<&str>, _>("event"), Ok(None)));
     Ok(AuditedOrder {
-        order_id,
+        order_id: IdRow::from_row(row)?.0,
         status: parsed(row, "status")?,
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         due_at: due_at(row)?,
         unsent: row.try_get("unsent")?,
-        events: Vec::new(),
+        events: there.map(event).collect::<sqlx::Result<_>>()?,
     })
 }
 

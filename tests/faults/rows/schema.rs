@@ -100,9 +100,12 @@ async fn old_schema(bench: &mut Bench) -> Result<()> {
     bench.fleet.start_all(1).await?;
     bench.fleet.stop_all().await?;
     let mut db = PgConnection::connect(&bench.dsn).await?;
-    for statement in
-        ["DROP TABLE outbox, relays, idempotency_keys", "DELETE FROM _sqlx_migrations WHERE version > 1"]
-    {
+    for statement in [
+        "DROP TABLE outbox, relays, idempotency_keys",
+        "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite",
+        "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite",
+        "DELETE FROM _sqlx_migrations WHERE version > 1",
+    ] {
         sqlx::query(statement).execute(&mut db).await?;
     }
     Ok(db.close().await?)

@@ -110,7 +110,8 @@ pub(in crate::http) async fn board(
     query: Result<Query<BoardQuery>, QueryRejection>,
 ) -> Response {
     let board = read(&state, Choice::from(query.map(|Query(query)| query).unwrap_or_default())).await;
-    let status = if board.reading.backlog.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let away = board.reading.away.is_some();
+    let status = if away { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let title = view::title(&board);
     let icon = assets::path("board.svg");
     let frame = Frame {
@@ -130,7 +131,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
     let reading = state.overview.read().await;
     let (mut orders, mut found) = (Ok(Vec::new()), Ok(None));
     // With the database away one wait is enough.
-    if reading.backlog.is_ok() {
+    if reading.away.is_none() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);

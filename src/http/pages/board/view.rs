@@ -11,9 +11,9 @@ use super::{
     reasons::{why_late, why_unread, why_unsent},
 };
 use crate::{
-    order::{Event, Order, Status, TrackedOrder},
+    order::{Event, Order, Status, Timestamp, TrackedOrder},
     overview::PROGRESS_MAY_LAG,
-    store::{Attention, Backlog, COUNTED_TO, StoreError},
+    store::{Backlog, COUNTED_TO, LateSteps, StoreError},
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -24,11 +24,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// What the tab says: trouble first.
 pub(super) fn title(board: &Board) -> String {
-    match (&board.reading.backlog, &board.reading.attention) {
-        (Err(_), _) => "(!) Order Tracker".to_owned(),
-        (_, Ok(attention)) if attention.overdue_orders > 0 => {
-            format!("({} overdue) Order Tracker", counted(attention.overdue_orders))
-        }
+    match (&board.reading.away, &board.reading.overdue) {
+        (Some(_), _) => "(!) Order Tracker".to_owned(),
+        (None, Ok(late)) if late.orders > 0 => format!("({} overdue) Order Tracker", counted(late.orders)),
         _ => "Order Tracker".to_owned(),
     }
 }
@@ -49,16 +47,16 @@ pub(super) fn board(board: &Board) -> Markup {
         }
         main #content data-now=(board.now.timestamp_millis()) {
             (parts(board))
-            @match &board.reading.backlog {
-                Ok(backlog) => {
+            @match &board.reading.away {
+                None => {
                     (counts(board))
-                    (looks(board, backlog))
+                    (looks(board))
                     div.columns {
                         @if !board.choice.search.is_empty() { (one(board)) }
                         (orders(board))
                     }
                 }
-                Err(_) => section.card.bad {
+                Some(_) => section.card.bad {
                     h2 { "The database is away" }
                     p { "No order can be shown or placed until it is back. This page tries again by itself." }
                 }
@@ -94,7 +92,9 @@ fn first_line(reason: &str) -> &str {
 fn counts(board: &Board) -> Markup {
     // Not to know is not to have none.
     let count = |status: Status| match &board.reading.counts {
-        Ok(counts) => counted(counts[status as usize]),
+        Ok(counts) => {
+            at_least(counts.orders[status as usize], counts.since.is_some() && status.next().is_some())
+        }
         Err(_) => "?".to_owned(),
     };
     html! {
@@ -115,8 +115,13 @@ fn counts(board: &Board) -> Markup {
 }
 
 fn counted(count: u64) -> String {
+    at_least(count, false)
+}
+
+/// A count, and whether there may be more.
+fn at_least(count: u64, more: bool) -> String {
     let most = COUNTED_TO.unsigned_abs();
-    if count >= most { format!("{most}+") } else { count.to_string() }
+    if more || count >= most { format!("{}+", count.min(most)) } else { count.to_string() }
 }
 
 fn short(status: Status) -> &'static str {
@@ -129,48 +134,64 @@ fn short(status: Status) -> &'static str {
     }
 }
 
-fn looks(board: &Board, backlog: &Backlog) -> Markup {
+fn looks(board: &Board) -> Markup {
     html! {
         div.looks {
-            @match &board.reading.attention {
-                Ok(attention) => { (overdue(board, attention)) (unsent(board, backlog, attention)) }
-                Err(error) => section.card.bad { h2 { "Overdue and unsent " span.number { "?" } } (unread(error)) },
+            @match &board.reading.overdue {
+                Ok(late) => (overdue(board, late)),
+                Err(error) => section.card.bad { h2 { "Overdue " span.number { "?" } } (unread(error)) },
+            }
+            @match &board.reading.backlog {
+                Ok(backlog) => (unsent(board, backlog)),
+                Err(error) => section.card.bad { h2 { "Unsent " span.number { "?" } } (unread(error)) },
             }
             (letters(board))
         }
     }
 }
 
-fn overdue(board: &Board, attention: &Attention) -> Markup {
+fn overdue(board: &Board, late: &LateSteps) -> Markup {
+    let known = late.since.is_none();
     html! {
-            section.card.bad[attention.overdue_orders > 0] {
-                h2 { "Overdue " span.number { (counted(attention.overdue_orders)) } }
-                @if attention.overdue.is_empty() {
-                    p { "No step is more than " (PROGRESS_MAY_LAG.as_secs()) " s late." }
-                } @else {
-                    p.reason { strong { "Why: " } (why_late(board)) }
-                    ul {
-                        @for late in &attention.overdue {
-                            li {
-                                a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
-                                " still " (short(late.order.status)) ", " (span(late.late)) " late"
-                            }
+        section.card.bad[late.orders > 0 || !known] {
+            h2 { "Overdue " span.number { (at_least(late.orders, !known)) } }
+            @if late.orders == 0 {
+                @if known { p { "No step is more than " (PROGRESS_MAY_LAG.as_secs()) " s late." } }
+            } @else {
+                p.reason { strong { "Why: " } (why_late(board)) }
+                ul {
+                    @for late in &late.first {
+                        li {
+                            a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
+                            " still " (short(late.order.status)) ", " (span(late.late)) " late"
                         }
-                        (more(attention.overdue.len(), attention.overdue_orders))
                     }
+                    (more(late.first.len(), late.orders))
                 }
             }
+            @if let Some(since) = late.since { (read_in_part("Steps that were due", since)) }
+        }
     }
 }
 
-fn unsent(board: &Board, backlog: &Backlog, attention: &Attention) -> Markup {
-    // Those on their way come and go, and the table below would jump with them.
-    let waiting: Vec<_> = attention.unsent.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
+/// What lies further back was not read.
+fn read_in_part(what: &str, since: Timestamp) -> Markup {
     html! {
-        section.card.bad[backlog.oldest_unsent_age > ops::RELAY_MAY_LAG] {
-            h2 { "Unsent " span.number { (counted(backlog.unsent)) } }
+        p.reason {
+            strong { "Not known: " } (what) " before " (ops::shown(since)) " can't be read in time. That passes by itself; if \
+            it lasts, a session of the database keeps an old transaction open."
+        }
+    }
+}
+
+fn unsent(board: &Board, backlog: &Backlog) -> Markup {
+    // Those on their way come and go, and the table below would jump with them.
+    let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
+    html! {
+        section.card.bad[backlog.oldest_unsent_age > ops::RELAY_MAY_LAG || backlog.since.is_some()] {
+            h2 { "Unsent " span.number { (at_least(backlog.unsent, backlog.since.is_some())) } }
             @if waiting.is_empty() {
-                p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." }
+                @if backlog.since.is_none() { p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." } }
             } @else {
                 p.reason { strong { "Why: " } (why_unsent(&board.conditions)) }
                 ul {
@@ -183,6 +204,7 @@ fn unsent(board: &Board, backlog: &Backlog, attention: &Attention) -> Markup {
                     (more(waiting.len(), backlog.unsent))
                 }
             }
+            @if let Some(since) = backlog.since { (read_in_part("Orders that were placed", since)) }
         }
     }
 }

@@ -223,7 +223,7 @@ impl World {
     async fn come_to_rest(&mut self) {
         let view = self.view();
         loop {
-            let counts = view.count(&Status::ALL).await.expect("reads");
+            let counts = view.count(&Status::ALL).await.expect("reads").orders;
             if counts[..4] == [0; 4] && view.backlog().await.expect("reads").unsent == 0 {
                 return;
             }

@@ -1,0 +1,179 @@
+//! A double that makes trouble for those who read: verbs that are too slow, connections that break.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+
+use super::{
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
+    Placement, Position, Republished, Store, StoreError,
+};
+use crate::order::{Order, OrderId, OrderPlaced, Status, TrackedOrder};
+
+/// How long a verb takes that is too slow.
+const TOO_SLOW: Duration = Duration::from_secs(2);
+
+/// A store with trouble for readers.
+pub(crate) struct Flaky {
+    pub(crate) inner: Arc<dyn Store>,
+    /// An audit of more orders is too slow.
+    pub(crate) most: AtomicUsize,
+    /// So many audits and repairs meet a broken connection, after so many that go well.
+    pub(crate) failures: AtomicUsize,
+    pub(crate) good: AtomicUsize,
+    /// Ids that an audit can't read, beside all others.
+    pub(crate) odd: Mutex<Vec<String>>,
+    /// These verbs are too slow.
+    pub(crate) slow: Mutex<HashSet<&'static str>>,
+    /// Which of them were asked, in order.
+    pub(crate) asked: Mutex<Vec<&'static str>>,
+    /// How long a verb takes that is too slow.
+    pub(crate) takes: Duration,
+}
+
+impl Flaky {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            most: AtomicUsize::new(usize::MAX),
+            failures: AtomicUsize::new(0),
+            good: AtomicUsize::new(0),
+            odd: Mutex::default(),
+            slow: Mutex::default(),
+            asked: Mutex::default(),
+            takes: TOO_SLOW,
+        }
+    }
+
+    /// One less of these, if there were any.
+    fn takes_one(count: &AtomicUsize) -> bool {
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn connected(&self) -> Result<(), StoreError> {
+        if Self::takes_one(&self.good) || !Self::takes_one(&self.failures) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable("the connection broke".to_owned()))
+    }
+
+    async fn in_time(&self, verb: &'static str) -> Result<(), StoreError> {
+        self.asked.lock().expect("no panic").push(verb);
+        let slow = self.slow.lock().expect("no panic").contains(verb);
+        if slow {
+            sleep(self.takes).await;
+            return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
+        self.inner.place(orders, outbox).await
+    }
+
+    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+        self.inner.admit(arrivals).await
+    }
+
+    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+        self.inner.advance_due(due).await
+    }
+
+    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.due(due).await
+    }
+
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+        self.inner.find_all(order_ids).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
+        self.inner.list(page).await
+    }
+
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.connected()?;
+        if limit > self.most.load(Ordering::Relaxed) {
+            return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        let mut page = self.inner.audit(after, limit).await?;
+        page.unreadable.append(&mut self.odd.lock().expect("no panic"));
+        Ok(page)
+    }
+
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        self.inner.heartbeat().await
+    }
+
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.unclaimed(after, limit).await
+    }
+
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
+        self.inner.claim(unsent).await
+    }
+
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.lost(held, limit).await
+    }
+
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.mark_sent(sent).await
+    }
+
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+        self.inner.release(unsent).await
+    }
+
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
+        self.connected()?;
+        self.inner.republish(orders).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.in_time("ping").await?;
+        self.inner.ping().await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.in_time("backlog").await?;
+        self.inner.backlog().await
+    }
+
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        self.in_time("count").await?;
+        self.inner.count(statuses).await
+    }
+
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        self.in_time("overdue").await?;
+        self.inner.overdue(late, limit).await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.inner.expire_keys(limit).await
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.inner.migrate().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,28 @@
+//! Rows that somebody has made unreadable by hand: each is its own trouble, and hides no other.
+
+use std::{collections::BTreeSet, sync::Mutex};
+
+use tracing::warn;
+
+/// How many unreadable orders are named in the log.
+const NAMED: usize = 100;
+
+/// The log, in which each is named once.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Leaves out rows that can't be read; `order_id` answers whose row it is, as it is written.
+pub(super) fn readable<R, T>(
+    rows: &[R],
+    order_id: impl Fn(&R) -> String,
+    decode: impl Fn(&R) -> sqlx::Result<T>,
+) -> Vec<T> {
+    let tell = |row: &R, error: &sqlx::Error| tell(&order_id(row), error);
+    rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
+}
+
+fn tell(order_id: &str, error: &sqlx::Error) {
+    let mut told = TOLD.lock().expect("no holder panics");
+    if told.len() < NAMED && told.insert(order_id.to_owned()) {
+        warn!(order_id, %error, "a stored order can't be read and is left out; `verify` finds all of them");
+    }
+}
