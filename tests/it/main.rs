@@ -6,6 +6,7 @@ mod asyncapi;
 mod cli;
 mod completion;
 mod crash;
+mod database;
 mod double;
 mod events;
 mod foreign;
