@@ -16,6 +16,7 @@ mod journey;
 mod kafka;
 mod proof;
 mod raw;
+mod secrets;
 mod simulate;
 mod slow;
 mod stack;
