@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     broker::{Kafka, KafkaSettings, Properties},
     order::StageDelays,
-    store::{PgDsn, PgSettings},
+    store::{ParseDsnError, PgDsn, PgSettings},
 };
 
 /// Orders a second that the service may place by itself; the least is one in some three hours.
@@ -52,6 +52,9 @@ pub(crate) struct StoreConfig {
         hide_env_values = true
     )]
     pub(crate) pg_dsn: Option<PgDsn>,
+    /// A file that holds the same alone, for secrets; read again when the database can't be reached
+    #[arg(long, env = "PG_DSN_FILE", value_name = "FILE", hide_env_values = true)]
+    pub(crate) pg_dsn_file: Option<PathBuf>,
     /// Most connections of this replica to PostgreSQL
     #[arg(long, env = "PG_MAX_CONNECTIONS", default_value_t = 8, value_name = "N", value_parser = whole(PgSettings::MIN_CONNECTIONS..=1_000))]
     pub(crate) pg_max_connections: u32,
@@ -133,7 +136,7 @@ pub(crate) enum LogFormat {
 
 fn brokers(text: &str) -> Result<String, String> {
     let broker = |broker: &str| match broker.rsplit_once(':') {
-        Some((host, port)) => !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok(),
+        Some((host, port)) => !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok(),
         None => false,
     };
     let servers: Vec<&str> = text.split(',').map(str::trim).collect();
@@ -192,13 +195,15 @@ fn shutdown_delay(text: &str) -> Result<Duration, String> {
 fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("must be a filter such as info or order_tracker=debug: {error}")),
+        // What is wrong with it may be told with a part of it.
+        Err(_) => Err("must be a filter such as info or order_tracker=debug".to_owned()),
     }
 }
 
 impl Config {
     /// What no single setting can tell; the error names the setting and what is allowed.
     pub(crate) fn check(&self) -> Result<(), String> {
+        self.store.check()?;
         let kafka = &self.kafka;
         if kafka.dlq_topic() == kafka.topic {
             return Err(format!(
@@ -211,6 +216,39 @@ impl Config {
             format!("KAFKA_PROPERTIES (--kafka-properties): must be properties of librdkafka: {error}")
         })
     }
+}
+
+impl StoreConfig {
+    /// Whether orders are kept in the embedded database.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.pg_dsn.is_none() && self.pg_dsn_file.is_none()
+    }
+
+    /// Where PostgreSQL is, unless the embedded database is used.
+    pub(crate) fn dsn(&self) -> Result<Option<PgDsn>, WrongDsn> {
+        match (&self.pg_dsn, &self.pg_dsn_file) {
+            (Some(_), Some(_)) => Err(WrongDsn::Both),
+            (Some(dsn), None) => Ok(Some(dsn.clone())),
+            (None, Some(file)) => PgDsn::from_file(file).map(Some).map_err(WrongDsn::File),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What no single setting can tell.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.dsn().map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// The settings name no database; never shows what they hold.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WrongDsn {
+    /// Nobody could tell which one holds.
+    #[error("PG_DSN (--pg-dsn) and PG_DSN_FILE (--pg-dsn-file) are both set: set one of them")]
+    Both,
+    /// A file that is not there, or does not hold a DSN. A path may be a DSN that was set in the wrong place.
+    #[error("PG_DSN_FILE (--pg-dsn-file): what was given is not valid: {0}")]
+    File(ParseDsnError),
 }
 
 impl KafkaConfig {

@@ -59,7 +59,7 @@ pub struct App {
 /// The store that the settings name; not migrated yet.
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let delays = config.pipeline.stage_delays;
-    if let Some(dsn) = config.store.pg_dsn.clone() {
+    if let Some(dsn) = config.store.dsn()? {
         let max_connections = config.store.pg_max_connections;
         return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections, delays })));
     }
@@ -71,16 +71,16 @@ pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 pub(crate) async fn open_for_audit(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     // Nothing is moved, so no delay is ever asked for.
     let delays = StageDelays::default();
-    if let Some(dsn) = config.pg_dsn.clone() {
+    if let Some(dsn) = config.dsn()? {
         let max_connections = PgSettings::MIN_CONNECTIONS;
-        return Ok(Arc::new(PgStore::migrated(PgSettings { dsn, max_connections, delays })));
+        return Ok(Arc::new(PgStore::open_for_audit(PgSettings { dsn, max_connections, delays }).await?));
     }
     Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock), delays).await?))
 }
 
 /// The same for writing what is not there yet, beside a running service where the database allows that.
 pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
-    if config.pg_dsn.is_some() {
+    if !config.is_embedded() {
         return open_for_audit(config).await;
     }
     let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock), StageDelays::default());

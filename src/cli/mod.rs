@@ -111,6 +111,9 @@ impl Cli {
         match &self.command {
             None => self.serve.config.check(),
             Some(Command::Serve(args)) => args.config.check(),
+            Some(Command::Migrate(args)) => args.config.store.check(),
+            Some(Command::Verify(args)) => args.store.check(),
+            Some(Command::Republish(args)) => args.store.check(),
             _ => Ok(()),
         }
     }

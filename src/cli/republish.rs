@@ -43,7 +43,7 @@ pub(super) struct RepublishArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreConfig,
+    pub(super) store: StoreConfig,
 }
 
 /// A moment as people write it.

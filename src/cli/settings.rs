@@ -59,7 +59,7 @@ pub(super) fn ask_for_json(arguments: &[OsString]) -> bool {
     arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
 }
 
-/// One line that names the setting, what was given and what is allowed; help as clap prints it.
+/// One line that names the setting, what was typed and what is allowed; help as clap prints it.
 pub(super) fn explain(error: Error, command: &Command) -> ExitCode {
     if !error.use_stderr() {
         // Help and version are our own words.
@@ -132,13 +132,18 @@ pub(super) fn one_line(error: &Error, command: &Command) -> Option<String> {
         Some(source) => source.to_string(),
         None => format!("must be one of {}", text(ContextKind::ValidValue)),
     };
-    let name = match variable(command, flag) {
+    let variable = variable(command, flag);
+    let given = text(ContextKind::InvalidValue);
+    // Never what was given for a secret: a mistyped one is still mostly right. A variable may hold one that
+    // belongs into another; what was typed stands on the terminal already.
+    let set = variable.as_ref().is_some_and(|name| std::env::var(name).is_ok_and(|value| value == given));
+    let secret = set
+        || matches!(flag, "--pg-dsn" | "--kafka-properties" | "--kafka-brokers")
+        || flag == "--url" && given.contains('@');
+    let name = match variable {
         Some(variable) => format!("{variable} ({flag})"),
         None => flag.to_owned(),
     };
-    // Never what was given for a secret: a mistyped one is still mostly right.
-    let given = text(ContextKind::InvalidValue);
-    let secret = matches!(flag, "--pg-dsn" | "--kafka-properties") || flag == "--url" && given.contains('@');
     let given = if secret { "what was given".to_owned() } else { format!("\"{given}\"") };
     Some(format!("{name}: {given} is not valid: {allowed}"))
 }

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
-    store: StoreConfig,
+    pub(super) store: StoreConfig,
     #[command(flatten)]
     kafka: KafkaConfig,
     /// Print JSON

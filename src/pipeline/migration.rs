@@ -1,42 +1,61 @@
-//! Brings the schema up to date, however long the database takes to come.
+//! Brings the schema up to date, however long the database takes to come, and whenever it has gone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{info, warn};
 
-use super::{Backoff, pause};
-use crate::store::Store;
+use super::Backoff;
+use crate::store::{Store, StoreError};
 
-/// Migrates once, then waits for the end.
+/// Shortest time between two looks for what calls that fail may lack.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the same reason is told again.
+const REPEAT: Duration = Duration::from_mins(1);
+
+/// Migrates, and again when calls fail as they would without the schema.
 pub struct Migration {
     store: Arc<dyn Store>,
     migrated: CancellationToken,
 }
 
 impl Migration {
-    /// A migration of `store`, and the token that is cancelled once it is done.
+    /// A migration of `store`, and the token that is cancelled once it was done.
     pub fn new(store: Arc<dyn Store>) -> (Self, CancellationToken) {
         let migrated = CancellationToken::new();
         (Self { store, migrated: migrated.clone() }, migrated)
     }
 
-    /// Works until told to stop; ends by itself only when the database refuses for good.
+    /// Works until told to stop. Whatever the database says, somebody may mend it.
     pub async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
-        // It may wait long for a lock that another replica holds.
-        while let Some(outcome) = stop.run_until_cancelled(self.store.migrate()).await {
-            match outcome {
-                Ok(()) => {
-                    info!("the database is up to date");
-                    self.migrated.cancel();
-                    return stop.cancelled().await;
-                }
-                Err(error) if error.is_transient() => {
-                    pause("the schema migration", &mut backoff, &error, &stop).await;
-                }
-                Err(error) => return error!(%error, "the schema can't be brought up to date"),
+        let work = async {
+            loop {
+                self.migrate().await;
+                sleep(LOOK_EVERY).await;
+                self.store.doubted().await;
             }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
         }
+    }
+
+    /// Tries until it is done. It may wait long for a lock that another replica holds.
+    async fn migrate(&self) {
+        let (mut backoff, mut told): (_, Option<(StoreError, Instant)>) = (Backoff::default(), None);
+        while let Err(error) = self.store.migrate().await {
+            let known = told.as_ref().is_some_and(|(last, at)| *last == error && at.elapsed() < REPEAT);
+            if !known {
+                warn!(%error, "the database can't be used as it must be; tried again until it can");
+                told = Some((error, Instant::now()));
+            }
+            sleep(backoff.next_pause()).await;
+        }
+        if told.is_some() || !self.migrated.is_cancelled() {
+            info!("the database is up to date");
+        }
+        self.migrated.cancel();
     }
 }

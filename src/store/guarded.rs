@@ -1,6 +1,9 @@
 //! A wrapper that bounds and measures every verb, so that adapters stay plain SQL.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,16 +45,25 @@ impl Guarded {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        let cause = Mutex::new(None);
         let tries = async {
             for pause in RETRY_PAUSES {
                 match verb().await {
-                    Err(StoreError::Unavailable(_)) => sleep(Duration::from_millis(pause)).await,
+                    Err(error @ StoreError::Unavailable(_)) => {
+                        *cause.lock().expect("no holder panics") = Some(error);
+                        sleep(Duration::from_millis(pause)).await;
+                    }
                     outcome => return outcome,
                 }
             }
             verb().await
         };
-        self.read(tries).await
+        let outcome = self.read(tries).await;
+        // Why the tries before it failed says more than that the last one took too long.
+        match (outcome, cause.into_inner().expect("no holder panics")) {
+            (Err(StoreError::Timeout(_)), Some(cause)) => Err(cause),
+            (outcome, _) => outcome,
+        }
     }
 
     async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -153,6 +165,10 @@ impl Store for Guarded {
     /// Without a deadline: a schema change on large tables takes its time.
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await.inspect_err(|_| self.metrics.db_failed())
+    }
+
+    async fn doubted(&self) {
+        self.inner.doubted().await;
     }
 
     async fn close(&self) {

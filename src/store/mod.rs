@@ -32,7 +32,7 @@ pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED
 pub use guarded::Guarded;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
-pub use postgres::{PgDsn, PgSettings, PgStore};
+pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
 pub use sqlite::SqliteStore;
 
 use crate::order::{AuditedOrder, Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
@@ -122,6 +122,11 @@ pub trait Store: Send + Sync + 'static {
     /// Brings the schema up to date; until then every other verb answers
     /// [`StoreError::Unavailable`]. Replicas may call it at the same time.
     async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Waits until a call has failed as it would without the schema, or a right: [`Store::migrate`] tells.
+    async fn doubted(&self) {
+        std::future::pending::<()>().await;
+    }
 
     /// Gives up this replica's outbox rows and closes all connections.
     async fn close(&self);

@@ -11,13 +11,24 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_800);
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let text = error.to_string();
+        let text = told(&error);
         match blame(&error) {
             Blame::Database => Self::Unavailable(text),
             Blame::Time => Self::Timeout(STATEMENT_TIMEOUT),
             Blame::Set => Self::Failed(text),
             Blame::Row => Self::Refused(text),
         }
+    }
+}
+
+/// What the database says, without the driver's words around it.
+fn told(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(refusal) => match refusal.code() {
+            Some(code) => format!("{} ({code})", refusal.message()),
+            None => refusal.message().to_owned(),
+        },
+        error => error.to_string(),
     }
 }
 
@@ -55,6 +66,8 @@ fn blame_of_sqlstate(code: &str) -> Blame {
     match code {
         // Canceled by the statement timeout; lock not available.
         "57014" | "55P03" => Blame::Time,
+        // A character that the database's encoding has not: every order may have one.
+        "22P05" => Blame::Database,
         _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Blame::Row,
         // Raised by somebody's trigger; a damaged page, an internal error.
         _ if ["P0", "XX", "38", "39"].iter().any(|class| code.starts_with(class)) => Blame::Set,
@@ -78,12 +91,24 @@ pub(super) fn leads_nowhere(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "25006"))
 }
 
-/// Whether other connections may have broken with the one that told: all do when a server goes away.
+/// Whether other connections may have broken with the one that told: all do when a server goes away, and all
+/// have statements prepared that no longer fit when a table was changed or a pooler lies between.
 pub(super) fn breaks_connections(error: &sqlx::Error) -> bool {
+    let told = |code: &str| {
+        code.starts_with("57P") || code.starts_with("08") || ["0A000", "26000", "42P05"].contains(&code)
+    };
     match error {
-        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| code.starts_with("57P")),
+        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| told(&code)),
         _ => true,
     }
+}
+
+/// Whether what was found before the first call may not hold any more: the schema, a right, the encoding, or
+/// that a session is ours alone.
+pub(super) fn questions_preconditions(error: &sqlx::Error) -> bool {
+    let explained =
+        ["42P01", "42703", "42883", "42704", "3F000", "3D000", "42501", "26000", "42P05", "22P05"];
+    matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| explained.contains(&&*code)))
 }
 
 #[cfg(test)]
@@ -98,7 +123,7 @@ mod tests {
         // A login refused, a database renamed, a grant revoked, a table gone, and what passes by itself.
         for code in [
             "28000", "28P01", "3D000", "42501", "42P01", "08006", "40001", "40P01", "53100", "53300",
-            "57P01", "57P03", "25006", "0A000",
+            "57P01", "57P03", "25006", "0A000", "22P05",
         ] {
             assert_eq!(blame_of_sqlstate(code), Blame::Database, "{code}");
         }

@@ -189,7 +189,7 @@ async fn nobody_at_the_url_is_one_line_that_says_what_to_do() {
     assert_eq!(line, format!("order-tracker: {url} answered something else: is this an order-tracker?"));
 }
 
-/// One line with the setting, what was given and what is allowed.
+/// One line with the setting and what is allowed. What a variable holds may be a secret in the wrong place.
 ///
 /// Promise 6: it says what is wrong.
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_wrong_setting_stops_the_start_with_one_line() {
         for command in [&["serve"][..], &[]] {
             let line = complaint(command, &[(name, given)], 2).await;
             assert!(line.starts_with(&format!("order-tracker: {name} ")), "{line}");
-            assert!(line.contains(&format!("\"{given}\"")) && line.contains(allowed), "{line}");
+            assert!(line.contains(": what was given is not valid: ") && line.contains(allowed), "{line}");
         }
     }
     let secret = complaint(&["serve"], &[("KAFKA_PROPERTIES", "hunter2")], 2).await;

@@ -57,6 +57,12 @@ async fn help_of_the_service() {
 
               [env: PG_DSN]
 
+          --pg-dsn-file <FILE>
+              A file that holds the same alone, for secrets; read again when the database can't be
+              reached
+
+              [env: PG_DSN_FILE]
+
           --pg-max-connections <N>
               Most connections of this replica to PostgreSQL
 

@@ -245,7 +245,7 @@ fn no_test_sleeps_or_is_ignored() {
 }
 
 /// The settings of a help text with their defaults.
-fn settings(help: &str) -> BTreeMap<String, Option<String>> {
+pub(crate) fn settings(help: &str) -> BTreeMap<String, Option<String>> {
     let (mut settings, mut last) = (BTreeMap::new(), None);
     for line in help.lines().map(str::trim) {
         let inside = |name: &str| line.strip_prefix(name)?.strip_suffix(']').map(str::to_owned);

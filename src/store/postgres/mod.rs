@@ -6,6 +6,8 @@
 
 mod arrive;
 mod attention;
+mod causes;
+mod dsn;
 mod expiry;
 #[cfg(test)]
 mod figures_cost;
@@ -13,55 +15,50 @@ mod low_water;
 #[cfg(test)]
 mod oddities;
 mod outbox;
+mod parameters;
 #[cfg(test)]
 mod plans;
 mod pools;
+mod preconditions;
 mod reach;
+mod readiness;
 mod rows;
 mod schema;
+mod session;
 mod timers;
+mod tunnel;
 mod verbs;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{
-    PgConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
-use tokio::time::{Instant, timeout};
+use sqlx::PgConnection;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-    Placement, Position, Republished, Store, StoreError,
+    Placement, Position, Republished, Store, StoreError, trouble,
 };
 use crate::{
     clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
 };
+pub use dsn::{ParseDsnError, PgDsn};
+
 use attention::Figures;
 use expiry::Expiry;
 use low_water::LowWater;
 use pools::{Pools, Slot};
+use preconditions::Preconditions;
+use session::Access;
 use timers::{Looked, Which};
 
 /// How long a verb may take before its connections are given up: nothing else notices a server
 /// that has gone silent.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_900);
-/// The oldest server that the statements are tested with.
-const MIN_VERSION: i32 = 150_000;
-
 /// How to reach the database.
 #[derive(Clone)]
 pub struct PgSettings {
@@ -78,31 +75,6 @@ impl PgSettings {
     pub const MIN_CONNECTIONS: u32 = 5;
 }
 
-/// The address of a database, `postgres://user:password@host:port/database`; never shown.
-#[derive(Clone)]
-pub struct PgDsn(PgConnectOptions);
-
-impl fmt::Debug for PgDsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, database) = (self.0.get_host(), self.0.get_database().unwrap_or_default());
-        write!(f, "postgres://***@{host}:{}/{database}", self.0.get_port())
-    }
-}
-
-/// The text is no address of a database.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be postgres://user:password@host:port/database, special characters in the password %-encoded")]
-pub struct ParseDsnError;
-
-impl FromStr for PgDsn {
-    type Err = ParseDsnError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let ours = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-        text.parse().ok().filter(|_| ours).map(Self).ok_or(ParseDsnError)
-    }
-}
-
 /// The adapter for PostgreSQL.
 pub struct PgStore {
     settings: PgSettings,
@@ -111,7 +83,8 @@ pub struct PgStore {
     clock: Option<Arc<dyn Clock>>,
     /// Marks outbox rows that this very replica holds in memory.
     replica: i64,
-    migrated: AtomicBool,
+    access: Arc<Access>,
+    preconditions: Arc<Preconditions>,
     low_water: LowWater,
     figures: Figures,
     expiry: Expiry,
@@ -121,23 +94,20 @@ impl PgStore {
     /// Describes a database; connects to nothing yet.
     pub fn new(settings: PgSettings) -> Self {
         let replica = rand::random();
+        let access = Arc::new(Access::new(&settings.dsn, replica));
+        let reason = format!("not reached yet, {}", access.address());
+        let preconditions = Arc::new(Preconditions::new(reason));
         Self {
-            pools: Pools::new(&settings, replica),
+            pools: Pools::new(&access, &preconditions, settings.max_connections),
             settings,
             clock: None,
             replica,
-            migrated: AtomicBool::new(false),
+            access,
+            preconditions,
             low_water: LowWater::new(),
             figures: Figures::default(),
             expiry: Expiry::default(),
         }
-    }
-
-    /// The same for a schema that is there already.
-    pub fn migrated(settings: PgSettings) -> Self {
-        let store = Self::new(settings);
-        store.migrated.store(true, Ordering::Release);
-        store
     }
 
     /// The same on a clock of the test's own.
@@ -163,11 +133,8 @@ impl PgStore {
     }
 
     fn pools(&self) -> Result<&Pools, StoreError> {
-        if self.migrated.load(Ordering::Acquire) {
-            Ok(&self.pools)
-        } else {
-            Err(StoreError::Unavailable("its schema is not up to date yet".to_owned()))
-        }
+        self.preconditions.check()?;
+        Ok(&self.pools)
     }
 
     async fn look(&self, which: Which<'_>) -> Result<Looked, StoreError> {
@@ -215,26 +182,31 @@ async fn bounded<T>(
     slot: &Slot,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
-    let pool = slot.pool();
-    let call = async {
-        let mut lease = slot.lease().await?;
-        let answer = verb(lease.connection()).await?;
-        lease.rest();
-        Ok(answer)
-    };
-    match timeout(CALL_TIMEOUT, call).await {
-        Ok(Ok(answer)) => Ok(answer),
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let mut lease = slot.lease().await?;
+    let era = lease.era();
+    match timeout_at(deadline, verb(lease.connection())).await {
+        Ok(Ok(answer)) => {
+            lease.rest();
+            Ok(answer)
+        }
         Ok(Err(error)) => {
-            if super::trouble::leads_nowhere(&error) {
-                slot.replace(&pool);
+            if trouble::questions_preconditions(&error) {
+                slot.preconditions.doubt();
             }
-            if super::trouble::breaks_connections(&error) {
+            let (nowhere, broken) = (trouble::leads_nowhere(&error), trouble::breaks_connections(&error));
+            let error = slot.access().error(error);
+            if nowhere {
+                slot.give_up(era, error.clone());
+            }
+            if broken {
                 slot.doubt();
             }
-            Err(error.into())
+            Err(error)
         }
         Err(_) => {
-            slot.replace(&pool);
+            let silence = format!("no answer within {CALL_TIMEOUT:?}, {}", slot.access().address());
+            slot.give_up(era, StoreError::Unavailable(silence));
             Err(StoreError::Timeout(CALL_TIMEOUT))
         }
     }
@@ -247,7 +219,9 @@ impl Store for PgStore {
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
         let delays = &self.settings.delays;
         let slot = if orders.iter().any(|order| order.key.is_some()) { &pools.keyed } else { &pools.place };
-        bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await
+        let placed = bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await;
+        self.preconditions.judge_placing(&placed);
+        placed
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
@@ -338,9 +312,9 @@ impl Store for PgStore {
         bounded(&pools.loops, async |db| outbox::republish(db, orders, now).await).await
     }
 
+    /// Reads nothing of ours, so it costs the same at any number of orders.
     async fn ping(&self) -> Result<(), StoreError> {
-        let pools = self.pools()?;
-        bounded(&pools.read, async |db| sqlx::query("SELECT 1").execute(db).await.map(drop)).await
+        self.can_place().await
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
@@ -366,23 +340,25 @@ impl Store for PgStore {
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
     /// an advisory lock, so replicas that start together take turns.
     async fn migrate(&self) -> Result<(), StoreError> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(CALL_TIMEOUT)
-            .connect_with(self.settings.dsn.0.clone())
-            .await?;
-        let (version,): (i32,) =
-            sqlx::query_as("SELECT current_setting('server_version_num')::int").fetch_one(&pool).await?;
-        if version < MIN_VERSION {
-            let (found, needed) = (version / 10_000, MIN_VERSION / 10_000);
-            return Err(StoreError::Refused(format!("PostgreSQL {found} is too old, {needed} is needed")));
+        match self.prepare().await {
+            Ok(placing) => {
+                if self.preconditions.hold() {
+                    // What was prepared in older sessions may not fit any more.
+                    self.pools.doubt();
+                }
+                placing
+            }
+            Err(error) => {
+                self.preconditions.fail(&error);
+                // Nobody uses them until then, and looking again takes two.
+                self.pools.doubt();
+                Err(error)
+            }
         }
-        schema::bring_up_to_date(&pool).await?;
-        // The first sign of life: what is placed before the relay's first sweep is ours already.
-        outbox::stay_alive(&mut *pool.acquire().await?, self.now(), self.replica).await?;
-        pool.close().await;
-        self.migrated.store(true, Ordering::Release);
-        Ok(())
+    }
+
+    async fn doubted(&self) {
+        self.preconditions.doubted().await;
     }
 
     async fn close(&self) {

@@ -1,44 +1,42 @@
 //! Connections: four small pools, so that a flood of requests can't starve the loops, nor reads
-//! the writers, nor a locked idempotency key those without one. A pool that leads to a server that is silent or only reads is replaced.
+//! the writers, nor a locked idempotency key those without one.
 //!
-//! sqlx asks the server about each connection that is given back, a round trip for every call, and waits for
-//! the answer without end. So none is given back: it rests here after a call that ended well, and is dropped else.
+//! A connection that served well rests until the next call; one that did not is dropped, and when one leads to a
+//! server that is silent, only reads or has gone, so are all others. Nothing is asked of the server when one is taken or given back.
 
 use std::{
     mem,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use sqlx::{
-    PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection as _, PgConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::warn;
 
-use super::{super::trouble::STATEMENT_TIMEOUT, PgSettings};
+use super::{
+    StoreError,
+    preconditions::Preconditions,
+    session::{Access, Purpose, WITHIN},
+};
 
-/// How long a verb waits for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Pools younger than this are not replaced: they have not had their chance. Less than a call may take,
-/// so that the pool of one that got no answer always is.
-const MIN_AGE: Duration = Duration::from_millis(1_800);
 /// How long a connection is used before a new one takes its place, and how long it may rest, since what lies
-/// between may forget an idle one; both as in sqlx.
+/// between may forget an idle one.
 const LIFETIME: Duration = Duration::from_mins(30);
 const REST: Duration = Duration::from_mins(10);
 /// Connections of the loops: progress, relay, intake and survey take turns.
 const FOR_LOOPS: u32 = 2;
 /// Each writer writes one batch at a time.
 const FOR_PLACING: u32 = 1;
-/// How long an order waits for its idempotency key, which another session may hold: the set is halved
-/// then, several times within the writer's patience.
-const KEY_WITHIN: (&str, &str) = ("lock_timeout", "250");
+/// A call whose turn came late has at least so long to connect.
+const LEAST: Duration = Duration::from_millis(300);
+/// A server that answered so lately may be restarting: calls wait for it instead of failing at once.
+const RESTART: Duration = Duration::from_secs(3);
+/// Between two tries to reach it.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The four pools.
 pub(super) struct Pools {
@@ -48,180 +46,220 @@ pub(super) struct Pools {
     pub(super) read: Slot,
 }
 
+/// What the connections of each are for, in this order.
+const PURPOSES: [Purpose; 4] = [Purpose::Calls, Purpose::Keys, Purpose::Calls, Purpose::Calls];
+
 impl Pools {
-    /// The database sees by the name of its sessions whether a replica is there.
-    pub(super) fn new(settings: &PgSettings, replica: i64) -> Self {
-        let options =
-            session(settings.dsn.0.clone()).application_name(&format!("order-tracker {replica:016x}"));
-        let for_reading = settings.max_connections.saturating_sub(2 * FOR_PLACING + FOR_LOOPS).max(1);
+    pub(super) fn new(
+        access: &Arc<Access>,
+        preconditions: &Arc<Preconditions>,
+        max_connections: u32,
+    ) -> Self {
+        let all = Arc::default();
+        let slot = |at, connections: u32| Slot {
+            access: Arc::clone(access),
+            preconditions: Arc::clone(preconditions),
+            connections,
+            turns: Semaphore::new(connections as usize),
+            all: Arc::clone(&all),
+            at,
+        };
+        let for_reading = max_connections.saturating_sub(2 * FOR_PLACING + FOR_LOOPS).max(1);
         Self {
-            place: Slot::new(options.clone(), FOR_PLACING),
-            keyed: Slot::new(options.clone().options([KEY_WITHIN]), FOR_PLACING),
-            loops: Slot::new(options.clone(), FOR_LOOPS),
-            read: Slot::new(options, for_reading),
+            place: slot(0, FOR_PLACING),
+            keyed: slot(1, FOR_PLACING),
+            loops: slot(2, FOR_LOOPS),
+            read: slot(3, for_reading),
         }
     }
 
+    fn all(&self) -> [&Slot; 4] {
+        [&self.place, &self.keyed, &self.loops, &self.read]
+    }
+
+    /// Discards all connections at rest.
+    pub(super) fn doubt(&self) {
+        self.all().into_iter().for_each(Slot::doubt);
+    }
+
     pub(super) async fn close(&self) {
-        tokio::join!(self.place.close(), self.keyed.close(), self.loops.close(), self.read.close());
+        futures::future::join_all(self.all().map(Slot::close)).await;
     }
 }
 
-/// Limits on the server's side, for what our own deadlines can't end there.
-fn session(options: PgConnectOptions) -> PgConnectOptions {
-    let statement_timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    options.options([
-        ("statement_timeout", statement_timeout.as_str()),
-        ("lock_timeout", "1000"),
-        ("idle_in_transaction_session_timeout", "3000"),
-        // A plan made while a table is empty reads it whole, and a prepared statement keeps its plan for as
-        // long as the table is not analysed. Every statement of ours has its index.
-        ("enable_seqscan", "off"),
-        // Where a table must be read whole, that setting makes the plan look dear enough to be compiled.
-        ("jit", "off"),
-    ])
-}
-
-/// A pool that can be replaced.
+/// Connections for one kind of call.
 pub(super) struct Slot {
-    options: PgConnectOptions,
+    access: Arc<Access>,
+    pub(super) preconditions: Arc<Preconditions>,
     connections: u32,
-    /// One for each connection: who has a turn finds a connection at rest, or the pool has room for one.
+    /// One for each connection: who has a turn takes one at rest, or makes one.
     turns: Semaphore,
-    current: Mutex<Current>,
+    /// Of this kind and its neighbours.
+    all: Arc<[Mutex<Current>; PURPOSES.len()]>,
+    at: usize,
 }
 
+#[derive(Default)]
 struct Current {
-    pool: PgPool,
-    since: Instant,
+    /// Counts how often all connections were given up; one of an earlier era does not come to rest.
+    era: u64,
     at_rest: Vec<Rested>,
+    /// When a call last ended well.
+    well: Option<Instant>,
+    /// Why the last one could not connect, or got no answer.
+    trouble: Option<StoreError>,
 }
 
 struct Rested {
-    connection: PoolConnection<Postgres>,
+    connection: PgConnection,
     made: Instant,
     used: Instant,
 }
 
 impl Rested {
-    fn is_stale(&self) -> bool {
-        self.made.elapsed() >= LIFETIME || self.used.elapsed() >= REST
-    }
-
-    /// Makes room for another at once, without a farewell to a server that may be silent.
-    fn discard(self) {
-        drop(self.connection.detach());
+    fn is_fresh(&self) -> bool {
+        self.made.elapsed() < LIFETIME && self.used.elapsed() < REST
     }
 }
 
 impl Slot {
-    fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let current = Mutex::new(Current::new(&options, connections));
-        Self { options, connections, turns: Semaphore::new(connections as usize), current }
-    }
-
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().expect("no holder panics")
+        self.all[self.at].lock().expect("no holder panics")
     }
 
-    pub(super) fn pool(&self) -> PgPool {
-        self.current().pool.clone()
+    fn purpose(&self) -> Purpose {
+        PURPOSES[self.at]
+    }
+
+    /// The way that its connections take.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// A connection for one call.
-    pub(super) async fn lease(&self) -> sqlx::Result<Lease<'_>> {
-        let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await;
-        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        let (pool, rested) = {
+    pub(super) async fn lease(&self) -> Result<Lease<'_>, StoreError> {
+        let deadline = Instant::now() + WITHIN;
+        let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| self.no_turn())?;
+        let turn =
+            turn.map_err(|_| StoreError::Unavailable("the connections to it are closed".to_owned()))?;
+        let (era, rested) = {
             let mut current = self.current();
-            current.at_rest.extract_if(.., |rested| rested.is_stale()).for_each(Rested::discard);
-            (current.pool.clone(), current.at_rest.pop())
+            // Dropped without a farewell: whoever is at the other end may be silent.
+            current.at_rest.retain(Rested::is_fresh);
+            (current.era, current.at_rest.pop())
         };
-        let rested = if let Some(rested) = rested {
-            rested
-        } else {
-            let (connection, now) = (pool.acquire().await?, Instant::now());
-            Rested { connection, made: now, used: now }
+        let rested = match rested {
+            Some(rested) => rested,
+            None => self.connect(deadline.max(Instant::now() + LEAST)).await?,
         };
-        Ok(Lease { slot: self, pool, rested: Some(rested), _turn: turn })
+        Ok(Lease { slot: self, era, rested, _turn: turn })
+    }
+
+    /// Tries again for as long as the server may be restarting, or takes no more connections.
+    async fn connect(&self, deadline: Instant) -> Result<Rested, StoreError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
+            let cause = match self.access.session(self.purpose(), left).await {
+                Ok(connection) => {
+                    let now = Instant::now();
+                    return Ok(Rested { connection, made: now, used: now });
+                }
+                Err(cause) => cause,
+            };
+            if let Some(rested) = cause.crowded.then(|| self.spared()).flatten() {
+                return Ok(rested);
+            }
+            let refusal = self.access.refusal(&cause);
+            let well = {
+                let mut current = self.current();
+                current.trouble = Some(refusal.clone());
+                current.well
+            };
+            let restarting = well.is_some_and(|well| well.elapsed() < RESTART);
+            if !(restarting || cause.crowded) || Instant::now() + PAUSE > deadline {
+                return Err(refusal);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// A connection that rests at a neighbour's; one in which other things are set is closed to make room.
+    fn spared(&self) -> Option<Rested> {
+        let others = (0..self.all.len()).filter(|at| *at != self.at);
+        let (alike, unlike): (Vec<usize>, Vec<usize>) =
+            others.partition(|at| PURPOSES[*at] == self.purpose());
+        let rested = |at: usize| self.all[at].lock().expect("no holder panics").at_rest.pop();
+        alike.into_iter().find_map(rested).or_else(|| {
+            drop(unlike.into_iter().find_map(rested));
+            None
+        })
+    }
+
+    /// What those say who wait behind calls that get no answer is what these found out.
+    fn no_turn(&self) -> StoreError {
+        let trouble = self.current().trouble.clone();
+        trouble.unwrap_or_else(|| {
+            let connections = self.connections;
+            StoreError::Unavailable(format!(
+                "all {connections} connections for such calls were busy for {WITHIN:?} (PG_MAX_CONNECTIONS)"
+            ))
+        })
     }
 
     /// Discards all connections at rest: one has broken, so the others may have.
     pub(super) fn doubt(&self) {
-        self.current().at_rest.drain(..).for_each(Rested::discard);
+        self.current().at_rest.clear();
     }
 
-    /// Puts new connections in the place of those given up, unless these are new themselves. Calls
-    /// that are under way keep theirs, which are closed when they end; those at rest are dropped,
-    /// without a farewell to a silent server.
-    pub(super) fn replace(&self, given_up: &PgPool) {
+    /// Gives up all connections of an era: those at rest are dropped, those of calls under way when these end.
+    pub(super) fn give_up(&self, era: u64, why: StoreError) {
         let mut current = self.current();
-        // A closed one was replaced before.
-        if !given_up.is_closed() && current.since.elapsed() >= MIN_AGE {
-            warn!("connections to the database lead nowhere and are replaced");
-            let old = mem::replace(&mut *current, Current::new(&self.options, self.connections));
-            // Closed is what it is from here on; nobody waits for it.
-            drop(old.pool.close());
-            old.at_rest.into_iter().for_each(Rested::discard);
+        if current.era == era {
+            warn!(error = %why, "connections to the database lead nowhere and are replaced");
+            current.era += 1;
+            current.at_rest.clear();
         }
+        current.trouble = Some(why);
     }
 
     async fn close(&self) {
-        let pool = self.pool();
-        // Closed from here on: nothing comes to rest any more.
-        let closed = pool.close();
-        let at_rest = mem::take(&mut self.current().at_rest);
+        self.turns.close();
+        let at_rest = {
+            let mut current = self.current();
+            current.era += 1;
+            mem::take(&mut current.at_rest)
+        };
         for rested in at_rest {
             // One that can't be told is gone all the same.
             drop(rested.connection.close().await);
         }
-        closed.await;
-    }
-}
-
-impl Current {
-    fn new(options: &PgConnectOptions, connections: u32) -> Self {
-        Self { pool: pool(options, connections), since: Instant::now(), at_rest: Vec::new() }
     }
 }
 
 /// A connection in use. Dropped before it comes to rest it is discarded: nobody knows what state it is in.
 pub(super) struct Lease<'a> {
     slot: &'a Slot,
-    /// Where it came from.
-    pool: PgPool,
-    rested: Option<Rested>,
+    era: u64,
+    rested: Rested,
     _turn: SemaphorePermit<'a>,
 }
 
 impl Lease<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.rested.as_mut().expect("taken by `rest` only").connection
+        &mut self.rested.connection
+    }
+
+    pub(super) fn era(&self) -> u64 {
+        self.era
     }
 
     /// Keeps it for the next call: this one has ended well.
-    pub(super) fn rest(mut self) {
-        let mut current = self.slot.current();
-        // A closed pool was replaced meanwhile.
-        if !self.pool.is_closed()
-            && let Some(rested) = self.rested.take()
-        {
-            current.at_rest.push(Rested { used: Instant::now(), ..rested });
+    pub(super) fn rest(self) {
+        let (mut current, now) = (self.slot.current(), Instant::now());
+        current.well = Some(now);
+        current.trouble = None;
+        if current.era == self.era {
+            current.at_rest.push(Rested { used: now, ..self.rested });
         }
     }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if let Some(rested) = self.rested.take() {
-            rested.discard();
-        }
-    }
-}
-
-fn pool(options: &PgConnectOptions, connections: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.clone())
 }

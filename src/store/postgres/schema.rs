@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool, Row as _,
+    PgConnection, Row as _,
     migrate::{MigrateError, Migrator},
 };
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::StoreError;
+use super::{StoreError, session::Access};
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -25,20 +25,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 const TRIES: usize = 9;
 
 /// Runs what is missing. The migrator holds an advisory lock, so replicas take turns.
-pub(super) async fn bring_up_to_date(pool: &PgPool) -> Result<(), StoreError> {
-    // The serving role of a two-role setup may look, but not create.
-    if is_up_to_date(pool).await? {
-        return Ok(());
-    }
+pub(super) async fn bring_up_to_date(db: &mut PgConnection, access: &Access) -> Result<(), StoreError> {
     let (mut pause, mut tries) = (FIRST_PAUSE, 0);
     loop {
-        match MIGRATIONS.run(pool).await {
+        match MIGRATIONS.run_direct(None, &mut *db, false).await {
             Ok(()) => return Ok(()),
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 if !is_locked(&error) {
-                    return Err(error.into());
+                    return Err(access.error(error));
                 }
-                let who = holders(pool).await.unwrap_or_default();
+                let who = holders(&mut *db).await.unwrap_or_default();
                 tries += 1;
                 if tries == TRIES {
                     let why = format!("a table can't be changed while others use it ({who})");
@@ -58,7 +54,7 @@ fn is_locked(error: &sqlx::Error) -> bool {
 }
 
 /// Who uses the tables for longest, in words. Others' statements are nobody's business.
-async fn holders(pool: &PgPool) -> sqlx::Result<String> {
+async fn holders(db: &mut PgConnection) -> sqlx::Result<String> {
     let rows = sqlx::query(
         "SELECT a.pid, coalesce(nullif(a.application_name, ''), 'unnamed') AS name,
              extract(epoch FROM clock_timestamp() - a.xact_start)::bigint AS seconds
@@ -69,7 +65,7 @@ async fn holders(pool: &PgPool) -> sqlx::Result<String> {
                  to_regclass('idempotency_keys')))
          ORDER BY a.xact_start LIMIT 3",
     )
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let holder = |row: &sqlx::postgres::PgRow| -> sqlx::Result<String> {
         let (pid, name): (i32, String) = (row.try_get("pid")?, row.try_get("name")?);
@@ -78,16 +74,15 @@ async fn holders(pool: &PgPool) -> sqlx::Result<String> {
     Ok(rows.iter().map(holder).collect::<sqlx::Result<Vec<_>>>()?.join("; "))
 }
 
-async fn is_up_to_date(pool: &PgPool) -> sqlx::Result<bool> {
+/// Whether nothing is missing: the serving role of a two-role setup may look, but not create.
+pub(super) async fn is_up_to_date(db: &mut PgConnection) -> sqlx::Result<bool> {
     let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(pool).await?;
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *db).await?;
     if !exists {
         return Ok(false);
     }
     let applied: Vec<(i64, Vec<u8>)> =
-        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
-            .fetch_all(pool)
-            .await?;
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success").fetch_all(db).await?;
     let is_applied = |version, checksum: &[u8]| {
         applied.iter().any(|(found, sum)| *found == version && sum.as_slice() == checksum)
     };
@@ -113,7 +108,6 @@ mod tests {
     async fn a_change_that_waits_holds_up_nobody() {
         let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
         let mut console = database.options().connect().await.expect("connects");
-        let pool = PgPool::connect_lazy_with(database.options());
         MIGRATIONS.run_to(2, &mut console).await.expect("migrates");
         let others = database.options().options([("lock_timeout", "900")]);
         let (mut other, mut backup) = (
@@ -131,12 +125,12 @@ mod tests {
                 run(&mut other, "SELECT 1 FROM orders").await.expect("is answered");
                 while waits(&mut console).await {}
             }
-            let said = holders(&pool).await.expect("reads");
+            let said = holders(&mut console).await.expect("reads");
             assert!(said.contains("in a transaction for"), "{said}");
             snapshot.rollback().await.expect("ends");
         };
-        let (store, ()) = tokio::join!(migration, traffic);
-        assert!(is_up_to_date(&store.pools.loops.pool()).await.expect("reads"));
+        let (_store, ()) = tokio::join!(migration, traffic);
+        assert!(is_up_to_date(&mut console).await.expect("reads"));
     }
 
     /// Whether somebody waits for a lock on a table.

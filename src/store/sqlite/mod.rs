@@ -5,6 +5,7 @@
 
 mod arrive;
 mod attention;
+mod folder;
 mod outbox;
 mod rows;
 mod verbs;
@@ -13,7 +14,7 @@ mod verbs;
 mod tests;
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,8 +39,6 @@ use crate::{
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// The database's file inside the data folder.
-const DATABASE: &str = "orders.db";
 /// Connections that only read; more gain nothing on a file.
 const READERS: u32 = 4;
 /// How long a call waits for a free connection, and a connection for the file's lock.
@@ -82,7 +81,7 @@ pub enum OpenError {
 impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
     pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
-        let lock = lock_folder(folder)?;
+        let lock = folder::take(folder)?;
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options.clone()).await?;
@@ -97,10 +96,10 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
         delays: StageDelays,
     ) -> Result<Self, OpenError> {
-        if folder.join(DATABASE).is_file() {
+        if folder::database(folder).is_file() {
             return Self::open(folder, clock, delays).await;
         }
-        let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {DATABASE}"));
+        let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", folder::DATABASE));
         Err(OpenError::Folder { folder: folder.to_owned(), error })
     }
 
@@ -130,7 +129,7 @@ async fn is_fit(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
 
 fn options(folder: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(folder.join(DATABASE))
+        .filename(folder::database(folder))
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
@@ -145,18 +144,6 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-}
-
-fn lock_folder(folder: &Path) -> Result<File, OpenError> {
-    let failed = |error| OpenError::Folder { folder: folder.to_owned(), error };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
 }
 
 #[async_trait]

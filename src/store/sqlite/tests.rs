@@ -1,12 +1,17 @@
 //! The suite on SQLite, and what only SQLite has: the file, its lock, and life after a crash.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs::{Permissions, set_permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+};
 
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-use super::{DATABASE, MIGRATIONS, OpenError, SqliteStore};
+use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
     clock::ManualClock,
     order::{Draft, IdMint, StageDelays},
@@ -32,7 +37,7 @@ const DIALECT: Dialect = Dialect {
 
 /// A console on the same file: without our pragmas, as `sqlite3` has it, but for foreign keys, and careless.
 async fn console(folder: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(folder.join(DATABASE)).foreign_keys(true);
+    let options = SqliteConnectOptions::new().filename(database(folder)).foreign_keys(true);
     let options = options.pragma("ignore_check_constraints", "ON");
     options.connect().await.expect("opens")
 }
@@ -101,7 +106,7 @@ async fn orders_of_an_earlier_schema_go_on() {
     let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
     for earlier in &versions[..versions.len() - 1] {
         let folder = TempDir::new().expect("a folder");
-        let options = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
+        let options = SqliteConnectOptions::new().filename(database(folder.path()));
         let mut console = options.create_if_missing(true).connect().await.expect("opens");
         MIGRATIONS.run_to(*earlier, &mut console).await.expect("migrates");
         let (ids, statements) = upgrade::under_way(|at| at.timestamp_millis().to_string());
@@ -125,7 +130,7 @@ async fn a_second_process_is_kept_out() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_left_alone() {
     let folder = TempDir::new().expect("a folder");
-    let file = folder.path().join(DATABASE);
+    let file = database(folder.path());
     std::fs::write(&file, "precious, but no database: ".repeat(100)).expect("writes");
     let clock = Arc::new(ManualClock::new(start()));
     let opened = SqliteStore::open(folder.path(), clock, StageDelays::default()).await;
@@ -181,4 +186,43 @@ async fn a_transaction_that_sqlite_ends_itself_spoils_nothing() {
     let order = new_order();
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
     assert!(store.find(order.order_id).await.expect("reads").is_some());
+}
+
+fn rights(path: &Path) -> u32 {
+    path.metadata().expect("is there").permissions().mode() & 0o7777
+}
+
+/// Names and addresses stand there.
+#[tokio::test]
+async fn nobody_else_may_look_into_the_data_folder() {
+    let home = TempDir::new().expect("a folder");
+    let folder = home.path().join("data");
+    let files = ["orders.db", "orders.db-wal", "orders.db-shm", "lock"].map(|name| folder.join(name));
+    let store = open(&folder).await;
+    store.place(&[new_order()], Outbox::Mine).await.expect("places");
+    let found = |files: &[std::path::PathBuf]| files.iter().map(|file| rights(file)).collect::<Vec<_>>();
+    assert_eq!((rights(&folder), found(&files)), (0o700, vec![0o600; 4]));
+    store.close().await;
+    drop(store);
+
+    // As an older version left them.
+    let widen = || {
+        set_permissions(&folder, Permissions::from_mode(0o755)).expect("widens");
+        for file in files.iter().filter(|file| file.exists()) {
+            set_permissions(file, Permissions::from_mode(0o644)).expect("widens");
+        }
+    };
+    widen();
+    let store = open(&folder).await;
+    store.place(&[new_order()], Outbox::Mine).await.expect("places");
+    assert_eq!((rights(&folder), found(&files)), (0o700, vec![0o600; 4]));
+    store.close().await;
+    drop(store);
+
+    // A folder in which others keep things is not shut for them.
+    widen();
+    std::fs::write(folder.join("of somebody else"), "").expect("writes");
+    let store = open(&folder).await;
+    store.place(&[new_order()], Outbox::Mine).await.expect("places");
+    assert_eq!((rights(&folder), found(&files)), (0o755, vec![0o600; 4]));
 }

@@ -1,0 +1,180 @@
+//! Getting the database ready, and telling whether it is.
+
+use futures::TryFutureExt as _;
+use sqlx::Connection as _;
+use tokio::time::timeout;
+
+use super::{
+    CALL_TIMEOUT, NewOrder, PgSettings, PgStore, StoreError, arrive, bounded, outbox, preconditions, schema,
+    session::Purpose,
+};
+use crate::order::{Draft, IdMint};
+
+impl PgStore {
+    /// Describes a database for reading a schema that must be there already.
+    pub async fn open_for_audit(settings: PgSettings) -> Result<Self, StoreError> {
+        let store = Self::new(settings);
+        drop(soon(preconditions::session_of_our_own(&store.access)).await?.close().await);
+        bounded(&store.pools.read, preconditions::missing).await?.ground()?;
+        store.preconditions.hold();
+        Ok(store)
+    }
+
+    /// Looks at every precondition and brings about the schema. Answers what is missing for orders to be placed.
+    pub(super) async fn prepare(&self) -> Result<Result<(), StoreError>, StoreError> {
+        let mut db = soon(preconditions::session_of_our_own(&self.access)).await?;
+        soon(self.access.adopt(&mut db, Purpose::Schema)).await?;
+        let failed = |error| self.access.error(error);
+        let mut missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
+        missing.schema()?;
+        if !soon(schema::is_up_to_date(&mut db).map_err(failed)).await? {
+            self.preconditions.explain("its schema is being brought up to date");
+            schema::bring_up_to_date(&mut db, &self.access).await?;
+            missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
+        }
+        missing.ground()?;
+        let placing = missing.placing();
+        if placing.is_ok() {
+            // The first sign of life: what is placed before the relay's first sweep is ours already.
+            soon(outbox::stay_alive(&mut db, self.now(), self.replica).map_err(failed)).await?;
+        }
+        // One that can't be told is gone all the same.
+        drop(soon(db.close().map_err(failed)).await);
+        Ok(placing)
+    }
+
+    /// Places an order and takes it back: whatever keeps orders from being placed, it meets.
+    async fn rehearse(&self) -> Result<(), StoreError> {
+        let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
+        let draft = Draft::new("nobody", "nowhere", "nothing", "small").expect("valid");
+        let order_id = IdMint::default().mint(0, rand::random());
+        let order = [NewOrder { order_id, draft, key: None, meta: None }];
+        let rehearsed = bounded(&pools.place, async |db| {
+            let mut tx = db.begin().await?;
+            arrive::place(&mut tx, &order, now, delays, None).await?;
+            tx.rollback().await
+        });
+        let rehearsed = rehearsed.await;
+        self.preconditions.judge_placing(&rehearsed);
+        rehearsed
+    }
+
+    /// Whether orders can be placed, as far as can be told without one; and if the last one could not, as one tells.
+    pub(super) async fn can_place(&self) -> Result<(), StoreError> {
+        let missing = bounded(&self.pools()?.read, preconditions::missing).await?;
+        if missing.only_reads() {
+            self.pools.doubt();
+        }
+        let found = missing.ground().and_then(|()| missing.placing());
+        found.inspect_err(|_| self.preconditions.doubt())?;
+        if self.preconditions.placed() { Ok(()) } else { self.rehearse().await }
+    }
+}
+
+/// What is asked before the first call has its deadline, too.
+async fn soon<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout(CALL_TIMEOUT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use sqlx::ConnectOptions as _;
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::{
+        super::{
+            PgSettings, PgStore, StoreError,
+            tests::{Database, fixture, new_order, run},
+        },
+        *,
+    };
+    use crate::{
+        clock::ManualClock,
+        store::{Outbox, Store as _, conformance::start},
+    };
+
+    /// Where the server takes fewer connections than there are kinds of calls, these lend each other theirs, and give
+    /// them up where something must be looked at again.
+    ///
+    /// Promise 5: memory, queues and time are bounded.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn two_connections_are_enough() {
+        let database = Database::create().await;
+        database.replica(&Arc::new(ManualClock::new(start()))).await.close().await;
+        let mut console = database.options().connect().await.expect("connects");
+        let role = format!("few_{:016x}", rand::random::<u64>());
+        for statement in [
+            "CREATE ROLE {} LOGIN CONNECTION LIMIT 2",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO {}",
+            "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {}",
+        ] {
+            run(&mut console, &statement.replace("{}", &role)).await.expect(statement);
+        }
+        let dsn = database.options().username(&role).into();
+        let store = PgStore::new(PgSettings { dsn, ..database.settings() });
+        let looks = async || {
+            while store.migrate().await.is_err() {
+                yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), looks()).await.expect("finds all there");
+        for _ in 0..3 {
+            let keyed = NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() };
+            store.place(&[keyed], Outbox::Mine).await.expect("places with a key");
+            store.place(&[new_order()], Outbox::Mine).await.expect("places");
+            assert!(store.find_all(&[new_order().order_id]).await.expect("reads").is_empty());
+            store.heartbeat().await.expect("says that it lives");
+        }
+        let crowded = store.migrate().await.expect_err("no connection is left").to_string();
+        assert!(
+            crowded.contains("too many connections") && crowded.contains("PG_MAX_CONNECTIONS"),
+            "{crowded}"
+        );
+        timeout(Duration::from_secs(10), looks()).await.expect("finds room");
+        store.place(&[new_order()], Outbox::Mine).await.expect("places");
+        store.close().await;
+        for statement in ["DROP OWNED BY {}", "DROP ROLE {}"] {
+            run(&mut console, &statement.replace("{}", &role)).await.expect(statement);
+        }
+    }
+
+    /// Whatever keeps orders from being placed, it is not ready; and ready again without one.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn where_orders_can_not_be_placed_nobody_is_told_that_it_is_ready() {
+        let t = fixture().await;
+        (t.by_hand)(
+            "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$",
+        )
+        .await
+        .expect("creates");
+        let no_space = StoreError::Unavailable("no space left (53100)".to_owned());
+        let refused = "new row for relation \"orders\" violates check constraint \"never\" (23514)";
+        for (trouble, mend, why) in [
+            (
+                "CREATE TRIGGER no_space BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION no_space()",
+                "DROP TRIGGER no_space ON outbox",
+                no_space,
+            ),
+            (
+                "ALTER TABLE orders ADD CONSTRAINT never CHECK (false)",
+                "ALTER TABLE orders DROP CONSTRAINT never",
+                StoreError::Refused(refused.to_owned()),
+            ),
+        ] {
+            (t.by_hand)(trouble).await.expect(trouble);
+            t.store.ping().await.expect("nobody has tried");
+            t.store.place(&[new_order()], Outbox::Mine).await.expect_err(trouble);
+            for _ in 0..2 {
+                assert_eq!(t.store.ping().await, Err(why.clone()));
+            }
+            (t.by_hand)(mend).await.expect(mend);
+            t.store.ping().await.expect("ready");
+        }
+        assert!(t.store.audit(None, 10).await.expect("reads").orders.is_empty(), "taken back");
+    }
+}
