@@ -28,7 +28,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, StoreConfig},
     desk, health,
-    http::{self, AppState, Server},
+    http::{self, AppState, Server, TrustedProxies},
     letters,
     live::Live,
     metrics::Metrics,
@@ -174,6 +174,7 @@ impl App {
             leaving: shutdown.leaving(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
+            proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
         };
         let (host, port) = (config.http.host.as_str(), config.http.port);
         let server = Server::bind((host, port), http::router(state), seats)

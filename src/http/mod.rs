@@ -5,6 +5,7 @@
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
 mod body;
+mod client;
 mod docs;
 mod events;
 mod observe;
@@ -31,6 +32,7 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use client::TrustedProxies;
 pub use problem::{Problem, ProblemBody};
 pub use server::Server;
 
@@ -70,6 +72,8 @@ pub struct AppState {
     pub delays: StageDelays,
     /// For pages: what is late now.
     pub clock: Arc<dyn Clock>,
+    /// For telling clients apart.
+    pub proxies: TrustedProxies,
 }
 
 /// All routes with all layers.

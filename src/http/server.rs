@@ -3,7 +3,13 @@
 //! `axum::serve` has no timeout for a request's head, so hyper is driven here directly. HTTP/1.1
 //! only: behind it are short answers and event streams, for which HTTP/2 would be one more way in.
 
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -18,7 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::{Problem, wire::Wire};
+use super::{
+    Problem,
+    client::{Connection, Waiting},
+    wire::Wire,
+};
 
 /// Most connections that are told 503 at once; further ones are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -62,10 +72,10 @@ impl Server {
         let connections = TaskTracker::new();
         let mut failing = false;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let stream = match accepted {
-                Ok((stream, _)) => {
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => {
                     failing = false;
-                    stream
+                    (stream, peer.ip())
                 }
                 Err(error) => {
                     // Once a series: without file descriptors every try fails.
@@ -87,7 +97,7 @@ impl Server {
                 }
                 continue;
             };
-            let serving = serve(stream, router.clone(), stop.clone());
+            let serving = serve(stream, peer, router.clone(), stop.clone());
             let hard = hard.clone();
             connections.spawn(async move {
                 hard.run_until_cancelled(serving).await;
@@ -101,11 +111,15 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: CancellationToken) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
-    let service =
-        service_fn(|request: Request<Incoming>| Box::pin(router.clone().oneshot(request.map(Body::new))));
+    let told = Connection { peer, waiting: Waiting::default() };
+    let wire = Wire::new(TokioIo::new(stream), told.waiting.clone());
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(told.clone());
+        Box::pin(router.clone().oneshot(request.map(Body::new)))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -113,7 +127,7 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
         .max_headers(MAX_HEADERS)
         // A client may send its request and close its side; it still gets the answer.
         .half_close(true)
-        .serve_connection(Wire::new(TokioIo::new(stream)), service);
+        .serve_connection(wire, service);
     let mut stopping = false;
     let outcome = loop {
         tokio::select! {

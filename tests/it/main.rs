@@ -4,6 +4,7 @@ mod abuse;
 mod address;
 mod asyncapi;
 mod cli;
+mod clients;
 mod completion;
 mod crash;
 mod double;

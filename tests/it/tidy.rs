@@ -46,7 +46,7 @@ const STRANGERS: [(&str, &[&str]); 9] = [
     ),
     ("src/broker/", &["app", "bell", "cli", "config", "desk", "http", "live", "pipeline", "store"]),
     (
-        "src/live.rs",
+        "src/live/",
         &[
             "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "metrics",
             "pipeline",

@@ -8,6 +8,7 @@ mod ops;
 mod orders;
 mod pages;
 mod server;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, router};
+use super::{AppState, TrustedProxies, router};
 use crate::{
     bell::Bell,
     clock::ManualClock,
@@ -153,6 +154,7 @@ impl Api {
             leaving: leaving.clone(),
             delays,
             clock: clock.clone(),
+            proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
         };
         Self {
             router: router(state),
