@@ -5,6 +5,7 @@
 //! - [`order`]: what an order is and may become. Pure.
 //! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
 //! - [`health`], [`letters`]: what is known of parts and of dead letters.
+//! - [`telemetry`]: which request a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
 //! - [`live`]: who follows which order, and what wakes them.
@@ -38,4 +39,5 @@ pub mod pipeline;
 pub mod reads;
 pub mod sample;
 pub mod store;
+pub mod telemetry;
 pub mod verify;

@@ -20,6 +20,7 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 use crate::{
     order::{Order, OrderId, TrackedOrder},
     store::{Page, Portion, Store, StoreError, in_portions},
+    telemetry::RequestId,
 };
 
 /// Most orders in one query.
@@ -96,7 +97,13 @@ type Answer<V> = Result<Arc<V>, StoreError>;
 type Answers<K, V> = HashMap<K, Result<V, StoreError>>;
 type Query<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync;
 /// First come, first served.
-type Questions<K, V> = IndexMap<K, Vec<oneshot::Sender<Answer<V>>>>;
+type Questions<K, V> = IndexMap<K, Vec<Asker<V>>>;
+
+struct Asker<V> {
+    answer: oneshot::Sender<Answer<V>>,
+    /// The request that asks, if one does.
+    request: Option<RequestId>,
+}
 
 struct Group<K, V> {
     batch: usize,
@@ -132,7 +139,8 @@ where
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.lock();
-            waiting.questions.entry(key).or_default().push(answer);
+            let asker = Asker { answer, request: RequestId::current() };
+            waiting.questions.entry(key).or_default().push(asker);
             if waiting.busy < AT_ONCE {
                 waiting.busy += 1;
                 // A task of its own: the one who asked first may leave before the answer.
@@ -161,7 +169,7 @@ where
     fn take(&self) -> Option<Questions<K, V>> {
         let mut waiting = self.lock();
         waiting.questions.retain(|_, askers| {
-            askers.retain(|asker| !asker.is_closed());
+            askers.retain(|asker| !asker.answer.is_closed());
             !askers.is_empty()
         });
         if waiting.questions.len() <= self.batch {
@@ -171,6 +179,12 @@ where
         }
         Some(waiting.questions.drain(..self.batch).collect())
     }
+}
+
+/// Whom a query is for, if it answers one question: whatever is logged meanwhile is about that request.
+fn only_request<K, V>(questions: &Questions<K, V>) -> Option<RequestId> {
+    let askers = questions.values().next().filter(|_| questions.len() == 1)?;
+    askers.first()?.request
 }
 
 /// The right to have a query under way; given back by the last look, or by a panic.
@@ -194,13 +208,17 @@ where
 {
     async fn work(mut self) {
         while let Some(questions) = self.group.gather().await {
-            let mut answers = (self.group.query)(questions.keys().copied().collect()).await;
+            let query = (self.group.query)(questions.keys().copied().collect());
+            let mut answers = match only_request(&questions) {
+                Some(request) => request.during(query).await,
+                None => query.await,
+            };
             for (key, askers) in questions {
                 // A query answers every question that it is given.
                 let Some(answer) = answers.remove(&key) else { continue };
                 let answer = answer.map(Arc::new);
                 for asker in askers {
-                    drop(asker.send(answer.clone()));
+                    drop(asker.answer.send(answer.clone()));
                 }
             }
         }

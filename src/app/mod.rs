@@ -26,9 +26,9 @@ use crate::{
         Subscription,
     },
     clock::SystemClock,
-    config::{Config, StoreConfig},
+    config::{Config, HttpConfig, StoreConfig},
     desk, health,
-    http::{self, AppState, Server, TrustedProxies},
+    http::{self, AppState, RequestLog, Server, TrustedProxies},
     letters,
     live::Live,
     metrics::Metrics,
@@ -100,6 +100,17 @@ fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<Emb
     Ok((config.kafka.settings(embedded.address(), true), Some(embedded)))
 }
 
+/// Takes the port, so that whoever starts the service learns at once that it is taken.
+async fn listen(
+    HttpConfig { host, port }: &HttpConfig,
+    state: AppState,
+    seats: usize,
+    log: Arc<RequestLog>,
+) -> anyhow::Result<Server> {
+    let server = Server::bind((host.as_str(), *port), http::router(state), seats, log).await;
+    server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))
+}
+
 /// How many connections may be served at once: most of the file descriptors that the process may have.
 fn seats() -> usize {
     // As many as the system lets us ask for; without an answer the usual 1,024 is assumed.
@@ -160,6 +171,7 @@ impl App {
         let seats = seats();
         // Streams are long: a quarter of the seats stays with those who only ask.
         let live = Live::new(Arc::clone(&store), reads.clone(), seats / 4 * 3, shutdown.soft());
+        let log = RequestLog::new();
         let state = AppState {
             store: Arc::clone(&store),
             reads,
@@ -175,11 +187,9 @@ impl App {
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
             proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
+            log: Arc::clone(&log),
         };
-        let (host, port) = (config.http.host.as_str(), config.http.port);
-        let server = Server::bind((host, port), http::router(state), seats)
-            .await
-            .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
+        let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;
 
         let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));

@@ -21,6 +21,7 @@ use crate::{
     app::{self, App},
     config::{Config, LogConfig, LogFormat},
     store,
+    telemetry::WithRequestId,
 };
 
 /// The service's settings, and what only somebody at a terminal may want.
@@ -150,14 +151,18 @@ impl Write for Lossy {
 fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let ansi = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = fmt()
         .with_env_filter(EnvFilter::try_new(format!("{},{}", store::LOG_FILTER, log.rust_log))?)
         .with_writer(move || Lossy { out: stderr(), format })
         .log_internal_errors(false)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+        .with_ansi(ansi);
     match format {
-        LogFormat::Text => lines.with_target(false).fmt_fields(log_fields::cleaned()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let lines = lines.with_target(false).fmt_fields(log_fields::cleaned());
+            lines.map_event_format(|lines| WithRequestId::text(lines, ansi)).init();
+        }
+        LogFormat::Json => lines.json().flatten_event(true).map_event_format(WithRequestId::json).init(),
     }
     // A panic is a line of the log like any other failure.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -35,6 +35,7 @@ use super::{
 use crate::{
     live::{Follower, NoPlace},
     order::{Event, EventKind, FieldCode, FieldError, OrderId, Status},
+    telemetry::RequestId,
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -116,7 +117,8 @@ pub(super) async fn follow(
     let beat = sse::Event::default().event("beat").data("{}");
     let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat));
     let response = (headers, body).into_response();
-    Ok(response.map(|body| Body::new(Watched { body, connection })))
+    let request = RequestId::current();
+    Ok(response.map(|body| Body::new(Watched { body, connection, request })))
 }
 
 impl From<NoPlace> for Problem {
@@ -133,6 +135,8 @@ impl From<NoPlace> for Problem {
 struct Watched {
     body: Body,
     connection: Option<Connection>,
+    /// What a line of the log is about while the body is made.
+    request: Option<RequestId>,
 }
 
 impl Watched {
@@ -151,7 +155,12 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let request = self.request;
+        let body = Pin::new(&mut self.body);
+        let polled = match request {
+            Some(request) => request.within(|| body.poll_frame(cx)),
+            None => body.poll_frame(cx),
+        };
         self.waits(polled.is_pending());
         polled
     }

@@ -14,6 +14,7 @@ mod ops;
 mod orders;
 mod pages;
 mod problem;
+mod request_log;
 mod server;
 mod wire;
 
@@ -34,6 +35,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 pub use client::TrustedProxies;
 pub use problem::{Problem, ProblemBody};
+pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
@@ -74,11 +76,14 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// For telling clients apart.
     pub proxies: TrustedProxies,
+    /// For the line of each request.
+    pub log: Arc<RequestLog>,
 }
 
 /// All routes with all layers.
 pub fn router(state: AppState) -> Router {
     observe::declare(&state.metrics);
+    let observers = observe::Observers { metrics: Arc::clone(&state.metrics), log: Arc::clone(&state.log) };
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
@@ -98,7 +103,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
+        .layer(middleware::from_fn_with_state(Arc::new(observers), observe::observe))
         .with_state(Arc::new(state))
 }
 

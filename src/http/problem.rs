@@ -11,6 +11,7 @@ use crate::{
     desk::DeskError,
     order::{DraftErrors, FieldCode, FieldError},
     store::StoreError,
+    telemetry::RequestId,
 };
 
 /// The media type of every error.
@@ -145,9 +146,8 @@ impl Problem {
     }
 
     /// A whole response for a connection on which no request could be read.
-    pub(super) fn raw_response(&self) -> Vec<u8> {
-        let request_id = new_request_id();
-        let body = self.body("", &request_id);
+    pub(super) fn raw_response(&self, request_id: &RequestId) -> Vec<u8> {
+        let body = self.body("", request_id);
         let retry_after =
             if self.passes() { format!("retry-after: {RETRY_AFTER}\r\n") } else { String::new() };
         let head = format!(
@@ -165,7 +165,7 @@ impl Problem {
     }
 
     /// The body as it goes out.
-    pub(super) fn body(&self, instance: &str, request_id: &str) -> Vec<u8> {
+    pub(super) fn body(&self, instance: &str, request_id: &RequestId) -> Vec<u8> {
         let body = ProblemBody {
             kind: format!("/problems/{}", self.code),
             title: self.title.to_owned(),
@@ -174,15 +174,10 @@ impl Problem {
             instance: instance.to_owned(),
             code: self.code.to_owned(),
             errors: self.errors.clone(),
-            request_id: request_id.to_owned(),
+            request_id: request_id.to_string(),
         };
         serde_json::to_vec(&body).expect("strings and numbers always serialise")
     }
-}
-
-/// An id for a request that brought none.
-pub(super) fn new_request_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
 }
 
 impl IntoResponse for Problem {

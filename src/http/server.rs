@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use super::{
     Problem,
     client::{Connection, Waiting},
+    request_log::RequestLog,
     wire::Wire,
 };
 
@@ -51,12 +52,19 @@ pub struct Server {
     router: Router,
     /// Most connections at once; a further one is told 503.
     seats: usize,
+    /// Where those leave a trace that are answered before a request was read.
+    log: Arc<RequestLog>,
 }
 
 impl Server {
     /// Binds; port 0 means any free one. At most `seats` connections are served at once.
-    pub async fn bind(address: (&str, u16), router: Router, seats: usize) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, router, seats })
+    pub async fn bind(
+        address: (&str, u16),
+        router: Router,
+        seats: usize,
+        log: Arc<RequestLog>,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, router, seats, log })
     }
 
     /// Where it listens.
@@ -67,7 +75,7 @@ impl Server {
     /// Serves until told to stop, then stops accepting and finishes what is under way; at `hard`
     /// drops what is left.
     pub async fn run(self, stop: CancellationToken, hard: CancellationToken) {
-        let Self { listener, router, seats } = self;
+        let Self { listener, router, seats, log } = self;
         let (seats, refusals) = (Arc::new(Semaphore::new(seats)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let connections = TaskTracker::new();
         let mut failing = false;
@@ -89,15 +97,15 @@ impl Server {
             };
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
                 if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
-                    let problem = Problem::unavailable("too many connections; try again shortly");
+                    let answer = log.refuse(&Problem::unavailable("too many connections; try again shortly"));
                     connections.spawn(async move {
-                        refuse(stream, problem).await;
+                        refuse(stream, &answer).await;
                         drop(refusal);
                     });
                 }
                 continue;
             };
-            let serving = serve(stream, peer, router.clone(), stop.clone());
+            let serving = serve(stream, peer, router.clone(), Arc::clone(&log), stop.clone());
             let hard = hard.clone();
             connections.spawn(async move {
                 hard.run_until_cancelled(serving).await;
@@ -111,11 +119,17 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    peer: IpAddr,
+    router: Router,
+    log: Arc<RequestLog>,
+    stop: CancellationToken,
+) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
     let told = Connection { peer, waiting: Waiting::default() };
-    let wire = Wire::new(TokioIo::new(stream), told.waiting.clone());
+    let wire = Wire::new(TokioIo::new(stream), told.waiting.clone(), Arc::clone(&log));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(told.clone());
         Box::pin(router.clone().oneshot(request.map(Body::new)))
@@ -145,15 +159,15 @@ async fn serve(stream: TcpStream, peer: IpAddr, router: Router, stop: Cancellati
         // An idle connection just ends; a head that has begun gets an answer.
         if error.is_timeout() && !read_buf.is_empty() {
             let problem = Problem::too_slow(format!("a request's head must arrive within {HEAD_TIMEOUT:?}"));
-            drop(stream.write_all(&problem.raw_response()).await);
+            drop(stream.write_all(&log.refuse(&problem)).await);
         }
     }
     linger(stream).await;
 }
 
 /// Answers a connection without reading a request.
-async fn refuse(mut stream: TcpStream, problem: Problem) {
-    drop(stream.write_all(&problem.raw_response()).await);
+async fn refuse(mut stream: TcpStream, answer: &[u8]) {
+    drop(stream.write_all(answer).await);
     linger(stream).await;
 }
 

@@ -6,6 +6,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use std::{
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
-use super::{Problem, client::Waiting};
+use super::{Problem, client::Waiting, request_log::RequestLog};
 
 /// How long a client may leave what was written for it unread.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,11 +32,12 @@ pub(super) struct Wire<I> {
     waiting: Waiting,
     /// What the client has sent meanwhile.
     ahead: Vec<u8>,
+    log: Arc<RequestLog>,
 }
 
 impl<I> Wire<I> {
-    pub(super) fn new(inner: I, waiting: Waiting) -> Self {
-        Self { inner, stalled: None, problem: Vec::new(), waiting, ahead: Vec::new() }
+    pub(super) fn new(inner: I, waiting: Waiting, log: Arc<RequestLog>) -> Self {
+        Self { inner, stalled: None, problem: Vec::new(), waiting, ahead: Vec::new(), log }
     }
 
     pub(super) fn into_inner(self) -> I {
@@ -114,7 +116,7 @@ impl<I: Read + Write + Unpin> Write for Wire<I> {
         let this = &mut *self;
         if this.problem.is_empty() {
             match problem_for(buf) {
-                Some(problem) => this.problem = problem.raw_response(),
+                Some(problem) => this.problem = this.log.refuse(&problem),
                 None => return this.poll_in_time(cx, |inner, cx| inner.poll_write(cx, buf)),
             }
         }

@@ -14,6 +14,7 @@ mod harness;
 mod help;
 mod journey;
 mod kafka;
+mod log;
 mod proof;
 mod raw;
 mod simulate;

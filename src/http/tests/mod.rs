@@ -3,6 +3,7 @@
 mod board;
 mod events;
 mod limits;
+mod log;
 mod openapi;
 mod ops;
 mod orders;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, TrustedProxies, router};
+use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
     bell::Bell,
     clock::ManualClock,
@@ -54,7 +55,7 @@ struct Api {
     progress: watch::Sender<Condition>,
     relay: watch::Sender<Condition>,
     letters: watch::Sender<Option<Waiting>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Answer {
@@ -155,6 +156,7 @@ impl Api {
             delays,
             clock: clock.clone(),
             proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
+            log: RequestLog::new(),
         };
         Self {
             router: router(state),
@@ -168,7 +170,7 @@ impl Api {
             progress,
             relay,
             letters,
-            _folder: folder,
+            folder,
         }
     }
 

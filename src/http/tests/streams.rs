@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 
 use super::{
     super::{
-        Server,
+        RequestLog, Server,
         client::{Connection, Waiting},
     },
     Api,
@@ -30,7 +30,8 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 async fn served() -> (Api, std::net::SocketAddr, String) {
     let api = Api::open().await;
     let id = api.place("Ada").await;
-    let server = Server::bind(("127.0.0.1", 0), api.router.clone(), 100).await.expect("binds");
+    let server = Server::bind(("127.0.0.1", 0), api.router.clone(), 100, RequestLog::new()).await;
+    let server = server.expect("binds");
     let address = server.address().expect("bound");
     tokio::spawn(server.run(CancellationToken::new(), CancellationToken::new()));
     (api, address, format!("GET /orders/{id}/events HTTP/1.1\r\nhost: test\r\n\r\n"))
