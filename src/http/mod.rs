@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod docs;
 mod events;
+mod gzip;
 mod observe;
 mod openapi;
 mod ops;
@@ -84,21 +85,27 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     observe::declare(&state.metrics);
     let observers = observe::Observers { metrics: Arc::clone(&state.metrics), log: Arc::clone(&state.log) };
+    // What is long and made of words.
+    let pages = Router::new()
+        .route("/", get(pages::board))
+        .route("/track/{id}", get(pages::track))
+        .route("/assets/{version}/{name}", get(pages::asset))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(docs::serve))
+        .route("/docs/style.css", get(docs::style))
+        .layer(middleware::from_fn(gzip::compress));
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
         .route("/orders/{id}/events", get(events::follow))
-        .route("/", get(pages::board))
         .route("/demo-orders", post(pages::place_demo))
-        .route("/track/{id}", get(pages::track))
         .route("/track/{id}/", get(pages::track_slash))
-        .route("/assets/{version}/{name}", get(pages::asset))
+        .route("/robots.txt", get(pages::robots))
+        .route("/favicon.ico", get(pages::favicon))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
-        .route("/openapi.json", get(openapi::serve))
-        .route("/docs", get(docs::serve))
-        .route("/docs/style.css", get(docs::style))
+        .merge(pages)
         .fallback(pages::elsewhere)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))

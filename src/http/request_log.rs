@@ -24,7 +24,15 @@ const MOST: u32 = 500;
 const KEPT: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 /// What machines ask for again and again: of these only failures are told.
-const QUIET: &[&str] = &["/healthz", "/readyz", "/metrics", "/assets/{version}/{name}", "/docs/style.css"];
+const QUIET: &[&str] = &[
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/assets/{version}/{name}",
+    "/docs/style.css",
+    "/favicon.ico",
+    "/robots.txt",
+];
 
 /// A request as its line tells it.
 pub(super) struct Answered<'a> {

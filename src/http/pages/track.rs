@@ -15,6 +15,9 @@ use super::{
 };
 use crate::order::{EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
 
+/// What a chat shows of the page: nothing of the order or of who waits for it.
+const PREVIEW: (&str, &str) = ("Where your order is", "Follow it from the kitchen to your door.");
+
 /// Where an order is, for the one who waits for it. Who knows the id may look.
 pub(in crate::http) async fn track(
     State(state): State<Arc<AppState>>,
@@ -72,6 +75,7 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
         style: "track.css",
         script: Some("track.js"),
         refresh: if delivered { Refresh::Never } else { Refresh::WithoutScript },
+        preview: Some(PREVIEW),
     };
     let (headline, words) = words(order.status);
     let seq = EventKind::Reached(order.status).seq();

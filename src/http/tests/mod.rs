@@ -1,6 +1,7 @@
 //! Handlers through the router in the process: status codes, headers and whole bodies.
 
 mod board;
+mod compressed;
 mod events;
 mod limits;
 mod log;

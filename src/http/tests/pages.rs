@@ -238,3 +238,35 @@ async fn pages_answer_head_and_name_their_methods() {
     }
     assert!(api.metric("http_requests_total{method=\"HEAD\",route=\"/track/{id}\",status=\"200\"} 1").await);
 }
+
+/// Whoever sends the address of an order to somebody shows nothing of the order with it.
+#[tokio::test]
+async fn a_preview_holds_nothing_personal_and_no_index_holds_the_page() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let page = api.get(&format!("/track/{id}")).await;
+    let metas: Vec<&str> =
+        page.text().split("<meta ").skip(1).filter_map(|rest| rest.split('>').next()).collect();
+    assert!(metas.contains(&"name=\"robots\" content=\"noindex\""), "{metas:?}");
+    for name in ["og:title", "og:description", "og:type", "og:site_name"] {
+        assert!(
+            metas.iter().any(|meta| meta.starts_with(&format!("property=\"{name}\" content=\""))),
+            "{metas:?}"
+        );
+    }
+    for private in ["Ada", "High St", "pizza", &id, "placed"] {
+        assert!(!metas.iter().any(|meta| meta.contains(private)), "{private} in {metas:?}");
+    }
+
+    let robots = api.get("/robots.txt").await;
+    assert_eq!((robots.status, robots.header("content-type")), (StatusCode::OK, "text/plain; charset=utf-8"));
+    let lines: Vec<&str> = robots.text().lines().collect();
+    assert!(lines.contains(&"Disallow: /") && lines.contains(&"Allow: /docs"), "{lines:?}");
+    let icon = api.get("/favicon.ico").await;
+    assert_eq!((icon.status, icon.header("content-type")), (StatusCode::OK, "image/x-icon"));
+    assert!(
+        icon.body.starts_with(&[0, 0, 1, 0, 1, 0, 32, 32]) && icon.body.len() < 4_096,
+        "{}",
+        icon.body.len()
+    );
+}

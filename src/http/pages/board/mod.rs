@@ -119,6 +119,7 @@ pub(in crate::http) async fn board(
         style: "board.css",
         script: Some("board.js"),
         refresh: Refresh::WithoutScript,
+        preview: None,
     };
     let mut response = page(status, &frame, &view::board(&board));
     // A form's origin would be hidden with `no-referrer`, and the button below needs it.
