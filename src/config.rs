@@ -254,6 +254,13 @@ impl Config {
     }
 }
 
+impl StoreConfig {
+    /// Whether orders are kept by this process itself, as one does who tries it out.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.pg_dsn.is_none()
+    }
+}
+
 impl KafkaConfig {
     /// The settings of a cluster at `brokers`.
     pub(crate) fn settings(&self, brokers: String, embedded: bool) -> KafkaSettings {

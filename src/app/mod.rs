@@ -36,6 +36,7 @@ use crate::{
     overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     reads::Reads,
+    search::Search,
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
 };
 
@@ -188,6 +189,8 @@ impl App {
             clock: Arc::new(SystemClock),
             proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
             log: Arc::clone(&log),
+            demo: config.store.is_embedded(),
+            search: Search::new(Arc::clone(&store)),
         };
         let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;

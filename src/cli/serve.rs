@@ -63,7 +63,7 @@ pub(super) async fn serve(args: &ServeArgs, log: &LogConfig) -> anyhow::Result<(
     let url = format!("http://{}", app.address());
     info!(url, "listening on {url}");
     if stderr().is_terminal() && log.log_format != Some(LogFormat::Json) {
-        let demo = !no_demo && config.store.pg_dsn.is_none();
+        let demo = !no_demo && config.store.is_embedded();
         tokio::spawn(Welcome::new(app.address(), demo)?.say());
     }
     app.run(async move {

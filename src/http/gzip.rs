@@ -21,7 +21,7 @@ const SMALL: u64 = 4 * 1024;
 pub(super) async fn compress(request: Request, next: Next) -> Response {
     let wanted = is_wanted(request.headers());
     let mut response = next.run(request).await;
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     let large = response.body().size_hint().exact().is_some_and(|size| size > SMALL);
     if !wanted || !large {
         return response;

@@ -41,7 +41,7 @@ pub use server::Server;
 
 use crate::{
     clock::Clock, desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays,
-    overview::Overview, reads::Reads, store::Store,
+    overview::Overview, reads::Reads, search::Search, store::Store,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -79,6 +79,10 @@ pub struct AppState {
     pub proxies: TrustedProxies,
     /// For the line of each request.
     pub log: Arc<RequestLog>,
+    /// For the board: orders that nobody wants may be placed.
+    pub demo: bool,
+    /// For the board.
+    pub search: Search,
 }
 
 /// All routes with all layers.

@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl Api {
-    async fn press(&self, headers: &[(&str, &str)]) -> Answer {
+    pub(super) async fn press(&self, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::post("/demo-orders").header("host", "board.example:8080");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -38,7 +38,7 @@ impl Api {
     }
 
     /// The board once its figures are not those of the last look.
-    async fn board(&self, path: &str) -> Answer {
+    pub(super) async fn board(&self, path: &str) -> Answer {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(1)).await;
         tokio::time::resume();
@@ -47,13 +47,13 @@ impl Api {
 }
 
 /// The text of a page without its tags.
-fn words(answer: &Answer) -> String {
+pub(super) fn words(answer: &Answer) -> String {
     let parts = answer.text().split('<').filter_map(|part| part.split_once('>'));
     parts.map(|(_, text)| text).collect::<String>().replace("&quot;", "\"")
 }
 
 /// The orders in the table.
-fn rows(answer: &Answer) -> Vec<&str> {
+pub(super) fn rows(answer: &Answer) -> Vec<&str> {
     let mut found = attributes(answer.text(), "id");
     found.retain(|id| id.starts_with("ORD-"));
     found

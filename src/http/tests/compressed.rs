@@ -43,14 +43,14 @@ async fn what_is_long_is_sent_in_fewer_bytes_to_who_takes_them() {
         assert!(plain.body.len() > 4 * 1024, "{path}");
         assert_eq!(
             (plain.header("vary"), plain.header("content-encoding")),
-            ("accept-encoding", ""),
+            ("Accept-Encoding", ""),
             "{path}"
         );
         let packed = api.get_with(path, &[BROWSER]).await;
         assert_eq!(packed.status, StatusCode::OK, "{path}");
         assert_eq!(
             (packed.header("vary"), packed.header("content-encoding")),
-            ("accept-encoding", "gzip"),
+            ("Accept-Encoding", "gzip"),
             "{path}"
         );
         assert_eq!(packed.header("content-type"), plain.header("content-type"), "{path}");
@@ -99,7 +99,7 @@ async fn what_a_browser_has_kept_stays_good() {
     for seen in [plain.header("etag"), strong, &format!("\"old\", {strong}"), "*"] {
         let answer = api.get_with(style, &[BROWSER, ("if-none-match", seen)]).await;
         assert_eq!((answer.status, answer.body.len()), (StatusCode::NOT_MODIFIED, 0), "{seen}");
-        assert_eq!((answer.header("vary"), answer.header("content-encoding")), ("accept-encoding", ""));
+        assert_eq!((answer.header("vary"), answer.header("content-encoding")), ("Accept-Encoding", ""));
     }
     let other = api.get_with(style, &[BROWSER, ("if-none-match", "\"old\"")]).await;
     assert_eq!(other.status, StatusCode::OK);

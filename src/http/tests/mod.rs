@@ -1,6 +1,7 @@
 //! Handlers through the router in the process: status codes, headers and whole bodies.
 
 mod board;
+mod board_finds;
 mod compressed;
 mod events;
 mod limits;
@@ -40,6 +41,7 @@ use crate::{
     overview::Overview,
     pipeline::Writer,
     reads::Reads,
+    search::Search,
     store::{Guarded, Portion, SqliteStore, Store},
 };
 
@@ -106,8 +108,17 @@ impl Api {
         Self::open_reading(delays, None).await
     }
 
+    /// As on a database where real orders are kept.
+    async fn open_without_demo() -> Self {
+        Self::open_as(StageDelays::default(), None, false).await
+    }
+
     /// With another store where orders are read.
     async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
+        Self::open_as(delays, other, true).await
+    }
+
+    async fn open_as(delays: StageDelays, other: Option<Arc<dyn Store>>, demo: bool) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
         let metrics = Arc::new(Metrics::new());
@@ -158,6 +169,8 @@ impl Api {
             clock: clock.clone(),
             proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
             log: RequestLog::new(),
+            demo,
+            search: Search::new(Arc::clone(&store)),
         };
         Self {
             router: router(state),
