@@ -181,10 +181,9 @@ where
     }
 }
 
-/// Whom a query is for, if it answers one question: whatever is logged meanwhile is about that request.
-fn only_request<K, V>(questions: &Questions<K, V>) -> Option<RequestId> {
-    let askers = questions.values().next().filter(|_| questions.len() == 1)?;
-    askers.first()?.request
+/// Whom a query is for: whatever is logged meanwhile is about these requests.
+fn asking<K, V>(questions: &Questions<K, V>) -> Vec<RequestId> {
+    questions.values().flatten().filter_map(|asker| asker.request).collect()
 }
 
 /// The right to have a query under way; given back by the last look, or by a panic.
@@ -209,10 +208,7 @@ where
     async fn work(mut self) {
         while let Some(questions) = self.group.gather().await {
             let query = (self.group.query)(questions.keys().copied().collect());
-            let mut answers = match only_request(&questions) {
-                Some(request) => request.during(query).await,
-                None => query.await,
-            };
+            let mut answers = RequestId::during_all(asking(&questions), query).await;
             for (key, askers) in questions {
                 // A query answers every question that it is given.
                 let Some(answer) = answers.remove(&key) else { continue };
@@ -233,6 +229,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::telemetry::captured::Captured;
 
     /// A group whose queries wait for permits and answer how many were made before.
     fn group(batch: usize) -> (Arc<Group<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
@@ -337,6 +334,23 @@ mod tests {
             numbers.push(answer(one).await);
         }
         assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_query_logs_names_those_who_ask() {
+        let (captured, _guard) = Captured::start();
+        let query = |keys: Vec<u32>| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                tracing::warn!("slow");
+                keys.into_iter().map(|key| (key, Ok(key))).collect()
+            })
+        };
+        let group = Arc::new(Group::new(256, query));
+        let asked = [("req-1", 1), ("req-2", 1), ("req-3", 2)]
+            .map(|(id, key)| RequestId::given(id.as_bytes()).expect("valid").during(group.ask(key)));
+        futures::future::join_all(asked).await;
+        let expected = serde_json::json!(["req-1", "req-2", "req-3"]);
+        assert_eq!(captured.saying("slow")[0]["request_ids"], expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,16 +85,31 @@ pub(super) async fn observe(
 
     let status = response.status();
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
-    let method = method_label(&method, route, status);
     let took = started.elapsed();
-    observers.metrics.http_answered(route, method, status.as_str(), took);
-    observers.log.write(&Answered { id: &id, method, route, status, took });
+    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), took);
+    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took });
     response
 }
 
 fn method_label<'a>(method: &'a Method, route: &str, status: StatusCode) -> &'a str {
     let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED;
     if taken { method.as_str() } else { OTHER }
+}
+
+/// The method as a line of the log tells it; what a client made up is not told.
+fn told(method: &Method) -> &str {
+    const STANDARD: [Method; 9] = [
+        Method::GET,
+        Method::POST,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if STANDARD.contains(method) { method.as_str() } else { OTHER }
 }
 
 /// The client's id if it can be taken, else one of our own.

@@ -23,16 +23,10 @@ const MOST: u32 = 500;
 /// So many of them are kept for failures even where there were none.
 const KEPT: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
-/// What machines ask for again and again: of these only failures are told.
-const QUIET: &[&str] = &[
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/assets/{version}/{name}",
-    "/docs/style.css",
-    "/favicon.ico",
-    "/robots.txt",
-];
+/// What machines ask for again and again. Their lines have a target of their own, so that they can be switched off
+/// alone: `RUST_LOG=info,order_tracker::http::probes=warn`.
+const PROBED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const PROBES: &str = "order_tracker::http::probes";
 
 /// A request as its line tells it.
 pub(super) struct Answered<'a> {
@@ -108,15 +102,19 @@ impl RequestLog {
     /// Writes a request's line, if it is to have one. What is left out costs next to nothing.
     pub(super) fn write(self: &Arc<Self>, answered: &Answered<'_>) {
         let Answered { id, method, route, status, took } = *answered;
-        let fine = !status.is_client_error() && !status.is_server_error();
-        if !enabled!(Level::INFO)
-            || (fine && QUIET.contains(&route))
-            || !self.admits(status.is_server_error())
-        {
+        let (failed, probe) = (status.is_server_error(), PROBED.contains(&route));
+        let wanted =
+            if probe && !failed { enabled!(target: PROBES, Level::INFO) } else { enabled!(Level::INFO) };
+        if !wanted || !self.admits(failed) {
             return;
         }
+        let (id, status) = (id.as_str(), status.as_u16());
         let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
-        info!(request_id = id.as_str(), method, route, status = status.as_u16(), ms, "answered");
+        if probe && !failed {
+            info!(target: PROBES, request_id = id, method, route, status, ms, "answered");
+        } else {
+            info!(request_id = id, method, route, status, ms, "answered");
+        }
     }
 
     /// Writes the line of a request that could not be read, and makes its answer.

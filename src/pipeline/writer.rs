@@ -84,12 +84,9 @@ impl Writer {
             orders.push(self.new_order(slip.draft, slip.key, slip.meta));
         }
         let placing = self.place_until(&orders, &requests, Instant::now() + RETRY_FOR);
-        // Whatever is logged meanwhile is about that request, if there is no other.
-        let answers = match requests[..] {
-            [Some(request)] => request.during(placing).await,
-            _ => placing.await,
-        };
-        let mut answers = answers.into_iter();
+        // Whatever is logged meanwhile is about all of them.
+        let asking = requests.iter().flatten().copied().collect();
+        let mut answers = RequestId::during_all(asking, placing).await.into_iter();
         for (since, answer) in waiting {
             self.metrics.step_done(Step::Place, since.elapsed());
             // A caller that has left meanwhile finds the order by its idempotency key.

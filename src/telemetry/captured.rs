@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use super::WithRequestId;
 
@@ -28,8 +28,14 @@ impl io::Write for Captured {
 impl Captured {
     /// Begins; ends with the guard.
     pub(crate) fn start() -> (Self, DefaultGuard) {
+        Self::start_filtered("info")
+    }
+
+    /// The same with what this filter lets through.
+    pub(crate) fn start_filtered(filter: &str) -> (Self, DefaultGuard) {
         let captured = Self::default();
         let lines = captured.builder().json().flatten_event(true).map_event_format(WithRequestId::json);
+        let lines = lines.with_env_filter(EnvFilter::try_new(filter).expect("a filter"));
         (captured, tracing::subscriber::set_default(lines.finish()))
     }
 

@@ -1,4 +1,4 @@
-//! Which request a line of the log is about.
+//! Which requests a line of the log is about.
 
 #[cfg(test)]
 pub(crate) mod captured;

@@ -1,9 +1,9 @@
-//! The id of a request, and the request that the running code works for.
+//! The id of a request, and the requests that the running code works for.
 //!
 //! Not a span of `tracing`: for a span every request would pay, at its beginning and at each poll. The id is copied, and
 //! looked at only where a line is written.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Longest id that is taken from a client.
 const LONGEST: usize = 64;
@@ -12,7 +12,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 const DIGITS: usize = 32;
 
 tokio::task_local! {
-    static CURRENT: RequestId;
+    static CURRENT: Requests;
 }
 
 /// What a request is called: in answers, and in every line of the log that it causes.
@@ -50,17 +50,29 @@ impl RequestId {
 
     /// The request that the running code works for, if it is for one alone.
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(|id| *id).ok()
+        match Requests::current()? {
+            Requests::One(id) => Some(id),
+            Requests::Shared(_) => None,
+        }
     }
 
     /// Works for this request.
     pub async fn during<T>(self, work: impl Future<Output = T>) -> T {
-        CURRENT.scope(self, work).await
+        CURRENT.scope(Requests::One(self), work).await
     }
 
     /// The same without waiting.
     pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self, work)
+        CURRENT.sync_scope(Requests::One(self), work)
+    }
+
+    /// Works for all of these at once, as a transaction or a query does.
+    pub async fn during_all<T>(requests: Vec<Self>, work: impl Future<Output = T>) -> T {
+        match requests[..] {
+            [] => work.await,
+            [id] => id.during(work).await,
+            _ => CURRENT.scope(Requests::Shared(Arc::new(requests)), work).await,
+        }
     }
 }
 
@@ -73,6 +85,19 @@ impl fmt::Display for RequestId {
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The requests that the running code works for.
+#[derive(Clone)]
+pub(super) enum Requests {
+    One(RequestId),
+    Shared(Arc<Vec<RequestId>>),
+}
+
+impl Requests {
+    pub(super) fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
     }
 }
 
@@ -96,13 +121,16 @@ mod tests {
 
     #[tokio::test]
     async fn work_knows_the_request_that_it_is_for() {
-        let id = RequestId::random();
+        let (id, other) = (RequestId::random(), RequestId::random());
         assert_eq!(RequestId::current(), None);
-        let inside = async {
+        let inside = async || {
             tokio::task::yield_now().await;
             RequestId::current()
         };
-        assert_eq!(id.during(inside).await, Some(id));
+        assert_eq!(id.during(inside()).await, Some(id));
+        assert_eq!(RequestId::during_all(vec![id], inside()).await, Some(id));
+        assert_eq!(RequestId::during_all(Vec::new(), inside()).await, None);
+        assert_eq!(RequestId::during_all(vec![id, other], inside()).await, None, "it is for both");
         assert_eq!((id.within(RequestId::current), RequestId::current()), (Some(id), None));
     }
 }

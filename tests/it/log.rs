@@ -1,12 +1,15 @@
 //! What the log tells of requests.
 
+use std::process::Stdio;
+
 use reqwest::{Method, Response};
 use serde_json::Value;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, sqlite::SqliteConnectOptions};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
     abuse::problem,
-    harness::{Service, draft, eventually, folder},
+    harness::{Service, binary, draft, eventually, folder, within},
 };
 
 async fn ask(service: &Service, method: Method, path: &str, id: &str) -> Response {
@@ -59,4 +62,42 @@ async fn the_id_of_an_answer_leads_to_its_lines() {
     assert!(told.iter().any(|line| line["message"] == "answered"), "{told:?}");
     console.close().await.expect("closed");
     service.stop().await;
+}
+
+/// Promise 5: memory, queues and time are bounded. A pipe that nobody reads takes no more lines, and holds up no request.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nobody() {
+    let data = folder();
+    let mut command = binary(&["serve"], &[("APP_PORT", "0"), ("LOG_FORMAT", "json")]);
+    let mut service = command.env("DATA_DIR", data.path()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut log = BufReader::new(service.stderr.take().expect("piped")).lines();
+    let mut field = async |name: &str| loop {
+        let line = log.next_line().await.expect("reads").expect("a line");
+        let mut line: Value = serde_json::from_str(&line).expect(&line);
+        if !line[name].is_null() {
+            break line[name].take();
+        }
+    };
+    let url = within(field("url")).await;
+    let url = format!("{}/healthz", url.as_str().expect("text"));
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let ask = async || http.get(&url).send().await.expect("an answer").status();
+    // Far more than a pipe holds.
+    for _ in 0..1_500 {
+        assert_eq!(within(ask()).await, 200);
+    }
+    // Whoever reads on is told.
+    let asking = async {
+        loop {
+            ask().await;
+        }
+    };
+    let missing = within(async {
+        tokio::select! {
+            missing = field("missing") => missing,
+            () = asking => Value::Null,
+        }
+    });
+    assert!(missing.await.as_u64().is_some_and(|lines| lines > 0));
+    service.kill().await.expect("killed");
 }

@@ -5,7 +5,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, Executor as _, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions as _, Executor as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -27,10 +27,12 @@ impl Api {
         self.send(request.header("content-type", "application/json").body(body).expect("valid")).await
     }
 
-    /// Does to the database what only somebody with a console could.
-    async fn by_hand(&self, statements: &'static str) {
+    /// Does to the database what only somebody with a console could, and keeps the console.
+    async fn by_hand(&self, statements: &'static str) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.folder.path().join("orders.db"));
-        options.connect().await.expect("opens").execute(statements).await.expect("done");
+        let mut console = options.connect().await.expect("opens");
+        console.execute(statements).await.expect("done");
+        console
     }
 }
 
@@ -56,13 +58,15 @@ async fn a_request_has_one_line_without_what_is_private() {
     api.ask("r-3", "GET", "/secret/path?secret=1", Value::Null).await;
     api.ask("r-4", "SECRET", "/orders", Value::Null).await;
     api.ask("r-5", "GET", "/orders?status=secret", Value::Null).await;
+    api.ask("r-6", "DELETE", "/orders", Value::Null).await;
     let line = |id: &str, method: &str, route: &str, status: u16| json!({"request_id": id, "method": method, "route": route, "status": status});
     let expected = [
         line("r-1", "POST", "/orders", 201),
         line("r-2", "GET", "/orders/{id}", 200),
-        line("r-3", "OTHER", "unmatched", 404),
+        line("r-3", "GET", "unmatched", 404),
         line("r-4", "OTHER", "/orders", 405),
         line("r-5", "GET", "/orders", 400),
+        line("r-6", "DELETE", "/orders", 405),
     ];
     assert_eq!(told(&captured), expected);
     let text = captured.text();
@@ -72,19 +76,31 @@ async fn a_request_has_one_line_without_what_is_private() {
     );
 }
 
+/// A balancer asks several times a second; whoever does not want to see that still sees all else, and what fails.
 #[tokio::test]
-async fn what_machines_ask_all_the_time_is_told_only_when_it_fails() {
+async fn what_probes_ask_has_a_line_that_can_be_switched_off() {
     let api = Api::open().await;
-    let (captured, _guard) = Captured::start();
-    for path in ["/healthz", "/readyz", "/metrics", "/assets/0/page.css"] {
-        assert_eq!(api.get(path).await.status, StatusCode::OK, "{path}");
-    }
-    assert_eq!(told(&captured), [] as [Value; 0]);
+    let probes = ["/healthz", "/readyz", "/metrics"];
+    let told_with = async |filter: &str| {
+        let (captured, _guard) = Captured::start_filtered(filter);
+        for (id, path) in probes.iter().chain(&["/orders"]).enumerate() {
+            assert_eq!(api.ask(&format!("r-{id}"), "GET", path, Value::Null).await.status, StatusCode::OK);
+        }
+        told(&captured)
+            .iter()
+            .map(|line| line["route"].as_str().expect("text").to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told_with("info").await, ["/healthz", "/readyz", "/metrics", "/orders"]);
+    assert_eq!(told_with("info,order_tracker::http::probes=warn").await, ["/orders"]);
+    assert_eq!(told_with("info,order_tracker::http::request_log=warn").await, probes);
+    assert_eq!(told_with("info,order_tracker::http=warn").await, [] as [&str; 0]);
+
     api.leaving.cancel();
+    let (captured, _guard) = Captured::start_filtered("info,order_tracker::http::probes=warn");
     api.ask("r-1", "GET", "/readyz", Value::Null).await;
-    api.ask("r-2", "GET", "/assets/0/nothing", Value::Null).await;
     let statuses: Vec<_> = told(&captured).iter().map(|line| line["status"].clone()).collect();
-    assert_eq!(statuses, [503, 404]);
+    assert_eq!(statuses, [503]);
 }
 
 /// Promise 6: it says what is wrong. The id in an answer leads to the cause, whoever met it.
@@ -92,8 +108,8 @@ async fn what_machines_ask_all_the_time_is_told_only_when_it_fails() {
 async fn the_id_of_a_failure_leads_to_its_cause() {
     let api = Api::open().await;
     let id = api.place("Ada").await;
-    api.by_hand("CREATE TRIGGER broken BEFORE INSERT ON orders BEGIN SELECT RAISE(ABORT, 'broken'); END")
-        .await;
+    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    drop(api.by_hand(trigger).await);
     let (captured, _guard) = Captured::start();
     // The writer meets this one; many at once come in one batch.
     assert_eq!(api.ask("alone", "POST", "/orders", order("Bob")).await.status, 500);
@@ -109,9 +125,31 @@ async fn the_id_of_a_failure_leads_to_its_cause() {
     }
 
     // A handler meets this one.
-    api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await;
+    drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
     assert_eq!(api.ask("reader", "GET", &format!("/orders/{id}"), Value::Null).await.status, 500);
     assert_eq!(captured.saying("a request failed")[0]["request_id"], "reader");
+}
+
+/// What befalls a whole batch is told once, with all who were in it.
+#[tokio::test]
+async fn a_line_about_many_requests_names_them_all() {
+    let api = Api::open().await;
+    let locked = api.by_hand("BEGIN IMMEDIATE").await;
+    let (captured, _guard) = Captured::start();
+    let ids = ["many-1", "many-2", "many-3"];
+    let asked = ids.map(|id| api.ask(id, "POST", "/orders", order("Bob")));
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer.status, 503);
+    }
+    // The writer may try longer than they wait.
+    let told = async {
+        while captured.saying("orders are not accepted").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("told");
+    drop(locked);
+    assert_eq!(captured.saying("orders are not accepted")[0]["request_ids"], json!(ids));
 }
 
 /// What a stream meets long after its head.
@@ -127,7 +165,7 @@ async fn a_stream_has_its_id_to_its_end() {
     assert_eq!(told(&captured).len(), 1, "its line comes with its head");
     api.clock.advance(Duration::from_secs(3));
     let moves = api.store.advance(10).await.expect("advances").moves;
-    api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await;
+    drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
     api.live.moved(&moves);
     while futures::StreamExt::next(&mut body).await.is_some() {}
     assert_eq!(captured.saying("a follower can't read its order")[0]["request_id"], "stream-1");
