@@ -2,9 +2,10 @@
 //!
 //! A test holds `.env.example` and the README's table to this file.
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 use crate::{
     broker::{Kafka, KafkaSettings, Properties},
@@ -20,6 +21,8 @@ const SIMULATE_RATES: RangeInclusive<f64> = 0.0001..=1_000.0;
 pub struct Config {
     #[command(flatten)]
     pub(crate) http: HttpConfig,
+    #[command(flatten)]
+    pub(crate) clients: ClientConfig,
     #[command(flatten)]
     pub(crate) store: StoreConfig,
     #[command(flatten)]
@@ -38,6 +41,16 @@ pub(crate) struct HttpConfig {
     /// Where HTTP listens; 0 takes a free port and prints it
     #[arg(long = "app-port", env = "APP_PORT", default_value_t = 8080, value_name = "PORT", value_parser = port)]
     pub(crate) port: u16,
+}
+
+/// Whose requests these are.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct ClientConfig {
+    /// Networks of proxies whose `X-Forwarded-For` is believed: a client's address is then the last in it that is
+    /// none of theirs
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 /// Where orders are kept.
@@ -160,6 +173,14 @@ fn topic(text: &str) -> Result<String, String> {
 
 fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "must be a port from 0 to 65535".to_owned())
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let (text, allowed) =
+        (text.trim(), "must be networks or addresses with commas between, such as 10.0.0.0/8,192.0.2.7");
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| allowed.to_owned())
 }
 
 /// A whole number within these bounds.

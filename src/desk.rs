@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     order::{Draft, OrderId},
     store::StoreError,
+    telemetry::RequestId,
 };
 
 /// How many orders may wait for a writer.
@@ -28,6 +29,8 @@ pub struct Slip {
     pub key: Option<String>,
     /// Kept with the CREATED event.
     pub meta: Option<Value>,
+    /// The request that handed it in, if one did.
+    pub request: Option<RequestId>,
     /// When it was handed in.
     pub since: Instant,
     /// Where the answer goes; closed when nobody waits for it any more.
@@ -108,7 +111,7 @@ impl Desk {
     ) -> Result<Accepted, DeskError> {
         let (answer, stored) = oneshot::channel();
         let slips = if key.is_some() { &self.keyed } else { &self.keyless };
-        let slip = Slip { draft, key, meta, since: Instant::now(), answer };
+        let slip = Slip { draft, key, meta, request: RequestId::current(), since: Instant::now(), answer };
         slips.try_send(slip).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => DeskError::Busy,
             mpsc::error::TrySendError::Closed(_) => DeskError::Closed,

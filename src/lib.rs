@@ -5,12 +5,14 @@
 //! - [`order`]: what an order is and may become. Pure.
 //! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
 //! - [`health`], [`letters`]: what is known of parts and of dead letters.
+//! - [`telemetry`]: which requests a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
 //! - [`live`]: who follows which order, and what wakes them.
 //! - [`overview`]: what waits, read once for all who ask.
 //! - [`desk`]: where orders are handed in.
 //! - [`reads`]: where questions about orders wait for a shared answer.
+//! - [`search`]: finds orders by what people remember of them.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
 //! - [`client`]: one connection to a running service.
@@ -37,5 +39,7 @@ pub mod overview;
 pub mod pipeline;
 pub mod reads;
 pub mod sample;
+pub mod search;
 pub mod store;
+pub mod telemetry;
 pub mod verify;

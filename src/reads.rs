@@ -20,6 +20,7 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 use crate::{
     order::{Order, OrderId, TrackedOrder},
     store::{Page, Portion, Store, StoreError, in_portions},
+    telemetry::RequestId,
 };
 
 /// Most orders in one query.
@@ -96,7 +97,13 @@ type Answer<V> = Result<Arc<V>, StoreError>;
 type Answers<K, V> = HashMap<K, Result<V, StoreError>>;
 type Query<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync;
 /// First come, first served.
-type Questions<K, V> = IndexMap<K, Vec<oneshot::Sender<Answer<V>>>>;
+type Questions<K, V> = IndexMap<K, Vec<Asker<V>>>;
+
+struct Asker<V> {
+    answer: oneshot::Sender<Answer<V>>,
+    /// The request that asks, if one does.
+    request: Option<RequestId>,
+}
 
 struct Group<K, V> {
     batch: usize,
@@ -132,7 +139,8 @@ where
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.lock();
-            waiting.questions.entry(key).or_default().push(answer);
+            let asker = Asker { answer, request: RequestId::current() };
+            waiting.questions.entry(key).or_default().push(asker);
             if waiting.busy < AT_ONCE {
                 waiting.busy += 1;
                 // A task of its own: the one who asked first may leave before the answer.
@@ -161,7 +169,7 @@ where
     fn take(&self) -> Option<Questions<K, V>> {
         let mut waiting = self.lock();
         waiting.questions.retain(|_, askers| {
-            askers.retain(|asker| !asker.is_closed());
+            askers.retain(|asker| !asker.answer.is_closed());
             !askers.is_empty()
         });
         if waiting.questions.len() <= self.batch {
@@ -171,6 +179,11 @@ where
         }
         Some(waiting.questions.drain(..self.batch).collect())
     }
+}
+
+/// Whom a query is for: whatever is logged meanwhile is about these requests.
+fn asking<K, V>(questions: &Questions<K, V>) -> Vec<RequestId> {
+    questions.values().flatten().filter_map(|asker| asker.request).collect()
 }
 
 /// The right to have a query under way; given back by the last look, or by a panic.
@@ -194,13 +207,14 @@ where
 {
     async fn work(mut self) {
         while let Some(questions) = self.group.gather().await {
-            let mut answers = (self.group.query)(questions.keys().copied().collect()).await;
+            let query = (self.group.query)(questions.keys().copied().collect());
+            let mut answers = RequestId::during_all(asking(&questions), query).await;
             for (key, askers) in questions {
                 // A query answers every question that it is given.
                 let Some(answer) = answers.remove(&key) else { continue };
                 let answer = answer.map(Arc::new);
                 for asker in askers {
-                    drop(asker.send(answer.clone()));
+                    drop(asker.answer.send(answer.clone()));
                 }
             }
         }
@@ -215,6 +229,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::telemetry::captured::Captured;
 
     /// A group whose queries wait for permits and answer how many were made before.
     fn group(batch: usize) -> (Arc<Group<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
@@ -319,6 +334,23 @@ mod tests {
             numbers.push(answer(one).await);
         }
         assert!(numbers.is_sorted(), "{numbers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_query_logs_names_those_who_ask() {
+        let (captured, _guard) = Captured::start();
+        let query = |keys: Vec<u32>| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                tracing::warn!("slow");
+                keys.into_iter().map(|key| (key, Ok(key))).collect()
+            })
+        };
+        let group = Arc::new(Group::new(256, query));
+        let asked = [("req-1", 1), ("req-2", 1), ("req-3", 2)]
+            .map(|(id, key)| RequestId::given(id.as_bytes()).expect("valid").during(group.ask(key)));
+        futures::future::join_all(asked).await;
+        let expected = serde_json::json!(["req-1", "req-2", "req-3"]);
+        assert_eq!(captured.saying("slow")[0]["request_ids"], expected);
     }
 
     #[tokio::test(start_paused = true)]

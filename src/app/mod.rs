@@ -25,9 +25,9 @@ use crate::{
         BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
     },
     clock::SystemClock,
-    config::{Config, StoreConfig},
+    config::{Config, HttpConfig, StoreConfig},
     desk, health,
-    http::{self, AppState, Server},
+    http::{self, AppState, RequestLog, Server, TrustedProxies},
     letters,
     live::Live,
     metrics::Metrics,
@@ -35,6 +35,7 @@ use crate::{
     overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     reads::Reads,
+    search::Search,
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
 };
 
@@ -99,6 +100,17 @@ fn broker_settings(config: &Config) -> anyhow::Result<(KafkaSettings, Option<Emb
     Ok((config.kafka.settings(embedded.address(), true), Some(embedded)))
 }
 
+/// Takes the port, so that whoever starts the service learns at once that it is taken.
+async fn listen(
+    HttpConfig { host, port }: &HttpConfig,
+    state: AppState,
+    seats: usize,
+    log: Arc<RequestLog>,
+) -> anyhow::Result<Server> {
+    let server = Server::bind((host.as_str(), *port), http::router(state), seats, log).await;
+    server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))
+}
+
 /// How many connections may be served at once: most of the file descriptors that the process may have.
 fn seats() -> usize {
     // As many as the system lets us ask for; without an answer the usual 1,024 is assumed.
@@ -149,6 +161,7 @@ impl App {
         let seats = seats();
         // Streams are long: a quarter of the seats stays with those who only ask.
         let live = Live::new(Arc::clone(&store), reads.clone(), seats / 4 * 3, shutdown.soft());
+        let log = RequestLog::new();
         let state = AppState {
             store: Arc::clone(&store),
             reads,
@@ -165,11 +178,12 @@ impl App {
             leaving: shutdown.leaving(),
             delays: config.pipeline.stage_delays,
             clock: Arc::new(SystemClock),
+            proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
+            log: Arc::clone(&log),
+            demo: config.store.is_embedded(),
+            search: Search::new(Arc::clone(&store)),
         };
-        let (host, port) = (config.http.host.as_str(), config.http.port);
-        let server = Server::bind((host, port), http::router(state), seats)
-            .await
-            .with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
+        let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;
 
         let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));

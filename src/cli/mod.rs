@@ -9,6 +9,7 @@ mod dead_letters;
 mod healthcheck;
 mod list;
 mod log_fields;
+mod log_output;
 mod manual;
 mod order;
 mod output;

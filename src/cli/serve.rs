@@ -1,8 +1,7 @@
 //! `serve` and `migrate`.
 
 use std::{
-    borrow::Cow,
-    io::{self, IsTerminal as _, Stderr, Write, stderr},
+    io::{IsTerminal as _, stderr},
     time::Duration,
 };
 
@@ -16,11 +15,12 @@ use tokio::{
 use tracing::{info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
 
-use super::{clean, log_fields, output, welcome::Welcome};
+use super::{log_fields, log_output::LogOutput, output, welcome::Welcome};
 use crate::{
     app::{self, App},
     config::{Config, LogConfig, LogFormat},
     store,
+    telemetry::WithRequestId,
 };
 
 /// The service's settings, and what only somebody at a terminal may want.
@@ -119,45 +119,22 @@ pub(super) async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     output::print("the database is up to date")
 }
 
-/// A log that nobody can read any more (a closed pipe, a full disk) is no reason to stop taking orders.
-struct Lossy {
-    out: Stderr,
-    format: LogFormat,
-}
-
-impl Lossy {
-    /// JSON escapes what a terminal would obey, but not all of it.
-    fn cleaned<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
-        match (self.format, str::from_utf8(line).map(clean::json)) {
-            (LogFormat::Json, Ok(Cow::Owned(line))) => line.into_bytes().into(),
-            _ => line.into(),
-        }
-    }
-}
-
-impl Write for Lossy {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let cleaned = self.cleaned(line);
-        drop(self.out.write_all(&cleaned));
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush().or(Ok(()))
-    }
-}
-
 fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let terminal = stderr().is_terminal();
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let ansi = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let output = LogOutput::new(stderr(), format);
     let lines = fmt()
         .with_env_filter(EnvFilter::try_new(format!("{},{}", store::LOG_FILTER, log.rust_log))?)
-        .with_writer(move || Lossy { out: stderr(), format })
+        .with_writer(move || output.clone())
         .log_internal_errors(false)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+        .with_ansi(ansi);
     match format {
-        LogFormat::Text => lines.with_target(false).fmt_fields(log_fields::cleaned()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let lines = lines.with_target(false).fmt_fields(log_fields::cleaned());
+            lines.map_event_format(|lines| WithRequestId::text(lines, ansi)).init();
+        }
+        LogFormat::Json => lines.json().flatten_event(true).map_event_format(WithRequestId::json).init(),
     }
     // A panic is a line of the log like any other failure.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 
 use super::openapi;
 
-const POLICY: &str =
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("docs.css");
 
 static PAGE: LazyLock<String> = LazyLock::new(|| page(openapi::document()).into_string());

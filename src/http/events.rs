@@ -1,10 +1,18 @@
 //! `GET /orders/{id}/events`: an order's timeline as server-sent events, so far and as it grows.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
+    body::{Body, Bytes, HttpBody},
     extract::{
-        Path, Query, State,
+        Extension, Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderMap, HeaderName, StatusCode, header},
@@ -14,14 +22,20 @@ use axum::{
     },
 };
 use futures::stream;
+use hyper::body::{Frame, SizeHint};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
-use super::{AppState, Problem, orders};
+use super::{
+    AppState, Problem,
+    client::{self, Connection},
+    orders,
+};
 use crate::{
-    live::Follower,
+    live::{Follower, NoPlace},
     order::{Event, EventKind, FieldCode, FieldError, OrderId, Status},
+    telemetry::RequestId,
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -62,10 +76,12 @@ pub(super) struct FollowQuery {
         (status = 204, description = "All was seen and no more will come"),
         (status = 400, description = "The position is not valid"),
         (status = 404, description = "No order has this id"),
+        (status = 429, description = "This client's address has half of the places for streams already"),
     )
 )]
 pub(super) async fn follow(
     State(state): State<Arc<AppState>>,
+    connection: Option<Extension<Connection>>,
     order_id: Result<Path<String>, PathRejection>,
     query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -74,7 +90,9 @@ pub(super) async fn follow(
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
     // First the bell, then the timeline: a step between the two is rung for.
-    let follower = state.live.follow(order_id);
+    let connection = connection.map(|Extension(connection)| connection);
+    let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
+    let follower = state.live.follow(order_id, address.map(client::holder));
     let found = state.reads.find(order_id).await?;
     let events = &Option::as_ref(&found).ok_or_else(orders::unknown)?.events;
     // Nobody can have seen more than there is.
@@ -82,8 +100,7 @@ pub(super) async fn follow(
     if seen == END {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let follower =
-        follower.ok_or_else(|| Problem::unavailable("too many follow their orders; try again shortly"))?;
+    let follower = follower.map_err(Problem::from)?;
     let reader = Reader {
         follower,
         seen,
@@ -99,7 +116,68 @@ pub(super) async fn follow(
     // An event, since browsers hide comments from pages, which have to notice a dead connection.
     let beat = sse::Event::default().event("beat").data("{}");
     let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat));
-    Ok((headers, body).into_response())
+    let response = (headers, body).into_response();
+    let request = RequestId::current();
+    Ok(response.map(|body| Body::new(Watched { body, connection, request })))
+}
+
+impl From<NoPlace> for Problem {
+    fn from(reason: NoPlace) -> Self {
+        match reason {
+            NoPlace::ForAnybody => Self::unavailable("too many follow their orders; try again shortly"),
+            NoPlace::ForThisClient => Self::too_many_streams(),
+        }
+    }
+}
+
+/// The body of a stream. Its connection is told while it waits, so that a client that is gone is noticed at once and
+/// not with the next heartbeat.
+struct Watched {
+    body: Body,
+    connection: Option<Connection>,
+    /// What a line of the log is about while the body is made.
+    request: Option<RequestId>,
+}
+
+impl Watched {
+    fn waits(&self, waiting: bool) {
+        if let Some(connection) = &self.connection {
+            connection.waiting.set(waiting);
+        }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let request = self.request;
+        let body = Pin::new(&mut self.body);
+        let polled = match request {
+            Some(request) => request.within(|| body.poll_frame(cx)),
+            None => body.poll_frame(cx),
+        };
+        self.waits(polled.is_pending());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.waits(false);
+    }
 }
 
 /// The last position that the client has seen; the header, which a browser sends by itself, goes before the query.

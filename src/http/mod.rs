@@ -5,14 +5,17 @@
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
 mod body;
+mod client;
 mod docs;
 mod events;
+mod gzip;
 mod observe;
 mod openapi;
 mod ops;
 mod orders;
 mod pages;
 mod problem;
+mod request_log;
 mod server;
 mod wire;
 
@@ -31,12 +34,14 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use client::TrustedProxies;
 pub use problem::{Problem, ProblemBody};
+pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
     clock::Clock, desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays,
-    overview::Overview, reads::Reads, store::Store,
+    overview::Overview, reads::Reads, search::Search, store::Store,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -74,31 +79,46 @@ pub struct AppState {
     pub delays: StageDelays,
     /// For pages: what is late now.
     pub clock: Arc<dyn Clock>,
+    /// For telling clients apart.
+    pub proxies: TrustedProxies,
+    /// For the line of each request.
+    pub log: Arc<RequestLog>,
+    /// For the board: orders that nobody wants may be placed.
+    pub demo: bool,
+    /// For the board.
+    pub search: Search,
 }
 
 /// All routes with all layers.
 pub fn router(state: AppState) -> Router {
     observe::declare(&state.metrics);
+    let observers = observe::Observers { metrics: Arc::clone(&state.metrics), log: Arc::clone(&state.log) };
+    // What is long and made of words.
+    let pages = Router::new()
+        .route("/", get(pages::board))
+        .route("/track/{id}", get(pages::track))
+        .route("/assets/{version}/{name}", get(pages::asset))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/docs", get(docs::serve))
+        .route("/docs/style.css", get(docs::style))
+        .layer(middleware::from_fn(gzip::compress));
     Router::new()
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
         .route("/orders/{id}/events", get(events::follow))
-        .route("/", get(pages::board))
         .route("/demo-orders", post(pages::place_demo))
-        .route("/track/{id}", get(pages::track))
         .route("/track/{id}/", get(pages::track_slash))
-        .route("/assets/{version}/{name}", get(pages::asset))
+        .route("/robots.txt", get(pages::robots))
+        .route("/favicon.ico", get(pages::favicon))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
-        .route("/openapi.json", get(openapi::serve))
-        .route("/docs", get(docs::serve))
-        .route("/docs/style.css", get(docs::style))
+        .merge(pages)
         .fallback(pages::elsewhere)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), observe::observe))
+        .layer(middleware::from_fn_with_state(Arc::new(observers), observe::observe))
         .with_state(Arc::new(state))
 }
 

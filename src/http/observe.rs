@@ -1,4 +1,4 @@
-//! The outermost layer: request id, metrics, one log line per request, and the body of problems.
+//! The outermost layer: request id, metrics, the line of the log, and the body of problems.
 
 use std::sync::Arc;
 
@@ -10,28 +10,32 @@ use axum::{
     response::Response,
 };
 use tokio::time::Instant;
-use tracing::debug;
 
-use super::problem::{self, Problem};
-use crate::metrics::Metrics;
+use super::{
+    problem::{self, Problem},
+    request_log::{Answered, RequestLog},
+};
+use crate::{metrics::Metrics, telemetry::RequestId};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of every path that is not ours, so that strangers can't make series.
 pub(super) const UNMATCHED: &str = "unmatched";
 /// The method of every request that a route does not take.
-const OTHER: &str = "OTHER";
+pub(super) const OTHER: &str = "OTHER";
 
 /// The answers that happen on good and bad days; others appear with their first request.
 pub(super) const KNOWN: &[(&str, &str, &[&str])] = &[
     ("/orders", "POST", &["201", "400", "413", "415", "422", "503"]),
     ("/orders", "GET", &["200", "400", "503"]),
     ("/orders/{id}", "GET", &["200", "304", "404", "503"]),
-    ("/orders/{id}/events", "GET", &["200", "204", "400", "404", "503"]),
+    ("/orders/{id}/events", "GET", &["200", "204", "400", "404", "429", "503"]),
     ("/", "GET", &["200", "503"]),
     ("/demo-orders", "POST", &["303", "403", "503"]),
     ("/track/{id}", "GET", &["200", "404", "503"]),
     ("/track/{id}/", "GET", &["308", "404"]),
-    ("/assets/{version}/{name}", "GET", &["200"]),
+    ("/assets/{version}/{name}", "GET", &["200", "304"]),
+    ("/robots.txt", "GET", &["200"]),
+    ("/favicon.ico", "GET", &["200"]),
     ("/healthz", "GET", &["200"]),
     ("/readyz", "GET", &["200", "503"]),
     ("/metrics", "GET", &["200"]),
@@ -50,30 +54,40 @@ pub(super) fn declare(metrics: &Metrics) {
     }
 }
 
-pub(super) async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+/// Where requests leave a trace.
+pub(super) struct Observers {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log: Arc<RequestLog>,
+}
+
+pub(super) async fn observe(
+    State(observers): State<Arc<Observers>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let request_id = request_id(request.headers());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let id = request_id(request.headers());
 
-    let mut response = next.run(request).await;
+    let mut response = id.during(next.run(request)).await;
 
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        *response.body_mut() = Body::from(problem.body(&path, &request_id));
+        *response.body_mut() = Body::from(problem.body(uri.path(), &id));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(REQUEST_ID, value);
     }
 
     let status = response.status();
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
-    let method = method_label(&method, route, status);
-    metrics.http_answered(route, method, status.as_str(), started.elapsed());
-    debug!(request_id, method, route, status = status.as_u16(), took = ?started.elapsed(), "answered");
+    let took = started.elapsed();
+    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), took);
+    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took });
     response
 }
 
@@ -82,12 +96,24 @@ fn method_label<'a>(method: &'a Method, route: &str, status: StatusCode) -> &'a 
     if taken { method.as_str() } else { OTHER }
 }
 
-/// The client's id if it is safe to log and to echo, else one of our own.
-fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let safe = |id: &&str| {
-        (1..=64).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    given.filter(safe).map_or_else(problem::new_request_id, str::to_owned)
+/// The method as a line of the log tells it; what a client made up is not told.
+fn told(method: &Method) -> &str {
+    const STANDARD: [Method; 9] = [
+        Method::GET,
+        Method::POST,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if STANDARD.contains(method) { method.as_str() } else { OTHER }
+}
+
+/// The client's id if it can be taken, else one of our own.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let given = headers.get(REQUEST_ID).and_then(|value| RequestId::given(value.as_bytes()));
+    given.unwrap_or_else(RequestId::random)
 }

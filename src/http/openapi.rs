@@ -109,7 +109,7 @@ fn problem(status: &str, description: &str) -> Value {
     let schema = json!({"$ref": "#/components/schemas/Problem"});
     let content = json!({problem::CONTENT_TYPE: {"schema": schema}});
     let mut response = json!({"description": description, "content": content});
-    if status == "503" {
+    if ["429", "503"].contains(&status) {
         let schema = json!({"type": "integer", "minimum": 1});
         response["headers"]["Retry-After"] =
             json!({"description": "Seconds", "required": true, "schema": schema});

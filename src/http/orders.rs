@@ -127,7 +127,7 @@ fn etag(tracked: &TrackedOrder) -> String {
 }
 
 /// Weak comparison, RFC 9110 section 13.1.2.
-fn matches(seen: &HeaderValue, etag: &str) -> bool {
+pub(super) fn matches(seen: &HeaderValue, etag: &str) -> bool {
     let opaque = etag.trim_start_matches("W/");
     let Ok(seen) = seen.to_str() else { return false };
     seen.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque)

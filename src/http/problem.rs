@@ -11,6 +11,7 @@ use crate::{
     desk::DeskError,
     order::{DraftErrors, FieldCode, FieldError},
     store::StoreError,
+    telemetry::RequestId,
 };
 
 /// The media type of every error.
@@ -120,6 +121,12 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
     }
 
+    /// 429, with `Retry-After`.
+    pub(super) fn too_many_streams() -> Self {
+        let detail = "this address has half of the places for event streams; close one, or try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many event streams", detail)
+    }
+
     /// 431.
     pub fn head_too_large() -> Self {
         let detail = "the request line and headers are too long or too many";
@@ -139,13 +146,10 @@ impl Problem {
     }
 
     /// A whole response for a connection on which no request could be read.
-    pub(super) fn raw_response(&self) -> Vec<u8> {
-        let request_id = new_request_id();
-        let body = self.body("", &request_id);
-        let retry_after = match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => format!("retry-after: {RETRY_AFTER}\r\n"),
-            _ => String::new(),
-        };
+    pub(super) fn raw_response(&self, request_id: &RequestId) -> Vec<u8> {
+        let body = self.body("", request_id);
+        let retry_after =
+            if self.passes() { format!("retry-after: {RETRY_AFTER}\r\n") } else { String::new() };
         let head = format!(
             "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n\
              {retry_after}connection: close\r\n\r\n",
@@ -155,8 +159,13 @@ impl Problem {
         [head.into_bytes(), body].concat()
     }
 
+    /// Whether the same request may be answered well a little later.
+    fn passes(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
     /// The body as it goes out.
-    pub(super) fn body(&self, instance: &str, request_id: &str) -> Vec<u8> {
+    pub(super) fn body(&self, instance: &str, request_id: &RequestId) -> Vec<u8> {
         let body = ProblemBody {
             kind: format!("/problems/{}", self.code),
             title: self.title.to_owned(),
@@ -165,21 +174,16 @@ impl Problem {
             instance: instance.to_owned(),
             code: self.code.to_owned(),
             errors: self.errors.clone(),
-            request_id: request_id.to_owned(),
+            request_id: request_id.to_string(),
         };
         serde_json::to_vec(&body).expect("strings and numbers always serialise")
     }
 }
 
-/// An id for a request that brought none.
-pub(super) fn new_request_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.passes() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         response.extensions_mut().insert(self);

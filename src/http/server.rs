@@ -3,7 +3,13 @@
 //! `axum::serve` has no timeout for a request's head, so hyper is driven here directly. HTTP/1.1
 //! only: behind it are short answers and event streams, for which HTTP/2 would be one more way in.
 
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -18,7 +24,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::{Problem, wire::Wire};
+use super::{
+    Problem,
+    client::{Connection, Waiting},
+    request_log::RequestLog,
+    wire::Wire,
+};
 
 /// Most connections that are told 503 at once; further ones are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -41,12 +52,19 @@ pub struct Server {
     router: Router,
     /// Most connections at once; a further one is told 503.
     seats: usize,
+    /// Where those leave a trace that are answered before a request was read.
+    log: Arc<RequestLog>,
 }
 
 impl Server {
     /// Binds; port 0 means any free one. At most `seats` connections are served at once.
-    pub async fn bind(address: (&str, u16), router: Router, seats: usize) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, router, seats })
+    pub async fn bind(
+        address: (&str, u16),
+        router: Router,
+        seats: usize,
+        log: Arc<RequestLog>,
+    ) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, router, seats, log })
     }
 
     /// Where it listens.
@@ -57,15 +75,15 @@ impl Server {
     /// Serves until told to stop, then stops accepting and finishes what is under way; at `hard`
     /// drops what is left.
     pub async fn run(self, stop: CancellationToken, hard: CancellationToken) {
-        let Self { listener, router, seats } = self;
+        let Self { listener, router, seats, log } = self;
         let (seats, refusals) = (Arc::new(Semaphore::new(seats)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let connections = TaskTracker::new();
         let mut failing = false;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let stream = match accepted {
-                Ok((stream, _)) => {
+            let (stream, peer) = match accepted {
+                Ok((stream, peer)) => {
                     failing = false;
-                    stream
+                    (stream, peer.ip())
                 }
                 Err(error) => {
                     // Once a series: without file descriptors every try fails.
@@ -79,15 +97,15 @@ impl Server {
             };
             let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
                 if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
-                    let problem = Problem::unavailable("too many connections; try again shortly");
+                    let answer = log.refuse(&Problem::unavailable("too many connections; try again shortly"));
                     connections.spawn(async move {
-                        refuse(stream, problem).await;
+                        refuse(stream, &answer).await;
                         drop(refusal);
                     });
                 }
                 continue;
             };
-            let serving = serve(stream, router.clone(), stop.clone());
+            let serving = serve(stream, peer, router.clone(), Arc::clone(&log), stop.clone());
             let hard = hard.clone();
             connections.spawn(async move {
                 hard.run_until_cancelled(serving).await;
@@ -101,11 +119,21 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    peer: IpAddr,
+    router: Router,
+    log: Arc<RequestLog>,
+    stop: CancellationToken,
+) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
-    let service =
-        service_fn(|request: Request<Incoming>| Box::pin(router.clone().oneshot(request.map(Body::new))));
+    let told = Connection { peer, waiting: Waiting::default() };
+    let wire = Wire::new(TokioIo::new(stream), told.waiting.clone(), Arc::clone(&log));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(told.clone());
+        Box::pin(router.clone().oneshot(request.map(Body::new)))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -113,7 +141,7 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
         .max_headers(MAX_HEADERS)
         // A client may send its request and close its side; it still gets the answer.
         .half_close(true)
-        .serve_connection(Wire::new(TokioIo::new(stream)), service);
+        .serve_connection(wire, service);
     let mut stopping = false;
     let outcome = loop {
         tokio::select! {
@@ -131,15 +159,15 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
         // An idle connection just ends; a head that has begun gets an answer.
         if error.is_timeout() && !read_buf.is_empty() {
             let problem = Problem::too_slow(format!("a request's head must arrive within {HEAD_TIMEOUT:?}"));
-            drop(stream.write_all(&problem.raw_response()).await);
+            drop(stream.write_all(&log.refuse(&problem)).await);
         }
     }
     linger(stream).await;
 }
 
 /// Answers a connection without reading a request.
-async fn refuse(mut stream: TcpStream, problem: Problem) {
-    drop(stream.write_all(&problem.raw_response()).await);
+async fn refuse(mut stream: TcpStream, answer: &[u8]) {
+    drop(stream.write_all(answer).await);
     linger(stream).await;
 }
 

@@ -1,21 +1,25 @@
 //! What hyper leaves to others on a connection: it waits for ever for a client that does not read, and
 //! answers a head that is not HTTP with a status and no body. This sits below it, ends the one and puts a
-//! problem in the place of the other.
+//! problem in the place of the other. And it does not look whether a client is still there while an answer
+//! waits, since a client may have closed its side and still read; for answers that may wait for minutes this looks.
 
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
-use super::Problem;
+use super::{Problem, client::Waiting, request_log::RequestLog};
 
 /// How long a client may leave what was written for it unread.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes that a client may send behind a request whose answer waits.
+const MAX_AHEAD: usize = 16 * 1024;
 
 /// A connection on which no write waits for ever and no error goes out without a body.
 pub(super) struct Wire<I> {
@@ -24,11 +28,16 @@ pub(super) struct Wire<I> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// What is left of the problem that is being written.
     problem: Vec<u8>,
+    /// Whether the answer waits.
+    waiting: Waiting,
+    /// What the client has sent meanwhile.
+    ahead: Vec<u8>,
+    log: Arc<RequestLog>,
 }
 
 impl<I> Wire<I> {
-    pub(super) fn new(inner: I) -> Self {
-        Self { inner, stalled: None, problem: Vec::new() }
+    pub(super) fn new(inner: I, waiting: Waiting, log: Arc<RequestLog>) -> Self {
+        Self { inner, stalled: None, problem: Vec::new(), waiting, ahead: Vec::new(), log }
     }
 
     pub(super) fn into_inner(self) -> I {
@@ -66,22 +75,48 @@ impl<I: Write + Unpin> Wire<I> {
     }
 }
 
+impl<I: Read + Unpin> Wire<I> {
+    /// While the answer waits: an error as soon as the client is gone.
+    fn look_for_the_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut bytes = [0; 1_024];
+        while self.waiting.get() {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.inner).poll_read(cx, buf.unfilled()) {
+                Poll::Ready(outcome) => outcome?,
+                Poll::Pending => break,
+            }
+            // Behind bytes that nobody takes its end could not be seen.
+            if buf.filled().is_empty() || self.ahead.len() + buf.filled().len() > MAX_AHEAD {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            self.ahead.extend_from_slice(buf.filled());
+        }
+        Ok(())
+    }
+}
+
 impl<I: Read + Unpin> Read for Wire<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let part = buf.remaining().min(self.ahead.len());
+        buf.put_slice(&self.ahead[..part]);
+        self.ahead.drain(..part);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<I: Write + Unpin> Write for Wire<I> {
+impl<I: Read + Write + Unpin> Write for Wire<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.problem.is_empty() {
             match problem_for(buf) {
-                Some(problem) => this.problem = problem.raw_response(),
+                Some(problem) => this.problem = this.log.refuse(&problem),
                 None => return this.poll_in_time(cx, |inner, cx| inner.poll_write(cx, buf)),
             }
         }
@@ -100,7 +135,8 @@ impl<I: Write + Unpin> Write for Wire<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_in_time(cx, hyper::rt::Write::poll_flush)
+        ready!(self.poll_in_time(cx, hyper::rt::Write::poll_flush))?;
+        Poll::Ready(self.look_for_the_client(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

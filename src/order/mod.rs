@@ -25,7 +25,7 @@ pub use event::{Event, EventKind};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
-pub use schedule::{Moves, ParseDelaysError, StageDelays};
+pub use schedule::{Estimate, Moves, ParseDelaysError, StageDelays};
 pub use status::{ParseStatusError, Status};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use chrono::TimeDelta;
+
 use super::{Order, Status, Timestamp};
 
 /// Longest delay of one stage.
@@ -46,6 +48,23 @@ impl StageDelays {
         Some((soonest, soonest + least / 4 + steps.sum::<Duration>()))
     }
 
+    /// When an order is expected as things stand at `now`; `None` once it is there. Where its step is overdue so much that
+    /// [`Self::arrival`] can't be kept, this counts what is left from now on.
+    pub fn estimate(&self, order: &Order, now: Timestamp) -> Option<Estimate> {
+        let (soonest, latest) = self.arrival(order)?;
+        let overdue = (now - order.due_at?).max(TimeDelta::zero());
+        let still_possible = soonest + overdue;
+        let rest = soonest - order.due_at?;
+        let promise_ends = latest - rest;
+        if still_possible <= latest {
+            return Some(Estimate { from: still_possible, by: latest, promise_ends, missed: None });
+        }
+        // What is late already may take as long again.
+        let slack = (latest - soonest).max(still_possible - latest);
+        let by = still_possible + slack;
+        Some(Estimate { from: still_possible, by, promise_ends, missed: Some(latest) })
+    }
+
     /// The steps that an order in `status`, due at `due_at`, may take at `now`.
     ///
     /// A step is stamped with the moment it is made, and the next one counts from there, so that
@@ -62,6 +81,19 @@ impl StageDelays {
         }
         moves
     }
+}
+
+/// When an order is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Not before.
+    pub from: Timestamp,
+    /// Not after, as far as can be said.
+    pub by: Timestamp,
+    /// Without a step until then, what was said can't be kept.
+    pub promise_ends: Timestamp,
+    /// When it should have been there, if that can't be kept any more.
+    pub missed: Option<Timestamp>,
 }
 
 /// What an order becomes in one write.
@@ -111,7 +143,6 @@ fn parse_delay(text: &str) -> Result<Duration, ParseDelaysError> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
     use proptest::prelude::*;
 
     use super::*;
@@ -179,6 +210,30 @@ mod tests {
             StageDelays::uniform(Duration::from_secs(1)).arrival(&order_due(Some(due))).expect("not there");
         assert_eq!(soonest, due + TimeDelta::seconds(3));
         assert_eq!(latest, soonest + Duration::from_secs(63) / 4 + STEP_MAY_TAKE * 4);
+    }
+
+    /// 3 + 5 + 7 + 10 s, and 25 / 4 + 4 s that may go wrong: promised are 25 to 35.25 s.
+    #[test]
+    fn an_estimate_that_can_not_be_kept_is_made_anew() {
+        let (delays, at) =
+            (StageDelays::default(), |millis| Timestamp::UNIX_EPOCH + TimeDelta::milliseconds(millis));
+        let order = order_due(Some(at(3_000)));
+        for (now, from, by, missed) in [
+            (0, 25_000, 35_250, None),
+            (3_000, 25_000, 35_250, None),
+            // Later than planned, and still in time.
+            (10_000, 32_000, 35_250, None),
+            (13_250, 35_250, 35_250, None),
+            // Not in time any more.
+            (13_251, 35_251, 45_501, Some(35_250)),
+            // As long again as it is late.
+            (63_250, 85_250, 135_250, Some(35_250)),
+        ] {
+            let estimate = delays.estimate(&order, at(now)).expect("on its way");
+            assert_eq!((estimate.from, estimate.by), (at(from), at(by)), "{now}");
+            assert_eq!((estimate.missed, estimate.promise_ends), (missed.map(at), at(13_250)), "{now}");
+        }
+        assert_eq!(delays.estimate(&order_due(None), at(0)), None);
     }
 
     #[test]

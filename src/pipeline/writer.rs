@@ -10,6 +10,7 @@ use std::{
 };
 
 use rand::{RngExt as _, rngs::StdRng};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, mpsc::Permit},
     task::yield_now,
@@ -22,10 +23,11 @@ use super::{Backoff, Outcome, pause};
 use crate::{
     bell::Bell,
     clock::Clock,
-    desk::{Accepted, Answer, DeskError, Slip},
+    desk::{Accepted, DeskError, Slip},
     metrics::{Metrics, Step},
-    order::{IdMint, OrderPlaced},
+    order::{Draft, IdMint, OrderId, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
+    telemetry::RequestId,
 };
 
 /// Most orders in one transaction.
@@ -75,9 +77,16 @@ impl Writer {
         }
         // Whoever has given up waiting was told so; an order must not appear after that.
         let awaited = slips.into_iter().filter(|slip| !slip.answer.is_closed());
-        let (orders, waiting): (Vec<NewOrder>, Vec<_>) = awaited.map(|slip| self.new_order(slip)).unzip();
-        let give_up = Instant::now() + RETRY_FOR;
-        let mut answers = self.place_until(&orders, give_up).await.into_iter();
+        let (mut orders, mut requests, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for slip in awaited {
+            requests.push(slip.request);
+            waiting.push((slip.since, slip.answer));
+            orders.push(self.new_order(slip.draft, slip.key, slip.meta));
+        }
+        let placing = self.place_until(&orders, &requests, Instant::now() + RETRY_FOR);
+        // Whatever is logged meanwhile is about all of them.
+        let asking = requests.iter().flatten().copied().collect();
+        let mut answers = RequestId::during_all(asking, placing).await.into_iter();
         for (since, answer) in waiting {
             self.metrics.step_done(Step::Place, since.elapsed());
             // A caller that has left meanwhile finds the order by its idempotency key.
@@ -102,15 +111,19 @@ impl Writer {
         slips
     }
 
-    fn new_order(&mut self, slip: Slip) -> (NewOrder, (Instant, Answer)) {
-        let Slip { draft, key, meta, since, answer } = slip;
+    fn new_order(&mut self, draft: Draft, key: Option<String>, meta: Option<Value>) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
-        (NewOrder { order_id, draft, key, meta }, (since, answer))
+        NewOrder { order_id, draft, key, meta }
     }
 
     /// Each order has its own answer: one that the database refuses takes no neighbours with it.
-    async fn place_until(&self, orders: &[NewOrder], give_up: Instant) -> Vec<Result<Accepted, DeskError>> {
+    async fn place_until(
+        &self,
+        orders: &[NewOrder],
+        requests: &[Option<RequestId>],
+        give_up: Instant,
+    ) -> Vec<Result<Accepted, DeskError>> {
         let answers =
             in_portions(&self.portion, orders.len(), |part| self.place_with_retries(&orders[part], give_up))
                 .await;
@@ -119,15 +132,15 @@ impl Writer {
         if let Some(error) = unavailable.next() {
             warn!(%error, orders = 1 + unavailable.count(), "orders are not accepted");
         }
-        let answer = |(answer, order): (Result<Result<Accepted, DeskError>, StoreError>, &NewOrder)| {
+        let answer = |((answer, order), request): ((Result<_, StoreError>, &NewOrder), _)| {
             answer.unwrap_or_else(|error| {
                 if !error.is_transient() {
-                    error!(order_id = %order.order_id, %error, "an order is not accepted");
+                    tell_refusal(order.order_id, &error, request);
                 }
                 Err(DeskError::from(&error))
             })
         };
-        answers.into_iter().zip(orders).map(answer).collect()
+        answers.into_iter().zip(orders).zip(requests.iter().copied()).map(answer).collect()
     }
 
     async fn place_with_retries(
@@ -162,6 +175,14 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+fn tell_refusal(order_id: OrderId, error: &StoreError, request: Option<RequestId>) {
+    let tell = || error!(%order_id, %error, "an order is not accepted");
+    match request {
+        Some(request) => request.within(tell),
+        None => tell(),
     }
 }
 

@@ -35,7 +35,11 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 
 /// The binary with these settings and no others, whatever the environment of the tests holds.
 pub(crate) fn binary(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_order-tracker"));
+    program(env!("CARGO_BIN_EXE_order-tracker"), arguments, settings)
+}
+
+fn program(path: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(path);
     command.args(arguments).env_clear();
     for kept in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
         if let Some(value) = std::env::var_os(kept) {
@@ -99,9 +103,23 @@ impl Service {
         Self { _own_data: Some(data), ..service }
     }
 
+    /// A service with an empty database that may have so many files and connections open.
+    pub(crate) async fn start_small(descriptors: u32, settings: &[(&str, &str)]) -> Self {
+        let data = folder();
+        let limited = format!("ulimit -n {descriptors} && exec \"$0\" serve");
+        let shell = program("sh", &["-c", &limited, env!("CARGO_BIN_EXE_order-tracker")], &[]);
+        let service = Self::launch(shell, data.path(), settings).await;
+        Self { _own_data: Some(data), ..service }
+    }
+
     /// A service on a given database.
     pub(crate) async fn start_in(data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = binary(&["serve"], &[("APP_PORT", "0"), ("LOG_FORMAT", "json")])
+        Self::launch(binary(&["serve"], &[]), data, settings).await
+    }
+
+    async fn launch(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = command
+            .envs([("APP_PORT", "0"), ("LOG_FORMAT", "json")])
             .env("DATA_DIR", data)
             .envs(settings.iter().copied())
             .stdout(Stdio::null())

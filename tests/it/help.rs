@@ -51,6 +51,12 @@ async fn help_of_the_service() {
               [env: APP_PORT=]
               [default: 8080]
 
+          --trusted-proxies <CIDR,...>
+              Networks of proxies whose `X-Forwarded-For` is believed: a client's address is then the
+              last in it that is none of theirs
+
+              [env: TRUSTED_PROXIES=]
+
     Database:
           --pg-dsn <postgres://USER:PASSWORD@HOST:PORT/DB>
               PostgreSQL 15 or later; unset means the embedded database

@@ -8,6 +8,7 @@ use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer as _},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
@@ -105,6 +106,20 @@ async fn replicas_share_the_work() {
     assert_eq!(code, Some(0), "{report}");
     one.stop().await;
     other.stop().await;
+}
+
+/// A click on the board of a real kitchen must not make somebody cook.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn the_board_of_a_real_database_places_no_demo_orders() {
+    let stack = Stack::make().await;
+    let service = stack.replica("1h").await;
+    let board = service.get("/").await.text().await.expect("text");
+    assert!(board.contains("None yet.") && !board.contains("demo"), "{board}");
+    let pressed = service.request(Method::POST, "/demo-orders").send().await.expect("an answer");
+    assert_eq!(pressed.status(), 403);
+    assert_eq!(service.json("/orders").await, json!([]));
+    service.stop().await;
 }
 
 /// Beside a running service, which publishes them; whoever counts finds a duplicate each, and nothing wrong.

@@ -32,7 +32,7 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
 ];
 
 /// What a folder takes nothing from.
-const STRANGERS: [(&str, &[&str]); 9] = [
+const STRANGERS: [(&str, &[&str]); 11] = [
     (
         "src/order/",
         &[
@@ -46,7 +46,7 @@ const STRANGERS: [(&str, &[&str]); 9] = [
     ),
     ("src/broker/", &["app", "bell", "cli", "config", "desk", "http", "live", "pipeline", "store"]),
     (
-        "src/live.rs",
+        "src/live/",
         &[
             "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "metrics",
             "pipeline",
@@ -57,6 +57,20 @@ const STRANGERS: [(&str, &[&str]); 9] = [
         &[
             "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "live", "metrics",
             "pipeline",
+        ],
+    ),
+    (
+        "src/search.rs",
+        &[
+            "app", "bell", "broker", "cli", "config", "desk", "health", "http", "letters", "live", "metrics",
+            "pipeline",
+        ],
+    ),
+    (
+        "src/telemetry/",
+        &[
+            "app", "bell", "broker", "cli", "clock", "config", "desk", "health", "http", "letters", "live",
+            "metrics", "order", "pipeline", "reads", "store",
         ],
     ),
     ("src/pipeline/", &["app", "cli", "config", "http"]),

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::Problem;
+use super::{super::orders::matches, Problem};
 use crate::order::Status;
 
 const CSS: &str = "text/css; charset=utf-8";
@@ -34,6 +34,14 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("delivered.svg", PICTURE, include_str!("assets/delivered.svg")),
     ("lost.svg", PICTURE, include_str!("assets/lost.svg")),
 ];
+
+/// For browsers that take no SVG, and where no page names an icon; `tests/browser/run --icon` makes it.
+const FAVICON: &[u8] = include_bytes!("assets/favicon.ico");
+/// The customer's pages say themselves that they are not for an index; who must not read them would not know, and a
+/// chat could show nothing of a link.
+const ROBOTS: &str = "User-agent: *\nAllow: /docs\nAllow: /track/\nDisallow: /\n";
+/// What has an address without a version.
+const FOR_A_DAY: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "public, max-age=86400")];
 
 /// The version of this binary's assets: FNV-1a over all of them.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -69,13 +77,24 @@ pub(in crate::http) async fn serve(
 ) -> Result<Response, Problem> {
     let asset = ASSETS.iter().find(|(known, ..)| *known == name);
     let (_, content_type, text) = asset.ok_or_else(|| Problem::not_found("there is no such asset"))?;
-    let etag = format!("\"{}\"", *VERSION);
+    // Weak: it may be compressed or not.
+    let etag = format!("W/\"{}\"", *VERSION);
     let caching = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let seen = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| *seen == etag);
+    let seen = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::CACHE_CONTROL, HeaderValue::from_static(caching))];
     let etag = [(header::ETAG, etag)];
     if seen {
         return Ok((StatusCode::NOT_MODIFIED, caching, etag).into_response());
     }
     Ok((caching, etag, [(header::CONTENT_TYPE, *content_type)], *text).into_response())
+}
+
+/// The icon where no page names one.
+pub(in crate::http) async fn favicon() -> Response {
+    (FOR_A_DAY, [(header::CONTENT_TYPE, "image/x-icon")], FAVICON).into_response()
+}
+
+/// What search engines may read.
+pub(in crate::http) async fn robots() -> Response {
+    (FOR_A_DAY, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], ROBOTS).into_response()
 }

@@ -16,7 +16,7 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, html};
 
-pub(super) use assets::serve as asset;
+pub(super) use assets::{favicon, robots, serve as asset};
 pub(super) use board::{board, place_demo};
 pub(super) use track::{track, track_slash};
 
@@ -47,6 +47,8 @@ struct Frame<'a> {
     /// The name of the script that keeps it fresh.
     script: Option<&'a str>,
     refresh: Refresh,
+    /// What is shown of the page where its address is sent to somebody: a title, and what it is about.
+    preview: Option<(&'a str, &'a str)>,
 }
 
 /// Whether a page asks again by itself.
@@ -69,6 +71,13 @@ fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
+                @if let Some((title, about)) = frame.preview {
+                    meta name="description" content=(about);
+                    meta property="og:site_name" content="Order Tracker";
+                    meta property="og:type" content="website";
+                    meta property="og:title" content=(title);
+                    meta property="og:description" content=(about);
+                }
                 link #icon rel="icon" type="image/svg+xml" href=(frame.icon);
                 link rel="stylesheet" href=(assets::path("page.css"));
                 link rel="stylesheet" href=(assets::path(frame.style));
@@ -97,7 +106,8 @@ fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
 
 /// A page that says why there is nothing to see.
 fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Response {
-    let frame = Frame { title, icon: assets::path("lost.svg"), style: "track.css", script: None, refresh };
+    let icon = assets::path("lost.svg");
+    let frame = Frame { title, icon, style: "track.css", script: None, refresh, preview: None };
     let content = html! {
         main {
             section.now {

@@ -7,13 +7,20 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Redirect, Response},
 };
+use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use super::{
     super::AppState, Frame, Problem, Refresh, assets, moment, name, nowhere, page, quoted, regret, still,
     typed,
 };
-use crate::order::{EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
+use crate::order::{Estimate, EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
+
+/// What is said of an order that will not be there when it was said to.
+const LATE: &str = "Later than expected";
+const HALF_AN_HOUR: TimeDelta = TimeDelta::minutes(30);
+/// What a chat shows of the page: nothing of the order or of who waits for it.
+const PREVIEW: (&str, &str) = ("Where your order is", "Follow it from the kitchen to your door.");
 
 /// Where an order is, for the one who waits for it. Who knows the id may look.
 pub(in crate::http) async fn track(
@@ -64,14 +71,18 @@ pub(in crate::http) async fn track_slash(order_id: Result<Path<String>, PathReje
 fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Response {
     let order = &tracked.order;
     let delivered = order.status == Status::Delivered;
+    let estimate = delays.estimate(order, now);
+    let late = estimate.is_some_and(|estimate| estimate.missed.is_some());
     // A title has no `bdi`: the item is isolated by characters.
-    let title = format!("{} · \u{2068}{}\u{2069}", name(order.status), still(&order.draft.item));
+    let state = if late { LATE } else { name(order.status) };
+    let title = format!("{state} · \u{2068}{}\u{2069}", still(&order.draft.item));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),
         style: "track.css",
         script: Some("track.js"),
         refresh: if delivered { Refresh::Never } else { Refresh::WithoutScript },
+        preview: Some(PREVIEW),
     };
     let (headline, words) = words(order.status);
     let seq = EventKind::Reached(order.status).seq();
@@ -80,16 +91,16 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
             p.brand { "Order Tracker" }
             p #mark hidden {}
         }
-        main #content data-order=(order.order_id) data-seq=(seq) data-status=(order.status) data-now=(now.timestamp_millis()) {
+        main #content data-order=(order.order_id) data-seq=(seq) data-status=(order.status) data-now=(now.timestamp_millis()) data-late=[late.then_some("true")] {
             section.now {
                 div.picture { img src=(frame.icon) alt="" width="88" height="88"; }
                 h1 { (headline) }
                 @if delivered {
                     p { "Enjoy your " (quoted(&order.draft.item)) ", " (quoted(&order.draft.customer_name)) "!" }
                 } @else {
-                    p { (words) }
+                    p { @if late { "It takes longer than we said." } @else { (words) } }
                 }
-                (arrival(order, delays, now))
+                (arrival(order, estimate, now))
             }
             ol.steps { @for status in Status::ALL { (step(tracked, status, now)) } }
             (ordered(order))
@@ -110,22 +121,36 @@ fn words(status: Status) -> (&'static str, &'static str) {
 }
 
 /// When it comes, or when it came.
-fn arrival(order: &Order, delays: &StageDelays, now: Timestamp) -> Markup {
-    let Some((soonest, latest)) = delays.arrival(order) else {
+fn arrival(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup {
+    let Some(Estimate { from, by, promise_ends, missed }) = estimate else {
         return html! { p.arrival { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } } };
     };
+    // From half an hour on, minutes would promise too much.
+    let step = if from - now > HALF_AN_HOUR { 5 } else { 1 };
+    let first = whole_minutes(from, step, false);
+    let last = whole_minutes(by, step, true).max(first + TimeDelta::minutes(step));
+    let said = missed.map(|said| whole_minutes(said, 1, true)).filter(|said| *said < last);
     html! {
-        p.arrival {
-            @if now > latest {
-                span.label { "Taking longer than usual" }
-                strong data-to=(latest.timestamp_millis()) { "We are on it" }
-            } @else {
-                span.label { "Arrives between" }
-                strong { (moment(soonest, now)) " and " (moment(latest, now)) }
-                span.left data-from=(soonest.timestamp_millis()) data-to=(latest.timestamp_millis()) {}
-            }
+        p.arrival data-until=(promise_ends.timestamp_millis()) {
+            span.label { @if missed.is_some() { (LATE) ", now between" } @else { "Arrives between" } }
+            strong.between { (minute(first, now, "")) " and " (minute(last, now, " UTC")) }
+            span.left data-from=(from.timestamp_millis()) data-to=(by.timestamp_millis()) {}
+            @if let Some(said) = said { span.said { "We had said by " (minute(said, now, " UTC")) "." } }
         }
     }
+}
+
+/// A moment at one of every `step` minutes, which are the same in all time zones.
+fn whole_minutes(at: Timestamp, step: i64, up: bool) -> Timestamp {
+    let length = step * 60_000;
+    let over = at.timestamp_millis().rem_euclid(length);
+    at + TimeDelta::milliseconds(if up && over > 0 { length - over } else { -over })
+}
+
+/// A moment to the minute; the script puts the reader's own zone in its place.
+fn minute(at: Timestamp, now: Timestamp, zone: &str) -> Markup {
+    let form = if at.date_naive() == now.date_naive() { "%H:%M" } else { "%-d %b %Y, %H:%M" };
+    html! { time.minute datetime=(at.format("%Y-%m-%dT%H:%M:%SZ")) { (at.format(form)) (zone) } }
 }
 
 fn step(tracked: &TrackedOrder, status: Status, now: Timestamp) -> Markup {

@@ -31,7 +31,7 @@ use crate::{
 };
 
 impl Api {
-    async fn press(&self, headers: &[(&str, &str)]) -> Answer {
+    pub(super) async fn press(&self, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::post("/demo-orders").header("host", "board.example:8080");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -40,7 +40,7 @@ impl Api {
     }
 
     /// The board once its figures are not those of the last look.
-    async fn board(&self, path: &str) -> Answer {
+    pub(super) async fn board(&self, path: &str) -> Answer {
         tokio::time::pause();
         // A look that took long is believed for longer.
         tokio::time::advance(Duration::from_mins(1)).await;
@@ -50,13 +50,13 @@ impl Api {
 }
 
 /// The text of a page without its tags.
-fn words(answer: &Answer) -> String {
+pub(super) fn words(answer: &Answer) -> String {
     let parts = answer.text().split('<').filter_map(|part| part.split_once('>'));
     parts.map(|(_, text)| text).collect::<String>().replace("&quot;", "\"")
 }
 
 /// The orders in the table.
-fn rows(answer: &Answer) -> Vec<&str> {
+pub(super) fn rows(answer: &Answer) -> Vec<&str> {
     let mut found = attributes(answer.text(), "id");
     found.retain(|id| id.starts_with("ORD-"));
     found
@@ -284,7 +284,7 @@ async fn a_figure_that_is_not_known_takes_no_board_down() {
         *figures.lock().expect("no panic") = Some(Arc::clone(&flaky));
         flaky
     };
-    let api = Api::open_on(StageDelays::default(), None, around).await;
+    let api = Api::open_on(StageDelays::default(), None, true, around).await;
     let flaky = figures.lock().expect("no panic").take().expect("was made");
     let id = api.place("Ada").await;
     for (slow, says) in [

@@ -1,13 +1,17 @@
 //! Handlers through the router in the process: status codes, headers and whole bodies.
 
 mod board;
+mod board_finds;
+mod compressed;
 mod events;
 mod limits;
+mod log;
 mod openapi;
 mod ops;
 mod orders;
 mod pages;
 mod server;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, router};
+use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
     bell::Bell,
     clock::ManualClock,
@@ -37,6 +41,7 @@ use crate::{
     overview::Overview,
     pipeline::Writer,
     reads::Reads,
+    search::Search,
     store::{Guarded, Portion, SqliteStore, Store},
 };
 
@@ -55,7 +60,7 @@ struct Api {
     consumer: watch::Sender<Condition>,
     dead_letters: watch::Sender<Condition>,
     letters: watch::Sender<Option<Waiting>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Answer {
@@ -105,15 +110,21 @@ impl Api {
         Self::open_reading(delays, None).await
     }
 
-    /// With another store where orders are read.
-    async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
-        Self::open_on(delays, other, |store| store).await
+    /// As on a database where real orders are kept.
+    async fn open_without_demo() -> Self {
+        Self::open_on(StageDelays::default(), None, false, |store| store).await
     }
 
-    /// The same, and with something around the store where figures are read.
+    /// With another store where orders are read.
+    async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
+        Self::open_on(delays, other, true, |store| store).await
+    }
+
+    /// With something around the store where figures are read.
     async fn open_on(
         delays: StageDelays,
         other: Option<Arc<dyn Store>>,
+        demo: bool,
         figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Self {
         let folder = TempDir::new().expect("a folder");
@@ -169,6 +180,10 @@ impl Api {
             leaving: leaving.clone(),
             delays,
             clock: clock.clone(),
+            proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
+            log: RequestLog::new(),
+            demo,
+            search: Search::new(Arc::clone(&store)),
         };
         Self {
             router: router(state),
@@ -184,7 +199,7 @@ impl Api {
             consumer,
             dead_letters,
             letters,
-            _folder: folder,
+            folder,
         }
     }
 

@@ -15,12 +15,14 @@ use crate::{
 };
 
 /// Pages for people, what they load and the board's one form: no API.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 9] = [
     "/",
     "/demo-orders",
     "/track/{id}",
     "/track/{id}/",
     "/assets/{version}/{name}",
+    "/robots.txt",
+    "/favicon.ico",
     "/docs",
     "/docs/style.css",
 ];

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Answer, Api};
 use crate::{
+    clock::Clock as _,
     health::Condition,
     order::{StageDelays, Status},
 };
@@ -88,9 +89,43 @@ async fn a_late_order_is_not_promised_for_a_moment_that_has_passed() {
     let path = format!("/track/{}", api.place("Ada").await);
     api.clock.advance(Duration::from_mins(2));
     let page = api.get(&path).await;
-    assert!(page.text().contains("Taking longer than usual"), "{}", page.text());
-    assert!(!page.text().contains("Arrives between"), "{}", page.text());
-    assert_eq!(attributes(page.text(), "data-to").len(), 1, "the script goes on asking: {}", page.text());
+    let text = page.text();
+    // Said were 25 to 35.25 s, and 117 s have passed since the step was due: 142 s, or as long again.
+    let expected = "Later than expected, now between</span><strong class=\"between\">\
+                    <time class=\"minute\" datetime=\"2026-01-02T03:06:00Z\">03:06</time> and \
+                    <time class=\"minute\" datetime=\"2026-01-02T03:09:00Z\">03:09 UTC</time>";
+    assert!(text.contains(expected), "{text}");
+    assert!(
+        text.contains("We had said by <time class=\"minute\" datetime=\"2026-01-02T03:05:00Z\">"),
+        "{text}"
+    );
+    assert!(text.contains("It takes longer than we said.") && !text.contains("in a moment"), "{text}");
+    assert!(text.contains("<title>Later than expected · ") && text.contains("data-late=\"true\""), "{text}");
+    for gone in ["Arrives between", "We are on it"] {
+        assert!(!text.contains(gone), "{gone} in {text}");
+    }
+    let until: i64 = attributes(text, "data-until")[0].parse().expect("a moment");
+    assert!(until < api.clock.now().timestamp_millis(), "the script goes on asking: {text}");
+}
+
+/// 20 minutes in each of the last three stages.
+#[tokio::test]
+async fn an_arrival_is_told_to_the_minute_and_far_off_to_five() {
+    let api = Api::open_with(StageDelays::uniform(Duration::from_mins(20))).await;
+    let path = format!("/track/{}", api.place("Ada").await);
+    let told = async || {
+        let page = api.get(&path).await;
+        let times = attributes(page.text(), "datetime").into_iter().filter(|at| !at.contains('.'));
+        times.map(|at| at[11..].to_owned()).collect::<Vec<_>>()
+    };
+    // Expected are 04:04:08 to 04:19:13.
+    assert_eq!(told().await, ["04:00:00Z", "04:20:00Z"]);
+    // Two stages on, with a step in time: 03:24:28 to 03:29:32.
+    for _ in 0..2 {
+        api.clock.advance(Duration::from_secs(8));
+        api.store.advance(10).await.expect("advances");
+    }
+    assert_eq!(told().await, ["03:24:00Z", "03:30:00Z"]);
 }
 
 #[tokio::test]
@@ -102,7 +137,7 @@ async fn other_delays_than_at_the_last_start_make_no_order_late() {
     api.clock.advance(Duration::from_secs(4));
     let page = api.get(&format!("/track/{id}")).await;
     assert!(page.text().contains("Arrives between"), "{}", page.text());
-    assert!(page.text().contains("datetime=\"2026-01-02T03:04:13.680Z\""), "due in 1 s: {}", page.text());
+    assert_eq!(attributes(page.text(), "data-from"), ["1767323053680"], "due in 1 s: {}", page.text());
     let board = api.get(&format!("/?id={id}")).await;
     assert!(
         !board.text().contains(" late</span>") && !board.text().contains("late. Why"),
@@ -237,4 +272,36 @@ async fn pages_answer_head_and_name_their_methods() {
         refused.problem(405);
     }
     assert!(api.metric("http_requests_total{method=\"HEAD\",route=\"/track/{id}\",status=\"200\"} 1").await);
+}
+
+/// Whoever sends the address of an order to somebody shows nothing of the order with it.
+#[tokio::test]
+async fn a_preview_holds_nothing_personal_and_no_index_holds_the_page() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let page = api.get(&format!("/track/{id}")).await;
+    let metas: Vec<&str> =
+        page.text().split("<meta ").skip(1).filter_map(|rest| rest.split('>').next()).collect();
+    assert!(metas.contains(&"name=\"robots\" content=\"noindex\""), "{metas:?}");
+    for name in ["og:title", "og:description", "og:type", "og:site_name"] {
+        assert!(
+            metas.iter().any(|meta| meta.starts_with(&format!("property=\"{name}\" content=\""))),
+            "{metas:?}"
+        );
+    }
+    for private in ["Ada", "High St", "pizza", &id, "placed"] {
+        assert!(!metas.iter().any(|meta| meta.contains(private)), "{private} in {metas:?}");
+    }
+
+    let robots = api.get("/robots.txt").await;
+    assert_eq!((robots.status, robots.header("content-type")), (StatusCode::OK, "text/plain; charset=utf-8"));
+    let lines: Vec<&str> = robots.text().lines().collect();
+    assert!(lines.contains(&"Disallow: /") && lines.contains(&"Allow: /docs"), "{lines:?}");
+    let icon = api.get("/favicon.ico").await;
+    assert_eq!((icon.status, icon.header("content-type")), (StatusCode::OK, "image/x-icon"));
+    assert!(
+        icon.body.starts_with(&[0, 0, 1, 0, 1, 0, 32, 32]) && icon.body.len() < 4_096,
+        "{}",
+        icon.body.len()
+    );
 }

@@ -10,14 +10,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::super::Server;
+use super::super::{RequestLog, Server};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// Serves `router` to at most two connections and answers the address.
 async fn serve(router: Router) -> std::net::SocketAddr {
-    let server = Server::bind(("127.0.0.1", 0), router, 2).await.expect("binds");
+    let server = Server::bind(("127.0.0.1", 0), router, 2, RequestLog::new()).await.expect("binds");
     let address = server.address().expect("bound");
     tokio::spawn(server.run(CancellationToken::new(), CancellationToken::new()));
     address

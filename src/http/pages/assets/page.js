@@ -1,8 +1,13 @@
 // Keeps a page fresh: fetches it again and takes over what has changed. The server alone decides what
 // the page says; only times are put into the reader's own zone here.
 
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+/** The page is English, so its times are, whatever the browser speaks; where it speaks English, as it is spoken there. */
+const english = navigator.languages.find((language) => /^en\b/i.test(language)) ?? "en";
+const format = (options) => new Intl.DateTimeFormat(english, { numberingSystem: "latn", ...options });
+const clock = format({ timeStyle: "medium" });
+const calendar = format({ dateStyle: "medium", timeStyle: "medium" });
+const minute = format({ timeStyle: "short" });
+const dated = format({ month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 
 /** How far this machine's clock is from the server's. */
 let ahead = 0;
@@ -10,16 +15,26 @@ let ahead = 0;
 /** What the server's clock says. */
 export const present = () => Date.now() - ahead;
 
-function spell(moment) {
-  const today = new Date().toDateString() === moment.toDateString();
-  return (today ? clock : calendar).format(moment);
+const today = (moment) => new Date().toDateString() === moment.toDateString();
+const spaced = (text) => text.replace(/\u202f/g, " ");
+const spell = (moment) => spaced((today(moment) ? clock : calendar).format(moment));
+const spellMinute = (moment) => spaced((today(moment) ? minute : dated).format(moment));
+
+/** "7:00 and 7:05 PM": what both have in common is said once. */
+function spellBetween(times) {
+  const [first, last] = times.map((time) => new Date(time.dateTime));
+  const [half, other] = [first, last].map((at) => minute.formatToParts(at).find(({ type }) => type === "dayPeriod")?.value);
+  const short = today(first) && today(last) && half && half === other;
+  write(times[0], short ? spellMinute(first).replace(half, "").trim() : spellMinute(first));
+  write(times[1], spellMinute(last));
 }
+
+const UNITS = [[7_200_000, "hour", 3_600_000], [120_000, "minute", 60_000], [0, "second", 1_000]];
 
 /** "in 5 to 9 seconds": what is left until an arrival. */
 function left(from, to) {
   const now = present();
-  const unit = to - now > 120_000 ? "minute" : "second";
-  const size = unit === "minute" ? 60_000 : 1_000;
+  const [, unit, size] = UNITS.find(([above]) => to - now > above) ?? UNITS.at(-1);
   const [least, most] = [from, to].map((at) => Math.max(0, Math.ceil((at - now) / size)));
   if (most === 0) return "any moment now";
   const words = least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`;
@@ -29,8 +44,10 @@ function left(from, to) {
 /** Puts what only a script can know into a document: the reader's times, and what is left. */
 export function dress(page) {
   for (const time of page.querySelectorAll("time[datetime]")) {
-    write(time, spell(new Date(time.dateTime)));
+    const moment = new Date(time.dateTime);
+    if (!time.closest(".between")) write(time, time.className === "minute" ? spellMinute(moment) : spell(moment));
   }
+  for (const between of page.querySelectorAll(".between")) spellBetween([...between.querySelectorAll("time")]);
   for (const span of page.querySelectorAll("[data-from]")) {
     write(span, left(Number(span.dataset.from), Number(span.dataset.to)));
   }

@@ -14,17 +14,20 @@ async function renew() {
   busy = true;
   do {
     again = false;
-    const before = content.dataset.status;
+    const { status, late } = content.dataset;
     const news = await refresh();
     if (news === "gone") {
       finish("away", "This order is not there any more");
     } else if (news === "away") {
       await pause(1_000);
       again = true;
-    } else if (content.dataset.status !== before) {
+    } else if (content.dataset.status !== status) {
       announcement.textContent = document.querySelector("h1").textContent;
       if (arrived()) document.body.classList.add("arrived");
+    } else if (content.dataset.late && !late) {
+      announcement.textContent = document.querySelector(".arrival .label").textContent;
     }
+    if (open && !ended) live();
   } while (again && !ended);
   busy = false;
   if (arrived()) finish();
@@ -39,7 +42,14 @@ function finish(state = "", words = "") {
 const SILENCE = 35_000;
 /** Most streams of one browser: it has six connections to a server for all its pages, and others want to load. */
 const STREAMS = 4;
-let stream, silence, wait = 500;
+let stream, silence, wait = 500, open = false;
+
+/** Says that the page is live; of an order that is late, not as if all were well. */
+function live() {
+  open = true;
+  if (content.dataset.late) mark("late", "Live, running late");
+  else mark("live", "Live");
+}
 
 /** Where the pages of this browser tell each other that they open a stream, and who did after this one. */
 const streams = new BroadcastChannel("streams");
@@ -58,6 +68,7 @@ function rest() {
   clearTimeout(silence);
   stream?.close();
   stream = undefined;
+  open = false;
 }
 
 /** Opens the stream, for as long as somebody can see the page. */
@@ -69,12 +80,13 @@ function follow() {
   stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
   // A browser does not notice a network that is gone without a word.
   const hear = () => { clearTimeout(silence); silence = setTimeout(lose, SILENCE); };
-  stream.onopen = () => { wait = 500; hear(); mark("live", "Live"); };
+  stream.onopen = () => { wait = 500; hear(); live(); };
   stream.addEventListener("status", () => { hear(); renew(); });
   stream.addEventListener("beat", hear);
   stream.addEventListener("end", () => { rest(); renew(); });
   stream.onerror = () => {
     if (ended) return;
+    open = false;
     mark("away", "Reconnecting…");
     // A browser tries again by itself after a lost connection, but not after a refusal.
     if (stream.readyState === EventSource.CLOSED) {
@@ -96,8 +108,8 @@ let asked = 0;
 
 /** Asks now and then: without a stream, and when a promised moment has passed, until it is made good. */
 function doubt() {
-  const promise = content.querySelector("[data-to]");
-  const late = promise && present() > Number(promise.dataset.to);
+  const promise = content.querySelector("[data-until]");
+  const late = promise && present() > Number(promise.dataset.until);
   if (ended || Date.now() < asked || (stream && !late)) return;
   asked = Date.now() + 10_000 + 5_000 * Math.random();
   renew();

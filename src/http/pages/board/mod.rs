@@ -1,5 +1,6 @@
 //! `GET /`: the kitchen's board, and `POST /demo-orders` behind its button.
 
+mod looks;
 mod reasons;
 mod view;
 
@@ -10,6 +11,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
+use futures::future::try_join_all;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -29,6 +32,8 @@ use crate::{
 const ROWS: usize = 30;
 /// Most characters of a search that are kept; an id has 30.
 const LONGEST_SEARCH: usize = 64;
+/// What stands in an address only as a code.
+const OUTSIDE_A_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// A page that asked for this site itself: `fetch`, a link, a form.
 const SAME_ORIGIN: &[u8] = b"same-origin";
 
@@ -81,23 +86,34 @@ impl Choice {
         let mut parts = Vec::new();
         parts.extend(status.map(|status| format!("status={status}")));
         parts.extend(before.map(|before| format!("before={before}")));
-        // Whatever else was typed is not carried on.
-        let id: String = search.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-        parts.extend(Some(id).filter(|id| !id.is_empty()).map(|id| format!("id={id}")));
+        if !search.is_empty() {
+            parts.push(format!("id={}", utf8_percent_encode(search, OUTSIDE_A_QUERY)));
+        }
         if parts.is_empty() { "/".to_owned() } else { format!("/?{}", parts.join("&")) }
     }
 }
 
+/// What a search brought.
+enum Found {
+    /// Nothing was searched for.
+    Unasked,
+    /// A whole number was: the order, if there is such an order.
+    Order(Option<TrackedOrder>),
+    /// Words were: how many orders have them, and the newest.
+    Orders(usize, Vec<TrackedOrder>),
+}
+
 /// Everything that a board shows.
 struct Board {
+    /// Whether orders may be placed that nobody wants.
+    demo: bool,
     choice: Choice,
     now: Timestamp,
     reading: Arc<Reading>,
     orders: Result<Vec<Order>, StoreError>,
     /// Where the next page of orders begins.
     older: Option<OrderId>,
-    /// The order that was searched for, if there is such an order.
-    found: Result<Option<TrackedOrder>, StoreError>,
+    found: Result<Found, StoreError>,
     parts: ops::Report,
     conditions: ops::Conditions,
     /// `None` if nobody could read them yet.
@@ -120,6 +136,7 @@ pub(in crate::http) async fn board(
         style: "board.css",
         script: Some("board.js"),
         refresh: Refresh::WithoutScript,
+        preview: None,
     };
     let mut response = page(status, &frame, &view::board(&board));
     // A form's origin would be hidden with `no-referrer`, and the button below needs it.
@@ -129,7 +146,7 @@ pub(in crate::http) async fn board(
 
 async fn read(state: &AppState, choice: Choice) -> Board {
     let reading = state.overview.read().await;
-    let (mut orders, mut found) = (Ok(Vec::new()), Ok(None));
+    let (mut orders, mut found) = (Ok(Vec::new()), Ok(Found::Unasked));
     // With the database away one wait is enough.
     if reading.away.is_none() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
@@ -137,6 +154,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
     let older = orders.as_mut().ok().and_then(cut);
     let conditions = ops::Conditions::of(state);
     Board {
+        demo: state.demo,
         older,
         parts: ops::report(Some(&*reading), &conditions),
         conditions,
@@ -155,9 +173,17 @@ async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreEr
     Ok(state.reads.list(page).await?.orders.clone())
 }
 
-async fn searched(state: &AppState, choice: &Choice) -> Result<Option<TrackedOrder>, StoreError> {
-    let Some(order_id) = choice.order_id() else { return Ok(None) };
-    Ok((*state.reads.find(order_id).await?).clone())
+async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {
+    if choice.search.is_empty() {
+        return Ok(Found::Unasked);
+    }
+    if let Some(order_id) = choice.order_id() {
+        return Ok(Found::Order((*state.reads.find(order_id).await?).clone()));
+    }
+    let found = state.search.find(&choice.search, choice.status, ROWS).await?;
+    // As they are now; they share one query.
+    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.reads.find(order_id))).await?;
+    Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))
 }
 
 /// Leaves as many as the table has rows; answers where the next page begins, if more were there.
@@ -169,6 +195,11 @@ fn cut(orders: &mut Vec<Order>) -> Option<OrderId> {
 
 /// Places an order that a person might have placed, and shows it on the board.
 pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    if !state.demo {
+        let problem = Problem::forbidden("demo orders are for the embedded database");
+        let words = "This service keeps real orders, and somebody might cook one that nobody wants.";
+        return regret(&problem, "No demo orders here", words, Refresh::Never);
+    }
     if !from_here(&headers) {
         let problem = Problem::forbidden("this form works only from the board itself");
         return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);

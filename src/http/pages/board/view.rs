@@ -5,22 +5,16 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{
-    super::super::ops::{self, Line},
     super::{assets, moment, quoted, still_json},
-    Board, Choice,
-    reasons::{why_late, why_unread, why_unsent},
+    Board, Choice, Found, looks,
+    reasons::why_late,
 };
 use crate::{
-    order::{Event, Order, Status, Timestamp, TrackedOrder},
+    order::{Event, Order, Status, TrackedOrder},
     overview::PROGRESS_MAY_LAG,
-    store::{Backlog, COUNTED_TO, LateSteps, StoreError},
+    search::AMONG,
+    store::{COUNTED_TO, StoreError},
 };
-
-/// They are read every five seconds; if that is older, they can't be read.
-const LETTERS_MAY_BE: Duration = Duration::from_secs(20);
-
-/// An order on its way to the topic takes some 100 ms; what takes longer is worth a look.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// What the tab says: trouble first.
 pub(super) fn title(board: &Board) -> String {
@@ -39,22 +33,18 @@ pub(super) fn board(board: &Board) -> Markup {
             button #pause type="button" hidden aria-pressed="false" { "Pause" }
             form.search action="/" role="search" {
                 @if let Some(status) = board.choice.status { input type="hidden" name="status" value=(status); }
-                label.unseen for="search" { "Order number" }
-                input #search type="search" name="id" value=(board.choice.search) placeholder="ORD-…" autocomplete="off" spellcheck="false";
+                label.unseen for="search" { "Name, item or order number" }
+                input #search type="search" name="id" value=(board.choice.search) placeholder="Name, item or number" autocomplete="off" spellcheck="false";
                 button { "Find" }
             }
-            form action="/demo-orders" method="post" { button.main { "Place a demo order" } }
+            @if board.demo { form action="/demo-orders" method="post" { button.main { "Place a demo order" } } }
         }
         main #content data-now=(board.now.timestamp_millis()) {
-            (parts(board))
+            (looks::health(board))
             @match &board.reading.away {
                 None => {
                     (counts(board))
-                    (looks(board))
-                    div.columns {
-                        @if !board.choice.search.is_empty() { (one(board)) }
-                        (orders(board))
-                    }
+                    div.columns { (found(board)) (orders(board)) }
                 }
                 Some(_) => section.card.bad {
                     h2 { "The database is away" }
@@ -64,29 +54,6 @@ pub(super) fn board(board: &Board) -> Markup {
         }
         p #announcement.unseen role="status" {}
     }
-}
-
-fn parts(board: &Board) -> Markup {
-    html! {
-        section.parts aria-label="Health" {
-            ul {
-                @for (part, line) in &board.parts {
-                    li.bad[!matches!(line, Line::Ok(_))] {
-                        strong { (part) } " "
-                        @match line {
-                            Line::Ok(line) => (line),
-                            Line::Degraded(reason) => (first_line(reason)),
-                            Line::Down(reason) => { b { "DOWN" } ", " (first_line(reason)) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn first_line(reason: &str) -> &str {
-    reason.lines().next().unwrap_or_default()
 }
 
 fn counts(board: &Board) -> Markup {
@@ -114,17 +81,17 @@ fn counts(board: &Board) -> Markup {
     }
 }
 
-fn counted(count: u64) -> String {
+pub(super) fn counted(count: u64) -> String {
     at_least(count, false)
 }
 
 /// A count, and whether there may be more.
-fn at_least(count: u64, more: bool) -> String {
+pub(super) fn at_least(count: u64, more: bool) -> String {
     let most = COUNTED_TO.unsigned_abs();
     if more || count >= most { format!("{}+", count.min(most)) } else { count.to_string() }
 }
 
-fn short(status: Status) -> &'static str {
+pub(super) fn short(status: Status) -> &'static str {
     match status {
         Status::Placed => "placed",
         Status::Preparing => "preparing",
@@ -134,124 +101,13 @@ fn short(status: Status) -> &'static str {
     }
 }
 
-fn looks(board: &Board) -> Markup {
-    html! {
-        div.looks {
-            @match &board.reading.overdue {
-                Ok(late) => (overdue(board, late)),
-                Err(error) => section.card.bad { h2 { "Overdue " span.number { "?" } } (unread(error)) },
-            }
-            @match &board.reading.backlog {
-                Ok(backlog) => (unsent(board, backlog)),
-                Err(error) => section.card.bad { h2 { "Unsent " span.number { "?" } } (unread(error)) },
-            }
-            (letters(board))
-        }
-    }
-}
-
-fn overdue(board: &Board, late: &LateSteps) -> Markup {
-    let known = late.since.is_none();
-    html! {
-        section.card.bad[late.orders > 0 || !known] {
-            h2 { "Overdue " span.number { (at_least(late.orders, !known)) } }
-            @if late.orders == 0 {
-                @if known { p { "No step is more than " (PROGRESS_MAY_LAG.as_secs()) " s late." } }
-            } @else {
-                p.reason { strong { "Why: " } (why_late(board)) }
-                ul {
-                    @for late in &late.first {
-                        li {
-                            a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
-                            " still " (short(late.order.status)) ", " (span(late.late)) " late"
-                        }
-                    }
-                    (more(late.first.len(), late.orders))
-                }
-            }
-            @if let Some(since) = late.since { (read_in_part("Steps that were due", since)) }
-        }
-    }
-}
-
-/// What lies further back was not read.
-fn read_in_part(what: &str, since: Timestamp) -> Markup {
-    html! {
-        p.reason {
-            strong { "Not known: " } (what) " before " (ops::shown(since)) " can't be read in time. That passes by itself; if \
-            it lasts, a session of the database keeps an old transaction open."
-        }
-    }
-}
-
-fn unsent(board: &Board, backlog: &Backlog) -> Markup {
-    // Those on their way come and go, and the table below would jump with them.
-    let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
-    html! {
-        section.card.bad[backlog.oldest_unsent_age > ops::RELAY_MAY_LAG || backlog.since.is_some()] {
-            h2 { "Unsent " span.number { (at_least(backlog.unsent, backlog.since.is_some())) } }
-            @if waiting.is_empty() {
-                @if backlog.since.is_none() { p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." } }
-            } @else {
-                p.reason { strong { "Why: " } (why_unsent(&board.conditions)) }
-                ul {
-                    @for row in &waiting {
-                        li {
-                            a.number href=(board.choice.with_order(row.order_id)) { (row.order_id) }
-                            " for " (span(row.age))
-                        }
-                    }
-                    (more(waiting.len(), backlog.unsent))
-                }
-            }
-            @if let Some(since) = backlog.since { (read_in_part("Orders that were placed", since)) }
-        }
-    }
-}
-
-/// Says that a list does not show all.
-fn more(shown: usize, all: u64) -> Markup {
-    let more = all.saturating_sub(shown as u64);
-    let at_least = if all >= COUNTED_TO.unsigned_abs() { "at least " } else { "" };
-    html! { @if more > 0 { li { "and " (at_least) (more) " more" } } }
-}
-
-fn letters(board: &Board) -> Markup {
-    let Some(waiting) = &board.letters else {
-        return html! {
-            section.card {
-                h2 { "Dead letters " span.number { "?" } }
-                p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
-            }
-        };
-    };
-    let (total, age) = (waiting.total(), waiting.at.elapsed());
-    html! {
-        section.card.bad[total > 0] {
-            h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
-            @if age > LETTERS_MAY_BE {
-                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
-            }
-            @if total == 0 {
-                p { "No message waits to be looked at." }
-            } @else {
-                p { "Messages that could not become orders, and that nobody has put back:" }
-                ul { @for (reason, count) in &waiting.by_reason { li { (count) " × " (reason) } } }
-                p { "The newest:" }
-                ul {
-                    @for letter in &waiting.newest {
-                        li { span.number { (letter.place) } " " (letter.reason) ", " (moment(letter.written, board.now)) }
-                    }
-                }
-                p { code { "order-tracker dead-letters show " (waiting.newest.first().map_or("", |letter| &letter.place)) } " tells all of one." }
-            }
-            @if waiting.more { p { "There may be more: only the newest are counted." } }
-        }
-    }
+/// A number of more than three digits, as it is read in English.
+fn thousands(number: usize) -> String {
+    format!("{},{:03}", number / 1_000, number % 1_000)
 }
 
 /// A time for people: to the tenth below ten seconds.
-fn span(time: Duration) -> String {
+pub(super) fn span(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.1} s", time.as_secs_f64()),
         seconds @ 10..120 => format!("{seconds} s"),
@@ -266,6 +122,9 @@ fn lateness(order: &Order, board: &Board) -> Option<Duration> {
 }
 
 fn orders(board: &Board) -> Markup {
+    if let Ok(Found::Orders(count, orders)) = &board.found {
+        return matches(board, *count, orders);
+    }
     html! {
         section.card.orders {
             h2 {
@@ -273,7 +132,7 @@ fn orders(board: &Board) -> Markup {
             }
             @match &board.orders {
                 Err(error) => (unread(error)),
-                Ok(orders) if orders.is_empty() => p { (none(&board.choice)) },
+                Ok(orders) if orders.is_empty() => p { (none(board)) },
                 Ok(orders) => (table(orders, board)),
             }
             p.pages {
@@ -284,16 +143,41 @@ fn orders(board: &Board) -> Markup {
     }
 }
 
-fn none(choice: &Choice) -> String {
-    match (choice.before, choice.status) {
+fn none(board: &Board) -> String {
+    match (board.choice.before, board.choice.status) {
         (Some(_), _) => "There are no older ones.".to_owned(),
         (None, Some(status)) => format!("No order is {} just now.", short(status)),
-        (None, None) => "None yet. Place a demo order with the button above.".to_owned(),
+        (None, None) if board.demo => "None yet. Place a demo order with the button above.".to_owned(),
+        (None, None) => "None yet.".to_owned(),
+    }
+}
+
+/// The orders that words were found in, in place of the recent ones.
+fn matches(board: &Board, count: usize, orders: &[TrackedOrder]) -> Markup {
+    let orders: Vec<Order> = orders.iter().map(|tracked| tracked.order.clone()).collect();
+    html! {
+        section.card.orders {
+            h2 {
+                @match board.choice.status { Some(status) => { "Orders " (short(status)) } None => "Orders" }
+                " with “" (quoted(&board.choice.search)) "”"
+            }
+            p.reason {
+                @match count {
+                    0 => strong { "No such order" },
+                    1 => strong { "One" },
+                    _ => strong { (count) },
+                }
+                " among the newest " (thousands(AMONG)) " orders, by name, item or the last characters of the number."
+                @if count > orders.len() { " These are the newest of them." }
+            }
+            @if !orders.is_empty() { (table(&orders, board)) }
+            p.pages { (close(board)) }
+        }
     }
 }
 
 /// Not to know is not to have none.
-fn unread(error: &StoreError) -> Markup {
+pub(super) fn unread(error: &StoreError) -> Markup {
     html! { p.reason { strong { "Not known: " } (error) ". This page asks again by itself." } }
 }
 
@@ -324,44 +208,50 @@ fn row(order: &Order, board: &Board) -> Markup {
     }
 }
 
-/// What was searched for.
-fn one(board: &Board) -> Markup {
-    let close = html! { a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" } };
+fn close(board: &Board) -> Markup {
+    html! { a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" } }
+}
+
+/// The one order that was searched for, or what became of the search.
+fn found(board: &Board) -> Markup {
     html! {
-        section.card.one {
-            @match &board.found {
-                Ok(Some(tracked)) => (story(tracked, board, &close)),
-                Ok(None) => {
-                    h2 { "No such order" }
-                    p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
-                    p { (close) }
-                }
-                Err(error) => {
-                    h2 { "Order " span.number { (quoted(&board.choice.search)) } }
-                    (unread(error))
-                    p { (close) }
-                }
-            }
+        @match &board.found {
+            Ok(Found::Unasked) => {}
+            Ok(Found::Order(Some(tracked))) => (story(tracked, board)),
+            Ok(Found::Orders(1, orders)) => @for tracked in orders { (story(tracked, board)) },
+            Ok(Found::Orders(..)) => {}
+            Ok(Found::Order(None)) => section.card.one {
+                h2 { "No such order" }
+                p { "Nothing is stored under " span.number { (quoted(&board.choice.search)) } "." }
+                p.pages { (close(board)) }
+            },
+            Err(error) => section.card.one {
+                h2 { "Order " span.number { (quoted(&board.choice.search)) } }
+                (unread(error))
+                p.pages { (close(board)) }
+            },
         }
     }
 }
 
-fn story(tracked: &TrackedOrder, board: &Board, close: &Markup) -> Markup {
+fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
     let order = &tracked.order;
     html! {
-        h2 { "Order " span.number { (order.order_id) } }
-        p {
-            (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
-            (quoted(&order.draft.address))
-        }
-        @if let Some(late) = lateness(order, board) {
-            p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }
-        }
-        (timeline(tracked, board))
-        p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close) }
-        details {
-            summary { "Raw JSON" }
-            pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
+        section.card.one {
+            h2 { "Order " span.number { (order.order_id) } }
+            p {
+                (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
+                (quoted(&order.draft.address))
+            }
+            @if let Some(late) = lateness(order, board) {
+                p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }
+            }
+            (timeline(tracked, board))
+            p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close(board)) }
+            details {
+                summary { "Raw JSON" }
+                pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
+            }
         }
     }
 }

@@ -303,7 +303,7 @@ async fn follow(
             sleep(Duration::from_millis(random.random_range(50..500))).await;
             continue;
         };
-        let mut follower = live.follow(order_id).expect("a place");
+        let mut follower = live.follow(order_id, None).expect("a place");
         let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
         news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
         let mut first = true;

@@ -6,8 +6,12 @@
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -48,6 +52,8 @@ pub struct Live {
 #[derive(Default)]
 struct Orders {
     followers: usize,
+    /// How many of them each client is; none is 0.
+    clients: HashMap<IpAddr, usize>,
     followed: HashMap<OrderId, Followed>,
 }
 
@@ -86,19 +92,27 @@ impl Live {
         self.orders().followers
     }
 
-    /// A follower of an order, or `None` if there are too many already. Whoever follows first and
-    /// reads the timeline then misses no step.
-    pub fn follow(self: &Arc<Self>, order_id: OrderId) -> Option<Follower> {
+    /// A follower of an order for this client, as far as it is known. Whoever follows first and reads the
+    /// timeline then misses no step.
+    pub fn follow(self: &Arc<Self>, order_id: OrderId, client: Option<IpAddr>) -> Result<Follower, NoPlace> {
         let mut orders = self.orders();
         if orders.followers == self.places {
-            return None;
+            return Err(NoPlace::ForAnybody);
+        }
+        if let Some(client) = client {
+            let share = (self.places / 2).max(1);
+            let held = orders.clients.get(&client).copied().unwrap_or_default();
+            if held >= share {
+                return Err(NoPlace::ForThisClient);
+            }
+            orders.clients.insert(client, held + 1);
         }
         orders.followers += 1;
         let followed = orders.followed.entry(order_id).or_insert_with(|| {
             self.sooner.notify_one();
             Followed { bell: watch::Sender::new(None), ask_at: Some(Instant::now()) }
         });
-        Some(Follower { order_id, bell: followed.bell.subscribe(), live: Arc::clone(self) })
+        Ok(Follower { order_id, client, bell: followed.bell.subscribe(), live: Arc::clone(self) })
     }
 
     /// These steps were made here, and are committed.
@@ -183,9 +197,19 @@ impl Live {
     }
 }
 
+/// Why nobody more may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlace {
+    /// All places are taken.
+    ForAnybody,
+    /// This client has half of them.
+    ForThisClient,
+}
+
 /// Follows one order; dropping it ends that.
 pub struct Follower {
     order_id: OrderId,
+    client: Option<IpAddr>,
     bell: watch::Receiver<Option<Status>>,
     live: Arc<Live>,
 }
@@ -224,6 +248,14 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let mut orders = self.live.orders();
         orders.followers -= 1;
+        if let Some(client) = self.client
+            && let Some(held) = orders.clients.get_mut(&client)
+        {
+            *held -= 1;
+            if *held == 0 {
+                orders.clients.remove(&client);
+            }
+        }
         let last = |followed: &Followed| followed.bell.receiver_count() == 1;
         if orders.followed.get(&self.order_id).is_some_and(last) {
             orders.followed.remove(&self.order_id);
@@ -233,149 +265,4 @@ impl Drop for Follower {
 
 fn position(status: Status) -> u8 {
     EventKind::Reached(status).seq()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        clock::VirtualClock,
-        order::{Draft, IdMint, StageDelays},
-        store::{
-            NewOrder, Outbox,
-            memory::{Database, MemoryStore},
-        },
-    };
-
-    /// One order, 3 s before its first step.
-    struct World {
-        live: Arc<Live>,
-        /// Another replica.
-        elsewhere: MemoryStore,
-        database: Arc<Mutex<Database>>,
-        order_id: OrderId,
-        stop: CancellationToken,
-    }
-
-    impl World {
-        async fn new() -> Self {
-            let database = Arc::default();
-            let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
-            let clock = Arc::new(VirtualClock::new(at));
-            let replica =
-                |n| MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n);
-            let here: Arc<dyn Store> = Arc::new(replica(1));
-            let (elsewhere, stop) = (replica(2), CancellationToken::new());
-            let order_id = IdMint::default().mint(1, 1);
-            let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
-            let order = NewOrder { order_id, draft, key: None, meta: None };
-            elsewhere.place(&[order], Outbox::Mine).await.expect("places");
-            let live = Live::new(here.clone(), Reads::new(here), 2, stop.clone());
-            tokio::spawn(Arc::clone(&live).look_out());
-            Self { live, elsewhere, database: Arc::clone(&database), order_id, stop }
-        }
-
-        fn looks(&self) -> usize {
-            self.database.lock().expect("no panic").looks
-        }
-
-        fn away(&self, away: bool) {
-            self.database.lock().expect("no panic").away = away;
-        }
-    }
-
-    async fn timed<T>(work: impl Future<Output = T>) -> (T, u128) {
-        let started = Instant::now();
-        (work.await, started.elapsed().as_millis())
-    }
-
-    fn positions(news: Option<Vec<Event>>) -> Vec<u8> {
-        news.expect("goes on").iter().map(|event| event.event.seq()).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_step_made_here_rings_at_once() {
-        let t = World::new().await;
-        let mut follower = t.live.follow(t.order_id).expect("a place");
-        sleep(Duration::from_secs(3)).await;
-        let moves = t.elsewhere.advance(9).await.expect("advances").moves;
-        t.live.moved(&moves);
-        let (news, took) = timed(follower.news(2)).await;
-        assert_eq!((positions(news), took), (vec![3], 0));
-    }
-
-    /// Each step of a whole life, made elsewhere a moment after it was due.
-    #[tokio::test(start_paused = true)]
-    async fn a_step_made_elsewhere_is_seen_in_time() {
-        let t = World::new().await;
-        let mut follower = t.live.follow(t.order_id).expect("a place");
-        for (seen, delay) in [(2, 3_000), (3, 5_000), (4, 7_000), (5, 10_000)] {
-            let late = 37 * u64::from(seen);
-            let step = async {
-                sleep(Duration::from_millis(delay + late)).await;
-                assert_eq!(t.elsewhere.advance(9).await.expect("advances").moves.len(), 1);
-                Instant::now()
-            };
-            let (news, made) = tokio::join!(follower.news(seen), step);
-            assert_eq!(positions(news), [seen + 1]);
-            assert!(made.elapsed() < Duration::from_millis(300), "{:?}", made.elapsed());
-        }
-    }
-
-    /// The store is asked once when somebody comes, and then not before the step is due.
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_follower_costs_nothing() {
-        let t = World::new().await;
-        let followers = (t.live.follow(t.order_id), t.live.follow(t.order_id));
-        sleep(Duration::from_millis(2_900)).await;
-        assert_eq!(t.looks(), 1);
-        sleep(Duration::from_secs(1)).await;
-        assert!((4..=6).contains(&t.looks()), "due and not made: {}", t.looks());
-        drop(followers);
-        let asked = t.looks();
-        sleep(Duration::from_mins(10)).await;
-        assert_eq!(t.looks(), asked);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn trouble_only_delays() {
-        let t = World::new().await;
-        let mut follower = t.live.follow(t.order_id).expect("a place");
-        sleep(Duration::from_millis(2_500)).await;
-        t.away(true);
-        sleep(Duration::from_secs(5)).await;
-        t.elsewhere.advance(9).await.expect("advances");
-        let back = async {
-            sleep(Duration::from_secs(5)).await;
-            t.away(false);
-            Instant::now()
-        };
-        let (news, back) = tokio::join!(follower.news(2), back);
-        assert_eq!(positions(news), [3]);
-        assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
-    }
-
-    /// Promise 5: memory, queues and time are bounded.
-    #[tokio::test(start_paused = true)]
-    async fn places_are_limited_and_given_back() {
-        let t = World::new().await;
-        let (first, second) = (t.live.follow(t.order_id), t.live.follow(t.order_id));
-        assert!(second.is_some() && t.live.follow(t.order_id).is_none());
-        drop(first);
-        assert!(t.live.follow(t.order_id).is_some());
-        drop(second);
-        assert_eq!((t.live.followers(), t.live.orders().followed.len()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_every_wait() {
-        let t = World::new().await;
-        let mut follower = t.live.follow(t.order_id).expect("a place");
-        t.away(true);
-        let (news, ()) = tokio::join!(timed(follower.news(2)), async {
-            sleep(Duration::from_mins(1)).await;
-            t.stop.cancel();
-        });
-        assert_eq!(news, (None, 60_000));
-    }
 }

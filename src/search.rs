@@ -1,0 +1,219 @@
+//! Finds orders by what people remember of them: a name, an item, the end of a number.
+//!
+//! No index, which every order would have to pay for: the newest orders are read once for all who search, and
+//! kept for a moment.
+//!
+//! Invariant: however many search, and whatever for, one reading is under way, and reading takes a small part of the time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    order::{Order, OrderId, Status},
+    store::{Page, Store, StoreError},
+};
+
+/// Among so many of the newest orders is searched.
+pub const AMONG: usize = 10_000;
+/// So many are read by one statement.
+const AT_ONCE: usize = 1_000;
+/// How old a reading may be.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Reading takes at most this part of the time.
+const SHARE: u32 = 20;
+/// How long a reading may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many characters of a number's end can be searched for; fewer are too common.
+const END: usize = 6;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matches {
+    /// The newest of them.
+    pub orders: Vec<OrderId>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// Searches the orders of one store.
+pub struct Search {
+    store: Arc<dyn Store>,
+    last: Mutex<Option<Reading>>,
+}
+
+/// The newest orders as they were read at one time.
+struct Reading {
+    at: Instant,
+    took: Duration,
+    orders: Result<Arc<[Remembered]>, StoreError>,
+}
+
+/// What can be searched for of an order. Only its status ever changes.
+struct Remembered {
+    order_id: OrderId,
+    status: Status,
+    /// Name and item in small letters, with a line's end between.
+    text: String,
+}
+
+impl From<Order> for Remembered {
+    fn from(order: Order) -> Self {
+        let text = format!("{}\n{}", order.draft.customer_name, order.draft.item).to_lowercase();
+        Self { order_id: order.order_id, status: order.status, text }
+    }
+}
+
+impl Search {
+    /// Reads from `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, last: Mutex::default() }
+    }
+
+    /// The newest `limit` orders, in this status if one is given, with the words in their name or item, or at the end of
+    /// their number, in large letters or small.
+    pub async fn find(
+        &self,
+        words: &str,
+        status: Option<Status>,
+        limit: usize,
+    ) -> Result<Matches, StoreError> {
+        let orders = self.newest().await?;
+        let (text, end) = (words.to_lowercase(), words.to_ascii_uppercase());
+        let end = Some(end).filter(|end| end.chars().count() >= END);
+        let ends = |id: OrderId| end.as_ref().is_some_and(|end| id.to_string().ends_with(end));
+        let mut matches = Matches { orders: Vec::new(), count: 0 };
+        for order in orders.iter().filter(|order| status.is_none_or(|status| order.status == status)) {
+            if order.text.contains(&text) || ends(order.order_id) {
+                matches.count += 1;
+                if matches.orders.len() < limit {
+                    matches.orders.push(order.order_id);
+                }
+            }
+        }
+        Ok(matches)
+    }
+
+    /// Who comes while they are read waits for the same reading.
+    async fn newest(&self) -> Result<Arc<[Remembered]>, StoreError> {
+        let mut last = self.last.lock().await;
+        if let Some(reading) = &*last
+            && reading.at.elapsed() < FRESH_FOR.max(reading.took * SHARE)
+        {
+            return reading.orders.clone();
+        }
+        let started = Instant::now();
+        let orders = timeout(PATIENCE, self.read()).await.unwrap_or(Err(StoreError::Timeout(PATIENCE)));
+        let reading = Reading { at: Instant::now(), took: started.elapsed(), orders };
+        last.insert(reading).orders.clone()
+    }
+
+    async fn read(&self) -> Result<Arc<[Remembered]>, StoreError> {
+        let (mut orders, mut before) = (Vec::new(), None);
+        while orders.len() < AMONG {
+            let limit = AT_ONCE.min(AMONG - orders.len());
+            let page = self.store.list(&Page { status: None, before, limit }).await?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.order_id);
+            orders.extend(page.into_iter().map(Remembered::from));
+        }
+        Ok(orders.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::VirtualClock,
+        order::{Draft, IdMint, StageDelays},
+        store::{
+            NewOrder, Outbox,
+            conformance::start,
+            memory::{Database, MemoryStore},
+        },
+    };
+
+    /// A store whose orders are those of these customers, oldest first.
+    async fn orders(
+        customers: impl Iterator<Item = (&str, &str)>,
+    ) -> (Search, Vec<OrderId>, Arc<std::sync::Mutex<Database>>) {
+        let (database, mut mint) = (Arc::default(), IdMint::default());
+        let clock = Arc::new(VirtualClock::new(start()));
+        let store = MemoryStore::new(Arc::clone(&database), clock, StageDelays::default(), 1);
+        let new = |(at, (name, item)): (u64, _)| NewOrder {
+            order_id: mint.mint(at, u128::from(at) << 20),
+            draft: Draft::new(name, "1 High St", item, "large").expect("valid"),
+            key: None,
+            meta: None,
+        };
+        let new: Vec<NewOrder> = (0..).zip(customers).map(new).collect();
+        store.place(&new, Outbox::Mine).await.expect("places");
+        let ids = new.iter().map(|order| order.order_id).collect();
+        (Search::new(Arc::new(store)), ids, database)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_are_found_by_name_item_and_the_end_of_their_number() {
+        let customers =
+            [("Asha Rao", "dal"), ("ÅSA ÖBERG", "Pizza Funghi"), ("Ada", "pizza"), ("Bob", "tea")];
+        let (search, ids, _) = orders(customers.into_iter()).await;
+        let number = ids[3].to_string();
+        let end = &number[number.len() - 6..];
+        for (words, expected) in [
+            ("asha", vec![0]),
+            ("ASHA R", vec![0]),
+            ("åsa öb", vec![1]),
+            ("pizza", vec![2, 1]),
+            ("a", vec![3, 2, 1, 0]),
+            (end, vec![3]),
+            (&end.to_lowercase(), vec![3]),
+            (&number[10..], vec![3]),
+            // Too common, the middle of a number, two fields at once, nothing like it.
+            (&end[1..], vec![]),
+            (&number[8..20], vec![]),
+            ("rao dal", vec![]),
+            ("xyz", vec![]),
+        ] {
+            let found = search.find(words, None, 9).await.expect("found");
+            let expected: Vec<OrderId> = expected.into_iter().map(|at: usize| ids[at]).collect();
+            assert_eq!(found, Matches { count: expected.len(), orders: expected }, "{words:?}");
+        }
+        let some = search.find("pizza", None, 1).await.expect("found");
+        assert_eq!(some, Matches { count: 2, orders: vec![ids[2]] });
+        let cooking = search.find("pizza", Some(Status::Cooking), 9).await.expect("found");
+        assert_eq!(cooking, Matches { count: 0, orders: Vec::new() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_newest_orders_are_searched() {
+        let customers = (0..AMONG + 5).map(|n| (if n < 7 { "Asha" } else { "Bob" }, "tea"));
+        let (search, ids, _) = orders(customers).await;
+        let found = search.find("asha", None, 9).await.expect("found");
+        assert_eq!(found, Matches { count: 2, orders: vec![ids[6], ids[5]] });
+        assert_eq!(search.find("bob", None, 9).await.expect("found").count, AMONG - 2);
+    }
+
+    /// Promise 5: memory, queues and time are bounded. Many who search at one time cost one reading, a failed one too.
+    #[tokio::test(start_paused = true)]
+    async fn many_who_search_share_one_reading() {
+        let (search, _, database) = orders([("Asha", "tea")].into_iter()).await;
+        let away = |away| database.lock().expect("no panic").away = away;
+        let found = async |words: &str| search.find(words, None, 9).await.map(|found| found.count);
+        let almost = FRESH_FOR.checked_sub(Duration::from_millis(1)).expect("longer");
+        assert_eq!(found("asha").await, Ok(1));
+        away(true);
+        tokio::time::advance(almost).await;
+        assert_eq!((found("tea").await, found("bob").await), (Ok(1), Ok(0)), "nothing is read");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(found("asha").await.is_err());
+        away(false);
+        tokio::time::advance(almost).await;
+        assert!(found("asha").await.is_err(), "nothing is read");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(found("asha").await, Ok(1));
+    }
+}
