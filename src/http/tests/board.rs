@@ -42,8 +42,8 @@ impl Api {
     /// The board once its figures are not those of the last look.
     async fn board(&self, path: &str) -> Answer {
         tokio::time::pause();
-        // A look that took long is believed for longer.
-        tokio::time::advance(Duration::from_mins(1)).await;
+        // A look that took long is believed for longer; what is known of dead letters, for 20 s.
+        tokio::time::advance(Duration::from_secs(15)).await;
         tokio::time::resume();
         self.get(path).await
     }
