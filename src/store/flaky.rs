@@ -16,7 +16,7 @@ use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
     Placement, Position, Republished, Store, StoreError,
 };
-use crate::order::{Order, OrderId, OrderPlaced, Status, TrackedOrder};
+use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
 
 /// How long a verb takes that is too slow.
 const TOO_SLOW: Duration = Duration::from_secs(2);
@@ -37,6 +37,8 @@ pub(crate) struct Flaky {
     pub(crate) asked: Mutex<Vec<&'static str>>,
     /// How long a verb takes that is too slow.
     pub(crate) takes: Duration,
+    /// Since when figures are read.
+    pub(crate) since: Mutex<Option<Timestamp>>,
 }
 
 impl Flaky {
@@ -50,6 +52,7 @@ impl Flaky {
             slow: Mutex::default(),
             asked: Mutex::default(),
             takes: TOO_SLOW,
+            since: Mutex::default(),
         }
     }
 
@@ -63,6 +66,10 @@ impl Flaky {
             return Ok(());
         }
         Err(StoreError::Unavailable("the connection broke".to_owned()))
+    }
+
+    fn since(&self) -> Option<Timestamp> {
+        *self.since.lock().expect("no panic")
     }
 
     async fn in_time(&self, verb: &'static str) -> Result<(), StoreError> {
@@ -152,17 +159,17 @@ impl Store for Flaky {
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         self.in_time("backlog").await?;
-        self.inner.backlog().await
+        Ok(Backlog { since: self.since(), ..self.inner.backlog().await? })
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         self.in_time("count").await?;
-        self.inner.count(statuses).await
+        Ok(Counts { since: self.since(), ..self.inner.count(statuses).await? })
     }
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.in_time("overdue").await?;
-        self.inner.overdue(late, limit).await
+        Ok(LateSteps { since: self.since(), ..self.inner.overdue(late, limit).await? })
     }
 
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -133,7 +133,7 @@ async fn orders_are_published_again_beside_the_service() {
     let output = stack.prove(&["republish", "--since", "5m", "--json"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(report, json!({"queued": 30, "waiting": 0, "unknown": []}));
+    assert_eq!(report, json!({"queued": 30, "waiting": 0, "unknown": [], "unreadable": [], "refused": []}));
     service.settled().await;
     let output = stack.prove(&["republish", &ids[0], &ids[1]]).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
