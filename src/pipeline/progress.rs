@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,6 +57,8 @@ pub struct Progress {
     overlooked: Portion,
     sorted: Portion,
     held: Mutex<Held>,
+    /// How often orders were moved.
+    moved: AtomicU64,
     suspected: Notify,
 }
 
@@ -69,6 +74,7 @@ impl Progress {
             overlooked: Portion::new(MOVED_AT_ONCE),
             sorted: Portion::given_up_after(SORTED_AT_ONCE, SOON),
             held: Mutex::default(),
+            moved: AtomicU64::new(0),
             suspected: Notify::new(),
         }
     }
@@ -193,11 +199,21 @@ impl Progress {
         Ok(orders)
     }
 
+    /// Those first that came last: they have had no chance yet.
     async fn sort_suspects(&self) -> Result<usize, StepError> {
-        let suspects: Vec<OrderId> = self.held().suspects.iter().copied().take(SORTED_AT_ONCE).collect();
+        let suspects: Vec<OrderId> = self.held().suspects.iter().rev().copied().collect();
+        let before = self.moved.load(Ordering::Relaxed);
         let answers = in_portions(&self.sorted, suspects.len(), async |part| {
             let part = &suspects[part];
-            self.move_these(Due::These(part), part).await
+            let answer = self.move_these(Due::These(part), part).await;
+            let others_moved = self.moved.load(Ordering::Relaxed) > before;
+            answer.map_err(|error| match error {
+                // The database does move orders, so this is not its trouble.
+                StoreError::Timeout(limit) if part.len() == 1 && others_moved => {
+                    StoreError::Failed(format!("it takes more than {limit:?}"))
+                }
+                error => error,
+            })
         })
         .await;
         self.settle(suspects.into_iter().zip(answers)).await
@@ -309,6 +325,7 @@ impl Progress {
             self.bell.ring_in(wait);
         }
         if !advance.moves.is_empty() {
+            self.moved.fetch_add(1, Ordering::Relaxed);
             self.live.moved(&advance.moves);
             self.metrics.step_done(Step::Advance, started.elapsed());
             self.metrics.moved(&advance.moves);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::order::{OrderId, Status, Timestamp};
 
 /// How long several may take, one of which made a larger set fail.
-pub const SOON: Duration = Duration::from_millis(250);
+pub const SOON: Duration = Duration::from_millis(100);
 
 /// Which due orders a look is for.
 #[derive(Debug, Clone, Copy)]

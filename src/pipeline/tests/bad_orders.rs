@@ -122,6 +122,28 @@ async fn slow_orders_keep_nobody_waiting() {
     assert!(rig.asked("alone").len() <= 2, "those in company go first");
 }
 
+/// The same where all that are slow come before the others, and both have failed in one look: others that are moved
+/// meanwhile show that the database is not to blame, so nobody waits for it.
+#[tokio::test(start_paused = true)]
+async fn those_behind_many_slow_ones_are_tried_soon() {
+    let mut rig = Rig::new(|store| store);
+    let slow = rig.become_due(20).await;
+    rig.bad(true, slow.iter().copied());
+    let good = rig.become_due(3).await;
+    rig.look().await;
+    let found = Instant::now();
+    let moved = async {
+        while !rig.still_placed(&good).await.is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        found.elapsed()
+    };
+    let (took, ()) = tokio::join!(moved, rig.sort_for(Duration::from_secs(10)));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let Condition::Degraded(reason) = rig.progress.condition() else { panic!("nothing is wrong") };
+    assert!(reason.ends_with("; and 17 more"), "{reason}");
+}
+
 /// Promise 4: timers are rows. What was overlooked is looked for whatever comes of those that are slow.
 #[tokio::test(start_paused = true)]
 async fn what_was_overlooked_is_looked_for_beside_slow_orders() {
