@@ -253,7 +253,11 @@ impl Progress {
                 Ok(advance.orders())
             }
             Err(error) => {
-                let suspects = self.blamed(due, &self.overlooked, error).await?;
+                let suspects = match self.blamed(due, &self.overlooked, error).await {
+                    // There is too much to look through, not to move: the store looks at less the next time.
+                    Err(StepError::Store(StoreError::Timeout(_))) => return Ok(0),
+                    suspects => suspects?,
+                };
                 self.held().suspect_below(suspects);
                 let sorted = self.sort_suspects().await;
                 self.held().rest_below(started.elapsed());
