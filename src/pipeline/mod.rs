@@ -8,6 +8,7 @@
 //! Invariant: a loop never gives up on trouble; it says so once per pause and tries again.
 
 mod backoff;
+mod held;
 mod intake;
 mod migration;
 mod postponed;

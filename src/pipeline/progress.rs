@@ -3,11 +3,14 @@
 //! other replicas left behind. Steps that are due within a few milliseconds share a commit.
 //!
 //! A second loop beside it takes what made a set fail: it moves those that can move and puts the others
-//! off, one by one. So the first never waits for an order that can't be moved.
+//! off, one by one. So the first never waits for an order that can't be moved; it goes on after them.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,14 +21,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Backoff, Outcome, StepError, pause, postponed::Postponements};
+use super::{Backoff, Outcome, StepError, held::Held, pause};
 use crate::{
     bell::Bell,
     health::Condition,
     live::Live,
     metrics::{Metrics, Step},
     order::OrderId,
-    store::{Advance, Due, MOVED_AT_ONCE, Portion, Store, StoreError, in_portions},
+    store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
 };
 
 /// Longest time between two looks.
@@ -36,6 +39,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const SORT_EVERY: Duration = Duration::from_millis(250);
 /// Most that are sorted in one go.
 const SORTED_AT_ONCE: usize = 1_000;
+/// Most of those put off that are tried in one go, and no more once it has taken so long: one alone may take as
+/// long as a statement may.
+const AGAIN_AT_ONCE: usize = 100;
+const AGAIN_WITHIN: Duration = Duration::from_millis(250);
 /// How many of those that can't be moved are named.
 const NAMED: usize = 3;
 
@@ -45,26 +52,14 @@ pub struct Progress {
     bell: Arc<Bell>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    /// How many orders the database moves in time, all together and those that are sorted.
+    /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
     portion: Portion,
+    overlooked: Portion,
     sorted: Portion,
     held: Mutex<Held>,
+    /// How often orders were moved.
+    moved: AtomicU64,
     suspected: Notify,
-}
-
-/// Orders that the first loop leaves alone.
-#[derive(Default)]
-struct Held {
-    /// Members of a set that failed: one of them may be the reason.
-    suspects: HashSet<OrderId>,
-    /// Those that failed alone.
-    postponed: Postponements,
-}
-
-impl Held {
-    fn except(&self) -> Vec<OrderId> {
-        self.suspects.iter().copied().chain(self.postponed.ids()).collect()
-    }
 }
 
 impl Progress {
@@ -76,8 +71,10 @@ impl Progress {
             live,
             metrics,
             portion: Portion::new(MOVED_AT_ONCE),
-            sorted: Portion::new(SORTED_AT_ONCE),
+            overlooked: Portion::new(MOVED_AT_ONCE),
+            sorted: Portion::given_up_after(SORTED_AT_ONCE, SOON),
             held: Mutex::default(),
+            moved: AtomicU64::new(0),
             suspected: Notify::new(),
         }
     }
@@ -142,135 +139,197 @@ impl Progress {
         if held.postponed.is_empty() {
             return Condition::Up;
         }
-        let list = held.postponed.list();
-        let named = list.iter().take(NAMED);
+        let named = held.postponed.worst(NAMED).into_iter();
         let named: Vec<String> =
             named.map(|one| format!("{} can't be moved: {}", one.order_id, one.reason)).collect();
-        let more = list.len().saturating_sub(NAMED);
+        let more = held.postponed.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         Condition::Degraded(format!("{}{more}", named.join("; ")))
     }
 
     /// Moves what is due now and sets the bell for what is due next; worked means that there is more.
     pub async fn step(&self) -> Result<Outcome, StepError> {
-        let (started, except, limit) = (Instant::now(), self.held().except(), self.portion.size());
-        let due = Due::Soonest { limit, except: &except };
-        let outcome = self.store.advance_due(due).await;
-        self.portion.judge(limit, started, &outcome);
-        let Some(advance) = self.unless_it_may_be_one(outcome, due).await? else {
-            return Ok(Outcome::Worked(0));
-        };
-        if let Some(wait) = advance.next_due_in {
-            self.bell.ring_in(wait);
+        let (started, limit) = (Instant::now(), self.portion.size());
+        let due = Due::Soonest { limit, after: self.held().passed() };
+        match self.store.advance_due(due).await {
+            Ok(advance) => {
+                self.portion.fits(advance.orders(), started.elapsed());
+                self.made(&advance, started);
+                let more = advance.next_due_in == Some(Duration::ZERO) && !advance.moves.is_empty();
+                Ok(if more { Outcome::Worked(advance.moves.len()) } else { Outcome::Idle })
+            }
+            Err(error) => {
+                let suspects = self.blamed(due, &self.portion, error).await?;
+                self.held().suspect(suspects);
+                self.suspected.notify_one();
+                // Goes on after them.
+                Ok(Outcome::Worked(0))
+            }
         }
-        self.made(&advance, started);
-        let more = advance.next_due_in == Some(Duration::ZERO) && !advance.moves.is_empty();
-        Ok(if more { Outcome::Worked(advance.moves.len()) } else { Outcome::Idle })
     }
 
-    /// Moves or puts off what made a set fail, and moves what was overlooked. Idle if nothing was there.
+    /// Moves or puts off what made a set fail, tries again what was put off, and moves what was overlooked: each
+    /// of these whatever comes of the others. Idle if nothing was there.
     pub async fn sort(&self) -> Result<Outcome, StepError> {
-        let sorted = self.sort_suspects().await?;
-        let (started, except, limit) = (Instant::now(), self.held().except(), self.sorted.size());
-        let due = Due::Overlooked { limit, except: &except };
-        let outcome = self.store.advance_due(due).await;
-        self.sorted.judge(limit, started, &outcome);
-        let Some(advance) = self.unless_it_may_be_one(outcome, due).await? else {
-            return Ok(Outcome::Worked(sorted));
-        };
-        self.made(&advance, started);
-        let count = sorted + advance.moves.len();
+        let done = [self.sort_suspects().await, self.try_again().await, self.move_overlooked().await];
+        if let Some(more) = self.held().postponed.left_out() {
+            warn!("{more} more orders could not be moved");
+        }
+        let count = done.into_iter().sum::<Result<usize, StepError>>()?;
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
     }
 
-    /// What a look did; none if it failed because of one of the orders, which then are suspects.
-    async fn unless_it_may_be_one(
+    /// The orders that a failed look was for, one of which may be the reason; the error if none can be.
+    async fn blamed(
         &self,
-        outcome: Result<Advance, StoreError>,
         due: Due<'_>,
-    ) -> Result<Option<Advance>, StepError> {
-        let error = match outcome {
-            Ok(advance) => return Ok(Some(advance)),
-            Err(error) if error.may_be_one() => error,
-            Err(error) => return Err(error.into()),
-        };
-        let suspects = self.store.due(due).await?;
-        if suspects.is_empty() {
+        portion: &Portion,
+        error: StoreError,
+    ) -> Result<DueOrders, StepError> {
+        if !error.may_be_one() {
             return Err(error.into());
         }
-        self.held().suspects.extend(suspects);
-        self.suspected.notify_one();
-        Ok(None)
+        let orders = self.store.due(due).await?;
+        if orders.order_ids.is_empty() {
+            return Err(error.into());
+        }
+        if matches!(error, StoreError::Timeout(_)) {
+            portion.too_much(orders.order_ids.len());
+        }
+        Ok(orders)
     }
 
+    /// Those first that came last: they have had no chance yet.
     async fn sort_suspects(&self) -> Result<usize, StepError> {
-        let suspects: Vec<OrderId> = {
-            let held = self.held();
-            let again = held.postponed.due(SORTED_AT_ONCE);
-            again.into_iter().chain(held.suspects.iter().copied()).take(SORTED_AT_ONCE).collect()
-        };
-        if suspects.is_empty() {
-            return Ok(0);
+        let suspects: Vec<OrderId> = self.held().suspects.iter().rev().copied().collect();
+        let before = self.moved.load(Ordering::Relaxed);
+        let answers = in_portions(&self.sorted, suspects.len(), async |part| {
+            let part = &suspects[part];
+            let answer = self.move_these(Due::These(part), part).await;
+            let others_moved = self.moved.load(Ordering::Relaxed) > before;
+            answer.map_err(|error| match error {
+                // The database does move orders, so this is not its trouble.
+                StoreError::Timeout(limit) if part.len() == 1 && others_moved => {
+                    StoreError::Failed(format!("it takes more than {limit:?}"))
+                }
+                error => error,
+            })
+        })
+        .await;
+        self.settle(suspects.into_iter().zip(answers)).await
+    }
+
+    /// Tries those that were put off, each alone. They are known to be bad, so whatever comes of them is their
+    /// own fault, and they take a part of the time only.
+    async fn try_again(&self) -> Result<usize, StepError> {
+        let (again, started) = (self.held().again(AGAIN_AT_ONCE), Instant::now());
+        let mut answers = Vec::new();
+        for order_id in again {
+            if !answers.is_empty() && started.elapsed() > AGAIN_WITHIN {
+                break;
+            }
+            let answer = self.move_these(Due::Alone(order_id), &[order_id]).await;
+            answers.push((order_id, answer.map(|moved| moved[0])));
         }
-        let answers =
-            in_portions(&self.sorted, suspects.len(), |part| self.move_these(&suspects[part])).await;
-        let (mut trouble, mut passed_over) = (None, Vec::new());
-        for (order_id, answer) in suspects.iter().zip(answers) {
-            match answer {
-                Ok(true) => self.forget([*order_id]),
-                Ok(false) => passed_over.push(*order_id),
-                Err(error) if error.may_be_one() => self.put_off(*order_id, &error),
-                Err(error) => trouble = Some(error),
+        if !answers.is_empty() {
+            self.held().tried_again(started.elapsed());
+        }
+        self.settle(answers).await
+    }
+
+    async fn move_overlooked(&self) -> Result<usize, StepError> {
+        let started = Instant::now();
+        let Some((limit, after, except)) = self.held().overlooked(self.overlooked.size()) else {
+            return Ok(0);
+        };
+        let due = Due::Overlooked { limit, after, except: &except };
+        match self.store.advance_due(due).await {
+            Ok(advance) => {
+                self.overlooked.fits(advance.orders(), started.elapsed());
+                self.made(&advance, started);
+                if advance.next_due_in != Some(Duration::ZERO) {
+                    self.held().seen_below();
+                }
+                Ok(advance.orders())
+            }
+            Err(error) => {
+                let suspects = match self.blamed(due, &self.overlooked, error).await {
+                    // There is too much to look through, not to move: the store looks at less the next time.
+                    Err(StepError::Store(StoreError::Timeout(_))) => return Ok(0),
+                    suspects => suspects?,
+                };
+                self.held().suspect_below(suspects);
+                let sorted = self.sort_suspects().await;
+                self.held().rest_below(started.elapsed());
+                sorted
             }
         }
-        self.keep_those_still_due(passed_over).await?;
-        trouble.map_or(Ok(suspects.len()), |error| Err(error.into()))
     }
 
     /// Answers for each whether it moved; one that another replica holds is passed over.
-    async fn move_these(&self, orders: &[OrderId]) -> Result<Vec<bool>, StoreError> {
+    async fn move_these(&self, due: Due<'_>, orders: &[OrderId]) -> Result<Vec<bool>, StoreError> {
         let started = Instant::now();
-        let advance = self.store.advance_due(Due::These(orders)).await?;
+        let advance = self.store.advance_due(due).await?;
         self.made(&advance, started);
         let moved: HashSet<OrderId> = advance.moves.iter().map(|step| step.order_id).collect();
         Ok(orders.iter().map(|order_id| moved.contains(order_id)).collect())
     }
 
-    /// Those that were passed over and are due all the same are tried by somebody else just now: they stay
-    /// put off. All others have moved on.
+    /// Forgets those that moved and puts those off that failed alone; answers how many these are.
+    async fn settle(
+        &self,
+        answers: impl IntoIterator<Item = (OrderId, Result<bool, StoreError>)>,
+    ) -> Result<usize, StepError> {
+        let (mut count, mut trouble, mut passed_over) = (0, None, Vec::new());
+        for (order_id, answer) in answers {
+            match answer {
+                Ok(true) => self.held().forget([order_id]),
+                Ok(false) => {
+                    passed_over.push(order_id);
+                    continue;
+                }
+                Err(error) if error.may_be_one() => self.put_off(order_id, &error),
+                Err(error) => {
+                    trouble = Some(error);
+                    continue;
+                }
+            }
+            count += 1;
+        }
+        self.keep_those_still_due(passed_over).await?;
+        trouble.map_or(Ok(count), |error| Err(error.into()))
+    }
+
+    /// Those that were passed over and are due all the same are tried by somebody else just now: they stay what
+    /// they are. All others have moved on.
     async fn keep_those_still_due(&self, passed_over: Vec<OrderId>) -> Result<(), StepError> {
         if passed_over.is_empty() {
             return Ok(());
         }
         let mut gone: HashSet<OrderId> = passed_over.iter().copied().collect();
         for position in self.store.positions(&passed_over).await? {
-            if position.due_in == Some(Duration::ZERO) && self.held().postponed.wait(position.order_id) {
+            if position.due_in == Some(Duration::ZERO) {
+                self.held().postponed.wait(position.order_id);
                 gone.remove(&position.order_id);
             }
         }
-        self.forget(gone);
+        self.held().forget(gone);
         Ok(())
     }
 
-    fn forget(&self, orders: impl IntoIterator<Item = OrderId>) {
-        let mut held = self.held();
-        for order_id in orders {
-            held.suspects.remove(&order_id);
-            held.postponed.remove(order_id);
+    fn put_off(&self, order_id: OrderId, error: &StoreError) {
+        if let Some(pause) = self.held().put_off(order_id, error.to_string()) {
+            warn!(%order_id, %error, "an order can't be moved and is tried again in {pause:?} and after growing \
+                pauses; all others go on");
         }
     }
 
-    fn put_off(&self, order_id: OrderId, error: &StoreError) {
-        let pause = {
-            let mut held = self.held();
-            held.suspects.remove(&order_id);
-            held.postponed.add(order_id, error.to_string())
-        };
-        warn!(%order_id, %error, "an order can't be moved and is tried again in {pause:?}; all others go on");
-    }
-
     fn made(&self, advance: &Advance, started: Instant) {
+        if let Some(wait) = advance.next_due_in {
+            self.bell.ring_in(wait);
+        }
         if !advance.moves.is_empty() {
+            self.moved.fetch_add(1, Ordering::Relaxed);
             self.live.moved(&advance.moves);
             self.metrics.step_done(Step::Advance, started.elapsed());
             self.metrics.moved(&advance.moves);

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Outcome, StepError, pause};
-use crate::store::{Portion, Store};
+use crate::store::{Portion, Store, StoreError};
 use tokio::time::Instant;
 
 /// Most keys thrown away in one go.
@@ -51,9 +51,13 @@ impl Upkeep {
     /// Throws a slice away; idle once nothing old is left.
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let (started, size) = (Instant::now(), self.slice.size());
-        let expired = self.store.expire_keys(size).await;
-        self.slice.judge(size, started, &expired);
+        let expired = self.store.expire_keys(size).await.inspect_err(|error| {
+            if matches!(error, StoreError::Timeout(_)) {
+                self.slice.too_much(size);
+            }
+        });
         let expired = usize::try_from(expired?).unwrap_or(usize::MAX);
+        self.slice.fits(expired, started.elapsed());
         Ok(if expired < size { Outcome::Idle } else { Outcome::Worked(expired) })
     }
 }

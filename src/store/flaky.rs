@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-    Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
 
@@ -97,7 +97,7 @@ impl Store for Flaky {
         self.inner.advance_due(due).await
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         self.inner.due(due).await
     }
 

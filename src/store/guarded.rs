@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-    Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     metrics::Metrics,
@@ -94,7 +94,7 @@ impl Store for Guarded {
         Ok(advance)
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         self.read(self.inner.due(due)).await
     }
 

@@ -2,7 +2,7 @@
 //! suite as the real ones, and many thousand times faster than a disk.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, KEY_LIFETIME, LateSteps, Move, NewOrder,
-    Outbox, Overdue, Page, Placement, Position, Republished, Store, StoreError, UNSENT_LISTED, Unsent, keys,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, KEY_LIFETIME, LateSteps, Move,
+    NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError,
+    UNSENT_LISTED, Unsent, keys,
 };
 use crate::{
     clock::Clock,
@@ -108,24 +109,23 @@ impl Database {
         self.orders.values().filter_map(|tracked| tracked.order.due_at).min()
     }
 
-    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<OrderId> {
-        let (limit, except) = match due {
-            Due::Soonest { limit, except } => (limit, except),
-            // A look here overlooks nothing.
-            Due::Overlooked { .. } => return Vec::new(),
-            Due::These(orders) => {
-                let is_due = |id: &&OrderId| {
-                    self.orders
-                        .get(id)
-                        .is_some_and(|tracked| tracked.order.due_at.is_some_and(|due| due <= now))
-                };
-                return orders.iter().filter(is_due).copied().collect();
-            }
+    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<Place> {
+        let place = |order_id: &OrderId| {
+            let due_at = self.orders.get(order_id)?.order.due_at.filter(|due| *due <= now)?;
+            Some(Place { due_at, order_id: *order_id })
         };
-        let due = self.orders.iter().filter_map(|(id, tracked)| Some((tracked.order.due_at?, *id)));
-        let mut due: Vec<_> = due.filter(|(due, id)| *due <= now && !except.contains(id)).collect();
+        let (limit, after, except) = match due {
+            Due::Soonest { limit, after } => (limit, after, &[][..]),
+            Due::Overlooked { limit, after, except } => (limit, after, except),
+            Due::These(orders) => return orders.iter().filter_map(place).collect(),
+            Due::Alone(order_id) => return place(&order_id).into_iter().collect(),
+        };
+        let except: HashSet<&OrderId> = except.iter().collect();
+        let others = self.orders.keys().filter(|id| !except.contains(id)).filter_map(place);
+        let mut due: Vec<Place> = others.filter(|place| Some(*place) > after).collect();
         due.sort_unstable();
-        due.into_iter().take(limit).map(|(_, id)| id).collect()
+        due.truncate(limit);
+        due
     }
 }
 
@@ -166,8 +166,8 @@ impl Store for MemoryStore {
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
         let (mut moves, orders) = (Vec::new(), database.due(due, now));
-        let full = matches!(due, Due::Soonest { limit, .. } if orders.len() >= limit);
-        for order_id in orders {
+        let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
+        for Place { order_id, .. } in orders {
             let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
             let Some(due_at) = tracked.order.due_at else { continue };
             let path = self.delays.moves(tracked.order.status, due_at, now);
@@ -185,9 +185,11 @@ impl Store for MemoryStore {
         Ok(Advance { moves, next_due_in: next.map(|due| (due - now).to_std().unwrap_or_default()) })
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         let (database, now) = self.lock();
-        Ok(database.due(due, now))
+        let due = database.due(due, now);
+        let order_ids = due.iter().map(|place| place.order_id).collect();
+        Ok(DueOrders { order_ids, last: due.last().copied() })
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {

@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+mod due;
 mod figures;
 #[cfg(test)]
 pub(crate) mod flaky;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
+pub use due::{Advance, Due, DueOrders, Move, Place, SOON};
 pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use guarded::Guarded;
 pub use pages::{Pages, Patience};
@@ -54,11 +56,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Moves up to `limit` of those that are due.
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
-        self.advance_due(Due::Soonest { limit, except: &[] }).await
+        self.advance_due(Due::Soonest { limit, after: None }).await
     }
 
     /// The orders that [`Store::advance_due`] would take, most overdue first; nothing is moved.
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError>;
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;
 
     /// Those of these orders that are there, each with its timeline; in no order.
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
@@ -202,49 +204,6 @@ pub enum Admission {
     Admitted,
     /// It was known; nothing changed.
     Known,
-}
-
-/// Which due orders a look is for.
-#[derive(Debug, Clone, Copy)]
-pub enum Due<'a> {
-    /// Up to `limit` of those that have become due since the last look, most overdue first, but for these.
-    Soonest {
-        /// At most so many.
-        limit: usize,
-        /// Left out.
-        except: &'a [OrderId],
-    },
-    /// The same of those that became visible late, or that somebody held. It looks from time to time only,
-    /// and finds nothing else.
-    Overlooked {
-        /// At most so many.
-        limit: usize,
-        /// Left out.
-        except: &'a [OrderId],
-    },
-    /// These, if they are due.
-    These(&'a [OrderId]),
-}
-
-/// What [`Store::advance_due`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Advance {
-    /// Every step made, in the order made.
-    pub moves: Vec<Move>,
-    /// How long until the next step is due, counted from the answer; zero if more was due than the limit
-    /// allowed, `None` if none waits.
-    pub next_due_in: Option<Duration>,
-}
-
-/// One step of one order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Move {
-    /// Whose step.
-    pub order_id: OrderId,
-    /// The status before.
-    pub from: Status,
-    /// The status after.
-    pub to: Status,
 }
 
 /// How far an order is.

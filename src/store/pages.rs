@@ -65,10 +65,10 @@ impl<'a> Pages<'a> {
         loop {
             let (started, size) = (Instant::now(), self.portion.size());
             let page = self.store.audit(self.after.as_deref(), size).await;
-            self.portion.judge(size, started, &page);
             match page {
                 Ok(AuditPage { last: None, .. }) => return Ok(None),
                 Ok(page) => {
+                    self.portion.fits(page.orders.len() + page.unreadable.len(), started.elapsed());
                     self.after.clone_from(&page.last);
                     return Ok(Some(page));
                 }

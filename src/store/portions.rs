@@ -4,6 +4,7 @@
 //! how much the database takes in time, and [`in_portions`] answers for each member by itself.
 
 use std::{
+    collections::VecDeque,
     ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -18,17 +19,23 @@ const QUICK: Duration = Duration::from_millis(400);
 /// So many that are too slow alone, one after the other, are no fault of theirs.
 const TOO_SLOW_ALONE: usize = 2;
 
-/// How many of a set go into one call: halved where that is too slow, doubled again where it is quick.
+/// How many of a set go into one call: halved where that is too slow, doubled again where as many were quick.
 #[derive(Debug)]
 pub struct Portion {
     most: usize,
+    quick: Duration,
     size: AtomicUsize,
 }
 
 impl Portion {
     /// Up to `most`, at least 1, to begin with.
     pub fn new(most: usize) -> Self {
-        Self { most, size: AtomicUsize::new(most) }
+        Self { most, quick: QUICK, size: AtomicUsize::new(most) }
+    }
+
+    /// The same for calls that are given up after `limit`, and are quick within a quarter of that.
+    pub fn given_up_after(most: usize, limit: Duration) -> Self {
+        Self { quick: limit / 4, ..Self::new(most) }
     }
 
     /// How many the next call may carry.
@@ -36,10 +43,10 @@ impl Portion {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// A call that carried `count` has ended well.
+    /// A call has ended well that did carry `count`; one that carried fewer than it might says nothing.
     pub fn fits(&self, count: usize, took: Duration) {
         let size = self.size();
-        if count >= size && took < QUICK {
+        if count >= size && took < self.quick {
             self.size.store((size * 2).min(self.most), Ordering::Relaxed);
         }
     }
@@ -48,20 +55,14 @@ impl Portion {
     pub fn too_much(&self, count: usize) {
         self.size.store((count / 2).clamp(1, self.size()), Ordering::Relaxed);
     }
-
-    /// Counts a call that carried up to `count`; hands its outcome on.
-    pub fn judge<T>(&self, count: usize, started: Instant, outcome: &Result<T, StoreError>) {
-        match outcome {
-            Ok(_) => self.fits(count, started.elapsed()),
-            Err(StoreError::Timeout(_)) => self.too_much(count),
-            Err(_) => {}
-        }
-    }
 }
 
-/// Calls `verb` for `items`, in their order, with a part of them at a time. Where a call fails for what
-/// one of them may be the cause of, its items are halved, and the one that fails alone has an error of
-/// its own; trouble of the database is everybody's error at once. `verb` answers for each item of its part.
+/// Calls `verb` for `items` with a part of them at a time. Where a call fails for what one of them may be the
+/// cause of, its items are halved, and the one that fails alone has an error of its own; trouble of the
+/// database is everybody's error at once. `verb` answers for each item of its part.
+///
+/// The halves of what failed come after all that has not failed yet: whoever can go does not wait until
+/// somebody else has been found.
 pub async fn in_portions<R, F>(
     portion: &Portion,
     items: usize,
@@ -70,34 +71,49 @@ pub async fn in_portions<R, F>(
 where
     F: Future<Output = Result<Vec<R>, StoreError>>,
 {
-    let mut answers = Vec::with_capacity(items);
-    let mut too_slow_alone = 0;
-    // Up to here there is one that failed in company.
-    let mut suspect_until = 0_usize;
-    while answers.len() < items {
-        let (from, rest) = (answers.len(), items - answers.len());
-        let suspects = suspect_until.saturating_sub(from);
-        let most = if suspects > 0 { suspects.div_ceil(2) } else { rest };
-        let count = most.min(portion.size());
-        let started = Instant::now();
-        let outcome = verb(from..from + count).await;
-        portion.judge(count, started, &outcome);
-        match outcome {
+    let mut answers: Vec<Option<Result<R, StoreError>>> = (0..items).map(|_| None).collect();
+    let (mut parts, mut too_slow_alone) = (VecDeque::new(), 0);
+    parts.push_back(0..items);
+    while let Some(Range { start, end }) = parts.pop_front() {
+        let middle = end.min(start + portion.size());
+        if middle < end {
+            parts.push_front(middle..end);
+        }
+        let (count, started) = (middle - start, Instant::now());
+        if count == 0 {
+            continue;
+        }
+        match verb(start..middle).await {
             Ok(found) => {
-                answers.extend(found.into_iter().map(Ok));
+                portion.fits(count, started.elapsed());
                 too_slow_alone = 0;
+                for (answer, found) in answers[start..middle].iter_mut().zip(found) {
+                    *answer = Some(Ok(found));
+                }
             }
-            Err(error) if count > 1 && error.may_be_one() => suspect_until = from + count,
             Err(error) => {
-                suspect_until = 0;
-                too_slow_alone += usize::from(matches!(error, StoreError::Timeout(_)));
+                if matches!(error, StoreError::Timeout(_)) {
+                    portion.too_much(count);
+                    too_slow_alone += usize::from(count == 1);
+                }
                 let error = if too_slow_alone > TOO_SLOW_ALONE { nothing_in_time(&error) } else { error };
-                let failed = if error.may_be_one() { 1 } else { rest };
-                answers.extend((0..failed).map(|_| Err(error.clone())));
+                if !error.may_be_one() {
+                    return answers
+                        .into_iter()
+                        .map(|answer| answer.unwrap_or_else(|| Err(error.clone())))
+                        .collect();
+                }
+                if count > 1 {
+                    let half = start + count.div_ceil(2);
+                    parts.extend([start..half, half..middle]);
+                } else {
+                    answers[start] = Some(Err(error));
+                }
             }
         }
     }
-    answers
+    let unanswered = || Err(StoreError::Failed("nothing was answered for it".to_owned()));
+    answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
 }
 
 fn nothing_in_time(error: &StoreError) -> StoreError {
@@ -165,6 +181,37 @@ mod tests {
         assert!(portion.size() <= 256);
         (0..9).for_each(|_| portion.fits(portion.size(), Duration::ZERO));
         assert_eq!(portion.size(), 512);
+    }
+
+    /// Each that can't go costs two calls at most, and whoever can go does before the last of them is found.
+    #[tokio::test]
+    async fn many_that_are_refused_keep_nobody_waiting() {
+        let item = |n| if n < 500 { Item::Refused } else { Item::Good(n) };
+        let items: Vec<Item> = (0..1_000).map(item).collect();
+        let (mut calls, mut gone) = (0, None);
+        let answers = in_portions(&Portion::new(1_000), items.len(), |part| {
+            calls += 1;
+            if part.contains(&999) && fate(&items[part.clone()]).is_ok() {
+                gone = Some(calls);
+            }
+            ready(fate(&items[part]))
+        })
+        .await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 500);
+        assert!(calls <= 1_001, "{calls} calls for 500");
+        assert_eq!(gone, Some(3), "the good half has gone before the other is taken apart");
+    }
+
+    #[test]
+    fn only_a_full_call_is_evidence_that_more_would_fit() {
+        let portion = Portion::new(1_000);
+        portion.too_much(1_000);
+        (0..100).for_each(|_| portion.fits(499, Duration::ZERO));
+        assert_eq!(portion.size(), 500);
+        portion.fits(500, QUICK);
+        assert_eq!(portion.size(), 500, "it was full, and slow");
+        portion.fits(500, QUICK / 2);
+        assert_eq!(portion.size(), 1_000);
     }
 
     #[tokio::test]

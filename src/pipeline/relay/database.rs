@@ -192,7 +192,7 @@ impl Relay {
                 self.found.push_back(*id);
             }
         }
-        if let Some(begun) = self.rotation.read(last, found.is_empty(), took) {
+        if let Some(begun) = self.rotation.read(last, found.len(), took) {
             self.refused.forget_gone(begun);
         }
     }
@@ -258,9 +258,7 @@ fn put_by(
                 held.extend((!went).then_some(order_id));
             }
             Err(error) if error.may_be_one() => {
-                let known = postponed.knows(order_id);
-                let pause = postponed.add(order_id, error.to_string());
-                if !known {
+                if let Some(pause) = postponed.add(order_id, error.to_string()) {
                     warn!(%order_id, %error, "an outbox row can't be {what} and is tried again in {pause:?}; \
                         all others are");
                 }
@@ -272,6 +270,9 @@ fn put_by(
                 trouble = Err(error);
             }
         }
+    }
+    if let Some(more) = postponed.left_out() {
+        warn!("{more} more outbox rows could not be {what}");
     }
     (held, trouble)
 }

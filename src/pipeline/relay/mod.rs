@@ -190,7 +190,7 @@ impl Relay {
             return Condition::Down(format!("no order can be published: {reason}"));
         }
         let rows = |rows: &Postponements, what: &str| {
-            let first = rows.list().into_iter().next()?;
+            let first = *rows.worst(1).first()?;
             Some(format!("the outbox row of {} can't be {what}: {}", first.order_id, first.reason))
         };
         let troubles = [

@@ -80,13 +80,13 @@ impl Rotation {
         (self.after, self.portion.size())
     }
 
-    /// A reading took so long; `last` is the last row that was dealt with. Answers since when all rows
-    /// were seen, if these were the last.
-    pub(super) fn read(&mut self, last: Option<OrderId>, ended: bool, took: Duration) -> Option<Instant> {
+    /// A reading of `rows` took so long; `last` is the last row that was dealt with. Answers since when all
+    /// rows were seen, if there were no more.
+    pub(super) fn read(&mut self, last: Option<OrderId>, rows: usize, took: Duration) -> Option<Instant> {
         let now = Instant::now();
-        self.portion.fits(self.portion.size(), took);
+        self.portion.fits(rows, took);
         self.at = now + took * REST;
-        if !ended {
+        if rows > 0 {
             self.after = last.or(self.after);
             return None;
         }
@@ -135,17 +135,17 @@ mod tests {
         let (mut rotation, now, begun) = (Rotation::new(SECOND), Timestamp::UNIX_EPOCH, Instant::now());
         let [first, second] = [1, 2].map(|n| IdMint::default().mint(n, 7));
         assert_eq!(rotation.next(now), (None, READ_AT_ONCE));
-        assert_eq!(rotation.read(Some(first), false, at(50)), None);
+        assert_eq!(rotation.read(Some(first), 9, at(50)), None);
         assert_eq!(rotation.at(), begun + at(200), "a fifth of the time");
         advance(at(200)).await;
         assert_eq!(rotation.next(now).0, Some(first));
-        rotation.read(Some(second), false, at(50));
+        rotation.read(Some(second), 9, at(50));
         advance(at(200)).await;
         assert_eq!(rotation.next(now).0, Some(second));
-        assert_eq!(rotation.read(None, true, at(50)), Some(begun));
+        assert_eq!(rotation.read(None, 0, at(50)), Some(begun));
         assert_eq!(rotation.at(), begun + SECOND, "one a second");
         assert_eq!(rotation.next(now).0, None, "from the beginning");
-        rotation.read(None, true, at(400));
+        rotation.read(None, 0, at(400));
         rotation.in_vain(at(100));
         assert_eq!(rotation.at(), Instant::now() + at(2_000));
     }
@@ -162,14 +162,28 @@ mod tests {
             let (after, limit) = rotation.next(now);
             assert!(after == Some(start) && limit < READ_AT_ONCE, "{back:?}: {after:?}, {limit}");
         }
-        rotation.read(None, true, at(1));
+        rotation.read(None, 0, at(1));
         for begins in [REACH[2], REACH[1], None] {
             advance(REACH_AGAIN + at(1)).await;
             let start = begins.map(|back| OrderId::first_of(now - back));
             assert_eq!(rotation.next(now).0, start);
             assert!(rotation.told);
-            rotation.read(None, true, at(1));
+            rotation.read(None, 0, at(1));
         }
         assert!(!rotation.told, "what is over is said too");
+    }
+
+    /// Readings that find nothing say nothing about how many rows can be read in time.
+    #[tokio::test(start_paused = true)]
+    async fn the_size_that_works_is_kept_until_as_many_were_read() {
+        let (mut rotation, now) = (Rotation::new(SECOND), Timestamp::UNIX_EPOCH);
+        let some = IdMint::default().mint(1, 7);
+        rotation.too_slow(&StoreError::Timeout(SECOND), at(1_800));
+        for rows in [0, 1, READ_AT_ONCE / 2 - 1] {
+            rotation.read(Some(some), rows, at(1));
+            assert_eq!(rotation.next(now).1, READ_AT_ONCE / 2);
+        }
+        rotation.read(Some(some), READ_AT_ONCE / 2, at(1));
+        assert_eq!(rotation.next(now).1, READ_AT_ONCE);
     }
 }

@@ -17,13 +17,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     health::Condition,
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-        Placement, Position, Republished, Store, StoreError,
+        Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+        Page, Placement, Position, Republished, Store, StoreError,
     },
 };
 
@@ -71,8 +72,8 @@ pub(super) struct Troubled {
     pub fate: Mutex<Fate>,
     /// A write of more than so many is too slow.
     pub most: usize,
-    /// An order that can't be moved.
-    pub stuck: Mutex<Option<OrderId>>,
+    /// Orders that can't be moved.
+    pub stuck: Stuck,
     /// Outbox rows that can't be written: no set with one of them is.
     pub bad: Mutex<HashSet<OrderId>>,
     /// Outbox rows that another session holds.
@@ -97,7 +98,7 @@ impl Troubled {
             inner,
             fate: Mutex::new(fate),
             most: usize::MAX,
-            stuck: Mutex::default(),
+            stuck: Stuck::default(),
             bad: Mutex::default(),
             held: Mutex::default(),
             clearing_takes: Duration::ZERO,
@@ -173,15 +174,14 @@ impl Store for Troubled {
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
-        let (taken, stuck) = (self.inner.due(due).await?, *self.stuck.lock().expect("no panic"));
+        self.stuck.note(due);
+        let taken = self.inner.due(due).await?.order_ids;
         self.in_time(taken.len())?;
-        if stuck.is_some_and(|stuck| taken.contains(&stuck)) {
-            return Err(StoreError::Refused("its event is there already".to_owned()));
-        }
+        self.stuck.meet(due, &taken).await?;
         self.write(self.inner.advance_due(due)).await
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         self.inner.due(due).await
     }
 

@@ -1,6 +1,7 @@
 //! The loops, stepped by hand: the real store on a manual clock, the real Kafka client against the
 //! embedded broker, and doubles only where trouble has to be made.
 
+mod bad_orders;
 mod doubles;
 mod intake;
 mod outbox;
@@ -8,6 +9,7 @@ mod partitions;
 mod progress;
 mod relay;
 mod simulation;
+mod stuck;
 mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -67,7 +67,7 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let ids = kitchen.place(50).await;
     let (progress, stuck) = (progress(&kitchen), ids[17]);
-    *store.stuck.lock().expect("no panic") = Some(stuck);
+    *store.stuck.refused.lock().expect("no panic") = [stuck].into();
     kitchen.clock.advance(Duration::from_secs(3));
     progress.step().await.expect("goes on");
     assert_eq!(progress.condition(), Condition::Up, "nobody is blamed for the company that he was in");
@@ -81,7 +81,7 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     assert_eq!(reached(&kitchen).await, [0, 49]);
     progress.sort().await.expect("leaves it alone for a while");
 
-    *store.stuck.lock().expect("no panic") = None;
+    store.stuck.refused.lock().expect("no panic").clear();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();

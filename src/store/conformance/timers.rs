@@ -8,7 +8,7 @@ use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, 
 use crate::{
     clock::Clock as _,
     order::{OrderId, Status},
-    store::{Due, Move, Page},
+    store::{Due, DueOrders, Move, Page, Place},
 };
 
 /// Promise 4: timers are rows. Never early, in order, one row per step.
@@ -68,31 +68,45 @@ pub(crate) async fn a_clock_that_steps_back_delays_but_never_reorders(t: Fixture
     assert_consistent(&t.find(order.order_id).await);
 }
 
-/// Promise 4: timers are rows. An order that can't be moved is left out, and the others go.
+/// Promise 4: timers are rows. Orders that can't be moved are left out, and the others go.
 pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
     let orders = new_orders(3);
     let [first, left_out, last] = [0, 1, 2].map(|n| orders[n].order_id);
-    for order in &orders {
-        t.place(std::slice::from_ref(order)).await;
-        t.clock.advance(Duration::from_millis(1));
-    }
+    // All are due at the same time.
+    t.place(&orders).await;
+    let soonest = |limit, after| Due::Soonest { limit, after };
+    let overlooked = |limit, after, except| Due::Overlooked { limit, after, except };
     let due = async |due: Due<'_>| t.store.due(due).await.expect("reads");
-    let others = Due::Soonest { limit: 10, except: &[left_out] };
-    assert_eq!(due(others).await, []);
+    assert_eq!(due(soonest(10, None)).await, DueOrders::default());
     t.clock.advance(seconds(DELAYS[0]));
-    assert_eq!(due(others).await, [first, last], "most overdue first");
-    assert_eq!(due(Due::Soonest { limit: 2, except: &[] }).await, [first, left_out]);
+    let place = |order_id| Some(Place { due_at: t.clock.now(), order_id });
+    let two = DueOrders { order_ids: vec![first, left_out], last: place(left_out) };
+    assert_eq!(due(soonest(2, None)).await, two, "most overdue first, then by id");
+    assert_eq!(due(soonest(9, two.last)).await.order_ids, [last]);
+
     let moved = async |due: Due<'_>| -> Vec<OrderId> {
         let moves = t.store.advance_due(due).await.expect("advances").moves;
         moves.into_iter().map(|step| step.order_id).collect()
     };
-    assert_eq!(moved(others).await.len(), 2);
-    let looked = t.store.advance_due(others).await.expect("advances");
+    assert_eq!(moved(soonest(9, two.last)).await, [last]);
+    let looked = t.store.advance_due(soonest(9, two.last)).await.expect("advances");
     assert_eq!(
         (looked.moves, looked.next_due_in),
         (vec![], Some(seconds(DELAYS[1]))),
-        "and no look is due for it"
+        "and no look is due for those before"
     );
+    // Below the mark they are overlooked; these looks are for parts, in turn.
+    t.clock.advance(Duration::from_millis(1_500));
+    assert_eq!(moved(soonest(9, two.last)).await, []);
+    let mut found = Vec::new();
+    let except = [left_out];
+    for _ in 0..2 {
+        found.extend(moved(overlooked(9, None, &except)).await);
+        found.extend(moved(overlooked(9, two.last, &[])).await);
+    }
+    assert_eq!(found, [first]);
     assert_eq!(moved(Due::These(&[first, left_out, last])).await, [left_out]);
-    assert_eq!(moved(Due::These(&[left_out])).await, []);
+    assert_eq!(moved(Due::Alone(left_out)).await, []);
+    t.clock.advance(seconds(DELAYS[1]));
+    assert_eq!(moved(Due::Alone(left_out)).await, [left_out]);
 }

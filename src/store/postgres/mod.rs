@@ -39,8 +39,8 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-    Placement, Position, Republished, Store, StoreError, trouble,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Page, Place, Placement, Position, Republished, Store, StoreError, trouble,
 };
 use crate::{
     clock::Clock,
@@ -54,7 +54,7 @@ use low_water::LowWater;
 use pools::{Pools, Slot};
 use preconditions::Preconditions;
 use session::Access;
-use timers::{Looked, Which};
+use timers::{Among, Looked, Which};
 
 /// How long a verb may take before its connections are given up: nothing else notices a server
 /// that has gone silent.
@@ -142,9 +142,9 @@ impl PgStore {
         bounded(&pools.loops, async |db| timers::advance(db, which, now, &self.settings.delays).await).await
     }
 
-    async fn advance_soonest(&self, limit: usize, except: &[OrderId]) -> Result<Advance, StoreError> {
+    async fn advance_soonest(&self, limit: usize, after: Option<Place>) -> Result<Advance, StoreError> {
         let mark = self.low_water.mark();
-        let looked = self.look(Which::In { range: (mark, None), limit, except }).await;
+        let looked = self.look(Which::In(Among { range: (mark, None), after, limit, except: &[] })).await;
         if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
             let (pools, now) = (self.pools()?, self.now());
             let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
@@ -157,23 +157,17 @@ impl PgStore {
         Ok(advance)
     }
 
-    async fn advance_overlooked(&self, limit: usize, except: &[OrderId]) -> Result<Advance, StoreError> {
+    /// What is full is looked at again before anything else.
+    async fn advance_overlooked(&self, among: Among<'_>) -> Result<Advance, StoreError> {
         let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
         let started = Instant::now();
-        match self.look(Which::In { range, limit, except }).await {
-            Ok(Looked { advance, full: false, .. }) => {
-                self.low_water.looked_below(started.elapsed());
-                Ok(advance)
-            }
-            // There is more of it: the same slice again.
-            Ok(Looked { advance, .. }) => Ok(advance),
-            Err(error) => {
-                if matches!(error, StoreError::Timeout(_)) {
-                    self.low_water.too_slow_below();
-                }
-                Err(error)
-            }
+        let looked = self.look(Which::In(Among { range, ..among })).await;
+        match &looked {
+            Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
+            Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),
+            _ => {}
         }
+        Ok(looked?.advance)
     }
 }
 
@@ -231,27 +225,33 @@ impl Store for PgStore {
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         match due {
-            Due::Soonest { limit, except } => self.advance_soonest(limit, except).await,
-            Due::Overlooked { limit, except } => self.advance_overlooked(limit, except).await,
+            Due::Soonest { limit, after } => self.advance_soonest(limit, after).await,
+            Due::Overlooked { limit, after, except } => {
+                self.advance_overlooked(Among { range: (None, None), after, limit, except }).await
+            }
             Due::These(orders) => {
                 let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
                 let verb = async |db: &mut PgConnection| timers::advance_these(db, orders, now, delays).await;
                 Ok(bounded(&pools.loops, verb).await?.advance)
             }
+            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id])).await?.advance),
         }
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
-        let (range, limit, except) = match due {
-            Due::Soonest { limit, except } => ((self.low_water.mark(), None), limit, except),
-            Due::Overlooked { limit, except } => match self.low_water.last_below() {
-                Some(range) => (range, limit, except),
-                None => return Ok(Vec::new()),
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
+        let among = match due {
+            Due::Soonest { limit, after } => {
+                Among { range: (self.low_water.mark(), None), after, limit, except: &[] }
+            }
+            Due::Overlooked { limit, after, except } => match self.low_water.last_below() {
+                Some(range) => Among { range, after, limit, except },
+                None => return Ok(DueOrders::default()),
             },
-            Due::These(orders) => return Ok(orders.to_vec()),
+            Due::These(orders) => return Ok(DueOrders { order_ids: orders.to_vec(), last: None }),
+            Due::Alone(order_id) => return Ok(DueOrders { order_ids: vec![order_id], last: None }),
         };
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| timers::due(db, range, limit, except, now).await).await
+        bounded(&pools.loops, async |db| timers::due(db, among, now).await).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {

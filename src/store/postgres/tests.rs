@@ -16,7 +16,7 @@ use crate::{
     clock::{Clock as _, ManualClock},
     order::{Draft, IdMint, StageDelays},
     store::{
-        NewOrder, Outbox, Store, StoreError,
+        Due, NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
 };
@@ -140,6 +140,29 @@ async fn rows_of_a_silent_replica_are_taken_over() {
     // The silent one wakes up late: what it gives back is not its own any more.
     t.store.release(&[dead.order_id]).await.expect("releases");
     assert!(take(&*t.store, 10).await.is_empty());
+}
+
+/// Promise 4: timers are rows. What another replica held while looks went on, and then did not move, is found
+/// by the next look near the mark: before one at all that is further below, which may take long.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn what_a_killed_replica_held_is_found_near_the_mark() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let order = new_order();
+    store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    clock.advance(std::time::Duration::from_secs(3));
+    let mut console = database.options().connect().await.expect("connects");
+    let mut killed = console.begin().await.expect("begins");
+    run(&mut killed, "SELECT 1 FROM orders FOR UPDATE").await.expect("locks");
+    let moved = async |due| store.advance_due(due).await.expect("advances").moves.len();
+    for _ in 0..5 {
+        clock.advance(std::time::Duration::from_secs(1));
+        assert_eq!(moved(Due::Soonest { limit: 9, after: None }).await, 0);
+    }
+    killed.rollback().await.expect("ends");
+    assert_eq!(moved(Due::Soonest { limit: 9, after: None }).await, 0, "it is below the mark");
+    assert_eq!(moved(Due::Overlooked { limit: 9, after: None, except: &[] }).await, 1);
 }
 
 /// A process that is killed leaves no session behind, and its rows need not wait for the whole claim.

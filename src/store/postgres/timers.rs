@@ -2,23 +2,20 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection, Row};
+use sqlx::{Connection as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{Advance, Move},
+    super::{Advance, DueOrders, Move, Place, SOON},
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
 use crate::order::{OrderId, StageDelays, Status, Timestamp};
 
-/// How long several suspects may take.
-const SOON: Duration = Duration::from_millis(250);
-
 /// Moves the orders that `due` names, those that another replica is moving excepted. All steps of an order
 /// are made at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
 /// One row at least: the moment, and when the next step is due.
 macro_rules! advance {
-    ($due:literal) => {
+    ($due:expr) => {
         concat!(
             r#"WITH t AS MATERIALIZED (
                 SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
@@ -44,13 +41,34 @@ macro_rules! advance {
     };
 }
 
-/// Bound by constants on both sides, or every order in progress would be read.
-const IN_RANGE: &str = advance!(
-    "SELECT o.order_id, o.status, o.due_at FROM orders AS o
-     WHERE o.due_at >= COALESCE($7, '-infinity'::timestamptz)
-         AND o.due_at <= LEAST((SELECT now FROM t), $8) AND o.order_id <> ALL($9)
-     ORDER BY o.due_at LIMIT $10 FOR UPDATE OF o SKIP LOCKED"
-);
+/// Bound by constants on both sides, or every order in progress would be read. Those left out are looked up
+/// in a hash (`NOT IN (SELECT …)`): a list would be compared with each row from its beginning to its end.
+macro_rules! in_range {
+    ($from:literal, $after:literal, $to:literal, $except:literal) => {
+        concat!(
+            "o.due_at >= COALESCE(",
+            $from,
+            ", '-infinity'::timestamptz)
+            AND (o.due_at > COALESCE(",
+            $from,
+            ", '-infinity'::timestamptz) OR o.order_id > ",
+            $after,
+            ")
+            AND o.due_at <= LEAST((SELECT now FROM t), ",
+            $to,
+            ")
+            AND o.order_id NOT IN (SELECT unnest(",
+            $except,
+            "::text[]))"
+        )
+    };
+}
+
+pub(super) const IN_RANGE: &str = advance!(concat!(
+    "SELECT o.order_id, o.status, o.due_at FROM orders AS o WHERE ",
+    in_range!("$7", "$8", "$9", "$10"),
+    " ORDER BY o.due_at LIMIT $11 FOR UPDATE OF o SKIP LOCKED"
+));
 
 const THESE: &str = advance!(
     "SELECT o.order_id, o.status, o.due_at FROM orders AS o
@@ -78,11 +96,36 @@ impl Paths {
 }
 
 /// Which orders a look is for.
+#[derive(Clone, Copy)]
 pub(super) enum Which<'a> {
-    /// Those due in this range, most overdue first, up to a limit, but for some.
-    In { range: Range, limit: usize, except: &'a [OrderId] },
+    /// Those due in this range.
+    In(Among<'a>),
     /// These, if they are due.
     These(&'a [OrderId]),
+}
+
+/// Up to a limit of those due in a range and after a place, most overdue first, but for some.
+#[derive(Clone, Copy)]
+pub(super) struct Among<'a> {
+    pub(super) range: Range,
+    pub(super) after: Option<Place>,
+    pub(super) limit: usize,
+    pub(super) except: &'a [OrderId],
+}
+
+impl Among<'_> {
+    /// Where to begin: a due time, and the id after which to go on at that very time.
+    fn from(&self) -> (Option<Timestamp>, String) {
+        // One in another range says nothing of this.
+        let (from, to) = self.range;
+        let begins = |after: &Place| {
+            from.is_none_or(|from| from <= after.due_at) && to.is_none_or(|to| after.due_at <= to)
+        };
+        match self.after.filter(begins) {
+            Some(after) => (Some(after.due_at), after.order_id.to_string()),
+            None => (from, String::new()),
+        }
+    }
 }
 
 /// What a look did.
@@ -109,11 +152,11 @@ pub(super) async fn advance(
     let (was, events): (Vec<&str>, Vec<&str>) =
         paths.0.iter().flat_map(|(was, steps)| steps.iter().map(|to| (was.as_str(), to.as_str()))).unzip();
     let most = match which {
-        Which::In { limit, .. } => limit,
+        Which::In(among) => among.limit,
         Which::These(_) => usize::MAX,
     };
     let query = sqlx::query(match which {
-        Which::In { .. } => IN_RANGE,
+        Which::In(_) => IN_RANGE,
         Which::These(_) => THESE,
     })
     .bind(now)
@@ -123,9 +166,9 @@ pub(super) async fn advance(
     .bind(was)
     .bind(events);
     let rows = match which {
-        Which::In { range: (from, to), limit, except } => {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            query.bind(from).bind(to).bind(texts(except)).bind(limit)
+        Which::In(among) => {
+            let ((from, after), limit) = (among.from(), i64::try_from(among.limit).unwrap_or(i64::MAX));
+            query.bind(from).bind(after).bind(among.range.1).bind(texts(among.except)).bind(limit)
         }
         Which::These(orders) => query.bind(texts(orders)),
     }
@@ -165,17 +208,14 @@ pub(super) fn wait(until: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(micros.div_ceil(1_000))
 }
 
-/// Moves these, one of which may have made a larger set fail. Several are given up soon: the
-/// culprit among them is better found in small steps.
+/// Moves these, one of which may have made a larger set fail. They are given up soon: the culprit among them
+/// is better found in small steps.
 pub(super) async fn advance_these(
     db: &mut PgConnection,
     orders: &[OrderId],
     now: Option<Timestamp>,
     delays: &StageDelays,
 ) -> sqlx::Result<Looked> {
-    if orders.len() == 1 {
-        return advance(db, Which::These(orders), now, delays).await;
-    }
     let mut tx = db.begin().await?;
     sqlx::query("SELECT set_config('statement_timeout', $1, true)")
         .bind(SOON.as_millis().to_string())
@@ -186,29 +226,39 @@ pub(super) async fn advance_these(
     Ok(looked)
 }
 
-/// The orders that a look for this range would move.
+pub(super) const DUE: &str = concat!(
+    "WITH t AS MATERIALIZED (SELECT COALESCE($1, clock_timestamp()) AS now)
+     SELECT o.order_id, o.due_at FROM orders AS o WHERE ",
+    in_range!("$2", "$3", "$4", "$5"),
+    " ORDER BY o.due_at, o.order_id LIMIT $6"
+);
+
+/// The orders that a look among these would move.
 pub(super) async fn due(
     db: &mut PgConnection,
-    (from, to): Range,
-    limit: usize,
-    except: &[OrderId],
+    among: Among<'_>,
     now: Option<Timestamp>,
-) -> sqlx::Result<Vec<OrderId>> {
-    let rows = sqlx::query(
-        "WITH t AS MATERIALIZED (SELECT COALESCE($1, clock_timestamp()) AS now)
-         SELECT o.order_id FROM orders AS o
-         WHERE o.due_at >= COALESCE($2, '-infinity'::timestamptz)
-             AND o.due_at <= LEAST((SELECT now FROM t), $3) AND o.order_id <> ALL($4)
-         ORDER BY o.due_at LIMIT $5",
-    )
-    .bind(now)
-    .bind(from)
-    .bind(to)
-    .bind(texts(except))
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(db)
-    .await?;
-    Ok(readable(&rows, order_id))
+) -> sqlx::Result<DueOrders> {
+    let (from, after) = among.from();
+    let rows = sqlx::query(DUE)
+        .bind(now)
+        .bind(from)
+        .bind(after)
+        .bind(among.range.1)
+        .bind(texts(among.except))
+        .bind(i64::try_from(among.limit).unwrap_or(i64::MAX))
+        .fetch_all(db)
+        .await?;
+    // `-infinity` by hand is before everything.
+    let place = |row: &PgRow| {
+        let due_at = moment(row, "due_at").unwrap_or(Timestamp::UNIX_EPOCH);
+        order_id(row).map(|order_id| Place { due_at, order_id })
+    };
+    let places = readable(&rows, place);
+    Ok(DueOrders {
+        order_ids: places.iter().map(|place| place.order_id).collect(),
+        last: places.last().copied(),
+    })
 }
 
 /// The database's time.

@@ -29,8 +29,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, LateSteps, NewOrder, Outbox, Page,
-    Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Page, Place, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     clock::Clock,
@@ -170,9 +170,6 @@ impl Store for SqliteStore {
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
-        if matches!(due, Due::Overlooked { .. }) {
-            return Ok(Advance::default());
-        }
         let next_due = verbs::next_due(&self.read, None).await?;
         let now = self.clock.now();
         if next_due.is_none_or(|due| due > now) {
@@ -181,16 +178,18 @@ impl Store for SqliteStore {
         let mut tx = self.begin().await?;
         let now = self.clock.now();
         let (orders, moves) = verbs::advance(&mut tx, due, now, &self.delays).await?;
-        let full = matches!(due, Due::Soonest { limit, .. } if orders >= limit);
+        let full =
+            matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders >= limit);
         let next_due = if full { Some(now) } else { verbs::next_due(&mut *tx, Some(now)).await? };
         tx.commit().await?;
         Ok(Advance { moves, next_due_in: verbs::until(next_due, now) })
     }
 
-    async fn due(&self, due: Due<'_>) -> Result<Vec<OrderId>, StoreError> {
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         let mut db = self.read.acquire().await?;
         let due = verbs::due(&mut db, due, self.clock.now()).await?;
-        Ok(due.into_iter().map(|due| due.order_id).collect())
+        let last = due.last().map(|last| Place { due_at: last.due_at, order_id: last.order_id });
+        Ok(DueOrders { order_ids: due.into_iter().map(|due| due.order_id).collect(), last })
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {

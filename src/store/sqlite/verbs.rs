@@ -30,29 +30,31 @@ pub(super) fn until(due: Option<Timestamp>, now: Timestamp) -> Option<Duration> 
     Some((due? - now).to_std().unwrap_or_default())
 }
 
-/// The orders that a look is for; each has a due time.
+/// The orders that a look is for; each has a due time. Dead entries don't exist here, so a look at what was
+/// overlooked is one at all that is due.
 pub(super) async fn due(
     db: &mut SqliteConnection,
     due: Due<'_>,
     now: Timestamp,
 ) -> Result<Vec<DueRow>, StoreError> {
-    let (limit, except) = match due {
-        Due::Soonest { limit, except } => (limit, except),
-        // Dead entries don't exist here, so a look overlooks nothing.
-        Due::Overlooked { .. } => return Ok(Vec::new()),
-        Due::These(orders) => return due_of(db, orders, now).await,
+    let (limit, after, except) = match due {
+        Due::Soonest { limit, after } => (limit, after, &[][..]),
+        Due::Overlooked { limit, after, except } => (limit, after, except),
+        Due::These(orders) => return these(db, orders, now).await,
+        Due::Alone(order_id) => return these(db, &[order_id], now).await,
     };
     let (except, mut rows_read) = (json(except)?, limit);
     loop {
         let rows = sqlx::query(
             "SELECT order_id, status, due_at FROM orders
-             WHERE due_at BETWEEN ?4 AND ?1 AND order_id NOT IN (SELECT value FROM json_each(?2))
-             ORDER BY due_at LIMIT ?3",
+             WHERE due_at >= ?1 AND due_at <= ?2 AND (due_at > ?1 OR order_id > ?3)
+                 AND order_id NOT IN (SELECT value FROM json_each(?4)) ORDER BY due_at, order_id LIMIT ?5",
         )
+        .bind(after.map_or(EARLIEST, |after| after.due_at.timestamp_millis()))
         .bind(now.timestamp_millis())
+        .bind(after.map(|after| after.order_id.to_string()).unwrap_or_default())
         .bind(&except)
         .bind(i64::try_from(rows_read).unwrap_or(i64::MAX))
-        .bind(EARLIEST)
         .fetch_all(&mut *db)
         .await?;
         let mut found = readable(&rows, |row| DueRow::from_row(row));
@@ -66,14 +68,14 @@ pub(super) async fn due(
 }
 
 /// Those of these orders that are due.
-async fn due_of(
+async fn these(
     db: &mut SqliteConnection,
     orders: &[OrderId],
     now: Timestamp,
 ) -> Result<Vec<DueRow>, StoreError> {
     let rows = sqlx::query(
         "SELECT order_id, status, due_at FROM orders
-         WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at",
+         WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at, order_id",
     )
     .bind(now.timestamp_millis())
     .bind(json(orders)?)

@@ -1,4 +1,4 @@
-//! F30: an order that can't be moved, first because the database refuses it, then because it takes too long.
+//! F30: orders that can't be moved: one that the database refuses, one that takes too long, then twenty of each.
 
 use std::time::Duration;
 
@@ -14,71 +14,106 @@ use crate::{
     bench::Bench,
     check::DELAYS_MS,
     load::{History, Plan},
-    readiness::Readiness,
+    readiness::{Readiness, has_words},
     report::Outcome,
     seed::Seed,
 };
 
-/// How late all others may be beside one that is refused.
+/// How late all others may be beside those that are refused.
 const ON_TIME: Duration = Duration::from_millis(250);
-/// The same beside one that costs whoever tries it the time that a statement may take.
+/// The same beside those that cost whoever tries them the time that a statement may take.
 const BESIDE_SLOW: Duration = Duration::from_secs(2);
-/// Most lines of the log that name one order: two replicas try it after pauses that grow.
-const FEW_LINES: usize = 12;
-/// How long a replica may take to name it.
+/// How long a replica may take to name one of them.
 const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// Replicas.
 const REPLICAS: usize = 2;
+
+/// Orders that can't be moved, and how late all others may be.
+struct Trial {
+    what: &'static str,
+    culprits: Seed,
+    tampering: &'static [&'static str],
+    limit: Duration,
+}
+
+impl Trial {
+    const fn new(
+        what: &'static str,
+        prefix: &'static str,
+        count: usize,
+        tampering: &'static [&'static str],
+        limit: Duration,
+    ) -> Self {
+        let due = "now() + interval '1 s'";
+        Self {
+            what,
+            culprits: Seed { prefix, count, statuses: &["PLACED"], due, unsent: true },
+            tampering,
+            limit,
+        }
+    }
+
+    fn order_ids(&self) -> impl Iterator<Item = String> {
+        (1..=self.culprits.count).map(|n| self.culprits.order_id(n))
+    }
+}
+
+const TRIALS: [Trial; 4] = [
+    Trial::new("a refused order", "ORD-00A", 1, REFUSED, ON_TIME),
+    Trial::new("a slow order", "ORD-00B", 1, SLOW, BESIDE_SLOW),
+    Trial::new("20 refused orders", "ORD-00C", 20, REFUSED, ON_TIME),
+    Trial::new("20 slow orders", "ORD-00D", 20, SLOW, BESIDE_SLOW),
+];
+
+/// What somebody with a console does to the event that these orders reach next: it is there already.
+const REFUSED: &[&str] = &[r#"INSERT INTO order_events (order_id, event, "timestamp")
+    SELECT order_id, 'PREPARING', now() FROM orders WHERE order_id LIKE '{}%'"#];
+/// The same, of another kind: no statement may take as long as writing it does.
+const SLOW: &[&str] = &[
+    "CREATE FUNCTION \"stall {}\"() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NEW.order_id LIKE '{}%' THEN PERFORM pg_sleep(3); END IF; RETURN NEW; END $$",
+    "CREATE TRIGGER \"stall {}\" BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION \"stall {}\"()",
+];
 
 pub(crate) async fn stuck(bench: &mut Bench) -> Result<Outcome> {
     bench.fleet.lasting.push("scheduler");
     bench.fleet.start_all(REPLICAS).await?;
     // Before its first migration it is not ready.
     let unready_before = bench.fleet.book.seen().unready;
-    let refused = culprit("ORD-00A");
-    let first = beside(bench, &refused, REFUSED).await?;
-    let slow = culprit("ORD-00B");
-    let second = beside(bench, &slow, SLOW).await?;
+    let (mut seen, mut history) = (Vec::new(), History::default());
+    for trial in &TRIALS {
+        let one = beside(bench, trial).await?;
+        history.extend(one.history.clone());
+        seen.push(one);
+    }
     let verified = verify(bench).await?;
-    let mut history = first.history.clone();
-    history.extend(second.history.clone());
     let unready = bench.fleet.book.seen().unready - unready_before;
     let mut outcome = bench.finish(&history).await?;
     let steps = bench.steps(DELAYS_MS).await?;
-    for (what, half, limit) in [("a refused order", first, ON_TIME), ("a slow order", second, BESIDE_SLOW)] {
-        let (from, to) = (bench.on_database_clock(half.from), bench.on_database_clock(half.to));
+    for (Trial { what, limit, .. }, seen) in TRIALS.iter().zip(seen) {
+        let (from, to) = (bench.on_database_clock(seen.from), bench.on_database_clock(seen.to));
         let late = |at| steps.late(from, to, at);
-        outcome.recovery(&format!("p99 lateness beside {what}"), late(0.99), limit);
+        outcome.recovery(&format!("p99 lateness beside {what}"), late(0.99), *limit);
         outcome.note(format!("{:.1?} at most", late(1.0)));
-        outcome.missed.extend(half.missed);
-        outcome.note(format!("{} lines of the log name it", half.lines));
+        outcome.missed.extend(seen.missed);
+        outcome.note(format!("{} lines of the log", seen.lines));
     }
     outcome.expect(unready == 0, format!("/readyz said {unready} times 503"));
-    for seed in [refused, slow] {
-        let order_id = seed.order_id(1);
+    // Of each rule it names few.
+    for order_id in TRIALS.iter().take(2).flat_map(Trial::order_ids) {
         outcome.expect(verified.output.contains(&order_id), format!("`verify` does not name {order_id}"));
     }
+    let all = TRIALS.iter().map(|trial| trial.culprits.count).sum::<usize>().to_string();
+    outcome.expect(
+        has_words(&verified.output, &[&all]),
+        format!("`verify` does not count all {all}: {}", verified.output),
+    );
     outcome.expect(verified.code == Some(1), format!("`verify` ended with {:?}", verified.code));
     Ok(outcome)
 }
 
-/// An order that is due in a second and will not move.
-fn culprit(prefix: &'static str) -> Seed {
-    Seed { prefix, count: 1, statuses: &["PLACED"], due: "now() + interval '1 s'", unsent: true }
-}
-
-/// What somebody with a console does to the event that the order reaches next: it is there already.
-const REFUSED: &[&str] =
-    &[r#"INSERT INTO order_events (order_id, event, "timestamp") VALUES ('{}', 'PREPARING', now())"#];
-/// The same, of another kind: no statement may take as long as writing it does.
-const SLOW: &[&str] = &[
-    "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN IF NEW.order_id = '{}' THEN PERFORM pg_sleep(3); END IF; RETURN NEW; END $$",
-    "CREATE TRIGGER stall BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION stall()",
-];
-
-/// One half of the row.
-struct Half {
+/// What was seen beside the culprits of a trial.
+struct Seen {
     history: History,
     from: Instant,
     to: Instant,
@@ -86,13 +121,13 @@ struct Half {
     missed: Vec<String>,
 }
 
-/// Places orders beside the one that can't be moved, and asks everyone who should know about it.
-async fn beside(bench: &mut Bench, culprit: &Seed, tampering: &[&str]) -> Result<Half> {
-    let order_id = culprit.order_id(1);
+/// Places orders beside those that can't be moved, and asks everyone who should know about them.
+async fn beside(bench: &mut Bench, trial: &Trial) -> Result<Seen> {
     let (rate, lasting) = if bench.scale.ci { (33.0, 5) } else { (100.0, 20) };
-    culprit.insert(&bench.dsn).await?;
-    for statement in tampering {
-        sqlx::query(AssertSqlSafe(statement.replace("{}", &order_id))).execute(&bench.db).await?;
+    trial.culprits.insert(&bench.dsn).await?;
+    for statement in trial.tampering {
+        let statement = statement.replace("{}", trial.culprits.prefix);
+        sqlx::query(AssertSqlSafe(statement)).execute(&bench.db).await?;
     }
     bench.strike();
     let from = Instant::now();
@@ -100,28 +135,44 @@ async fn beside(bench: &mut Bench, culprit: &Seed, tampering: &[&str]) -> Result
     let history = bench.load(Plan { orders, name, ..bench.plan(rate) }).end().await?;
     let to = Instant::now();
     sleep(Duration::from_secs(lasting).saturating_sub(from.elapsed())).await;
-    let mut missed = Vec::new();
+    let (mut missed, prefix) = (Vec::new(), trial.culprits.prefix);
     for slot in bench.fleet.slots() {
         let url = bench.fleet.replica(slot)?.url.clone();
-        if !within(NAMED_WITHIN, async || named(&url, &order_id).await.unwrap_or_default()).await {
-            missed.push(format!("/readyz of replica {slot} does not name {order_id}"));
+        if !within(NAMED_WITHIN, async || told(&url, trial).await.unwrap_or_default()).await {
+            missed.push(format!("/readyz of replica {slot} tells nothing of {prefix}"));
         }
         let board = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/")).send().await?;
-        if !board.text().await?.contains(&order_id) {
-            missed.push(format!("the board of replica {slot} does not name {order_id}"));
+        // It lists those that are latest.
+        if trial.culprits.count == 1 && !board.text().await?.contains(prefix) {
+            missed.push(format!("the board of replica {slot} tells nothing of {prefix}"));
         }
     }
-    let lines = bench.fleet.journal.warnings().iter().filter(|line| line.contains(&order_id)).count();
-    if !(1..=FEW_LINES).contains(&lines) {
-        missed.push(format!("{lines} lines of the log name {order_id}"));
+    // Each replica names each of them once, and no more than twenty a minute.
+    let warnings = bench.fleet.journal.warnings();
+    let mut lines = 0;
+    for order_id in trial.order_ids() {
+        let count = warnings.iter().filter(|line| line.contains(&order_id)).count();
+        if count > REPLICAS {
+            missed.push(format!("{count} lines of the log name {order_id}"));
+        }
+        lines += count;
     }
-    Ok(Half { history, from, to, lines, missed })
+    if trial.culprits.count == 1 && lines == 0 {
+        missed.push(format!("no line of the log names an order of {prefix}"));
+    }
+    Ok(Seen { history, from, to, lines, missed })
 }
 
-/// Whether readiness says that this order can't be moved.
-async fn named(url: &str, order_id: &str) -> Result<bool> {
+/// Whether readiness tells of the trial's orders: names one, or tells of more orders than there were before.
+async fn told(url: &str, trial: &Trial) -> Result<bool> {
     let http = reqwest::Client::builder().no_proxy().build()?;
-    Ok(Readiness::ask(&http, url).await?.reason(&["scheduler"], &[order_id]).is_some())
+    let readiness = Readiness::ask(&http, url).await?;
+    let reason = readiness.reason(&["scheduler"], &[]).unwrap_or_default();
+    let before = TRIALS.iter().take_while(|other| other.what != trial.what);
+    let before: usize = before.map(|other| other.culprits.count).sum();
+    let more = reason.rsplit_once("; and ").and_then(|(_, more)| more.strip_suffix(" more")?.parse().ok());
+    let count = reason.matches("can't be moved").count() + more.unwrap_or(0);
+    Ok(trial.order_ids().any(|order_id| reason.contains(&order_id)) || count > before)
 }
 
 /// How a command ended.
