@@ -221,7 +221,6 @@ impl App {
             Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&bell), Arc::clone(&metrics));
         let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
         let survey = Survey::new(overview, Arc::clone(&metrics));
-        let upkeep = Upkeep::new(Arc::clone(&store));
         let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
 
@@ -237,7 +236,7 @@ impl App {
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
         tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
         tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));
-        tasks.spawn("upkeep", when_migrated.open(upkeep.run(shutdown.soft())));
+        tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("letter watch", letter_watch.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {

@@ -56,6 +56,7 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     }
 
     // An order that waits while the broker is away needs a look before it is late.
+    api.letters.send_replace(Some(no_letters()));
     api.broker.send_replace(Condition::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
