@@ -133,13 +133,15 @@ impl Conditions {
 
 /// Judges every part.
 pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
+    // Why there are none is told of the database, once.
+    let figures = reading.filter(|reading| reading.away.is_none());
     [
         (DATABASE, database(reading)),
         ("broker", told(&conditions.broker, "not reached yet")),
-        ("relay", judge(&conditions.relay, reading.map(|reading| &reading.backlog), relay)),
+        ("relay", judge(&conditions.relay, figures.map(|reading| &reading.backlog), relay)),
         ("consumer", told(&conditions.consumer, "has not read the topic yet")),
         ("dead_letters", dead_letters(&conditions.dead_letters)),
-        ("scheduler", judge(&conditions.progress, reading.map(|reading| &reading.overdue), scheduler)),
+        ("scheduler", judge(&conditions.progress, figures.map(|reading| &reading.overdue), scheduler)),
     ]
 }
 
