@@ -135,8 +135,9 @@ pub(super) fn one_line(error: &Error, command: &Command) -> Option<String> {
     let variable = variable(command, flag);
     let given = text(ContextKind::InvalidValue);
     // Never what was given for a secret: a mistyped one is still mostly right. A variable may hold one that
-    // belongs into another; what was typed stands on the terminal already.
-    let set = variable.as_ref().is_some_and(|name| std::env::var(name).is_ok_and(|value| value == given));
+    // belongs into another, and be one of a list; what was typed stands on the terminal already.
+    let set =
+        variable.as_ref().is_some_and(|name| std::env::var(name).is_ok_and(|value| value.contains(&given)));
     let secret = set
         || matches!(flag, "--pg-dsn" | "--kafka-properties" | "--kafka-brokers")
         || flag == "--url" && given.contains('@');

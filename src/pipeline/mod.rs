@@ -69,6 +69,7 @@ async fn pause(
     tracing::warn!(%error, "{name} will try again in {pause:?}");
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
-        () = stop.cancelled() => {}
+        // A step that fails at once would come again and again before anybody else sees that it is time to stop.
+        () = stop.cancelled() => tokio::task::yield_now().await,
     }
 }

@@ -2,13 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Kitchen, Outcome,
     doubles::{Trouble, Troubled},
 };
-use crate::{health::Condition, live::Live, order::Status, pipeline::Progress, reads::Reads};
+use crate::{
+    health::Condition,
+    live::Live,
+    order::Status,
+    pipeline::{Backoff, Progress, pause},
+    reads::Reads,
+};
 
 fn progress(kitchen: &Kitchen) -> Progress {
     let reads = Reads::new(Arc::clone(&kitchen.store));
@@ -115,4 +122,13 @@ async fn the_bell_is_set_for_the_next_due_step() {
     let asleep = tokio::time::Instant::now();
     kitchen.bell.wait(Duration::from_mins(1)).await;
     assert!((300..=401).contains(&asleep.elapsed().as_millis()), "{:?}", asleep.elapsed());
+}
+
+/// Steps that fail at once must leave others a turn, or nobody sees that it is time to stop.
+#[tokio::test]
+async fn a_pause_that_is_cut_short_still_lets_others_run() {
+    let (stop, mut backoff) = (CancellationToken::new(), Backoff::default());
+    stop.cancel();
+    let cut_short = pause("a test", &mut backoff, &"away", &stop);
+    assert_eq!(cut_short.now_or_never(), None);
 }
