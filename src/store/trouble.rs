@@ -49,7 +49,7 @@ fn blame(error: &sqlx::Error) -> Blame {
     match error {
         sqlx::Error::Database(refusal) => {
             match (refusal.try_downcast_ref::<PgDatabaseError>(), refusal.code()) {
-                (Some(refusal), _) => blame_of_sqlstate(refusal.code()),
+                (Some(refusal), _) => blame_of_sqlstate(refusal.code(), refusal.constraint()),
                 (None, Some(code)) => code.parse().map_or(Blame::Database, blame_of_sqlite_code),
                 (None, None) => Blame::Database,
             }
@@ -60,27 +60,43 @@ fn blame(error: &sqlx::Error) -> Blame {
     }
 }
 
+/// Constraints of ours that what is in one row can break.
+const OURS: [&str; 8] = [
+    "orders_size_check",
+    "orders_status_check",
+    "orders_check",
+    "orders_moments_are_finite",
+    "order_events_event_check",
+    "order_events_timestamp_is_finite",
+    "order_events_order_id_event_key",
+    "outbox_created_at_is_finite",
+];
+
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>: only what is wrong with the data (22),
-/// breaks a constraint (23) or exceeds a limit of the program (54) is said of a row.
-fn blame_of_sqlstate(code: &str) -> Blame {
-    match code {
+/// breaks a constraint of ours (23) or exceeds a limit of the program (54) is said of a row.
+fn blame_of_sqlstate(code: &str, constraint: Option<&str>) -> Blame {
+    match (code, constraint) {
         // Canceled by the statement timeout; lock not available.
-        "57014" | "55P03" => Blame::Time,
-        // A character that the database's encoding has not: every order may have one.
-        "22P05" => Blame::Database,
-        _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Blame::Row,
-        // Raised by somebody's trigger; a damaged page, an internal error.
-        _ if ["P0", "XX", "38", "39"].iter().any(|class| code.starts_with(class)) => Blame::Set,
+        ("57014" | "55P03", _) => Blame::Time,
+        // A character that the database's encoding has not: every order may have one. A sequence at its end. A
+        // column that somebody has added. A sequence that lags behind, as after a restore.
+        ("22P05" | "2200H" | "23502", _) | ("23505", Some("order_events_pkey")) => Blame::Database,
+        (_, Some(name)) if code.starts_with("23") && OURS.contains(&name) => Blame::Row,
+        _ if ["22", "54"].iter().any(|class| code.starts_with(class)) => Blame::Row,
+        // Somebody's constraint, or a partition that is missing; raised by somebody's trigger; a damaged page, an
+        // internal error.
+        _ if ["23", "P0", "XX", "38", "39"].iter().any(|class| code.starts_with(class)) => Blame::Set,
         _ => Blame::Database,
     }
 }
 
-/// TOOBIG, CONSTRAINT and MISMATCH are the row's; CORRUPT and ERROR may be:
-/// <https://www.sqlite.org/rescode.html>
+/// TOOBIG, MISMATCH and a broken CHECK or UNIQUE are the row's; CORRUPT, what a trigger raises and other
+/// constraints may be, but for a column that somebody has added: <https://www.sqlite.org/rescode.html>
 fn blame_of_sqlite_code(extended: i32) -> Blame {
-    match extended & 0xff {
-        18..=20 => Blame::Row,
-        11 => Blame::Set,
+    match (extended, extended & 0xff) {
+        (1299, _) => Blame::Database,
+        (275 | 2067, _) | (_, 18 | 20) => Blame::Row,
+        (_, 11 | 19) => Blame::Set,
         _ => Blame::Database,
     }
 }
@@ -117,20 +133,28 @@ mod tests {
 
     #[test]
     fn only_data_is_the_fault_of_a_row() {
-        for code in ["23505", "22021", "54000", "23514"] {
-            assert_eq!(blame_of_sqlstate(code), Blame::Row, "{code}");
+        let blame = |code| blame_of_sqlstate(code, None);
+        for code in ["22021", "22001", "54000"] {
+            assert_eq!(blame(code), Blame::Row, "{code}");
         }
+        for name in OURS {
+            assert_eq!(blame_of_sqlstate("23514", Some(name)), Blame::Row, "{name}");
+        }
+        // A lagging sequence; others' constraints, and a partition that is missing.
+        assert_eq!(blame_of_sqlstate("23505", Some("order_events_pkey")), Blame::Database);
+        assert_eq!(blame_of_sqlstate("23514", Some("theirs")), Blame::Set);
+        assert_eq!(["23514", "23503"].map(blame), [Blame::Set; 2]);
         // A login refused, a database renamed, a grant revoked, a table gone, and what passes by itself.
         for code in [
             "28000", "28P01", "3D000", "42501", "42P01", "08006", "40001", "40P01", "53100", "53300",
-            "57P01", "57P03", "25006", "0A000", "22P05",
+            "57P01", "57P03", "25006", "0A000", "22P05", "2200H", "23502",
         ] {
-            assert_eq!(blame_of_sqlstate(code), Blame::Database, "{code}");
+            assert_eq!(blame(code), Blame::Database, "{code}");
         }
-        assert_eq!(["57014", "55P03"].map(blame_of_sqlstate), [Blame::Time; 2]);
-        assert_eq!(["P0001", "XX001"].map(blame_of_sqlstate), [Blame::Set; 2]);
-        // SQLITE_BUSY_SNAPSHOT, SQLITE_FULL, SQLITE_IOERR_FSYNC; then CONSTRAINT_UNIQUE, CORRUPT.
-        assert!([517, 13, 1034].into_iter().all(|code| blame_of_sqlite_code(code) == Blame::Database));
-        assert_eq!([2067, 11].map(blame_of_sqlite_code), [Blame::Row, Blame::Set]);
+        assert_eq!(["57014", "55P03"].map(blame), [Blame::Time; 2]);
+        assert_eq!(["P0001", "XX001"].map(blame), [Blame::Set; 2]);
+        // SQLITE_BUSY_SNAPSHOT, SQLITE_FULL, SQLITE_IOERR_FSYNC; CONSTRAINT_NOTNULL; then _UNIQUE, _TRIGGER and CORRUPT.
+        assert!([517, 13, 1034, 1299].into_iter().all(|code| blame_of_sqlite_code(code) == Blame::Database));
+        assert_eq!([2067, 1811, 11].map(blame_of_sqlite_code), [Blame::Row, Blame::Set, Blame::Set]);
     }
 }

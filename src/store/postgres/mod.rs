@@ -22,6 +22,7 @@ mod pools;
 mod preconditions;
 mod reach;
 mod readiness;
+mod rehearsal;
 mod rows;
 mod schema;
 mod session;
@@ -53,6 +54,7 @@ use expiry::Expiry;
 use low_water::LowWater;
 use pools::{Pools, Slot};
 use preconditions::Preconditions;
+use rehearsal::{Kind, Rehearsals};
 use session::Access;
 use timers::{Among, Looked, Which};
 
@@ -85,6 +87,7 @@ pub struct PgStore {
     replica: i64,
     access: Arc<Access>,
     preconditions: Arc<Preconditions>,
+    rehearsals: Rehearsals,
     low_water: LowWater,
     figures: Figures,
     expiry: Expiry,
@@ -104,6 +107,7 @@ impl PgStore {
             replica,
             access,
             preconditions,
+            rehearsals: Rehearsals::default(),
             low_water: LowWater::new(),
             figures: Figures::default(),
             expiry: Expiry::default(),
@@ -212,15 +216,19 @@ impl Store for PgStore {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
         let delays = &self.settings.delays;
-        let slot = if orders.iter().any(|order| order.key.is_some()) { &pools.keyed } else { &pools.place };
+        let kind = Kind::of(orders);
+        let slot = pools.placing(kind);
         let placed = bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await;
+        let placed = self.blamed(placed, (kind, slot, orders.len())).await;
         self.preconditions.judge_placing(&placed);
         placed
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| arrive::admit(db, arrivals, now, &self.settings.delays).await).await
+        let (slot, delays) = (&pools.loops, &self.settings.delays);
+        let admitted = bounded(slot, async |db| arrive::admit(db, arrivals, now, delays).await).await;
+        self.blamed(admitted, (Kind::Keyless, slot, arrivals.len())).await
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {

@@ -20,6 +20,7 @@ use tracing::warn;
 use super::{
     StoreError,
     preconditions::Preconditions,
+    rehearsal::Kind,
     session::{Access, Purpose, WITHIN},
 };
 
@@ -70,6 +71,14 @@ impl Pools {
             keyed: slot(1, FOR_PLACING),
             loops: slot(2, FOR_LOOPS),
             read: slot(3, for_reading),
+        }
+    }
+
+    /// Those on which orders of a kind are placed.
+    pub(super) fn placing(&self, kind: Kind) -> &Slot {
+        match kind {
+            Kind::Keyed => &self.keyed,
+            Kind::Keyless => &self.place,
         }
     }
 

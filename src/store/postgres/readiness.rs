@@ -5,10 +5,9 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT, NewOrder, PgSettings, PgStore, StoreError, arrive, bounded, outbox, preconditions, schema,
+    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions, rehearsal::Kind, schema,
     session::Purpose,
 };
-use crate::order::{Draft, IdMint};
 
 impl PgStore {
     /// Describes a database for reading a schema that must be there already.
@@ -43,22 +42,6 @@ impl PgStore {
         Ok(placing)
     }
 
-    /// Places an order and takes it back: whatever keeps orders from being placed, it meets.
-    async fn rehearse(&self) -> Result<(), StoreError> {
-        let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
-        let draft = Draft::new("nobody", "nowhere", "nothing", "small").expect("valid");
-        let order_id = IdMint::default().mint(0, rand::random());
-        let order = [NewOrder { order_id, draft, key: None, meta: None }];
-        let rehearsed = bounded(&pools.place, async |db| {
-            let mut tx = db.begin().await?;
-            arrive::place(&mut tx, &order, now, delays, None).await?;
-            tx.rollback().await
-        });
-        let rehearsed = rehearsed.await;
-        self.preconditions.judge_placing(&rehearsed);
-        rehearsed
-    }
-
     /// Whether orders can be placed, as far as can be told without one; and if the last one could not, as one tells.
     pub(super) async fn can_place(&self) -> Result<(), StoreError> {
         let missing = bounded(&self.pools()?.read, preconditions::missing).await?;
@@ -67,7 +50,7 @@ impl PgStore {
         }
         let found = missing.ground().and_then(|()| missing.placing());
         found.inspect_err(|_| self.preconditions.doubt())?;
-        if self.preconditions.placed() { Ok(()) } else { self.rehearse().await }
+        if self.preconditions.placed() { Ok(()) } else { self.rehearse(Kind::Keyless).await }
     }
 }
 
@@ -83,12 +66,9 @@ mod tests {
     use sqlx::ConnectOptions as _;
     use tokio::{task::yield_now, time::timeout};
 
-    use super::{
-        super::{
-            PgSettings, PgStore, StoreError,
-            tests::{Database, fixture, new_order, run},
-        },
-        *,
+    use super::super::{
+        NewOrder, PgSettings, PgStore, StoreError,
+        tests::{Database, fixture, new_order, run},
     };
     use crate::{
         clock::ManualClock,
@@ -163,7 +143,7 @@ mod tests {
             (
                 "ALTER TABLE orders ADD CONSTRAINT never CHECK (false)",
                 "ALTER TABLE orders DROP CONSTRAINT never",
-                StoreError::Refused(refused.to_owned()),
+                StoreError::Unavailable(refused.to_owned()),
             ),
         ] {
             (t.by_hand)(trouble).await.expect(trouble);

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    order::{Draft, IdMint, Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -113,6 +113,23 @@ impl SqliteStore {
         Ok(Self { write: read.clone(), read, clock, delays, process: rand::random(), _lock: None })
     }
 
+    /// Who is refused is to blame only where a good order is not refused as well: one is placed and taken back.
+    async fn blamed<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        let Err(error @ (StoreError::Refused(_) | StoreError::Failed(_))) = outcome else { return outcome };
+        let draft = Draft::new("nobody", "nowhere", "nothing", "small").expect("valid");
+        let order_id = IdMint::default().mint(0, rand::random());
+        let order = [NewOrder { order_id, draft, key: Some(order_id.to_string()), meta: None }];
+        let mut tx = self.begin().await?;
+        let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), &self.delays, None).await;
+        tx.rollback().await?;
+        match rehearsed {
+            Err(StoreError::Refused(reason) | StoreError::Failed(reason)) => {
+                Err(StoreError::Unavailable(reason))
+            }
+            rehearsed => Err(rehearsed.err().unwrap_or(error)),
+        }
+    }
+
     /// Takes the write lock at once, so that what is read inside stays true until the commit.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
@@ -150,11 +167,14 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 impl Store for SqliteStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let claimed_by = (outbox == Outbox::Mine).then_some(self.process);
-        let mut tx = self.begin().await?;
-        let now = self.clock.now();
-        let placements = arrive::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
-        tx.commit().await?;
-        Ok(placements)
+        let placed = async {
+            let mut tx = self.begin().await?;
+            let now = self.clock.now();
+            let placements = arrive::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
+            tx.commit().await?;
+            Ok(placements)
+        };
+        self.blamed(placed.await).await
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
@@ -162,11 +182,14 @@ impl Store for SqliteStore {
         if arrivals.iter().all(|arrival| known.contains(&arrival.placed.order_id)) {
             return Ok(vec![Admission::Known; arrivals.len()]);
         }
-        let mut tx = self.begin().await?;
-        let now = self.clock.now();
-        let admissions = arrive::admit(&mut tx, arrivals, now, &self.delays).await?;
-        tx.commit().await?;
-        Ok(admissions)
+        let admitted = async {
+            let mut tx = self.begin().await?;
+            let now = self.clock.now();
+            let admissions = arrive::admit(&mut tx, arrivals, now, &self.delays).await?;
+            tx.commit().await?;
+            Ok(admissions)
+        };
+        self.blamed(admitted.await).await
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {

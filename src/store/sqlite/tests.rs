@@ -16,7 +16,7 @@ use crate::{
     clock::ManualClock,
     order::{Draft, IdMint, StageDelays},
     store::{
-        NewOrder, Outbox, Store,
+        NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
 };
@@ -83,6 +83,26 @@ fn any_story_keeps_the_promises() {
 fn new_order() -> NewOrder {
     let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
     NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
+}
+
+/// Somebody's trigger or column that no order can pass is no order's fault; one that some pass is.
+#[tokio::test]
+async fn no_order_is_to_blame_where_a_good_one_is_refused_too() {
+    let t = fixture().await;
+    let trigger = |when: &str| {
+        format!(
+            "CREATE TRIGGER theirs BEFORE INSERT ON outbox WHEN {when} BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    };
+    (t.by_hand)(&trigger("true")).await.expect("creates");
+    let refused = t.store.place(&[new_order()], Outbox::Mine).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    (t.by_hand)("DROP TRIGGER theirs").await.expect("drops");
+    let order = new_order();
+    (t.by_hand)(&trigger(&format!("NEW.order_id = '{}'", order.order_id))).await.expect("creates");
+    let refused = t.store.place(&[order], Outbox::Mine).await;
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    t.store.place(&[new_order()], Outbox::Mine).await.expect("places");
 }
 
 /// Promise 2: everything accepted reaches the topic. What a dead process held is anyone's.
