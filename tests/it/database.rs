@@ -137,6 +137,28 @@ async fn a_role_without_a_connection_left_on_postgres() {
     trouble_is_waited_for(&trouble, "too many connections", &["ALTER ROLE {} CONNECTION LIMIT -1"]).await;
 }
 
+/// What no order can have brought about empties no topic into the dead letters.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_rule_that_no_order_can_keep_on_postgres() {
+    let database = Database::make().await;
+    let service = database.service().await;
+    let kafka = Kafka::of(&service);
+    database.inside(&["ALTER TABLE order_events ADD CONSTRAINT never CHECK (false) NOT VALID"]).await;
+    kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
+    is_unavailable(service.post(&draft("ramen")).await).await;
+    unready(&service, "violates check constraint \"never\"").await;
+    eventually("the message waits", async || {
+        service.get("/readyz").await.text().await.expect("text").contains("consumer").then_some(())
+    })
+    .await;
+    database.inside(&["ALTER TABLE order_events DROP CONSTRAINT never"]).await;
+    ready(&service).await;
+    service.reached(STRANGER, "PLACED").await;
+    assert_eq!(kafka.all(DLQ).await.len(), 0, "{}", service.logged());
+    service.stop().await;
+}
+
 /// A right that is gone is seen by who asks, before an order meets it.
 #[tokio::test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
@@ -144,6 +166,10 @@ async fn a_right_that_is_taken_away_on_postgres() {
     let database = Database::make().await;
     let service = database.service().await;
     let kafka = Kafka::of(&service);
+    database.inside(&["REVOKE USAGE, UPDATE ON SEQUENCE order_events_id_seq FROM {}"]).await;
+    unready(&service, "the role lacks the right to USAGE on order_events_id_seq").await;
+    database.inside(&["GRANT USAGE ON SEQUENCE order_events_id_seq TO {}"]).await;
+    ready(&service).await;
     database.inside(&["REVOKE INSERT ON orders, outbox FROM {}"]).await;
     unready(&service, "the role lacks the right to INSERT on orders, INSERT on outbox").await;
     kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;

@@ -218,9 +218,10 @@ impl Store for PgStore {
         let delays = &self.settings.delays;
         let kind = Kind::of(orders);
         let slot = pools.placing(kind);
+        let trial = self.preconditions.trial(kind);
         let placed = bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await;
         let placed = self.blamed(placed, (kind, slot, orders.len())).await;
-        self.preconditions.judge_placing(&placed);
+        trial.judge(&placed);
         placed
     }
 
@@ -284,8 +285,10 @@ impl Store for PgStore {
 
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await?;
-        said.then_some(())
+        let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await;
+        self.preconditions.judge_heartbeat(&said);
+        said?
+            .then_some(())
             .ok_or_else(|| StoreError::Failed("another session holds this replica's row".to_owned()))
     }
 

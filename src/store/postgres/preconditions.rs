@@ -11,7 +11,7 @@ use std::sync::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::Notify;
 
-use super::{StoreError, causes::Cause, session::Access};
+use super::{CALL_TIMEOUT, StoreError, causes::Cause, rehearsal::Kind, session::Access};
 
 /// Whether they hold, as far as is known.
 pub(super) struct Preconditions {
@@ -19,14 +19,30 @@ pub(super) struct Preconditions {
     /// Why not, while they do not.
     reason: Mutex<String>,
     doubted: Notify,
-    /// The last order could not be placed.
-    unplaced: AtomicBool,
+    /// How the last order of each kind has fared.
+    placing: Mutex<[Placing; 2]>,
+}
+
+/// Whether orders of a kind can be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placing {
+    /// The last one was.
+    Well,
+    /// The last one was not; a rehearsal tells when they can.
+    Failed,
+    /// There was no answer: a commit may hang, for a standby that is away. A rehearsal meets no such thing, so only
+    /// what commits tells when they can.
+    Silent,
 }
 
 impl Preconditions {
     pub(super) fn new(reason: String) -> Self {
-        let (hold, unplaced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { hold, reason: Mutex::new(reason), doubted: Notify::new(), unplaced }
+        Self {
+            hold: AtomicBool::new(false),
+            reason: Mutex::new(reason),
+            doubted: Notify::new(),
+            placing: Mutex::new([Placing::Well; 2]),
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {
@@ -58,14 +74,39 @@ impl Preconditions {
         *self.reason.lock().expect("no holder panics") = reason.into();
     }
 
-    /// Whether orders could be placed when one was last tried.
-    pub(super) fn placed(&self) -> bool {
-        !self.unplaced.load(Ordering::Acquire)
+    /// Whether orders of a kind could be placed when one was last tried.
+    pub(super) fn placing(&self, kind: Kind) -> Placing {
+        self.placing.lock().expect("no holder panics")[kind as usize]
     }
 
-    /// Remembers how an order has fared.
-    pub(super) fn judge_placing<T>(&self, outcome: &Result<T, StoreError>) {
-        self.unplaced.store(outcome.is_err(), Ordering::Release);
+    fn update(&self, kinds: &[Kind], next: impl Fn(Placing) -> Placing) {
+        let mut placing = self.placing.lock().expect("no holder panics");
+        for kind in kinds {
+            placing[*kind as usize] = next(placing[*kind as usize]);
+        }
+    }
+
+    /// An order of this kind is about to be placed.
+    pub(super) fn trial(&self, kind: Kind) -> Trial<'_> {
+        Trial { preconditions: self, kind, judged: false }
+    }
+
+    /// Remembers how a rehearsal has fared, which commits nothing.
+    pub(super) fn judge_rehearsal(&self, kind: Kind, outcome: &Result<(), StoreError>) {
+        self.update(&[kind], |placing| match (placing, outcome) {
+            (Placing::Silent, _) => Placing::Silent,
+            (_, Ok(())) => Placing::Well,
+            (_, Err(_)) => Placing::Failed,
+        });
+    }
+
+    /// Remembers how a sign of life has fared, which commits.
+    pub(super) fn judge_heartbeat<T>(&self, outcome: &Result<T, StoreError>) {
+        self.update(&Kind::ALL, |placing| match (placing, outcome) {
+            (Placing::Silent, Ok(_)) => Placing::Failed,
+            (_, Err(error)) if is_silence(error) => Placing::Silent,
+            (placing, _) => placing,
+        });
     }
 
     /// A call has failed as it would if one of them did not hold.
@@ -76,6 +117,39 @@ impl Preconditions {
     /// Waits for such a call.
     pub(super) async fn doubted(&self) {
         self.doubted.notified().await;
+    }
+}
+
+/// Where the server says itself that time is up, a lock may be held; else nothing was heard of it.
+fn is_silence(error: &StoreError) -> bool {
+    matches!(error, StoreError::Timeout(limit) if *limit == CALL_TIMEOUT)
+}
+
+/// A try to place orders of a kind; one that is given up before its end has had no answer either.
+pub(super) struct Trial<'a> {
+    preconditions: &'a Preconditions,
+    kind: Kind,
+    judged: bool,
+}
+
+impl Trial<'_> {
+    /// Remembers how it has fared.
+    pub(super) fn judge<T>(mut self, outcome: &Result<T, StoreError>) {
+        self.judged = true;
+        self.preconditions.update(&[self.kind], |placing| match (placing, outcome) {
+            (_, Ok(_)) => Placing::Well,
+            (Placing::Silent, Err(_)) => Placing::Silent,
+            (_, Err(error)) if is_silence(error) => Placing::Silent,
+            (_, Err(_)) => Placing::Failed,
+        });
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.judged {
+            self.preconditions.update(&[self.kind], |_| Placing::Silent);
+        }
     }
 }
 
@@ -125,8 +199,11 @@ const NEEDED: &str = "
         ('idempotency_keys', 'SELECT'), ('idempotency_keys', 'INSERT'))
     SELECT current_schema() IS NULL,
         (SELECT string_agg(DISTINCT relation, ', ') FROM needed WHERE to_regclass(relation) IS NULL),
-        (SELECT string_agg(privilege || ' on ' || relation, ', ' ORDER BY relation, privilege) FROM needed
-            WHERE NOT has_table_privilege(to_regclass(relation), privilege)),
+        (SELECT string_agg(privilege || ' on ' || relation, ', ' ORDER BY relation, privilege) FROM (
+            SELECT relation, privilege FROM needed
+            WHERE NOT has_table_privilege(to_regclass(relation), privilege)
+            UNION ALL SELECT sequence, 'USAGE' FROM (VALUES ('order_events_id_seq')) AS s (sequence)
+            WHERE NOT has_sequence_privilege(to_regclass(sequence), 'USAGE, UPDATE')) AS lacking),
         pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
 
 /// What of it is missing. Reads no table of ours, so it costs the same at any number of orders.
@@ -180,5 +257,39 @@ impl Missing {
     /// Whether it is the server that keeps orders from being placed: another may have taken its place.
     pub(super) fn only_reads(&self) -> bool {
         self.writing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A rehearsal does not meet a commit that hangs, nor does an order without a key meet what one with a key does.
+    #[test]
+    fn only_what_commits_tells_that_commits_end_again() {
+        let preconditions = Preconditions::new(String::new());
+        let placing = || Kind::ALL.map(|kind| preconditions.placing(kind));
+        let (well, silence) = (Ok(()), Err::<(), _>(StoreError::Timeout(CALL_TIMEOUT)));
+        preconditions.trial(Kind::Keyed).judge(&Err::<(), _>(StoreError::Timeout(Duration::from_secs(1))));
+        preconditions.trial(Kind::Keyless).judge(&well);
+        assert_eq!(placing(), [Placing::Failed, Placing::Well], "a lock is no silence");
+        preconditions.judge_rehearsal(Kind::Keyed, &well);
+        assert_eq!(placing(), [Placing::Well; 2]);
+
+        preconditions.trial(Kind::Keyless).judge(&silence);
+        drop(preconditions.trial(Kind::Keyed));
+        for kind in Kind::ALL {
+            preconditions.judge_rehearsal(kind, &well);
+        }
+        assert_eq!(placing(), [Placing::Silent; 2]);
+        preconditions.trial(Kind::Keyed).judge(&well);
+        assert_eq!(placing(), [Placing::Well, Placing::Silent]);
+        preconditions.judge_heartbeat(&well);
+        preconditions.judge_rehearsal(Kind::Keyless, &well);
+        assert_eq!(placing(), [Placing::Well; 2]);
+        preconditions.judge_heartbeat(&silence);
+        assert_eq!(placing(), [Placing::Silent; 2]);
     }
 }

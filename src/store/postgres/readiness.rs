@@ -5,8 +5,8 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions, rehearsal::Kind, schema,
-    session::Purpose,
+    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions, preconditions::Placing,
+    rehearsal::Kind, schema, session::Purpose,
 };
 
 impl PgStore {
@@ -42,6 +42,14 @@ impl PgStore {
         Ok(placing)
     }
 
+    fn silence(&self) -> String {
+        format!(
+            "no write has ended since one had no answer within {CALL_TIMEOUT:?}, {}: where others are answered, a \
+             standby that synchronous_standby_names names may be away",
+            self.access.address()
+        )
+    }
+
     /// Whether orders can be placed, as far as can be told without one; and if the last one could not, as one tells.
     pub(super) async fn can_place(&self) -> Result<(), StoreError> {
         let missing = bounded(&self.pools()?.read, preconditions::missing).await?;
@@ -50,7 +58,14 @@ impl PgStore {
         }
         let found = missing.ground().and_then(|()| missing.placing());
         found.inspect_err(|_| self.preconditions.doubt())?;
-        if self.preconditions.placed() { Ok(()) } else { self.rehearse(Kind::Keyless).await }
+        for kind in Kind::ALL {
+            match self.preconditions.placing(kind) {
+                Placing::Well => {}
+                Placing::Failed => self.rehearse(kind).await?,
+                Placing::Silent => return Err(StoreError::Unavailable(self.silence())),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -156,5 +171,52 @@ mod tests {
             t.store.ping().await.expect("ready");
         }
         assert!(t.store.audit(None, 10).await.expect("reads").orders.is_empty(), "taken back");
+    }
+
+    /// Each kind of order is tried for itself, and as far as a commit goes.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn what_only_some_orders_meet_is_not_forgotten_for_others() {
+        let t = fixture().await;
+        let keyed = || NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() };
+        let deferred = "AFTER INSERT ON idempotency_keys DEFERRABLE INITIALLY DEFERRED";
+        (t.by_hand)(
+            "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'never'; END $$",
+        )
+        .await
+        .expect("creates");
+        let create =
+            format!("CREATE CONSTRAINT TRIGGER never {deferred} FOR EACH ROW EXECUTE FUNCTION never()");
+        (t.by_hand)(&create).await.expect("creates");
+        for _ in 0..2 {
+            t.store.place(&[keyed()], Outbox::Mine).await.expect_err("fails at the commit");
+            t.store.place(&[new_order()], Outbox::Mine).await.expect("needs no key");
+            assert_eq!(t.store.ping().await, Err(StoreError::Unavailable("never (P0001)".to_owned())));
+        }
+        (t.by_hand)("DROP TRIGGER never ON idempotency_keys").await.expect("drops");
+        t.store.ping().await.expect("ready");
+    }
+
+    /// Where a commit has no answer, only another that has one tells that orders can be placed.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn a_commit_that_hangs_is_not_forgotten_before_another_ends() {
+        let t = fixture().await;
+        for statement in [
+            "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION hang()",
+        ] {
+            (t.by_hand)(statement).await.expect(statement);
+        }
+        t.store.place(&[new_order()], Outbox::Mine).await.expect_err("no answer");
+        (t.by_hand)("ALTER TABLE outbox DISABLE TRIGGER hang").await.expect("alters");
+        for _ in 0..2 {
+            let silence = t.store.ping().await.expect_err("nothing has been committed").to_string();
+            assert!(silence.contains("no write has ended since") && silence.contains("PG_DSN"), "{silence}");
+        }
+        t.store.heartbeat().await.expect("lives");
+        t.store.ping().await.expect("ready");
     }
 }

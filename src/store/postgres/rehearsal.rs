@@ -25,6 +25,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::Keyed, Self::Keyless];
+
     /// Of a set that is written at once.
     pub(super) fn of(orders: &[NewOrder]) -> Self {
         if orders.iter().any(|order| order.key.is_some()) { Self::Keyed } else { Self::Keyless }
@@ -73,7 +75,7 @@ impl PgStore {
     /// Places an order and takes it back: whatever keeps orders from being placed, it meets.
     pub(super) async fn rehearse(&self, kind: Kind) -> Result<(), StoreError> {
         let rehearsed = self.rehearse_on(kind, self.pools()?.placing(kind)).await;
-        self.preconditions.judge_placing(&rehearsed);
+        self.preconditions.judge_rehearsal(kind, &rehearsed);
         rehearsed
     }
 
