@@ -119,11 +119,11 @@ pub(super) fn breaks_connections(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether what was found before the first call may not hold any more: the schema, a right, the encoding, or
-/// that a session is ours alone.
+/// Whether what was found before the first call may not hold any more: the schema, a right, the encoding, that
+/// a session is ours alone, or that this is the server that writes.
 pub(super) fn questions_preconditions(error: &sqlx::Error) -> bool {
     let explained =
-        ["42P01", "42703", "42883", "42704", "3F000", "3D000", "42501", "26000", "42P05", "22P05"];
+        ["42P01", "42703", "42883", "42704", "3F000", "3D000", "42501", "26000", "42P05", "22P05", "25006"];
     matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| explained.contains(&&*code)))
 }
 

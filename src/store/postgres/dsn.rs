@@ -138,11 +138,11 @@ fn unreadable(error: &io::Error) -> ParseDsnError {
     ParseDsnError::new(format!("the file can't be read: {error}"))
 }
 
-/// What the file says now, if that differs from `known` and can be followed.
-pub(super) async fn changed(file: &Path, known: &Target) -> Option<Target> {
-    let text = tokio::fs::read_to_string(file).await.ok()?;
+/// What the file says now, if that differs from `known`.
+pub(super) async fn changed(file: &Path, known: &Target) -> Result<Option<Target>, ParseDsnError> {
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| unreadable(&error))?;
     let text = alone(&text);
-    if text == known.text { None } else { text.parse().ok() }
+    if text == known.text { Ok(None) } else { text.parse().map(Some) }
 }
 
 impl FromStr for Target {
@@ -270,13 +270,13 @@ mod tests {
         assert!(PgDsn::from_file(&file).expect_err("not there").to_string().contains("can't be read"));
         std::fs::write(&file, "postgres://me:one@db/food\n").expect("writes");
         let dsn = PgDsn::from_file(&file).expect("a DSN and the end of its line");
-        assert!(changed(&file, &dsn.target).await.is_none());
+        assert!(changed(&file, &dsn.target).await.expect("reads").is_none());
         for nothing in ["postgres://me:t/wo@db/food", ""] {
             std::fs::write(&file, nothing).expect("writes");
-            assert!(changed(&file, &dsn.target).await.is_none(), "{nothing} can't be followed");
+            changed(&file, &dsn.target).await.expect_err("can't be followed");
         }
         std::fs::write(&file, "postgres://me:two@other/food\r\n").expect("writes");
-        let rotated = changed(&file, &dsn.target).await.expect("changed");
+        let rotated = changed(&file, &dsn.target).await.expect("reads").expect("changed");
         assert_eq!(rotated.host(), "other:5432");
     }
 }

@@ -357,9 +357,10 @@ impl Store for PgStore {
                     // What was prepared in older sessions may not fit any more.
                     self.pools.doubt();
                 }
-                placing
+                placing.map_err(|error| self.access.explained(error))
             }
             Err(error) => {
+                let error = self.access.explained(error);
                 self.preconditions.fail(&error);
                 // Nobody uses them until then, and looking again takes two.
                 self.pools.doubt();

@@ -123,11 +123,13 @@ struct Rested {
     connection: PgConnection,
     made: Instant,
     used: Instant,
+    /// By which word of the DSN's file.
+    followed: u64,
 }
 
 impl Rested {
-    fn is_fresh(&self) -> bool {
-        self.made.elapsed() < LIFETIME && self.used.elapsed() < REST
+    fn is_fresh(&self, followed: u64) -> bool {
+        self.followed == followed && self.made.elapsed() < LIFETIME && self.used.elapsed() < REST
     }
 }
 
@@ -154,7 +156,7 @@ impl Slot {
         let (era, rested) = {
             let mut current = self.current();
             // Dropped without a farewell: whoever is at the other end may be silent.
-            current.at_rest.retain(Rested::is_fresh);
+            current.at_rest.retain(|rested| rested.is_fresh(self.access.followed()));
             (current.era, current.at_rest.pop())
         };
         let rested = match rested {
@@ -168,10 +170,11 @@ impl Slot {
     async fn connect(&self, deadline: Instant) -> Result<Rested, StoreError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(LEAST);
+            let followed = self.access.followed();
             let cause = match self.access.session(self.purpose(), left).await {
                 Ok(connection) => {
                     let now = Instant::now();
-                    return Ok(Rested { connection, made: now, used: now });
+                    return Ok(Rested { connection, made: now, used: now, followed });
                 }
                 Err(cause) => cause,
             };
@@ -197,7 +200,11 @@ impl Slot {
         let others = (0..self.all.len()).filter(|at| *at != self.at);
         let (alike, unlike): (Vec<usize>, Vec<usize>) =
             others.partition(|at| PURPOSES[*at] == self.purpose());
-        let rested = |at: usize| self.all[at].lock().expect("no holder panics").at_rest.pop();
+        let rested = |at: usize| {
+            let mut current = self.all[at].lock().expect("no holder panics");
+            current.at_rest.retain(|rested| rested.is_fresh(self.access.followed()));
+            current.at_rest.pop()
+        };
         alike.into_iter().find_map(rested).or_else(|| {
             drop(unlike.into_iter().find_map(rested));
             None

@@ -21,6 +21,7 @@ impl PgStore {
 
     /// Looks at every precondition and brings about the schema. Answers what is missing for orders to be placed.
     pub(super) async fn prepare(&self) -> Result<Result<(), StoreError>, StoreError> {
+        self.access.read_again().await;
         let mut db = soon(preconditions::session_of_our_own(&self.access)).await?;
         soon(self.access.adopt(&mut db, Purpose::Schema)).await?;
         let failed = |error| self.access.error(error);
@@ -57,7 +58,7 @@ impl PgStore {
             self.pools.doubt();
         }
         let found = missing.ground().and_then(|()| missing.placing());
-        found.inspect_err(|_| self.preconditions.doubt())?;
+        found.inspect_err(|_| self.preconditions.doubt()).map_err(|error| self.access.explained(error))?;
         for kind in Kind::ALL {
             match self.preconditions.placing(kind) {
                 Placing::Well => {}
@@ -82,7 +83,7 @@ mod tests {
     use tokio::{task::yield_now, time::timeout};
 
     use super::super::{
-        NewOrder, PgSettings, PgStore, StoreError,
+        NewOrder, PgDsn, PgSettings, PgStore, StoreError,
         tests::{Database, fixture, new_order, run},
     };
     use crate::{
@@ -218,5 +219,44 @@ mod tests {
         }
         t.store.heartbeat().await.expect("lives");
         t.store.ping().await.expect("ready");
+    }
+
+    /// The file is read again whatever has failed, also where a login still works.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn a_file_that_names_another_server_is_followed() {
+        let (old, new) = (Database::create().await, Database::create().await);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("dsn");
+        let write = |text: &str| std::fs::write(&file, text).expect("writes");
+        let dsn = |database: &Database| database.options().to_url_lossy().to_string();
+        let read_only = async |database: &Database| {
+            let mut console = database.options().connect().await.expect("connects");
+            let name = database.options().get_database().expect("a name").to_owned();
+            let statement = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+            run(&mut console, &statement).await.expect("alters");
+            run(&mut console, &format!("ALTER DATABASE {name} SET search_path = nowhere"))
+                .await
+                .expect("alters");
+        };
+        write(&dsn(&old));
+        let settings = || PgSettings { dsn: PgDsn::from_file(&file).expect("a DSN"), ..old.settings() };
+        let running = PgStore::new(settings());
+        running.migrate().await.expect("migrates");
+        running.place(&[new_order()], Outbox::Mine).await.expect("places");
+        read_only(&old).await;
+        let starting = PgStore::new(settings());
+        write("postgres://me:se/cret@other/food");
+        for _ in 0..2 {
+            let why = starting.migrate().await.expect_err("only reads").to_string();
+            assert_eq!(why.matches("PG_DSN_FILE").count(), 1, "{why}");
+            assert!(why.contains("must be %-encoded") && !why.contains("cret"), "{why}");
+        }
+        write(&dsn(&new));
+        for (store, orders) in [(&starting, 1), (&running, 2)] {
+            store.migrate().await.expect("follows");
+            store.place(&[new_order()], Outbox::Mine).await.expect("places");
+            assert_eq!(store.audit(None, 9).await.expect("reads").orders.len(), orders);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,9 @@ pub(super) const OURS: [&str; 9] = [
     "default_transaction_isolation",
     "client_encoding",
 ];
+
+/// What is said where the file can't be followed.
+const UNFOLLOWED: &str = "PG_DSN_FILE holds something new that is not followed";
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,10 @@ impl Purpose {
 pub(super) struct Access {
     target: Mutex<Arc<Target>>,
     file: Option<PathBuf>,
+    /// Why the file's new word is not followed.
+    unfollowed: Mutex<Option<String>>,
+    /// How often it was.
+    followed: AtomicU64,
     /// By the name of its sessions the database sees whether a replica is there.
     name: String,
     /// Whether the driver's TLS can't read the server's certificate.
@@ -87,6 +94,8 @@ impl Access {
         Self {
             target: Mutex::new(Arc::new(dsn.target().clone())),
             file: dsn.file().map(ToOwned::to_owned),
+            unfollowed: Mutex::default(),
+            followed: AtomicU64::new(0),
             name: format!("order-tracker {replica:016x}"),
             around: AtomicBool::new(false),
         }
@@ -122,7 +131,29 @@ impl Access {
 
     /// Why there is no session, and where.
     pub(super) fn refusal(&self, cause: &Cause) -> StoreError {
-        StoreError::Unavailable(cause.at(&self.address()))
+        self.explained(StoreError::Unavailable(cause.at(&self.address())))
+    }
+
+    /// The same trouble, and that the file may hold what would help if it could be followed.
+    pub(super) fn explained(&self, error: StoreError) -> StoreError {
+        let unfollowed = self.unfollowed.lock().expect("no holder panics").clone();
+        match (error, unfollowed) {
+            (StoreError::Unavailable(reason), Some(why)) if !reason.contains(UNFOLLOWED) => {
+                StoreError::Unavailable(format!("{reason}; {UNFOLLOWED}: {why}"))
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// Follows the file if it has a new word.
+    pub(super) async fn read_again(&self) {
+        let known = self.target();
+        self.rotated(&known).await;
+    }
+
+    /// How often it was followed: what was connected before may lead to where nobody should go any more.
+    pub(super) fn followed(&self) -> u64 {
+        self.followed.load(Ordering::Acquire)
     }
 
     async fn connect(&self, purpose: Option<Purpose>, within: Duration) -> Result<PgConnection, Cause> {
@@ -140,13 +171,15 @@ impl Access {
     /// The file's new word, where it has one: passwords are changed while we run.
     async fn rotated(&self, known: &Arc<Target>) -> Option<Arc<Target>> {
         let file = self.file.as_deref()?;
-        let changed = dsn::changed(file, known).await.map(Arc::new);
+        let changed = dsn::changed(file, known).await;
+        *self.unfollowed.lock().expect("no holder panics") = changed.as_ref().err().map(ToString::to_string);
         let mut target = self.target.lock().expect("no holder panics");
         if !Arc::ptr_eq(&target, known) {
             // Another call was faster.
             return Some(Arc::clone(&target));
         }
-        *target = changed?;
+        *target = Arc::new(changed.ok()??);
+        self.followed.fetch_add(1, Ordering::AcqRel);
         info!("PG_DSN_FILE has changed and is followed");
         Some(Arc::clone(&target))
     }
