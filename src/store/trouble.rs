@@ -1,6 +1,6 @@
 //! The one place that tells trouble of a database from the fault of a row.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use sqlx::postgres::PgDatabaseError;
 
@@ -119,12 +119,13 @@ pub(super) fn breaks_connections(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether what was found before the first call may not hold any more: the schema, a right, the encoding, that
+/// The SQLSTATE by which what was found before the first call may not hold any more: the schema, a right, the encoding, that
 /// a session is ours alone, or that this is the server that writes.
-pub(super) fn questions_preconditions(error: &sqlx::Error) -> bool {
+pub(super) fn questions_preconditions(error: &sqlx::Error) -> Option<String> {
     let explained =
         ["42P01", "42703", "42883", "42704", "3F000", "3D000", "42501", "26000", "42P05", "22P05", "25006"];
-    matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| explained.contains(&&*code)))
+    let sqlx::Error::Database(refusal) = error else { return None };
+    refusal.code().filter(|code| explained.contains(&&**code)).map(Cow::into_owned)
 }
 
 #[cfg(test)]

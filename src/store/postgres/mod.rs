@@ -189,8 +189,8 @@ async fn bounded<T>(
             Ok(answer)
         }
         Ok(Err(error)) => {
-            if trouble::questions_preconditions(&error) {
-                slot.preconditions.doubt();
+            if let Some(sqlstate) = trouble::questions_preconditions(&error) {
+                slot.preconditions.doubt_for(&sqlstate);
             }
             let (nowhere, broken) = (trouble::leads_nowhere(&error), trouble::breaks_connections(&error));
             let error = slot.access().error(error);
@@ -353,18 +353,20 @@ impl Store for PgStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         match self.prepare().await {
             Ok(placing) => {
-                if self.preconditions.hold() {
+                let held = !self.preconditions.hold();
+                self.preconditions.looked(!held || placing.is_err());
+                if !held {
                     // What was prepared in older sessions may not fit any more.
                     self.pools.doubt();
                 }
                 placing.map_err(|error| self.access.explained(error))
             }
-            Err(error) => {
-                let error = self.access.explained(error);
-                self.preconditions.fail(&error);
-                // Nobody uses them until then, and looking again takes two.
-                self.pools.doubt();
-                Err(error)
+            Err(unfit) => {
+                if !self.preconditions.fail(&unfit) {
+                    // Nobody uses them until then, and looking again takes two.
+                    self.pools.doubt();
+                }
+                Err(self.access.explained(unfit.into()))
             }
         }
     }

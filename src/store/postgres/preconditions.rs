@@ -3,13 +3,17 @@
 //! None is taken for granted once it was found: when a call fails in a way that one of them would explain,
 //! they are looked at again, and brought about where that is ours to do.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{CALL_TIMEOUT, StoreError, causes::Cause, rehearsal::Kind, session::Access};
 
@@ -19,8 +23,45 @@ pub(super) struct Preconditions {
     /// Why not, while they do not.
     reason: Mutex<String>,
     doubted: Notify,
+    /// What calls have failed with, by SQLSTATE, and found nothing amiss when it was looked at.
+    in_vain: Mutex<HashMap<String, InVain>>,
     /// How the last order of each kind has fared.
     placing: Mutex<[Placing; 2]>,
+}
+
+/// The pause after a look in vain; each further one for the same reason doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Looks for one reason.
+struct InVain {
+    /// Whether it asks for the next one.
+    asks: bool,
+    pause: Duration,
+    until: Instant,
+}
+
+/// Why a look did not end well.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// One of them was found not to hold.
+    Absent(StoreError),
+    /// It could not be made, so nothing is known.
+    Unseen(StoreError),
+}
+
+impl From<StoreError> for Unfit {
+    fn from(error: StoreError) -> Self {
+        Self::Unseen(error)
+    }
+}
+
+impl From<Unfit> for StoreError {
+    fn from(unfit: Unfit) -> Self {
+        let (Unfit::Absent(error) | Unfit::Unseen(error)) = unfit;
+        error
+    }
 }
 
 /// Whether orders of a kind can be placed.
@@ -41,6 +82,7 @@ impl Preconditions {
             hold: AtomicBool::new(false),
             reason: Mutex::new(reason),
             doubted: Notify::new(),
+            in_vain: Mutex::default(),
             placing: Mutex::new([Placing::Well; 2]),
         }
     }
@@ -57,8 +99,12 @@ impl Preconditions {
         !self.hold.swap(true, Ordering::AcqRel)
     }
 
-    /// One of them does not hold.
-    pub(super) fn fail(&self, error: &StoreError) {
+    /// A look did not end well. Once they hold, only what was found says that they do not. Answers whether they do.
+    pub(super) fn fail(&self, unfit: &Unfit) -> bool {
+        if let (Unfit::Unseen(_), true) = (unfit, self.hold.load(Ordering::Acquire)) {
+            return true;
+        }
+        let (Unfit::Absent(error) | Unfit::Unseen(error)) = unfit;
         let reason = match error {
             StoreError::Unavailable(reason) | StoreError::Failed(reason) | StoreError::Refused(reason) => {
                 reason.clone()
@@ -67,6 +113,7 @@ impl Preconditions {
         };
         self.explain(reason);
         self.hold.store(false, Ordering::Release);
+        false
     }
 
     /// Why they do not hold, if they do not.
@@ -109,9 +156,37 @@ impl Preconditions {
         });
     }
 
-    /// A call has failed as it would if one of them did not hold.
+    /// One of them does not hold.
     pub(super) fn doubt(&self) {
         self.doubted.notify_one();
+    }
+
+    /// A call has failed as it would if one of them did not hold. What is not theirs, such as a right that only
+    /// some calls need, is looked for ever more rarely.
+    pub(super) fn doubt_for(&self, sqlstate: &str) {
+        let now = Instant::now();
+        let mut in_vain = self.in_vain.lock().expect("no holder panics");
+        let new = || InVain { asks: false, pause: Duration::ZERO, until: now };
+        let reason = in_vain.entry(sqlstate.to_owned()).or_insert_with(new);
+        if now >= reason.until {
+            reason.asks = true;
+            self.doubted.notify_one();
+        }
+    }
+
+    /// They were looked at, and something was `found` that explains why calls have failed; or nothing was.
+    pub(super) fn looked(&self, found: bool) {
+        let now = Instant::now();
+        let mut in_vain = self.in_vain.lock().expect("no holder panics");
+        if found {
+            in_vain.clear();
+        }
+        for reason in in_vain.values_mut().filter(|reason| reason.asks) {
+            let quiet = now.duration_since(reason.until) > reason.pause;
+            reason.asks = false;
+            reason.pause = if quiet { FIRST_PAUSE } else { (reason.pause * 2).min(LONGEST_PAUSE) };
+            reason.until = now + reason.pause;
+        }
     }
 
     /// Waits for such a call.
@@ -155,7 +230,7 @@ impl Drop for Trial<'_> {
 
 /// Two sessions at once must be two for the server, and keep what is set in them: a pooler that hands out its
 /// connections by transaction lets one see what was set in the other. Answers one of them.
-pub(super) async fn session_of_our_own(access: &Access) -> Result<PgConnection, StoreError> {
+pub(super) async fn session_of_our_own(access: &Access) -> Result<PgConnection, Unfit> {
     let [mark, mark_beside] = [rand::random::<u64>(), rand::random()].map(|mark| {
         // Harms nobody who shares the session.
         format!("set_config('order_tracker.session', '{mark:016x}', false)")
@@ -173,7 +248,7 @@ pub(super) async fn session_of_our_own(access: &Access) -> Result<PgConnection, 
     drop(first.close().await);
     let cause = Cause::new("a pooler there hands its connections out by transaction")
         .with("set pool_mode=session for this database (PgBouncer), or name the server itself in the DSN");
-    Err(StoreError::Unavailable(cause.at(&access.address())))
+    Err(Unfit::Absent(StoreError::Unavailable(cause.at(&access.address()))))
 }
 
 /// Whose session it is, and what is set in it.
@@ -262,7 +337,8 @@ impl Missing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use futures::FutureExt as _;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -291,5 +367,29 @@ mod tests {
         assert_eq!(placing(), [Placing::Well; 2]);
         preconditions.judge_heartbeat(&silence);
         assert_eq!(placing(), [Placing::Silent; 2]);
+    }
+
+    /// Promise 5: memory, queues and time are bounded. A right that one of the loops lacks is no reason to look
+    /// every second.
+    #[tokio::test(start_paused = true)]
+    async fn looks_that_find_nothing_become_rare() {
+        let preconditions = Preconditions::new(String::new());
+        let mut looks = 0;
+        for _ in 0..600 {
+            preconditions.doubt_for("42501");
+            if preconditions.doubted().now_or_never().is_some() {
+                looks += 1;
+                preconditions.looked(false);
+            }
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!((8..18).contains(&looks), "{looks} looks in ten minutes");
+        let is_looked_for = |sqlstate: &str| {
+            preconditions.doubt_for(sqlstate);
+            preconditions.doubted().now_or_never().is_some()
+        };
+        assert!(!is_looked_for("42501") && is_looked_for("42P01"), "something else is");
+        preconditions.looked(true);
+        assert!(is_looked_for("42501"), "after something was found");
     }
 }

@@ -5,8 +5,11 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions, preconditions::Placing,
-    rehearsal::Kind, schema, session::Purpose,
+    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions,
+    preconditions::{Placing, Unfit},
+    rehearsal::Kind,
+    schema,
+    session::Purpose,
 };
 
 impl PgStore {
@@ -20,23 +23,24 @@ impl PgStore {
     }
 
     /// Looks at every precondition and brings about the schema. Answers what is missing for orders to be placed.
-    pub(super) async fn prepare(&self) -> Result<Result<(), StoreError>, StoreError> {
+    pub(super) async fn prepare(&self) -> Result<Result<(), StoreError>, Unfit> {
         self.access.read_again().await;
         let mut db = soon(preconditions::session_of_our_own(&self.access)).await?;
         soon(self.access.adopt(&mut db, Purpose::Schema)).await?;
         let failed = |error| self.access.error(error);
         let mut missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
-        missing.schema()?;
+        missing.schema().map_err(Unfit::Absent)?;
         if !soon(schema::is_up_to_date(&mut db).map_err(failed)).await? {
             self.preconditions.explain("its schema is being brought up to date");
-            schema::bring_up_to_date(&mut db, &self.access).await?;
+            schema::bring_up_to_date(&mut db, &self.access).await.map_err(Unfit::Absent)?;
             missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
         }
-        missing.ground()?;
+        missing.ground().map_err(Unfit::Absent)?;
         let placing = missing.placing();
         if placing.is_ok() {
-            // The first sign of life: what is placed before the relay's first sweep is ours already.
-            soon(outbox::stay_alive(&mut db, self.now(), self.replica).map_err(failed)).await?;
+            // The first sign of life: what is placed before the relay's first sweep is ours already. Where none can
+            // be given nothing is lost, and the relay says so.
+            drop(soon(outbox::stay_alive(&mut db, self.now(), self.replica).map_err(failed)).await);
         }
         // One that can't be told is gone all the same.
         drop(soon(db.close().map_err(failed)).await);
@@ -71,8 +75,8 @@ impl PgStore {
 }
 
 /// What is asked before the first call has its deadline, too.
-async fn soon<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(StoreError::Timeout(CALL_TIMEOUT)))
+async fn soon<T, E: From<StoreError>>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(StoreError::Timeout(CALL_TIMEOUT).into()))
 }
 
 #[cfg(test)]
@@ -129,7 +133,7 @@ mod tests {
             crowded.contains("too many connections") && crowded.contains("PG_MAX_CONNECTIONS"),
             "{crowded}"
         );
-        timeout(Duration::from_secs(10), looks()).await.expect("finds room");
+        // Nothing was found, so all goes on.
         store.place(&[new_order()], Outbox::Mine).await.expect("places");
         store.close().await;
         for statement in ["DROP OWNED BY {}", "DROP ROLE {}"] {
@@ -257,6 +261,36 @@ mod tests {
             store.migrate().await.expect("follows");
             store.place(&[new_order()], Outbox::Mine).await.expect("places");
             assert_eq!(store.audit(None, 9).await.expect("reads").orders.len(), orders);
+        }
+    }
+
+    /// A right that only one of the loops needs is missed by that one.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn a_small_right_that_is_missing_stops_nothing_else() {
+        let database = Database::create().await;
+        database.replica(&Arc::new(ManualClock::new(start()))).await.close().await;
+        let mut console = database.options().connect().await.expect("connects");
+        let role = format!("mute_{:016x}", rand::random::<u64>());
+        for statement in [
+            "CREATE ROLE {} LOGIN",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO {}",
+            "GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {}",
+            "REVOKE INSERT, UPDATE ON relays FROM {}",
+        ] {
+            run(&mut console, &statement.replace("{}", &role)).await.expect(statement);
+        }
+        let dsn = database.options().username(&role).into();
+        let store = PgStore::new(PgSettings { dsn, ..database.settings() });
+        for _ in 0..2 {
+            store.migrate().await.expect("all else is there");
+            store.heartbeat().await.expect_err("lacks the right");
+            store.place(&[new_order()], Outbox::Mine).await.expect("places");
+            store.ping().await.expect("ready");
+        }
+        store.close().await;
+        for statement in ["DROP OWNED BY {}", "DROP ROLE {}"] {
+            run(&mut console, &statement.replace("{}", &role)).await.expect(statement);
         }
     }
 }
