@@ -3,7 +3,8 @@
 //! No index, which every order would have to pay for: the newest orders are read once for all who search, and
 //! kept for a moment.
 //!
-//! Invariant: however many search, and whatever for, one reading is under way, and reading takes a small part of the time.
+//! Invariant: however many search, and whatever for, one reading is under way, and a reading of a few milliseconds
+//! takes a small part of the time. A slow one takes more of it, since what is found must not be old.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,8 +24,12 @@ pub const AMONG: usize = 10_000;
 const AT_ONCE: usize = 1_000;
 /// How old a reading may be.
 const FRESH_FOR: Duration = Duration::from_secs(1);
-/// Reading takes at most this part of the time.
+/// Reading takes at most this part of the time...
 const SHARE: u32 = 20;
+/// ... unless what is remembered would be older than this.
+const OLDEST: Duration = Duration::from_secs(3);
+/// How long it may be before what could not be read is asked for again: the next time it may not cost what it has cost.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 /// How long a reading may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many characters of a number's end can be searched for; fewer are too common.
@@ -50,6 +55,17 @@ struct Reading {
     at: Instant,
     took: Duration,
     orders: Result<Arc<[Remembered]>, StoreError>,
+}
+
+impl Reading {
+    /// Whether orders need not be read again yet.
+    fn is_enough(&self) -> bool {
+        let rest = match self.orders {
+            Ok(_) => (self.took * SHARE).clamp(FRESH_FOR, OLDEST),
+            Err(_) => FAILED_FOR,
+        };
+        self.at.elapsed() < rest
+    }
 }
 
 /// What can be searched for of an order. Only its status ever changes.
@@ -101,7 +117,7 @@ impl Search {
     async fn newest(&self) -> Result<Arc<[Remembered]>, StoreError> {
         let mut last = self.last.lock().await;
         if let Some(reading) = &*last
-            && reading.at.elapsed() < FRESH_FOR.max(reading.took * SHARE)
+            && reading.is_enough()
         {
             return reading.orders.clone();
         }
@@ -215,5 +231,27 @@ mod tests {
         assert!(found("asha").await.is_err(), "nothing is read");
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(found("asha").await, Ok(1));
+    }
+
+    /// Promise 6: it says what is wrong. What is over is not said any more, and new orders are found soon, however
+    /// slow the database has been.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reading_is_not_remembered_for_long() {
+        let millis = Duration::from_millis;
+        let read = |took, orders| Reading { at: Instant::now(), took, orders };
+        let nothing: Result<Arc<[Remembered]>, StoreError> = Ok(Arc::new([]));
+        for (reading, rest) in [
+            (read(millis(1), nothing.clone()), FRESH_FOR),
+            (read(millis(100), nothing.clone()), millis(2_000)),
+            (read(millis(500), nothing), OLDEST),
+            (read(PATIENCE, Err(StoreError::Timeout(PATIENCE))), FAILED_FOR),
+            (read(millis(1), Err(StoreError::Timeout(PATIENCE))), FAILED_FOR),
+        ] {
+            let reading = Reading { at: Instant::now(), ..reading };
+            tokio::time::advance(rest.saturating_sub(millis(1))).await;
+            assert!(reading.is_enough(), "{:?} and {rest:?}", reading.took);
+            tokio::time::advance(millis(1)).await;
+            assert!(!reading.is_enough(), "{:?} and {rest:?}", reading.took);
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Retry {
     /// The same where the outcome is known to be worth it.
     pub(super) fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let pause = self.backoff.next_pause().max(asked.unwrap_or_default());
-        let fits = self.begun.elapsed() + pause <= self.patience;
+        let fits = self.begun.elapsed().saturating_add(pause) <= self.patience;
         self.pauses += u32::from(fits);
         fits.then_some(pause)
     }
@@ -115,6 +115,13 @@ mod tests {
         {
             assert_eq!(fresh().pause(&outcome), None, "{outcome:?}");
         }
+        let mut retry = fresh();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            retry.pause(&Ok(answer(503, Some("18446744073709551615")))),
+            None,
+            "longer than can be added"
+        );
         let mut retry = fresh();
         let mut pauses = Vec::new();
         while let Some(pause) = retry.pause(&Err(Trouble::Lost)) {

@@ -100,12 +100,26 @@ fn harmless(mut error: Error) -> Error {
     error
 }
 
-/// An address without its user and password, wherever in a text it stands.
+/// How a password is named where it is a parameter.
+const PASSWORD: &str = "password";
+
+/// A text without the user and password of an address in it, wherever that stands, and without a password that is a
+/// parameter. Who writes a password as an address does not allow writes any character, so more than a password may
+/// be left out.
 fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', ' ', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+    let text = without_parameter(text);
+    let Some((scheme, rest)) = text.split_once("://") else { return text };
+    let (host, whole) = (rest.find(['/', ' ', '?', '#']).unwrap_or(rest.len()), rest.rfind('@'));
+    match whole {
+        Some(at) if at < host || rest[..at].contains(':') => format!("{scheme}://***{}", &rest[at..]),
+        _ => text,
+    }
+}
+
+fn without_parameter(text: &str) -> String {
+    let named = text.to_ascii_lowercase().find(PASSWORD).map(|at| at + PASSWORD.len());
+    match named.filter(|end| text[*end..].trim_start().starts_with('=')) {
+        Some(end) => format!("{}=***", &text[..end]),
         None => text.to_owned(),
     }
 }
@@ -181,9 +195,19 @@ mod tests {
     #[test]
     fn passwords_of_addresses_are_left_out() {
         for (text, shown) in [
-            ("http://tom:secret@food.example/x@y", "http://***@food.example/x@y"),
+            ("http://tom:secret@food.example/x", "http://***@food.example/x"),
+            // All of it might be the password.
+            ("http://tom:secret@food.example/x@y", "http://***@y"),
             ("ftp://tom:a@b@food.example", "ftp://***@food.example"),
             ("http://food.example/x@y", "http://food.example/x@y"),
+            // Not written as an address must be, but by the same people.
+            ("postgres://u:pa/ss@h/db", "postgres://***@h/db"),
+            ("postgres://u:pa?s#s@h/db", "postgres://***@h/db"),
+            ("postgres://u:pa ss@h/db", "postgres://***@h/db"),
+            ("postgres://u:p://s@h/db", "postgres://***@h/db"),
+            ("--to=postgres://u:a@b/c@h/db", "--to=postgres://***@h/db"),
+            ("postgres://h/db?user=u&password=secret&x=y", "postgres://h/db?user=u&password=***"),
+            ("host=h Password = secret", "host=h Password=***"),
             ("plain", "plain"),
         ] {
             assert_eq!(without_password(text), shown);

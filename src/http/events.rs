@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
 use super::{
-    AppState, Problem,
+    AppState, Problem, RequestLog,
     client::{self, Connection},
     orders,
 };
@@ -107,6 +107,7 @@ pub(super) async fn follow(
         ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
         told: Told::Nothing,
+        log: Arc::clone(&state.log),
     };
     let frames = stream::unfold(reader, async |mut reader| {
         let frame = reader.next().await?;
@@ -218,6 +219,7 @@ struct Reader {
     ready: VecDeque<Event>,
     until: Instant,
     told: Told,
+    log: Arc<RequestLog>,
 }
 
 impl Reader {
@@ -228,7 +230,13 @@ impl Reader {
             return Some(sse::Event::default().retry(Duration::from_millis(rand::random_range(RETRY_MS))));
         }
         if self.ready.is_empty() && self.seen < END {
-            self.ready = timeout_at(self.until, self.follower.news(self.seen)).await.ok()??.into();
+            match timeout_at(self.until, self.follower.news(self.seen)).await.ok()?? {
+                Ok(news) => self.ready = news.into(),
+                Err(error) => {
+                    self.log.fail(&error.to_string(), "a follower can't read its order");
+                    return None;
+                }
+            }
         }
         if let Some(event) = self.ready.pop_front() {
             self.seen = event.event.seq();

@@ -12,7 +12,7 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    problem::{self, Problem},
+    problem::{self, Cause, Problem},
     request_log::{Answered, RequestLog},
 };
 use crate::{metrics::Metrics, telemetry::RequestId};
@@ -72,9 +72,14 @@ pub(super) async fn observe(
 
     let mut response = id.during(next.run(request)).await;
 
+    let mut cause = response.extensions_mut().remove::<Cause>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         *response.body_mut() = Body::from(problem.body(uri.path(), &id));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        cause = cause.or(problem.cause);
+    }
+    if let Some(Cause(error)) = cause {
+        id.within(|| observers.log.fail(&error, "a request failed"));
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

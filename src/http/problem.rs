@@ -27,7 +27,12 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    pub(super) cause: Option<Cause>,
 }
+
+/// Why a request failed, on its way to the log; nothing of it goes out.
+#[derive(Debug, Clone)]
+pub(super) struct Cause(pub(super) String);
 
 /// The body of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -60,7 +65,7 @@ pub struct ProblemBody {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), errors: Vec::new() }
+        Self { status, code, title, detail: detail.into(), errors: Vec::new(), cause: None }
     }
 
     /// 400: the request can't be read at all.
@@ -204,8 +209,8 @@ impl From<StoreError> for Problem {
             tracing::debug!(%error, "a request is not answered");
             Self::unavailable("the database is away; try again shortly")
         } else {
-            tracing::error!(%error, "a request failed");
-            Self::internal()
+            // A client may ask for the same again and again: `observe` writes it, if there is room.
+            Self { cause: Some(Cause(error.to_string())), ..Self::internal() }
         }
     }
 }

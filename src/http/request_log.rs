@@ -1,4 +1,5 @@
-//! One line of the log for each request, at most so many a second: failures first, and how many were left out.
+//! One line of the log for each request, and one for why it failed, at most so many a second: failures first, and how
+//! many were left out.
 
 use std::{
     sync::{
@@ -10,7 +11,7 @@ use std::{
 
 use axum::http::StatusCode;
 use tokio::time::{Instant, sleep};
-use tracing::{Level, enabled, info};
+use tracing::{Level, enabled, error, info};
 
 use super::{
     Problem,
@@ -117,6 +118,13 @@ impl RequestLog {
         }
     }
 
+    /// Writes why the request that the running code works for failed, if there is room for one more line.
+    pub(super) fn fail(self: &Arc<Self>, error: &str, what: &str) {
+        if enabled!(Level::ERROR) && self.admits(true) {
+            error!(error, "{what}");
+        }
+    }
+
     /// Writes the line of a request that could not be read, and makes its answer.
     pub(super) fn refuse(self: &Arc<Self>, problem: &Problem) -> Vec<u8> {
         let (id, took) = (RequestId::random(), Duration::ZERO);
@@ -157,7 +165,7 @@ impl RequestLog {
         self.telling.store(false, Ordering::Relaxed);
         let [served, failed] = self.left_out.each_ref().map(|count| count.swap(0, Ordering::Relaxed));
         if served + failed > 0 {
-            info!(left_out = served + failed, failed, "more requests were answered than have a line");
+            info!(left_out = served + failed, failed, "lines of requests are left out");
         }
     }
 }

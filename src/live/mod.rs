@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::{
     order::{Event, EventKind, OrderId, Status},
@@ -215,21 +215,19 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Waits for events after the position `seen` and reads them; `None` when the service stops.
-    pub async fn news(&mut self, seen: u8) -> Option<Vec<Event>> {
+    /// Waits for events after the position `seen` and reads them; `None` when the service stops. An error is one that
+    /// reading again does not mend.
+    pub async fn news(&mut self, seen: u8) -> Option<Result<Vec<Event>, StoreError>> {
         let stop = self.live.stop.clone();
         let work = async {
             loop {
                 let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
                 self.bell.wait_for(further).await.ok()?;
                 match self.read(seen).await {
-                    Ok(news) if !news.is_empty() => return Some(news),
+                    Ok(news) if !news.is_empty() => return Some(Ok(news)),
                     Ok(_) => debug!(order_id = %self.order_id, "the bell was ahead of the store"),
                     Err(error) if error.is_transient() => debug!(%error, "a follower will read again"),
-                    Err(error) => {
-                        error!(%error, "a follower can't read its order");
-                        return None;
-                    }
+                    Err(error) => return Some(Err(error)),
                 }
                 sleep(READ_AGAIN).await;
             }

@@ -15,6 +15,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, ConsumerContext, Rebalance},
     error::KafkaError,
+    statistics::Broker,
     topic_partition_list::TopicPartitionListElem,
 };
 use tokio::time::Instant;
@@ -150,14 +151,32 @@ impl ClientContext for MemberContext {
                 }
             }
         }
-        if self.held_back.load(Ordering::Relaxed) {
-            return;
+        if !self.held_back.load(Ordering::Relaxed) {
+            self.metrics.lag(lag(&statistics, &self.standing().assigned));
         }
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        // -1 is "not known", also for partitions of others.
-        let lag = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum();
-        self.metrics.lag(Some(lag));
     }
+}
+
+/// How many messages of these partitions wait; `None` where the client can't know.
+fn lag(statistics: &Statistics, assigned: &BTreeSet<i32>) -> Option<u64> {
+    let is_up = |broker: &Broker| broker.state == "UP";
+    let member = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
+    if !member || !statistics.brokers.values().any(is_up) {
+        return None;
+    }
+    let partition_lag = |partition: &i32| {
+        let partition = statistics.topics.values().find_map(|topic| topic.partitions.get(partition))?;
+        // Its end stays as it was while the broker that it is read from is away.
+        let read_from = |broker: &&Broker| broker.nodeid == partition.broker && is_up(broker);
+        statistics.brokers.values().find(read_from)?;
+        let known = u64::try_from(partition.consumer_lag).ok();
+        // Not known is it also where nothing was committed yet: then all that is there waits.
+        known.or_else(|| {
+            let (begin, end) = (partition.lo_offset, partition.hi_offset);
+            (begin >= 0).then(|| u64::try_from(end - begin).ok()).flatten()
+        })
+    };
+    assigned.iter().map(partition_lag).sum()
 }
 
 impl ConsumerContext for MemberContext {
@@ -178,5 +197,107 @@ impl ConsumerContext for MemberContext {
             standing.assigned.extend(partitions.elements().iter().map(TopicPartitionListElem::partition));
             (standing.member_at, standing.failed_at) = (Some(Instant::now()), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::{ConsumerGroup, Partition, Topic};
+
+    use super::*;
+
+    /// Two partitions of ours that are read from broker 1, and one of somebody else.
+    fn well() -> Statistics {
+        let partition = |partition, broker, consumer_lag| Partition {
+            partition,
+            broker,
+            consumer_lag,
+            committed_offset: 5,
+            hi_offset: 5 + consumer_lag,
+            ..Partition::default()
+        };
+        let unknown =
+            Partition { hi_offset: -1001, committed_offset: -1001, lo_offset: -1001, ..partition(7, -1, -1) };
+        let partitions = [partition(0, 1, 2), partition(1, 1, 3), unknown];
+        let partitions = partitions.into_iter().map(|partition| (partition.partition, partition)).collect();
+        let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };
+        let group = ConsumerGroup {
+            state: "up".to_owned(),
+            join_state: "steady".to_owned(),
+            ..ConsumerGroup::default()
+        };
+        Statistics {
+            brokers: [("one".to_owned(), broker(1, "UP")), ("two".to_owned(), broker(2, "DOWN"))].into(),
+            topics: [("orders.v1".to_owned(), Topic { partitions, ..Topic::default() })].into(),
+            cgrp: Some(group),
+            ..Statistics::default()
+        }
+    }
+
+    fn member() -> (MemberContext, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new());
+        let member = MemberContext::new(Context::default(), Arc::clone(&metrics));
+        member.standing().assigned.extend([0, 1]);
+        (member, metrics)
+    }
+
+    /// The gauge after these statistics, which come after good ones.
+    fn told(change: impl FnOnce(&mut Statistics)) -> String {
+        let (member, metrics) = member();
+        member.stats(well());
+        let mut statistics = well();
+        change(&mut statistics);
+        member.stats(statistics);
+        gauge(&metrics)
+    }
+
+    fn gauge(metrics: &Metrics) -> String {
+        let text = String::from_utf8(metrics.render().expect("renders")).expect("text");
+        let lag = text.lines().find_map(|line| line.strip_prefix("consumer_lag "));
+        lag.expect("a gauge").to_owned()
+    }
+
+    fn of(statistics: &mut Statistics, partition: i32) -> &mut Partition {
+        let topic = statistics.topics.get_mut("orders.v1").expect("a topic");
+        topic.partitions.get_mut(&partition).expect("a partition")
+    }
+
+    /// Promise 6: it says what is wrong. What nobody knows is not 0, nor what it was.
+    #[test]
+    fn how_far_behind_is_told_only_where_it_is_known() {
+        let group = |statistics: &mut Statistics, state: &str| {
+            statistics.cgrp.as_mut().expect("a group").join_state = state.to_owned();
+        };
+        assert_eq!(told(|_| {}), "5");
+        assert_eq!(told(|statistics| group(statistics, "wait-join")), "NaN");
+        assert_eq!(told(|statistics| statistics.cgrp = None), "NaN");
+        assert_eq!(told(|statistics| statistics.topics.clear()), "NaN", "assigned and not known");
+        let unread = |statistics: &mut Statistics| of(statistics, 1).clone_from(&of(&mut well(), 7).clone());
+        assert_eq!(told(unread), "NaN", "one of two");
+        assert_eq!(told(|statistics| of(statistics, 1).broker = 2), "NaN", "its end stays as it was");
+        let away = |statistics: &mut Statistics| {
+            statistics.brokers.values_mut().for_each(|broker| broker.state = "TRY_CONNECT".to_owned());
+        };
+        assert_eq!(told(away), "NaN");
+        let new = |statistics: &mut Statistics| {
+            let lag = Partition {
+                lo_offset: 3,
+                committed_offset: -1001,
+                consumer_lag: -1,
+                hi_offset: 7,
+                ..of(statistics, 1).clone()
+            };
+            of(statistics, 1).clone_from(&lag);
+        };
+        assert_eq!(told(new), "6", "nothing was committed yet, so all of it waits");
+    }
+
+    /// There may be more members than partitions.
+    #[test]
+    fn a_member_without_partitions_is_not_behind() {
+        let (member, metrics) = member();
+        member.standing().assigned.clear();
+        member.stats(well());
+        assert_eq!(gauge(&metrics), "0");
     }
 }

@@ -76,6 +76,10 @@ impl Kafka {
             // The default of 10 s is how late one would notice that the broker is back.
             .set("reconnect.backoff.max.ms", "1000")
             .set("topic.metadata.refresh.interval.ms", "10000");
+        if !self.settings.embedded {
+            // Where brokers make topics that are asked for, the probe would: with their defaults, not our settings.
+            config.set("allow.auto.create.topics", "false");
+        }
         config
     }
 

@@ -5,6 +5,7 @@
 use std::{fmt, str::FromStr, thread};
 
 use rdkafka::{
+    ClientConfig,
     config::FromClientConfigAndContext,
     consumer::BaseConsumer,
     error::KafkaError,
@@ -96,8 +97,8 @@ fn complaint(error: &KafkaError, settings: &KafkaSettings) -> String {
     match error {
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
             match settings.properties.iter().position(|(known, _)| known == name) {
-                // It follows no value, so it can't be a part of one.
-                Some(0) => format!("there is none named {name}"),
+                // It follows no value, so it can't be a part of one; but it may be one that was given alone.
+                Some(0) if is_nearly_known(name) => format!("there is none named {name}"),
                 at => {
                     format!("there is none with the name of number {}; {COMMA}", at.unwrap_or_default() + 1)
                 }
@@ -105,6 +106,32 @@ fn complaint(error: &KafkaError, settings: &KafkaSettings) -> String {
         }
         error => told(error),
     }
+}
+
+/// Letters of names.
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz0123456789._";
+/// No name is as long.
+const LONGEST: usize = 64;
+
+/// Whether one character is missing, one too many, another, or two have changed places, in a name that there is.
+fn is_nearly_known(name: &str) -> bool {
+    if name.len() > LONGEST || !name.chars().all(|char| LETTERS.contains(char)) {
+        return false;
+    }
+    let is_known = |name: &str| match ClientConfig::new().set(name, "").create_native_config() {
+        Err(KafkaError::ClientConfig(answer, ..)) => answer != RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
+        answer => answer.is_ok(),
+    };
+    (0..=name.len()).any(|at| {
+        let (before, after) = name.split_at(at);
+        let without = after.get(1..);
+        let swapped =
+            after.get(..2).map(|two| two.chars().rev().chain(after[2..].chars()).collect::<String>());
+        let others = |rest: &str| LETTERS.chars().any(|letter| is_known(&format!("{before}{letter}{rest}")));
+        others(after)
+            || without.is_some_and(|rest| is_known(&format!("{before}{rest}")) || others(rest))
+            || swapped.is_some_and(|rest| is_known(&format!("{before}{rest}")))
+    })
 }
 
 /// An error of the client without the value that it may show.
@@ -192,5 +219,14 @@ mod tests {
         let refused = check("acks=many").expect_err("no number");
         assert!(refused.contains("acks") && !refused.contains("many"), "{refused}");
         assert_eq!(check("ack=all"), Err("there is none named ack".to_owned()));
+        for near in ["sasl.pasword=x", "sasl.passwordd=x", "sasl.passwort=x", "sasl.apssword=x"] {
+            let name = near.trim_end_matches("=x");
+            assert_eq!(check(near), Err(format!("there is none named {name}")));
+        }
+        // A password alone may end like a name.
+        for alone in ["c2VjcmV0UGFzcw==", "c2vjcmv0ugfzcw==", "s3cret=", "correct.horse.battery=staple"] {
+            let complaint = check(alone).expect_err("no property");
+            assert_eq!(complaint, format!("there is none with the name of number 1; {COMMA}"));
+        }
     }
 }

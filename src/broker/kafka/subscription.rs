@@ -153,6 +153,7 @@ impl Subscription for KafkaSubscription {
             let offset = last.entry((&record.topic, record.partition)).or_insert(record.offset);
             *offset = record.offset.max(*offset);
         }
+        let mut outcome = Ok(());
         for ((topic, partition), offset) in last {
             match consumer.store_offset(topic, partition, offset) {
                 Ok(()) => {}
@@ -161,10 +162,11 @@ impl Subscription for KafkaSubscription {
                 Err(KafkaError::StoreOffset(Code::State)) => {
                     debug!(topic, partition, offset, "partition is no longer ours");
                 }
-                Err(error) => return Err(self.explain(&error)),
+                // The others' work is done all the same.
+                Err(error) => outcome = Err(self.explain(&error)),
             }
         }
-        Ok(())
+        outcome
     }
 
     fn hold_back(&mut self, partitions: &BTreeSet<i32>) -> Result<(), BrokerError> {

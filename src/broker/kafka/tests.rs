@@ -86,6 +86,22 @@ async fn offsets_follow_what_was_handled() {
     assert_eq!(values(&read(&mut second, 2).await), ["two", "three"]);
 }
 
+/// A partition whose offset can't be stored keeps no other from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_cant_be_stored_holds_up_no_other() {
+    let (broker, kafka) = start();
+    put(&broker, &["one", "two", "three"]);
+    let mut first = kafka.subscribe();
+    let records = read(&mut first, 3).await;
+    let nowhere = (90..120).map(|partition| Record { partition, ..records[0].clone() });
+    let handled: Vec<Record> = records[..2].iter().cloned().chain(nowhere).collect();
+    assert!(first.handled(&handled).is_err(), "it is said nevertheless");
+    Box::new(first).close().await;
+
+    let mut second = kafka.subscribe();
+    assert_eq!(values(&read(&mut second, 1).await), ["three"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_say_why_and_where_from() {
     let (broker, kafka) = start();
@@ -201,6 +217,19 @@ async fn an_order_goes_where_the_client_would_put_it() {
     kafka.probe(&publisher).await.expect_err("nobody answers");
     let known = Partitions { reachable: false, ..(*partitions).clone() };
     assert_eq!(*publisher.partitions(), known, "what was known may still be true");
+}
+
+/// Topics are made as the settings say, not as a cluster makes them whose brokers do so when asked for one.
+#[test]
+fn brokers_are_not_to_make_topics_by_themselves() {
+    let (broker, embedded) = start();
+    let real = KafkaSettings { embedded: false, ..settings(&broker) };
+    let real = Kafka::new(real, Arc::new(Metrics::new()));
+    for (kafka, allowed) in [(real, Some("false")), (embedded, None)] {
+        for config in [kafka.producer_config(), kafka.consumer_config()] {
+            assert_eq!(config.get("allow.auto.create.topics"), allowed);
+        }
+    }
 }
 
 /// A partitioner of somebody's own puts a key where we can't tell.

@@ -121,6 +121,9 @@ fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Resp
     if problem.status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    if let Some(cause) = &problem.cause {
+        response.extensions_mut().insert(cause.clone());
+    }
     response
 }
 

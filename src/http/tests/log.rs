@@ -214,7 +214,7 @@ async fn at_most_500_lines_a_second_and_failures_first() {
     let log = RequestLog::new();
     let lines = |status: u16| told(&captured).iter().filter(|line| line["status"] == status).count();
     let left_out = || {
-        let told = captured.saying("more requests were answered than have a line");
+        let told = captured.saying("lines of requests are left out");
         told.iter()
             .map(|line| [&line["left_out"], &line["failed"]].map(|n| n.as_u64().expect("a number")))
             .collect()
@@ -243,4 +243,56 @@ async fn at_most_500_lines_a_second_and_failures_first() {
     assert_eq!(left_out(), [[1_050, 50], [1_000, 0], [950, 0]], "one line a second, and none of nothing");
     answered(&log, 1_000, 200);
     assert_eq!(lines(200), 850);
+}
+
+/// Promise 5: memory, queues and time are bounded. A client that asks for a broken row in a loop writes no more than
+/// others.
+#[tokio::test]
+async fn causes_of_failures_share_the_room_for_lines() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
+    let (captured, _guard) = Captured::start();
+    let paths = [format!("/orders/{id}"), format!("/track/{id}"), format!("/orders/{id}/events")];
+    for (n, path) in paths.iter().enumerate() {
+        assert_eq!(api.ask("r-1", "GET", path, Value::Null).await.status, 500, "{path}");
+        assert_eq!(captured.saying("a request failed").len(), n + 1, "{path}");
+    }
+    for path in &paths {
+        let causes = || captured.saying("a request failed").len();
+        // A second may end in between.
+        let mut left_out = false;
+        for _ in 0..20 {
+            let before = causes();
+            answered(&api.log, 1_000, 503);
+            assert_eq!(api.ask("r-1", "GET", path, Value::Null).await.status, 500, "{path}");
+            left_out |= causes() == before;
+        }
+        assert!(left_out, "{path}");
+    }
+}
+
+/// The same of streams, which fail long after they were answered.
+#[tokio::test]
+async fn causes_of_broken_streams_share_the_room_for_lines() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let (captured, _guard) = Captured::start();
+    let path = format!("/orders/{id}/events?after=2");
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let request = Request::get(&path).body(Body::empty()).expect("valid");
+        let response = tower::ServiceExt::oneshot(api.router.clone(), request).await.expect("an answer");
+        bodies.push(response.into_body().into_data_stream());
+    }
+    api.clock.advance(Duration::from_secs(3));
+    let moves = api.store.advance(10).await.expect("advances").moves;
+    drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
+    api.live.moved(&moves);
+    for mut body in bodies {
+        answered(&api.log, 1_000, 503);
+        while futures::StreamExt::next(&mut body).await.is_some() {}
+    }
+    let told = captured.saying("a follower can't read its order").len();
+    assert!(told < 2, "a second may have ended once");
 }

@@ -60,6 +60,7 @@ struct Api {
     consumer: watch::Sender<Condition>,
     dead_letters: watch::Sender<Condition>,
     letters: watch::Sender<Option<Waiting>>,
+    log: Arc<RequestLog>,
     folder: TempDir,
 }
 
@@ -164,6 +165,7 @@ impl Api {
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&live).look_out());
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
+        let log = RequestLog::new();
         let state = AppState {
             store: Arc::clone(&store),
             reads,
@@ -181,7 +183,7 @@ impl Api {
             delays,
             clock: clock.clone(),
             proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
-            log: RequestLog::new(),
+            log: Arc::clone(&log),
             demo,
             search: Search::new(Arc::clone(&store)),
         };
@@ -199,6 +201,7 @@ impl Api {
             consumer,
             dead_letters,
             letters,
+            log,
             folder,
         }
     }

@@ -318,7 +318,8 @@ async fn follow(
                 );
             }
             first = false;
-            news = if seen < 6 { follower.news(seen).await } else { None };
+            let next = if seen < 6 { follower.news(seen).await } else { None };
+            news = next.map(|news| news.expect("reads"));
         }
     }
 }
