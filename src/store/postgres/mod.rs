@@ -286,10 +286,11 @@ impl Store for PgStore {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await;
+        // Nothing is committed where somebody holds the row.
+        let held = || StoreError::Failed("another session holds this replica's row".to_owned());
+        let said = said.and_then(|said| said.then_some(()).ok_or_else(held));
         self.preconditions.judge_heartbeat(&said);
-        said?
-            .then_some(())
-            .ok_or_else(|| StoreError::Failed("another session holds this replica's row".to_owned()))
+        said
     }
 
     async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError> {

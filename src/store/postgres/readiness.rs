@@ -83,7 +83,7 @@ async fn soon<T, E: From<StoreError>>(call: impl Future<Output = Result<T, E>>) 
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use sqlx::ConnectOptions as _;
+    use sqlx::{ConnectOptions as _, Connection as _};
     use tokio::{task::yield_now, time::timeout};
 
     use super::super::{
@@ -206,23 +206,29 @@ mod tests {
     #[tokio::test]
     #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
     async fn a_commit_that_hangs_is_not_forgotten_before_another_ends() {
-        let t = fixture().await;
+        let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+        let store = database.replica(&clock).await;
+        let mut console = database.options().connect().await.expect("connects");
         for statement in [
             "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$
                  BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$",
             "CREATE CONSTRAINT TRIGGER hang AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
                  FOR EACH ROW EXECUTE FUNCTION hang()",
         ] {
-            (t.by_hand)(statement).await.expect(statement);
+            run(&mut console, statement).await.expect(statement);
         }
-        t.store.place(&[new_order()], Outbox::Mine).await.expect_err("no answer");
-        (t.by_hand)("ALTER TABLE outbox DISABLE TRIGGER hang").await.expect("alters");
+        store.place(&[new_order()], Outbox::Mine).await.expect_err("no answer");
+        run(&mut console, "ALTER TABLE outbox DISABLE TRIGGER hang").await.expect("alters");
+        let mut holder = console.begin().await.expect("begins");
+        run(&mut holder, "SELECT 1 FROM relays FOR UPDATE").await.expect("locks");
         for _ in 0..2 {
-            let silence = t.store.ping().await.expect_err("nothing has been committed").to_string();
+            let silence = store.ping().await.expect_err("nothing has been committed").to_string();
             assert!(silence.contains("no write has ended since") && silence.contains("PG_DSN"), "{silence}");
+            store.heartbeat().await.expect_err("somebody holds its row");
         }
-        t.store.heartbeat().await.expect("lives");
-        t.store.ping().await.expect("ready");
+        holder.rollback().await.expect("ends");
+        store.heartbeat().await.expect("lives");
+        store.ping().await.expect("ready");
     }
 
     /// The file is read again whatever has failed, also where a login still works.
