@@ -117,7 +117,7 @@ export async function open(browser, options = {}) {
   });
   page.on("console", (message) => {
     // A service that was killed answers nobody; that is no fault of the page.
-    if (message.type() === "error" && !/net::|status of (404|503)/.test(message.text())) page.trouble.push(message.text());
+    if (message.type() === "error" && !/net::|status of (404|429|503)/.test(message.text())) page.trouble.push(message.text());
   });
   return page;
 }

@@ -143,6 +143,23 @@ test("an arrival is told in whole minutes, on one line, with what both moments s
     // 32 minutes are far off.
     const times = await page.locator(".arrival time").evaluateAll((all) => all.map((time) => time.dateTime));
     for (const time of times) assert.equal(new Date(time).getTime() % 300_000, 0, time);
+    // What is left is as coarse, and minutes are counted from half an hour on.
+    const left = (...minutes) => page.evaluate((minutes) => {
+      const span = document.querySelector(".arrival .left");
+      const now = Date.now();
+      [span.dataset.from, span.dataset.to] = minutes.map((minutes) => now + 60_000 * minutes);
+      return import(document.querySelector("link[rel=modulepreload]").href).then(({ dress }) => {
+        dress(document);
+        return span.textContent;
+      });
+    }, minutes);
+    assert.match(await page.locator(".arrival .left").innerText(), /^in 30 to \d[05] minutes$/);
+    assert.equal(await left(40.5, 41.5), "in 40 to 45 minutes");
+    assert.equal(await left(39.9, 41.5), "in 35 to 45 minutes");
+    assert.equal(await left(31, 40.5), "in 30 to 45 minutes");
+    assert.equal(await left(29.5, 30.5), "in 30 to 31 minutes");
+    assert.match(await left(1.5, 1.9), /^in 9\d to 11\d seconds$/);
+    assert.equal(await left(150, 170), "in 3 hours");
     const lines = await page.locator(".arrival strong").evaluate((strong) => strong.getClientRects().length);
     const box = await page.locator(".arrival strong").boundingBox();
     assert.ok(lines === 1 && box.height < 40, `${box.height}`);
@@ -163,6 +180,36 @@ test("an arrival is told in whole minutes, on one line, with what both moments s
     await page.context().close();
   } finally {
     await own.stop();
+  }
+});
+
+test("a page whose stream is refused asks now and then, and after a while for a stream again", async () => {
+  const id = await service.place();
+  for (const status of [429, 503]) {
+    const page = await open(browser, PHONE);
+    await page.clock.install();
+    let asked = 0, refused = true;
+    await page.route(/[/]events[?]/, (route) => {
+      asked += 1;
+      return refused ? route.fulfill({ status, body: "" }) : route.continue();
+    });
+    await page.goto(`${service.url}/track/${id}`);
+    await page.getByText("Updates now and then").waitFor();
+    assert.equal(asked, 2);
+    const renewed = page.waitForResponse(`${service.url}/track/${id}`);
+    await page.clock.fastForward(16_000);
+    await renewed;
+    await page.clock.fastForward(10_000);
+    assert.equal(asked, 2, "not before half a minute");
+    await page.getByText("Updates now and then").waitFor();
+    refused = false;
+    await page.clock.fastForward(35_000);
+    await page.locator("#mark.live").waitFor();
+    // Who comes back is not cut off by what was to come.
+    await page.clock.fastForward(14_000);
+    assert.equal(asked, 3);
+    assert.deepEqual(page.trouble, []);
+    await page.context().close();
   }
 });
 

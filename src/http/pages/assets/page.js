@@ -30,12 +30,17 @@ function spellBetween(times) {
 }
 
 const UNITS = [[7_200_000, "hour", 3_600_000], [120_000, "minute", 60_000], [0, "second", 1_000]];
+/** From half an hour on, single minutes would promise too much: the server tells moments as coarsely. */
+const HALF_AN_HOUR = 1_800_000, FIVE_MINUTES = 300_000;
 
 /** "in 5 to 9 seconds": what is left until an arrival. */
 function left(from, to) {
-  const now = present();
-  const [, unit, size] = UNITS.find(([above]) => to - now > above) ?? UNITS.at(-1);
-  const [least, most] = [from, to].map((at) => Math.max(0, Math.ceil((at - now) / size)));
+  const [near, far] = [from, to].map((at) => at - present());
+  const [, unit, size] = UNITS.find(([above]) => far > above) ?? UNITS.at(-1);
+  let [least, most] = [near, far].map((time) => Math.max(0, Math.ceil(time / size)));
+  if (unit === "minute" && near > HALF_AN_HOUR) {
+    [least, most] = [Math.floor(near / FIVE_MINUTES), Math.ceil(far / FIVE_MINUTES)].map((steps) => 5 * steps);
+  }
   if (most === 0) return "any moment now";
   const words = least === most ? `${most} ${unit}` : `${least} to ${most} ${unit}`;
   return `in ${words}${most === 1 ? "" : "s"}`;

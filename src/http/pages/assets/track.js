@@ -42,7 +42,9 @@ function finish(state = "", words = "") {
 const SILENCE = 35_000;
 /** Most streams of one browser: it has six connections to a server for all its pages, and others want to load. */
 const STREAMS = 4;
-let stream, silence, wait = 500, open = false;
+/** So many refusals mean that there is no place for this page, which then asks for one every 30 to 60 s. */
+const REFUSALS = 2;
+let stream, silence, soon, refused = 0, open = false;
 
 /** Says that the page is live; of an order that is late, not as if all were well. */
 function live() {
@@ -73,6 +75,7 @@ function rest() {
 
 /** Opens the stream, for as long as somebody can see the page. */
 function follow() {
+  clearTimeout(soon);
   rest();
   if (ended || document.hidden) return;
   later.clear();
@@ -80,7 +83,7 @@ function follow() {
   stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
   // A browser does not notice a network that is gone without a word.
   const hear = () => { clearTimeout(silence); silence = setTimeout(lose, SILENCE); };
-  stream.onopen = () => { wait = 500; hear(); live(); };
+  stream.onopen = () => { refused = 0; hear(); live(); };
   stream.addEventListener("status", () => { hear(); renew(); });
   stream.addEventListener("beat", hear);
   stream.addEventListener("end", () => { rest(); renew(); });
@@ -92,8 +95,10 @@ function follow() {
     if (stream.readyState === EventSource.CLOSED) {
       rest();
       renew();
-      setTimeout(follow, wait);
-      wait = Math.min(2 * wait, 5_000);
+      refused += 1;
+      const full = refused >= REFUSALS;
+      if (full) mark("", "Updates now and then");
+      soon = setTimeout(follow, full ? 30_000 + 30_000 * Math.random() : 500);
     }
   };
   hear();
