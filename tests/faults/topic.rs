@@ -52,7 +52,10 @@ pub(crate) struct Topic {
 impl Topic {
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("log_level", "0");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("log_level", "0")
+            .set("allow.auto.create.topics", "false");
         config
     }
 

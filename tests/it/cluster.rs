@@ -31,6 +31,8 @@ impl Cluster {
     pub(crate) fn connect() -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", variable("KAFKA_BROKERS")).set("group.id", "tests");
+        // Topics are to be the service's.
+        config.set("allow.auto.create.topics", "false");
         let (admin, producer) = (config.create().expect("connects"), config.create().expect("connects"));
         Self { config, admin, producer }
     }
