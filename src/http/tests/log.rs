@@ -108,7 +108,8 @@ async fn what_probes_ask_has_a_line_that_can_be_switched_off() {
 async fn the_id_of_a_failure_leads_to_its_cause() {
     let api = Api::open().await;
     let id = api.place("Ada").await;
-    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON orders WHEN NEW.customer_name = 'Bob'
+        BEGIN SELECT RAISE(ABORT, 'broken'); END";
     drop(api.by_hand(trigger).await);
     let (captured, _guard) = Captured::start();
     // The writer meets this one; many at once come in one batch.
