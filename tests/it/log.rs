@@ -46,7 +46,8 @@ async fn the_id_of_an_answer_leads_to_its_lines() {
 
     let file = SqliteConnectOptions::new().filename(data.path().join("orders.db"));
     let mut console = file.connect().await.expect("opens");
-    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON orders BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    let trigger = "CREATE TRIGGER broken BEFORE INSERT ON orders WHEN NEW.customer_name LIKE 'Ada%'
+        BEGIN SELECT RAISE(ABORT, 'broken'); END";
     console.execute(trigger).await.expect("made");
     let answer = ask(&service, Method::POST, "/orders", "my-req-42").await;
     assert_eq!(problem(answer, 500, "internal-error").await["request_id"], "my-req-42");
