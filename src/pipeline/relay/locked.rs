@@ -63,7 +63,7 @@ impl Locked {
 
     /// What is to be said of them.
     pub(super) fn trouble(&self) -> Option<String> {
-        let first = self.ids().next()?;
+        let first = self.ids().min()?;
         Some(format!("another session of the database holds {} outbox rows, such as {first}", self.len()))
     }
 }

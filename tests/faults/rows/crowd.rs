@@ -153,7 +153,8 @@ impl Page {
                 return Ok(seen);
             }
             // What else there is, head and sizes of chunks, begins with no such word.
-            if let Some(json) = line.strip_prefix("data: ") {
+            // A beat, after a long silence, holds nothing.
+            if let Some(json) = line.strip_prefix("data: ").filter(|json| *json != "{}") {
                 let event: Value = serde_json::from_str(json)?;
                 let made = event["timestamp"].as_str().context("no timestamp")?.parse()?;
                 let seq = event["seq"].as_u64().context("no seq")?;

@@ -24,6 +24,8 @@ pub(crate) async fn race(bench: &mut Bench) -> Result<Outcome> {
         let name = format!("{}_{number}", bench.name);
         let dsn = bench.stack.create_database(&name).await?;
         bench.set("PG_DSN", dsn);
+        // Whoever was killed before is a member of its group for a while, and others wait for it.
+        bench.set("KAFKA_GROUP", name.clone());
         let started = Instant::now();
         let mut replicas = [(); 2].map(|()| Fleet::new(bench.fleet.settings.clone(), None));
         let [one, other] = &mut replicas;
@@ -37,8 +39,9 @@ pub(crate) async fn race(bench: &mut Bench) -> Result<Outcome> {
         }
         bench.stack.administer(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
     }
-    let dsn = bench.dsn.clone();
+    let (dsn, group) = (bench.dsn.clone(), bench.group.clone());
     bench.set("PG_DSN", dsn);
+    bench.set("KAFKA_GROUP", group);
     let mut outcome = upgraded(bench).await?;
     outcome.note(format!("{races} races"));
     outcome
