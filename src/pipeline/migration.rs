@@ -36,10 +36,7 @@ impl Migration {
                 self.store.doubted().await;
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
+        stop.run_until_cancelled(work).await;
     }
 
     /// Tries until it is done. It may wait long for a lock that another replica holds.

@@ -32,8 +32,6 @@ pub use writer::{WRITTEN_AT_ONCE, Writer};
 
 use std::fmt;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{broker::BrokerError, store::StoreError};
 
 /// What a step came to.
@@ -58,18 +56,9 @@ pub enum StepError {
     Broker(#[from] BrokerError),
 }
 
-/// Says what failed and pauses, longer each time, unless told to stop.
-async fn pause(
-    name: &str,
-    backoff: &mut Backoff,
-    error: &(dyn fmt::Display + Sync),
-    stop: &CancellationToken,
-) {
+/// Says what failed and pauses, longer each time. Who is told to stop meanwhile drops it.
+async fn pause(name: &str, backoff: &mut Backoff, error: &(dyn fmt::Display + Sync)) {
     let pause = backoff.next_pause();
     tracing::warn!(%error, "{name} will try again in {pause:?}");
-    tokio::select! {
-        () = tokio::time::sleep(pause) => {}
-        // A step that fails at once would come again and again before anybody else sees that it is time to stop.
-        () = stop.cancelled() => tokio::task::yield_now().await,
-    }
+    tokio::time::sleep(pause).await;
 }

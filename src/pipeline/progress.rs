@@ -88,12 +88,12 @@ impl Progress {
     pub async fn run(self, stop: CancellationToken, condition: watch::Sender<Condition>) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.make_steps(&stop, &condition) => {}
-            () = self.sort_out(&stop) => {}
+            () = self.make_steps(&condition) => {}
+            () = self.sort_out() => {}
         }
     }
 
-    async fn make_steps(&self, stop: &CancellationToken, condition: &watch::Sender<Condition>) {
+    async fn make_steps(&self, condition: &watch::Sender<Condition>) {
         let mut backoff = Backoff::default();
         loop {
             let looked = Instant::now();
@@ -108,13 +108,13 @@ impl Progress {
                 }
                 Err(error) => {
                     tell(condition, Condition::Down(error.to_string()));
-                    pause("the progress loop", &mut backoff, &error, stop).await;
+                    pause("the progress loop", &mut backoff, &error).await;
                 }
             }
         }
     }
 
-    async fn sort_out(&self, stop: &CancellationToken) {
+    async fn sort_out(&self) {
         let mut backoff = Backoff::default();
         loop {
             match self.sort().await {
@@ -128,7 +128,7 @@ impl Progress {
                 }
                 // That the database is away, the other loop says.
                 Err(StepError::Store(StoreError::Unavailable(_))) => sleep(LOOK_EVERY).await,
-                Err(error) => pause("sorting out what can't be moved", &mut backoff, &error, stop).await,
+                Err(error) => pause("sorting out what can't be moved", &mut backoff, &error).await,
             }
         }
     }

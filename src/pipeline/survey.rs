@@ -33,14 +33,11 @@ impl Survey {
                         backoff.reset();
                         sleep(EVERY).await;
                     }
-                    Err(error) => pause("the survey", &mut backoff, &error, &stop).await,
+                    Err(error) => pause("the survey", &mut backoff, &error).await,
                 }
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
+        stop.run_until_cancelled(work).await;
     }
 
     /// Sets the gauges; what could not be read is said to be unknown.

@@ -38,14 +38,11 @@ impl Upkeep {
                         backoff.reset();
                         sleep(if outcome == Outcome::Idle { EVERY } else { BREATH }).await;
                     }
-                    Err(error) => pause("throwing old keys away", &mut backoff, &error, &stop).await,
+                    Err(error) => pause("throwing old keys away", &mut backoff, &error).await,
                 }
             }
         };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
+        stop.run_until_cancelled(work).await;
     }
 
     /// Throws a slice away; idle once nothing old is left.

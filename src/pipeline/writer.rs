@@ -165,7 +165,8 @@ impl Writer {
                 Err(error)
                     if error.is_transient() && Instant::now() < give_up && !self.hurry.is_cancelled() =>
                 {
-                    pause("writing orders", &mut backoff, &error, &self.hurry).await;
+                    let pause = pause("writing orders", &mut backoff, &error);
+                    self.hurry.run_until_cancelled(pause).await;
                 }
                 // Behind this one others wait.
                 Err(StoreError::Timeout(limit)) => {

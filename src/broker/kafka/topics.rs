@@ -192,6 +192,19 @@ mod tests {
         }
     }
 
+    /// Clients of the real cluster, on topics of their own.
+    fn clients(replication: i32) -> (Kafka, Arc<KafkaPublisher>) {
+        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
+        let kafka = Kafka::new(settings(&brokers, replication), Arc::new(Metrics::new()));
+        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
+        (kafka, publisher)
+    }
+
+    fn admin(kafka: &Kafka) -> AdminClient<Context> {
+        FromClientConfigAndContext::from_config_and_context(&kafka.base_config(), kafka.context.clone())
+            .expect("connects")
+    }
+
     /// A message that only its leader has is lost with it.
     #[test]
     fn a_new_topic_asks_for_two_replicas_where_there_are_two() {
@@ -206,9 +219,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_is_made_and_may_grow() {
-        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
-        let kafka = Kafka::new(settings(&brokers, 1), Arc::new(Metrics::new()));
-        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
+        let (kafka, publisher) = clients(1);
         let count = async || {
             drop(kafka.probe(&publisher).await);
             crate::broker::Publisher::partitions(&*publisher).count
@@ -223,23 +234,15 @@ mod tests {
             }
         };
         assert_eq!(first.await, 2);
-        let admin: AdminClient<Context> =
-            FromClientConfigAndContext::from_config_and_context(&kafka.base_config(), kafka.context.clone())
-                .expect("connects");
         let grown = [NewPartitions::new(&kafka.settings.topic, 5)];
-        admin.create_partitions(&grown, &AdminOptions::new()).await.expect("grows");
+        admin(&kafka).create_partitions(&grown, &AdminOptions::new()).await.expect("grows");
         while count().await != 5 {}
     }
     /// "Created if missing" holds at any time.
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_that_was_deleted_is_made_again() {
-        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
-        let kafka = Kafka::new(settings(&brokers, 1), Arc::new(Metrics::new()));
-        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
-        let admin: AdminClient<Context> =
-            FromClientConfigAndContext::from_config_and_context(&kafka.base_config(), kafka.context.clone())
-                .expect("connects");
+        let (kafka, publisher) = clients(1);
         let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str()];
         let both = async || {
             loop {
@@ -256,7 +259,7 @@ mod tests {
             }
         };
         both().await;
-        admin.delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
+        admin(&kafka).delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
         while kafka.metadata(&publisher, names[0]).await.expect("answers").topics()[0].error().is_none() {}
         both().await;
     }
@@ -265,9 +268,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_that_cant_be_made_is_named() {
-        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS");
-        let kafka = Kafka::new(settings(&brokers, 9), Arc::new(Metrics::new()));
-        let publisher = Arc::new(kafka.publisher(mpsc::channel(IN_FLIGHT).0).expect("connects"));
+        let (kafka, publisher) = clients(9);
         let error = kafka.probe(&publisher).await.expect_err("nine brokers").to_string();
         let expected = format!(
             "topic {} (KAFKA_TOPIC) is missing and can't be created: the cluster has fewer brokers than \
