@@ -39,6 +39,8 @@ pub struct LetterWatch {
     ledger: Ledger,
     condition: watch::Sender<Condition>,
     failures: u32,
+    /// Changes when the topic is gone.
+    losses: watch::Receiver<()>,
 }
 
 impl LetterWatch {
@@ -51,7 +53,9 @@ impl LetterWatch {
         metrics: Arc<Metrics>,
         condition: watch::Sender<Condition>,
     ) -> Self {
-        Self { kafka, publisher, broker, waiting, metrics, ledger: Ledger::default(), condition, failures: 0 }
+        let losses = kafka.dead_letter_topic_losses();
+        let ledger = Ledger::default();
+        Self { kafka, publisher, broker, waiting, metrics, ledger, condition, failures: 0, losses }
     }
 
     /// Works until told to stop.
@@ -99,8 +103,13 @@ impl LetterWatch {
     }
 
     async fn look(&mut self) -> Result<(), BrokerError> {
+        let ensured = self.kafka.ensure_dead_letter_topic(&self.publisher).await;
+        if self.losses.has_changed().unwrap_or_default() {
+            self.losses.mark_unchanged();
+            self.ledger = Ledger::default();
+        }
         // One that was made just now is empty.
-        if self.kafka.ensure_dead_letter_topic(&self.publisher).await? {
+        if ensured? {
             return Ok(());
         }
         let (kafka, publisher) = (Arc::clone(&self.kafka), Arc::clone(&self.publisher));

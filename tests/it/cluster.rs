@@ -126,6 +126,24 @@ async fn topics_that_are_deleted_are_made_again() {
     service.stop().await;
 }
 
+/// Where a reader was in the old topic says nothing of the new one: nobody may begin there.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn a_topic_that_is_made_again_is_read_from_its_beginning() {
+    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let service = stack.replica("0s").await;
+    for n in 0..5 {
+        if n > 0 {
+            cluster.delete(&[&stack.topic]).await;
+        }
+        eventually("the topic is there", async || cluster.count(&stack.topic).await).await;
+        let (id, good) = order(n);
+        cluster.put(&stack.topic, 0, &id, &good).await;
+        service.reached(&id, "DELIVERED").await;
+    }
+    service.stop().await;
+}
+
 /// How far behind is not known while nothing is taken: then no alert may trust it, and another says so.
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]

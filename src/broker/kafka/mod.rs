@@ -30,7 +30,7 @@ use super::{BrokerError, Receipt};
 use crate::metrics::Metrics;
 use context::Context;
 use member::MemberContext;
-use topics::Creations;
+use topics::Topics;
 
 /// How to reach the cluster and what things are called there.
 #[derive(Debug, Clone)]
@@ -59,13 +59,13 @@ pub struct Kafka {
     settings: KafkaSettings,
     context: Context,
     metrics: Arc<Metrics>,
-    creations: Creations,
+    topics: Topics,
 }
 
 impl Kafka {
     /// Describes a cluster; connects to nothing yet.
     pub fn new(settings: KafkaSettings, metrics: Arc<Metrics>) -> Self {
-        Self { settings, context: Context::default(), metrics, creations: Creations::default() }
+        Self { settings, context: Context::default(), metrics, topics: Topics::default() }
     }
 
     fn base_config(&self) -> ClientConfig {
@@ -147,6 +147,7 @@ impl Kafka {
     /// The client that consumes; it subscribes to the topic when it is first asked for messages.
     pub fn subscribe(&self) -> KafkaSubscription {
         let context = MemberContext::new(self.context.clone(), Arc::clone(&self.metrics));
-        KafkaSubscription::new(self.consumer_config(), &self.settings, context)
+        let losses = self.topics.losses(&self.settings.topic);
+        KafkaSubscription::new(self.consumer_config(), &self.settings, context, losses)
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::Headers,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
 use super::{KafkaSettings, MemberContext};
@@ -35,12 +35,19 @@ pub struct KafkaSubscription {
     /// Made when it is first asked, and made anew if it is beyond recovery.
     consumer: Option<StreamConsumer<MemberContext>>,
     held_back: BTreeSet<i32>,
+    /// Changes when the topic is gone.
+    losses: watch::Receiver<()>,
 }
 
 impl KafkaSubscription {
-    pub(super) fn new(config: ClientConfig, settings: &KafkaSettings, context: MemberContext) -> Self {
+    pub(super) fn new(
+        config: ClientConfig,
+        settings: &KafkaSettings,
+        context: MemberContext,
+        losses: watch::Receiver<()>,
+    ) -> Self {
         let (topic, group) = (settings.topic.clone(), settings.group.clone());
-        Self { config, topic, group, context, consumer: None, held_back: BTreeSet::new() }
+        Self { config, topic, group, context, consumer: None, held_back: BTreeSet::new(), losses }
     }
 
     /// Subscribes, if it has not, or if an error has ended what the client does.
@@ -49,7 +56,9 @@ impl KafkaSubscription {
         if let Some((code, reason)) = &fatal {
             warn!(%code, reason, "the kafka consumer is beyond recovery and is replaced");
         }
-        if fatal.is_some() || self.context.is_worn_out() {
+        let topic_is_lost = self.losses.has_changed().unwrap_or_default();
+        if fatal.is_some() || topic_is_lost || self.context.is_worn_out() {
+            self.losses.mark_unchanged();
             self.context = self.context.renewed();
             self.held_back.clear();
             let dead = self.consumer.take();
@@ -127,7 +136,13 @@ impl Subscription for KafkaSubscription {
             return Err(self.fails(&error));
         }
         let Some(consumer) = &self.consumer else { return Ok(Vec::new()) };
-        let mut batch = vec![self.first(consumer).await?];
+        let mut losses = self.losses.clone();
+        let first = tokio::select! {
+            first = self.first(consumer) => first?,
+            // Where it was in the old topic is forgotten with this client.
+            Ok(()) = losses.changed() => return Ok(Vec::new()),
+        };
+        let mut batch = vec![first];
         self.context.reads();
         while batch.len() < max
             && let Some(next) = consumer.recv().now_or_never()

@@ -13,7 +13,7 @@ use rdkafka::{
     metadata::{Metadata, MetadataPartition, MetadataTopic},
     producer::Producer as _,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
 use super::{Context, Kafka, KafkaPublisher, KafkaSettings};
@@ -25,6 +25,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a topic could not be created.
 const CREATE_AGAIN: Duration = Duration::from_secs(5);
+/// How long a topic that was there is gone before it is created again, so that every replica has seen it:
+/// librdkafka keeps its place in the old one and would pass over what comes first in the new one.
+const CREATE_ANEW: Duration = Duration::from_secs(3);
 /// In how many replicas a message must be before it is acknowledged, where there are as many: with one
 /// alone it would be lost with its leader.
 const MIN_INSYNC_REPLICAS: [&str; 2] = ["1", "2"];
@@ -47,26 +50,58 @@ fn partitions(metadata: &Metadata, topic: &str) -> Partitions {
     }
 }
 
-/// Topics that could not be created, when that was tried and what was said.
+/// What the last looks at a topic have shown.
 #[derive(Default)]
-pub(super) struct Creations(Mutex<HashMap<String, (Instant, BrokerError)>>);
+enum Seen {
+    #[default]
+    Nothing,
+    There,
+    GoneSince(Instant),
+    /// It could not be created then, and why.
+    NotCreated(Instant, String),
+}
 
-impl Creations {
-    fn failures(&self) -> MutexGuard<'_, HashMap<String, (Instant, BrokerError)>> {
+/// A topic that may have to be created.
+#[derive(Default)]
+struct Looks {
+    last: Seen,
+    /// Changes when it is found gone that was there.
+    losses: watch::Sender<()>,
+}
+
+/// The topics that may have to be created, by name.
+#[derive(Default)]
+pub(super) struct Topics(Mutex<HashMap<String, Looks>>);
+
+impl Topics {
+    fn looks(&self) -> MutexGuard<'_, HashMap<String, Looks>> {
         self.0.lock().expect("no holder panics")
     }
 
-    /// What was said a short while ago; asking needs a client of its own.
-    fn failed_just_now(&self, topic: &str) -> Option<BrokerError> {
-        let failures = self.failures();
-        let (at, error) = failures.get(topic)?;
-        (at.elapsed() < CREATE_AGAIN).then(|| error.clone())
+    /// Changes when a topic is found gone that was there: what is remembered of it holds no longer.
+    pub(super) fn losses(&self, topic: &str) -> watch::Receiver<()> {
+        self.looks().entry(topic.to_owned()).or_default().losses.subscribe()
     }
 
-    fn note(&self, topic: &str, outcome: &Result<(), BrokerError>) {
-        match outcome {
-            Ok(()) => drop(self.failures().remove(topic)),
-            Err(error) => drop(self.failures().insert(topic.to_owned(), (Instant::now(), error.clone()))),
+    fn note(&self, topic: &str, seen: Seen) {
+        self.looks().entry(topic.to_owned()).or_default().last = seen;
+    }
+
+    /// Why a topic that is missing is not to be created yet.
+    fn not_yet(&self, topic: &str) -> Option<String> {
+        let mut looks = self.looks();
+        let looks = looks.entry(topic.to_owned()).or_default();
+        if let Seen::There = looks.last {
+            looks.last = Seen::GoneSince(Instant::now());
+            looks.losses.send_replace(());
+        }
+        match &looks.last {
+            Seen::GoneSince(since) if since.elapsed() < CREATE_ANEW => {
+                Some(format!("is gone and is created anew {CREATE_ANEW:?} later"))
+            }
+            // Asking needs a client of its own.
+            Seen::NotCreated(at, reason) if at.elapsed() < CREATE_AGAIN => Some(reason.clone()),
+            _ => None,
         }
     }
 }
@@ -93,6 +128,11 @@ impl Kafka {
         self.ensure(&metadata, topic, "KAFKA_DLQ_TOPIC").await
     }
 
+    /// Changes when the dead-letter topic is found gone that was there.
+    pub fn dead_letter_topic_losses(&self) -> watch::Receiver<()> {
+        self.topics.losses(&self.settings.dlq_topic)
+    }
+
     async fn metadata(&self, publisher: &KafkaPublisher, topic: &str) -> Result<Metadata, BrokerError> {
         let (client, topic) = (publisher.client(), topic.to_owned());
         let ask =
@@ -105,22 +145,24 @@ impl Kafka {
     async fn ensure(&self, metadata: &Metadata, topic: &str, setting: &str) -> Result<bool, BrokerError> {
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found.map(|found| found.error().map(Code::from)) {
-            Some(None) => Ok(false),
+            Some(None) => {
+                self.topics.note(topic, Seen::There);
+                Ok(false)
+            }
             // A cluster of ours to test with knows no calls that create topics.
             None | Some(Some(Code::UnknownTopic | Code::UnknownTopicOrPartition))
                 if !self.settings.embedded =>
             {
-                if let Some(error) = self.creations.failed_just_now(topic) {
-                    return Err(error);
+                let told = |what: String| BrokerError(format!("topic {topic} ({setting}) {what}"));
+                if let Some(reason) = self.topics.not_yet(topic) {
+                    return Err(told(reason));
                 }
-                let outcome = self.create(topic).await;
-                let outcome = outcome.map_err(|reason| {
-                    BrokerError(format!(
-                        "topic {topic} ({setting}) is missing and can't be created: {reason}"
-                    ))
-                });
-                self.creations.note(topic, &outcome);
-                outcome.map(|()| true)
+                self.create(topic).await.map_err(|reason| {
+                    let reason = format!("is missing and can't be created: {reason}");
+                    self.topics.note(topic, Seen::NotCreated(Instant::now(), reason.clone()));
+                    told(reason)
+                })?;
+                Ok(true)
             }
             None => Err(BrokerError(format!("topic {topic} ({setting}) is missing"))),
             Some(Some(code)) => {
