@@ -280,7 +280,8 @@ mod tests {
         admin(&kafka).create_partitions(&grown, &AdminOptions::new()).await.expect("grows");
         while count().await != 5 {}
     }
-    /// "Created if missing" holds at any time.
+
+    /// "Created if missing" holds at any time; once one was there, not before all can have seen that it is gone.
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_that_was_deleted_is_made_again() {
@@ -288,12 +289,17 @@ mod tests {
         let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str()];
         let both = async || {
             loop {
-                kafka.probe(&publisher).await.expect("creates");
-                kafka.ensure_dead_letter_topic(&publisher).await.expect("creates");
                 let mut there = true;
                 for name in names {
                     let metadata = kafka.metadata(&publisher, name).await.expect("answers");
                     there &= partitions(&metadata, name).count == 2;
+                }
+                let outcomes = [
+                    kafka.probe(&publisher).await.err(),
+                    kafka.ensure_dead_letter_topic(&publisher).await.err(),
+                ];
+                for error in outcomes.into_iter().flatten() {
+                    assert!(error.0.ends_with("is gone and is created anew 3s later"), "{error}");
                 }
                 if there {
                     return;
@@ -301,9 +307,13 @@ mod tests {
             }
         };
         both().await;
+        let losses = names.map(|name| kafka.topics.losses(name));
         admin(&kafka).delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
         while kafka.metadata(&publisher, names[0]).await.expect("answers").topics()[0].error().is_none() {}
+        let gone = Instant::now();
         both().await;
+        assert!(gone.elapsed() >= CREATE_ANEW);
+        assert!(losses.iter().all(|losses| losses.has_changed().expect("has a sender")));
     }
 
     /// A topic that can't be made is named, with the setting that is in the way.
