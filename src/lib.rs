@@ -3,7 +3,7 @@
 //! The map, from the inside out; `ARCHITECTURE.md` tells the story.
 //!
 //! - [`order`]: what an order is and may become. Pure.
-//! - [`clock`], [`bell`], [`metrics`]: time, wake-ups, and what is measured.
+//! - [`clock`], [`alarm`], [`metrics`]: time, wake-ups, and what is measured.
 //! - [`health`], [`letters`]: what is known of parts and of dead letters.
 //! - [`telemetry`]: which requests a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
@@ -21,11 +21,9 @@
 //! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
 
 pub mod app;
-pub mod bell;
 pub mod broker;
 pub mod cli;
 pub mod client;
-pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod health;
@@ -42,4 +40,5 @@ pub mod sample;
 pub mod search;
 pub mod store;
 pub mod telemetry;
+pub mod time;
 pub mod verify;

@@ -187,9 +187,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::ManualClock,
         order::StageDelays,
         store::{conformance::start, flaky::Flaky, memory::MemoryStore},
+        time::ManualClock,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

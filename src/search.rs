@@ -144,13 +144,13 @@ impl Search {
 mod tests {
     use super::*;
     use crate::{
-        clock::VirtualClock,
         order::{Draft, IdMint, StageDelays},
         store::{
             NewOrder, Outbox,
             conformance::start,
             memory::{Database, MemoryStore},
         },
+        time::VirtualClock,
     };
 
     /// A store whose orders are those of these customers, oldest first.

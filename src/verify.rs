@@ -230,7 +230,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::ManualClock,
         order::StageDelays,
         store::{
             Outbox,
@@ -238,6 +237,7 @@ mod tests {
             flaky::Flaky,
             memory::MemoryStore,
         },
+        time::ManualClock,
     };
 
     /// Promise 6: it says what is wrong, and of which orders it can say nothing.

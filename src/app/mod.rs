@@ -20,11 +20,9 @@ pub use shutdown::Shutdown;
 use supervisor::Supervisor;
 
 use crate::{
-    bell::Bell,
     broker::{
         BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
     },
-    clock::SystemClock,
     config::{Config, HttpConfig, StoreConfig},
     desk, health,
     http::{self, AppState, RequestLog, Server, TrustedProxies},
@@ -37,6 +35,7 @@ use crate::{
     reads::Reads,
     search::Search,
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
+    time::{Alarm, SystemClock},
 };
 
 /// How many orders may wait between writer and relay; more are found through the outbox.
@@ -186,14 +185,14 @@ impl App {
         let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;
 
-        let (mut tasks, bell) = (Supervisor::default(), Arc::new(Bell::default()));
+        let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
         let (fresh, fresh_out) = mpsc::channel(FRESH);
         let mint = Arc::new(Mutex::new(IdMint::default()));
         let writer = |inbox| Writer {
             inbox,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
-            bell: Arc::clone(&bell),
+            alarm: Arc::clone(&alarm),
             first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
@@ -218,8 +217,8 @@ impl App {
         .out_of_step(rand::random());
         let subscription = Box::new(kafka.subscribe());
         let intake =
-            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&bell), Arc::clone(&metrics));
-        let progress = Progress::new(Arc::clone(&store), bell, Arc::clone(&live), Arc::clone(&metrics));
+            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&alarm), Arc::clone(&metrics));
+        let progress = Progress::new(Arc::clone(&store), alarm, Arc::clone(&live), Arc::clone(&metrics));
         let survey = Survey::new(overview, Arc::clone(&metrics));
         let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::clean;
 use crate::{
-    clock::{Clock as _, SystemClock},
     config::LogFormat,
+    time::{Clock as _, SystemClock},
 };
 
 /// A pipe that has room takes so many bytes without waiting.

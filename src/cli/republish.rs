@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::output;
 use crate::{
     app,
-    clock::{Clock as _, SystemClock},
     config::StoreConfig,
     order::{OrderId, Timestamp},
     store::{AuditPage, Pages, Patience, Portion, Republished, Store, StoreError, in_portions},
+    time::{Clock as _, SystemClock},
 };
 
 /// Most orders in one write, and in one reading.
@@ -221,7 +221,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::ManualClock,
         order::StageDelays,
         store::{
             Outbox,
@@ -229,6 +228,7 @@ mod tests {
             flaky::Flaky,
             memory::MemoryStore,
         },
+        time::ManualClock,
     };
 
     const ALL: Between = Between { since: Timestamp::UNIX_EPOCH, until: Timestamp::MAX_UTC, after: None };

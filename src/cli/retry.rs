@@ -7,9 +7,8 @@ use tokio::time::Instant;
 
 use crate::{
     client::{Answer, StatusCode, Trouble, header},
-    clock::{Clock as _, SystemClock},
     order::Timestamp,
-    pipeline::Backoff,
+    time::{Backoff, Clock as _, SystemClock},
 };
 
 /// What is left of somebody's patience.

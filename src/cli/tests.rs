@@ -7,9 +7,9 @@ use proptest::{prelude::*, sample::select};
 use super::*;
 use crate::{
     app::Shutdown,
-    clock::{Clock as _, SystemClock},
     order::Status,
     pipeline::simulator,
+    time::{Clock as _, SystemClock},
 };
 
 #[test]

@@ -20,9 +20,13 @@ use super::{
     values::order_id,
 };
 use crate::{
-    client::{Answer, Ask, StatusCode, Stream, Trouble, header, header::HeaderName, shown},
-    clock::{Clock as _, SystemClock},
+    client::{
+        Answer, Ask, StatusCode, Stream, Trouble,
+        header::{self, HeaderName},
+        shown,
+    },
     order::{Event, EventKind, OrderId, Status, Timestamp},
+    time::{Clock as _, SystemClock},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

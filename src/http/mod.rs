@@ -40,8 +40,8 @@ pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
-    clock::Clock, desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays,
-    overview::Overview, reads::Reads, search::Search, store::Store,
+    desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays, overview::Overview,
+    reads::Reads, search::Search, store::Store, time::Clock,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.

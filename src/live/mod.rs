@@ -60,14 +60,14 @@ struct Orders {
 /// An order with at least one follower.
 struct Followed {
     /// How far the order is, as far as anybody here knows.
-    bell: watch::Sender<Option<Status>>,
+    alarm: watch::Sender<Option<Status>>,
     /// When to ask the store; `None` at the end.
     ask_at: Option<Instant>,
 }
 
 impl Followed {
     fn ring(&self, reached: Status) {
-        self.bell.send_if_modified(|known| {
+        self.alarm.send_if_modified(|known| {
             let news = *known < Some(reached);
             if news {
                 *known = Some(reached);
@@ -110,9 +110,9 @@ impl Live {
         orders.followers += 1;
         let followed = orders.followed.entry(order_id).or_insert_with(|| {
             self.sooner.notify_one();
-            Followed { bell: watch::Sender::new(None), ask_at: Some(Instant::now()) }
+            Followed { alarm: watch::Sender::new(None), ask_at: Some(Instant::now()) }
         });
-        Ok(Follower { order_id, client, bell: followed.bell.subscribe(), live: Arc::clone(self) })
+        Ok(Follower { order_id, client, alarm: followed.alarm.subscribe(), live: Arc::clone(self) })
     }
 
     /// These steps were made here, and are committed.
@@ -190,7 +190,7 @@ impl Live {
             let Some(followed) = orders.followed.get_mut(order_id) else { continue };
             followed.ring(*status);
             // A step that was made here meanwhile makes this answer an old one.
-            let old = *followed.bell.borrow() > Some(*status);
+            let old = *followed.alarm.borrow() > Some(*status);
             let wait = if old { Some(Duration::ZERO) } else { *due_in };
             followed.ask_at = wait.map(|wait| now + wait.min(ASK_AGAIN));
         }
@@ -210,7 +210,7 @@ pub enum NoPlace {
 pub struct Follower {
     order_id: OrderId,
     client: Option<IpAddr>,
-    bell: watch::Receiver<Option<Status>>,
+    alarm: watch::Receiver<Option<Status>>,
     live: Arc<Live>,
 }
 
@@ -222,7 +222,7 @@ impl Follower {
         let work = async {
             loop {
                 let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
-                self.bell.wait_for(further).await.ok()?;
+                self.alarm.wait_for(further).await.ok()?;
                 match self.read(seen).await {
                     Ok(news) if !news.is_empty() => return Some(Ok(news)),
                     Ok(_) => debug!(order_id = %self.order_id, "the bell was ahead of the store"),
@@ -254,7 +254,7 @@ impl Drop for Follower {
                 orders.clients.remove(&client);
             }
         }
-        let last = |followed: &Followed| followed.bell.receiver_count() == 1;
+        let last = |followed: &Followed| followed.alarm.receiver_count() == 1;
         if orders.followed.get(&self.order_id).is_some_and(last) {
             orders.followed.remove(&self.order_id);
         }

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::{
-    clock::VirtualClock,
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox,
         memory::{Database, MemoryStore},
     },
+    time::VirtualClock,
 };
 
 /// One order, 3 s before its first step.

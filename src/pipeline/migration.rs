@@ -6,8 +6,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Backoff;
-use crate::store::{Store, StoreError};
+use crate::{
+    store::{Store, StoreError},
+    time::Backoff,
+};
 
 /// Shortest time between two looks for what calls that fail may lack.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

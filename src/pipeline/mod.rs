@@ -7,7 +7,6 @@
 //!
 //! Invariant: a loop never gives up on trouble; it says so once per pause and tries again.
 
-mod backoff;
 mod held;
 mod intake;
 mod migration;
@@ -21,7 +20,6 @@ mod tests;
 mod upkeep;
 mod writer;
 
-pub use backoff::Backoff;
 pub use intake::Intake;
 pub use migration::Migration;
 pub use progress::Progress;
@@ -32,7 +30,7 @@ pub use writer::{WRITTEN_AT_ONCE, Writer};
 
 use std::fmt;
 
-use crate::{broker::BrokerError, store::StoreError};
+use crate::{broker::BrokerError, store::StoreError, time::Backoff};
 
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,14 +21,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Backoff, Outcome, StepError, held::Held, pause};
+use super::{Outcome, StepError, held::Held, pause};
 use crate::{
-    bell::Bell,
     health::Condition,
     live::Live,
     metrics::{Metrics, Step},
     order::OrderId,
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
+    time::{Alarm, Backoff},
 };
 
 /// Longest time between two looks.
@@ -49,7 +49,7 @@ const NAMED: usize = 3;
 /// Moves orders.
 pub struct Progress {
     store: Arc<dyn Store>,
-    bell: Arc<Bell>,
+    alarm: Arc<Alarm>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
@@ -63,11 +63,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A loop that is woken by `bell` and tells `live` what it moved.
-    pub fn new(store: Arc<dyn Store>, bell: Arc<Bell>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
+    /// A loop that is woken by `alarm` and tells `live` what it moved.
+    pub fn new(store: Arc<dyn Store>, alarm: Arc<Alarm>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
         Self {
             store,
-            bell,
+            alarm,
             live,
             metrics,
             portion: Portion::new(MOVED_AT_ONCE),
@@ -103,7 +103,7 @@ impl Progress {
                     tell(condition, self.condition());
                     if outcome == Outcome::Idle {
                         sleep_until(looked + LOOK_AGAIN).await;
-                        self.bell.wait(LOOK_EVERY).await;
+                        self.alarm.wait(LOOK_EVERY).await;
                     }
                 }
                 Err(error) => {
@@ -326,7 +326,7 @@ impl Progress {
 
     fn made(&self, advance: &Advance, started: Instant) {
         if let Some(wait) = advance.next_due_in {
-            self.bell.ring_in(wait);
+            self.alarm.wake_in(wait);
         }
         if !advance.moves.is_empty() {
             self.moved.fetch_add(1, Ordering::Relaxed);

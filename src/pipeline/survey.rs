@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Outcome, StepError, pause};
-use crate::{metrics::Metrics, overview::Overview};
+use super::{Outcome, StepError, pause};
+use crate::{metrics::Metrics, overview::Overview, time::Backoff};
 
 /// How old a gauge may be.
 const EVERY: Duration = Duration::from_secs(5);

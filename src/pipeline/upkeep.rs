@@ -5,8 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, Outcome, StepError, pause};
-use crate::store::{Portion, Store, StoreError};
+use super::{Outcome, StepError, pause};
+use crate::{
+    store::{Portion, Store, StoreError},
+    time::Backoff,
+};
 use tokio::time::Instant;
 
 /// Most keys thrown away in one go.

@@ -19,15 +19,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Backoff, Outcome, pause};
+use super::{Outcome, pause};
 use crate::{
-    bell::Bell,
-    clock::Clock,
     desk::{Accepted, DeskError, Slip},
     metrics::{Metrics, Step},
     order::{Draft, IdMint, OrderId, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
     telemetry::RequestId,
+    time::{Alarm, Backoff, Clock},
 };
 
 /// Most orders in one transaction.
@@ -46,7 +45,7 @@ pub struct Writer {
     /// To the relay: orders to publish from memory.
     pub fresh: mpsc::Sender<OrderPlaced>,
     /// Tells the progress loop when the first step of a new order is due.
-    pub bell: Arc<Bell>,
+    pub alarm: Arc<Alarm>,
     /// How long after being placed that is.
     pub first_delay: Duration,
     /// For the time part of ids.
@@ -156,7 +155,7 @@ impl Writer {
         loop {
             match self.store.place(orders, outbox).await {
                 Ok(placements) => {
-                    self.bell.ring_in(self.first_delay);
+                    self.alarm.wake_in(self.first_delay);
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }

@@ -17,11 +17,11 @@ use super::{
     UNSENT_LISTED, Unsent, keys,
 };
 use crate::{
-    clock::Clock,
     order::{
         AuditedOrder, Draft, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
         TrackedOrder,
     },
+    time::Clock,
 };
 
 /// How long a replica that gives no sign of life keeps its outbox rows.
@@ -366,8 +366,8 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
     use crate::{
-        clock::ManualClock,
         store::conformance::{Fixture, conformance, start},
+        time::ManualClock,
     };
 
     conformance!(fixture);

@@ -87,7 +87,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::ManualClock,
         order::{OrderId, StageDelays},
         store::{
             Outbox,
@@ -95,6 +94,7 @@ mod tests {
             flaky::Flaky,
             memory::MemoryStore,
         },
+        time::ManualClock,
     };
 
     async fn flaky(orders: u64) -> (Flaky, Vec<OrderId>) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use futures::future::join_all;
-use order_tracker::clock::{Clock as _, SystemClock};
+use order_tracker::time::{Clock as _, SystemClock};
 use reqwest::Response;
 use serde_json::Value;
 use tokio::{

@@ -153,7 +153,7 @@ fn neighbours(code: &str) -> BTreeSet<&str> {
 
 #[test]
 fn neighbours_are_found_alone_and_in_groups() {
-    let code = "use crate::bell::Bell; use crate::{\n    broker::{Publisher, http},\n    clock::Clock, store};\nuse super::order;";
+    let code = "use crate::time::Bell; use crate::{\n    broker::{Publisher, http},\n    clock::Clock, store};\nuse super::order;";
     assert_eq!(neighbours(code), BTreeSet::from(["bell", "broker", "clock", "store"]));
     assert_eq!(code_words("/// `sqlx`\nuse a::b_c; // x"), ["use", "a", "b_c", "x"]);
 }

@@ -18,7 +18,6 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
-    clock::ManualClock,
     health::Condition,
     letters::{Glimpse, Waiting},
     order::StageDelays,
@@ -28,6 +27,7 @@ use crate::{
         flaky::Flaky,
         memory::{Database, MemoryStore},
     },
+    time::ManualClock,
 };
 
 impl Api {

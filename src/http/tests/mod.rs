@@ -30,8 +30,6 @@ use tower::ServiceExt as _;
 
 use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
-    bell::Bell,
-    clock::ManualClock,
     desk,
     health::{self, Condition},
     letters::{self, Waiting},
@@ -43,6 +41,7 @@ use crate::{
     reads::Reads,
     search::Search,
     store::{Guarded, Portion, SqliteStore, Store},
+    time::{Alarm, ManualClock},
 };
 
 /// The router on a real store, with the real writer behind the desk.
@@ -141,7 +140,7 @@ impl Api {
             inbox,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
-            bell: Arc::new(Bell::default()),
+            alarm: Arc::new(Alarm::default()),
             first_delay: Duration::ZERO,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),

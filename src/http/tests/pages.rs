@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::{Answer, Api};
 use crate::{
-    clock::Clock as _,
     health::Condition,
     order::{StageDelays, Status},
+    time::Clock as _,
 };
 
 /// Most that the customer's page may weigh with all that it needs.

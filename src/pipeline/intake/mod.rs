@@ -21,14 +21,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Backoff, Outcome, StepError};
+use super::{Outcome, StepError};
 use crate::{
-    bell::Bell,
     broker::{BrokerError, Publisher, Record, Subscription},
     health::Condition,
     metrics::{Consumed, Metrics, Step},
     order::{Reject, RejectReason},
     store::{Admission, Arrival, Portion, Store, StoreError, in_portions},
+    time::{Alarm, Backoff},
 };
 use queue::{Pending, Queue, Verdict, Why};
 use report::Reporter;
@@ -53,7 +53,7 @@ pub struct Intake {
     subscription: Box<dyn Subscription>,
     store: Arc<dyn Store>,
     publisher: Arc<dyn Publisher>,
-    bell: Arc<Bell>,
+    alarm: Arc<Alarm>,
     metrics: Arc<Metrics>,
     /// Taken from the topic and not done with, by partition.
     queues: BTreeMap<i32, Queue>,
@@ -71,14 +71,14 @@ impl Intake {
         subscription: Box<dyn Subscription>,
         store: Arc<dyn Store>,
         publisher: Arc<dyn Publisher>,
-        bell: Arc<Bell>,
+        alarm: Arc<Alarm>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             subscription,
             store,
             publisher,
-            bell,
+            alarm,
             metrics,
             queues: BTreeMap::new(),
             held_back: BTreeSet::new(),
@@ -165,7 +165,7 @@ impl Intake {
     }
 
     async fn admit(&mut self) {
-        let (store, bell) = (Arc::clone(&self.store), Arc::clone(&self.bell));
+        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
         let portion = Arc::clone(&self.portion);
         let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
         let arrivals: Vec<Arrival> = due.iter().filter_map(|(_, pending)| arrival(pending)).collect();
@@ -174,7 +174,7 @@ impl Intake {
         let mut failed = BTreeMap::new();
         for ((partition, pending), answer) in due.into_iter().zip(answers) {
             match answer {
-                Ok(admission) => pending.done(consumed(admission, &bell)),
+                Ok(admission) => pending.done(consumed(admission, &alarm)),
                 // Only then it is the message that is wrong.
                 Err(StoreError::Refused(detail)) => {
                     pending.verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
@@ -294,12 +294,12 @@ fn arrival(pending: &Pending) -> Option<Arrival> {
     }
 }
 
-fn consumed(admission: Admission, bell: &Bell) -> Consumed {
+fn consumed(admission: Admission, alarm: &Alarm) -> Consumed {
     match admission {
         Admission::Known => Consumed::Known,
         Admission::Admitted => {
             // At once, not after the first delay: the progress loop looks and sets its own alarm.
-            bell.ring_in(Duration::ZERO);
+            alarm.wake_in(Duration::ZERO);
             Consumed::Admitted
         }
     }

@@ -12,8 +12,8 @@ use crate::{
     broker::Record,
     metrics::Consumed,
     order::{OrderPlaced, Reject},
-    pipeline::Backoff,
     store::{Arrival, StoreError},
+    time::Backoff,
 };
 
 /// The longest pause of a message that the database takes only too slowly: each try keeps all others waiting.

@@ -24,14 +24,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Backoff, Outcome, StepError, postponed::Postponements};
+use super::{Outcome, StepError, postponed::Postponements};
 use crate::{
     broker::{IN_FLIGHT, Partitions, Publisher, Receipt, Refusal},
-    clock::Clock,
     health::Condition,
     metrics::{Metrics, Step},
     order::{OrderId, OrderPlaced},
     store::{Store, StoreError},
+    time::{Backoff, Clock},
 };
 use flight::Flight;
 use locked::Locked;

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::super::Backoff;
 use crate::{
     broker::{Blame, Refusal},
     order::OrderId,
+    time::Backoff,
 };
 
 /// How long an order waits after its first refusal; each further one doubles it.

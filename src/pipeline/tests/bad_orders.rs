@@ -7,8 +7,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
-    bell::Bell,
-    clock::ManualClock,
     health::Condition,
     live::Live,
     metrics::Metrics,
@@ -16,6 +14,7 @@ use crate::{
     pipeline::Progress,
     reads::Reads,
     store::{NewOrder, Outbox, Store, memory::MemoryStore},
+    time::{Alarm, ManualClock},
 };
 
 /// Longer than any first pause.
@@ -36,7 +35,7 @@ impl Rig {
         let store = Arc::new(made(Troubled::new(Arc::new(memory), [])));
         let shared: Arc<dyn Store> = store.clone();
         let live = Live::new(shared.clone(), Reads::new(shared.clone()), 1, CancellationToken::new());
-        let progress = Progress::new(shared, Arc::new(Bell::default()), live, Arc::new(Metrics::new()));
+        let progress = Progress::new(shared, Arc::new(Alarm::default()), live, Arc::new(Metrics::new()));
         Self { clock, store, progress, orders: new_orders(6_000) }
     }
 

@@ -54,7 +54,7 @@ async fn bench(batches: impl IntoIterator<Item = Vec<Record>>, script: &[Trouble
         Box::new(subscription),
         Arc::clone(&kitchen.store),
         dead_letters.clone(),
-        Arc::clone(&kitchen.bell),
+        Arc::clone(&kitchen.alarm),
         Arc::clone(&kitchen.metrics),
     );
     Bench { kitchen, troubled, intake, dead_letters, told }

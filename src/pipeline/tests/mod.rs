@@ -25,13 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, Relay, Writer};
 use crate::{
-    bell::Bell,
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
-    clock::ManualClock,
     desk::{self, Desk, Slip},
     metrics::Metrics,
     order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
+    time::{Alarm, ManualClock},
 };
 use doubles::Troubled;
 
@@ -57,7 +56,7 @@ async fn open_store(folder: &Path, clock: Arc<ManualClock>, delays: StageDelays)
 struct Kitchen {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
-    bell: Arc<Bell>,
+    alarm: Arc<Alarm>,
     metrics: Arc<Metrics>,
     desk: Desk,
     writer: Writer,
@@ -79,12 +78,12 @@ impl Kitchen {
         let store = wrap(open_store(folder.path(), clock.clone(), StageDelays::default()).await);
         let (desk, inboxes) = desk::open();
         let (fresh_in, fresh) = mpsc::channel(seats);
-        let (bell, metrics) = (Arc::new(Bell::default()), Arc::new(Metrics::new()));
+        let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let writer = Writer {
             inbox: inboxes.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,
-            bell: Arc::clone(&bell),
+            alarm: Arc::clone(&alarm),
             first_delay: Duration::from_secs(3),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -94,7 +93,7 @@ impl Kitchen {
             portion: Portion::new(512),
         };
         let (keyed, fresh) = (Some(inboxes.keyed), Some(fresh));
-        Self { store, clock, bell, metrics, desk, writer, keyed, fresh, _folder: folder }
+        Self { store, clock, alarm, metrics, desk, writer, keyed, fresh, _folder: folder }
     }
 
     /// A kitchen whose store meets what is put into its script.

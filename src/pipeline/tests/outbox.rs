@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{
     broker::{Blame, BrokerError, IN_FLIGHT, Partitions, Publisher, Receipt, Record, Refusal},
-    clock::VirtualClock,
     health::{self, Condition},
     metrics::Metrics,
     order::{Draft, OrderId, OrderPlaced, Reject, StageDelays},
     pipeline::{Outcome, Relay},
     store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
+    time::VirtualClock,
 };
 
 /// Lets a relay work by itself until its condition is as wanted; it goes on after that.

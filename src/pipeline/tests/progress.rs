@@ -13,14 +13,15 @@ use crate::{
     health::Condition,
     live::Live,
     order::Status,
-    pipeline::{Backoff, Progress, pause},
+    pipeline::{Progress, pause},
     reads::Reads,
+    time::Backoff,
 };
 
 fn progress(kitchen: &Kitchen) -> Progress {
     let reads = Reads::new(Arc::clone(&kitchen.store));
     let live = Live::new(Arc::clone(&kitchen.store), reads, 1, CancellationToken::new());
-    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.bell), live, Arc::clone(&kitchen.metrics))
+    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.alarm), live, Arc::clone(&kitchen.metrics))
 }
 
 /// Promise 4: timers are rows. A whole life takes 25 s of the store's clock and not one more.
@@ -120,7 +121,7 @@ async fn the_bell_is_set_for_the_next_due_step() {
     // The database is real, so time is; from here on it is only waited for.
     tokio::time::pause();
     let asleep = tokio::time::Instant::now();
-    kitchen.bell.wait(Duration::from_mins(1)).await;
+    kitchen.alarm.wait(Duration::from_mins(1)).await;
     assert!((300..=401).contains(&asleep.elapsed().as_millis()), "{:?}", asleep.elapsed());
 }
 

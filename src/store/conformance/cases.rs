@@ -22,11 +22,11 @@ use tokio::task::JoinSet;
 
 use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_orders, seconds, start};
 use crate::{
-    clock::Clock as _,
     order::{Draft, OrderId, OrderPlaced, Status},
     store::{
         Admission, Arrival, Backlog, KEY_LIFETIME, LateSteps, NewOrder, Outbox, Page, Placement, StoreError,
     },
+    time::Clock as _,
 };
 
 /// Promise 1: accepted means durable.

@@ -16,8 +16,8 @@ use serde_json::json;
 
 use super::{Arrival, Backlog, Due, LateSteps, Move, NewOrder, Outbox, Placement, Store};
 use crate::{
-    clock::ManualClock,
     order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+    time::ManualClock,
 };
 
 /// The suite's delays: 3, 5, 7 and 10 s, the defaults.

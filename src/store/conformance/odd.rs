@@ -2,9 +2,9 @@
 
 use super::{Dialect, Fixture, new_orders, seconds};
 use crate::{
-    clock::Clock as _,
     order::{OrderId, Status},
     store::{Due, Move, NewOrder, Outbox, Page, Placement, Republished, UNSENT_LISTED},
+    time::Clock as _,
 };
 
 /// Ids that are none, before and after those of all others.

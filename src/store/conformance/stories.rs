@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 
 use super::{Fixture, arrival, assert_consistent, new_orders, outbox::take, seconds, start};
-use crate::{clock::Clock as _, order::Status, store::Outbox};
+use crate::{order::Status, store::Outbox, time::Clock as _};
 
 /// How many orders a story is about.
 const ORDERS: usize = 8;

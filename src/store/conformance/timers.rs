@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 
 use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
 use crate::{
-    clock::Clock as _,
     order::{OrderId, Status},
     store::{Due, DueOrders, Move, Page, Place},
+    time::Clock as _,
 };
 
 /// Promise 4: timers are rows. Never early, in order, one row per step.

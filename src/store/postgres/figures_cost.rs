@@ -11,12 +11,12 @@ use super::{
     tests::{Database, run},
 };
 use crate::{
-    clock::{Clock as _, ManualClock},
     order::{OrderId, Status},
     store::{
         Outbox, Store, UNSENT_LISTED,
         conformance::{new_orders, start},
     },
+    time::{Clock as _, ManualClock},
 };
 
 /// Orders that have come and gone.

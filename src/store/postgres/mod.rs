@@ -44,8 +44,8 @@ use super::{
     Page, Place, Placement, Position, Republished, Store, StoreError, trouble,
 };
 use crate::{
-    clock::Clock,
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
+    time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
 

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
-    clock::ManualClock,
     order::OrderId,
     store::{
         NewOrder, Outbox, Store, StoreError,
         conformance::{new_orders, outbox::take, start},
     },
+    time::ManualClock,
 };
 
 /// A store with two orders, and a console.

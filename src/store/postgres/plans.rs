@@ -10,9 +10,9 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    clock::{Clock as _, ManualClock},
     order::{OrderId, Status},
     store::{Arrival, Due, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
+    time::{Clock as _, ManualClock},
 };
 
 /// Statements prepared on the empty tables of the first minute must not read whole tables later: a

@@ -91,8 +91,8 @@ mod tests {
         tests::{Database, fixture, new_order, run},
     };
     use crate::{
-        clock::ManualClock,
         store::{Outbox, Store as _, conformance::start},
+        time::ManualClock,
     };
 
     /// Where the server takes fewer connections than there are kinds of calls, these lend each other theirs, and give

@@ -99,7 +99,7 @@ mod tests {
         super::tests::{Database, run},
         *,
     };
-    use crate::{clock::ManualClock, store::conformance::start};
+    use crate::{store::conformance::start, time::ManualClock};
 
     /// Beside a backup's snapshot a change of the schema can't be made. It waits by itself: what everybody else asks
     /// of the tables is answered all the while.

@@ -13,12 +13,12 @@ use super::{
     schema::MIGRATIONS,
 };
 use crate::{
-    clock::{Clock as _, ManualClock},
     order::{Draft, IdMint, StageDelays},
     store::{
         Due, NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
+    time::{Clock as _, ManualClock},
 };
 
 conformance!(fixture, #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]);
@@ -266,7 +266,7 @@ async fn the_database_tells_the_time() {
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
     assert_eq!(store.advance(10).await.expect("advances").moves.len(), 4, "zero delays pass in one write");
     let found = store.find(order.order_id).await.expect("reads").expect("stored");
-    let now = crate::clock::SystemClock.now();
+    let now = crate::time::SystemClock.now();
     for event in &found.events {
         assert_eq!(event.timestamp.timestamp_subsec_nanos() % 1_000_000, 0, "{event:?}");
         assert!((now - event.timestamp).num_seconds().abs() < 60, "{event:?}");

@@ -33,8 +33,8 @@ use super::{
     Page, Place, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
-    clock::Clock,
     order::{Draft, IdMint, Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    time::Clock,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");

@@ -13,12 +13,12 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
-    clock::ManualClock,
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
     },
+    time::ManualClock,
 };
 
 conformance!(fixture);

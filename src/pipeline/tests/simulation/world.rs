@@ -20,9 +20,7 @@ use super::{
     topic::{Client, Lame, Member, PARTITIONS, Topic},
 };
 use crate::{
-    bell::Bell,
     broker::{IN_FLIGHT, Publisher},
-    clock::VirtualClock,
     desk::{self, Desk, DeskError},
     live::Live,
     metrics::Metrics,
@@ -36,6 +34,7 @@ use crate::{
         Store,
         memory::{Database, MemoryStore},
     },
+    time::{Alarm, VirtualClock},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
@@ -152,14 +151,14 @@ impl World {
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
         let publisher: Arc<dyn Publisher> =
             Arc::new(Client { topic: self.topic.clone(), receipts: receipts_in });
-        let (bell, metrics) = (Arc::new(Bell::default()), Arc::clone(&self.metrics));
+        let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let mint = Arc::default();
         let writer = |inbox, seed| Writer {
             inbox,
             store: store.clone(),
             fresh: fresh_in.clone(),
-            bell: bell.clone(),
+            alarm: alarm.clone(),
             first_delay: self.delay,
             clock: self.clock.clone(),
             metrics: metrics.clone(),
@@ -178,7 +177,7 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let intake = Intake::new(member, store.clone(), publisher, bell.clone(), metrics.clone());
+        let intake = Intake::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(writer(inboxes.keyless, self.random.random()).run());
         tasks.spawn(writer(inboxes.keyed, self.random.random()).run());
@@ -188,7 +187,7 @@ impl World {
         let gone = CancellationToken::new();
         let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
         tasks.spawn(Arc::clone(&live).look_out());
-        tasks.spawn(Progress::new(store, bell, live.clone(), metrics).run(stop, crate::health::unknown().0));
+        tasks.spawn(Progress::new(store, alarm, live.clone(), metrics).run(stop, crate::health::unknown().0));
         Replica { desk, live, _tasks: tasks, _gone: gone.drop_guard() }
     }
 

@@ -9,14 +9,14 @@ use tokio::{
 
 /// A bell that many may set and one waits for. A ring before the wait is not lost.
 #[derive(Debug, Default)]
-pub struct Bell {
+pub struct Alarm {
     earliest: Mutex<Option<Instant>>,
     changed: Notify,
 }
 
-impl Bell {
+impl Alarm {
     /// Asks for a ring after `wait`; an earlier request stays.
-    pub fn ring_in(&self, wait: Duration) {
+    pub fn wake_in(&self, wait: Duration) {
         let at = Instant::now() + wait;
         let mut earliest = self.earliest.lock().expect("no holder panics");
         if earliest.is_none_or(|asked| at < asked) {
@@ -49,27 +49,27 @@ impl Bell {
 mod tests {
     use super::*;
 
-    async fn waited(bell: &Bell, limit: u64) -> u128 {
+    async fn waited(alarm: &Alarm, limit: u64) -> u128 {
         let started = Instant::now();
-        bell.wait(Duration::from_millis(limit)).await;
+        alarm.wait(Duration::from_millis(limit)).await;
         started.elapsed().as_millis()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earliest_request_rings_and_is_forgotten() {
-        let bell = Bell::default();
-        bell.ring_in(Duration::from_millis(300));
-        bell.ring_in(Duration::from_millis(100));
-        bell.ring_in(Duration::from_millis(200));
-        assert_eq!(waited(&bell, 1_000).await, 100);
-        assert_eq!(waited(&bell, 1_000).await, 1_000);
+    async fn the_earliest_request_wakes_and_is_forgotten() {
+        let alarm = Alarm::default();
+        alarm.wake_in(Duration::from_millis(300));
+        alarm.wake_in(Duration::from_millis(100));
+        alarm.wake_in(Duration::from_millis(200));
+        assert_eq!(waited(&alarm, 1_000).await, 100);
+        assert_eq!(waited(&alarm, 1_000).await, 1_000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_during_the_wait_shortens_it() {
-        let bell = Bell::default();
+        let alarm = Alarm::default();
         let (took, ()) =
-            tokio::join!(waited(&bell, 1_000), async { bell.ring_in(Duration::from_millis(50)) });
+            tokio::join!(waited(&alarm, 1_000), async { alarm.wake_in(Duration::from_millis(50)) });
         assert_eq!(took, 50);
     }
 }
