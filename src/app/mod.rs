@@ -24,17 +24,17 @@ use crate::{
         BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
     },
     config::{Config, HttpConfig, StoreConfig},
-    desk, health,
+    desk,
     http::{self, AppState, RequestLog, Server, TrustedProxies},
     letters,
     live::Live,
-    metrics::Metrics,
     order::{IdMint, StageDelays, Status},
     overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     reads::Reads,
     search::Search,
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
+    telemetry::{health, metrics::Metrics},
     time::{Alarm, SystemClock},
 };
 
@@ -145,11 +145,11 @@ impl App {
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
         let (receipts, receipts_out) = mpsc::channel(IN_FLIGHT);
         let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
-        let (condition, broker) = health::unknown();
-        let (pace, progress) = health::unknown();
-        let (flow, relaying) = health::unknown();
-        let (reading, consumer) = health::unknown();
-        let (usable, dead_letters) = health::unknown();
+        let (condition, broker) = health::channel();
+        let (pace, progress) = health::channel();
+        let (flow, relaying) = health::channel();
+        let (reading, consumer) = health::channel();
+        let (usable, dead_letters) = health::channel();
         let (waiting, letters) = letters::unknown();
         let (desk, inboxes) = desk::open();
 

@@ -15,9 +15,11 @@ use super::{
     ledger::{Entry, Ledger},
 };
 use crate::{
-    health::{self, Condition},
     letters::Waiting,
-    metrics::Metrics,
+    telemetry::{
+        health::{self, Health},
+        metrics::Metrics,
+    },
 };
 
 /// Pause between two looks.
@@ -37,7 +39,7 @@ pub struct LetterWatch {
     waiting: watch::Sender<Option<Waiting>>,
     metrics: Arc<Metrics>,
     ledger: Ledger,
-    condition: watch::Sender<Condition>,
+    condition: watch::Sender<Health>,
     failures: u32,
     /// Changes when the topic is gone.
     losses: watch::Receiver<()>,
@@ -51,7 +53,7 @@ impl LetterWatch {
         broker: health::Watcher,
         waiting: watch::Sender<Option<Waiting>>,
         metrics: Arc<Metrics>,
-        condition: watch::Sender<Condition>,
+        condition: watch::Sender<Health>,
     ) -> Self {
         let losses = kafka.dead_letter_topic_losses();
         let ledger = Ledger::default();
@@ -63,15 +65,15 @@ impl LetterWatch {
         let work = async {
             loop {
                 // That the broker is away is the broker watch's to say.
-                if *self.broker.borrow() != Condition::Up {
+                if *self.broker.borrow() != Health::Up {
                     self.metrics.letters(None);
-                    self.condition.send_replace(Condition::Unknown);
+                    self.condition.send_replace(Health::Unknown);
                 }
-                if self.broker.wait_for(|condition| *condition == Condition::Up).await.is_err() {
+                if self.broker.wait_for(|condition| *condition == Health::Up).await.is_err() {
                     return std::future::pending::<()>().await;
                 }
                 self.step().await;
-                let well = *self.condition.borrow() == Condition::Up;
+                let well = *self.condition.borrow() == Health::Up;
                 sleep(if well { LOOK_EVERY } else { LOOK_AGAIN }).await;
             }
         };
@@ -88,7 +90,7 @@ impl LetterWatch {
                 let waiting = self.ledger.waiting();
                 self.metrics.letters(Some(&waiting));
                 self.waiting.send_replace(Some(waiting));
-                Condition::Up
+                Health::Up
             }
             Err(error) => {
                 self.failures += 1;
@@ -96,7 +98,7 @@ impl LetterWatch {
                     warn!(%error, "the dead-letter topic can't be used; trying again");
                 }
                 self.metrics.letters(None);
-                Condition::Down(error.to_string())
+                Health::Down(error.to_string())
             }
         };
         self.condition.send_replace(condition);

@@ -23,8 +23,8 @@ pub use partitions::Partitions;
 pub use watch::BrokerWatch;
 
 use crate::{
-    health::Condition,
     order::{OrderId, OrderPlaced, Reject},
+    telemetry::health::Health,
 };
 
 /// How many orders may wait for an acknowledgement at once; the capacity of the receipt channel,
@@ -97,7 +97,7 @@ pub trait Subscription: Send + 'static {
     fn lost(&mut self) -> BTreeSet<i32>;
 
     /// Whether the topic can be read: whether this is a member of the group.
-    fn condition(&self) -> Condition;
+    fn condition(&self) -> Health;
 
     /// Commits what was handled and leaves the group.
     async fn close(self: Box<Self>);

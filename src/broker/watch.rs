@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Kafka, KafkaPublisher};
-use crate::health::Condition;
+use crate::telemetry::health::Health;
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,17 +19,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct BrokerWatch {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
-    condition: watch::Sender<Condition>,
+    condition: watch::Sender<Health>,
     down_since: Option<Instant>,
 }
 
 impl BrokerWatch {
     /// A watch that reports to `condition`.
-    pub fn new(
-        kafka: Arc<Kafka>,
-        publisher: Arc<KafkaPublisher>,
-        condition: watch::Sender<Condition>,
-    ) -> Self {
+    pub fn new(kafka: Arc<Kafka>, publisher: Arc<KafkaPublisher>, condition: watch::Sender<Health>) -> Self {
         Self { kafka, publisher, condition, down_since: None }
     }
 
@@ -51,14 +47,14 @@ impl BrokerWatch {
                 if let Some(since) = self.down_since.take() {
                     info!(after = ?since.elapsed(), "orders can be published again");
                 }
-                Condition::Up
+                Health::Up
             }
             Err(error) => {
                 if self.down_since.is_none() {
                     self.down_since = Some(Instant::now());
                     warn!(%error, "no order can be published; they are accepted and wait in the outbox");
                 }
-                Condition::Down(error.to_string())
+                Health::Down(error.to_string())
             }
         };
         self.condition.send_replace(condition);

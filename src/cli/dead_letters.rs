@@ -11,7 +11,7 @@ use super::{clean, output, reach};
 use crate::{
     broker::{BrokerError, Kafka, Letter},
     config::KafkaConfig,
-    metrics::Metrics,
+    telemetry::metrics::Metrics,
 };
 
 #[derive(Debug, Args)]

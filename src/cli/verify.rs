@@ -10,7 +10,7 @@ use crate::{
     app,
     broker::Kafka,
     config::{KafkaConfig, StoreConfig},
-    metrics::Metrics,
+    telemetry::metrics::Metrics,
     verify::{Report, VerifyError, verify},
 };
 

@@ -40,8 +40,16 @@ pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
-    desk::Desk, health, letters, live::Live, metrics::Metrics, order::StageDelays, overview::Overview,
-    reads::Reads, search::Search, store::Store, time::Clock,
+    desk::Desk,
+    letters,
+    live::Live,
+    order::StageDelays,
+    overview::Overview,
+    reads::Reads,
+    search::Search,
+    store::Store,
+    telemetry::{health, metrics::Metrics},
+    time::Clock,
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.

@@ -15,7 +15,7 @@ use super::{
     problem::{self, Cause, Problem},
     request_log::{Answered, RequestLog},
 };
-use crate::{metrics::Metrics, telemetry::RequestId};
+use crate::telemetry::{RequestId, metrics::Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of every path that is not ours, so that strangers can't make series.

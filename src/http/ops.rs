@@ -13,11 +13,10 @@ use utoipa::ToSchema;
 
 use super::{AppState, Problem};
 use crate::{
-    health::Condition,
-    metrics,
     order::Timestamp,
     overview::{PROGRESS_MAY_LAG, Reading},
     store::{Backlog, LateSteps, StoreError},
+    telemetry::{health::Health, metrics},
 };
 
 /// An unsent order older than this means that the relay is behind.
@@ -25,7 +24,7 @@ pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Health {
+pub(super) struct Liveness {
     #[schema(pattern = "^ok$")]
     status: &'static str,
 }
@@ -35,10 +34,10 @@ pub(super) struct Health {
 /// Touches nothing else.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "healthz", tag = "operation",
-    responses((status = 200, description = "It lives", body = Health))
+    responses((status = 200, description = "It lives", body = Liveness))
 )]
-pub(super) async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok" })
+pub(super) async fn healthz() -> Json<Liveness> {
+    Json(Liveness { status: "ok" })
 }
 
 /// Whether requests can be served here.
@@ -80,7 +79,7 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     } else {
         state.store.ping().await.err().map(|error| error.to_string())
     };
-    let lines = report(state.overview.last().as_deref(), &Conditions::of(&state));
+    let lines = report(state.overview.last().as_deref(), &PartsHealth::of(&state));
     let degraded = lines.into_iter().filter_map(|(part, line)| match line {
         // What the ping says of the database is newer.
         Line::Down(_) if part == DATABASE => None,
@@ -111,15 +110,15 @@ pub(super) enum Line {
 pub(super) type Report = [(&'static str, Line); 6];
 
 /// What the loops say of themselves.
-pub(super) struct Conditions {
-    pub(super) broker: Condition,
-    pub(super) relay: Condition,
-    pub(super) consumer: Condition,
-    pub(super) dead_letters: Condition,
-    pub(super) progress: Condition,
+pub(super) struct PartsHealth {
+    pub(super) broker: Health,
+    pub(super) relay: Health,
+    pub(super) consumer: Health,
+    pub(super) dead_letters: Health,
+    pub(super) progress: Health,
 }
 
-impl Conditions {
+impl PartsHealth {
     pub(super) fn of(state: &AppState) -> Self {
         Self {
             broker: state.broker.borrow().clone(),
@@ -132,7 +131,7 @@ impl Conditions {
 }
 
 /// Judges every part.
-pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
+pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
     // Why there are none is told of the database, once.
     let figures = reading.filter(|reading| reading.away.is_none());
     [
@@ -146,19 +145,19 @@ pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Repo
 }
 
 /// What a part says of itself.
-fn told(condition: &Condition, not_yet: &str) -> Line {
+fn told(condition: &Health, not_yet: &str) -> Line {
     match condition {
-        Condition::Up => Line::Ok("ok".to_owned()),
-        Condition::Unknown => Line::Down(not_yet.to_owned()),
-        Condition::Degraded(reason) => Line::Degraded(reason.clone()),
-        Condition::Down(reason) => Line::Down(reason.clone()),
+        Health::Up => Line::Ok("ok".to_owned()),
+        Health::Unknown => Line::Down(not_yet.to_owned()),
+        Health::Degraded(reason) => Line::Degraded(reason.clone()),
+        Health::Down(reason) => Line::Down(reason.clone()),
     }
 }
 
-fn dead_letters(condition: &Condition) -> Line {
+fn dead_letters(condition: &Health) -> Line {
     match condition {
         // They are looked at while the broker is up, and it speaks for itself.
-        Condition::Unknown => Line::Ok("not looked at".to_owned()),
+        Health::Unknown => Line::Ok("not looked at".to_owned()),
         condition => told(condition, ""),
     }
 }
@@ -178,14 +177,10 @@ fn database(reading: Option<&Reading>) -> Line {
 }
 
 /// What its figures say of a part, unless it says something of itself.
-fn judge<T>(
-    condition: &Condition,
-    figures: Option<&Result<T, StoreError>>,
-    line: impl Fn(&T) -> Line,
-) -> Line {
+fn judge<T>(condition: &Health, figures: Option<&Result<T, StoreError>>, line: impl Fn(&T) -> Line) -> Line {
     match (condition, figures) {
-        (Condition::Degraded(reason), _) => Line::Degraded(reason.clone()),
-        (Condition::Down(reason), _) => Line::Down(reason.clone()),
+        (Health::Degraded(reason), _) => Line::Degraded(reason.clone()),
+        (Health::Down(reason), _) => Line::Down(reason.clone()),
         (_, Some(Ok(figures))) => line(figures),
         (_, Some(Err(error))) => Line::Degraded(format!("not known: {error}")),
         (_, None) => Line::Degraded("not known without the database".to_owned()),

@@ -23,11 +23,13 @@ use tracing::warn;
 
 use super::{Outcome, StepError, held::Held, pause};
 use crate::{
-    health::Condition,
     live::Live,
-    metrics::{Metrics, Step},
     order::OrderId,
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
+    telemetry::{
+        health::Health,
+        metrics::{Metrics, Step},
+    },
     time::{Alarm, Backoff},
 };
 
@@ -85,7 +87,7 @@ impl Progress {
 
     /// Works until told to stop; a step cut short is rolled back and due again.
     /// Says through `condition` whether steps can be made.
-    pub async fn run(self, stop: CancellationToken, condition: watch::Sender<Condition>) {
+    pub async fn run(self, stop: CancellationToken, condition: watch::Sender<Health>) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.make_steps(&condition) => {}
@@ -93,7 +95,7 @@ impl Progress {
         }
     }
 
-    async fn make_steps(&self, condition: &watch::Sender<Condition>) {
+    async fn make_steps(&self, condition: &watch::Sender<Health>) {
         let mut backoff = Backoff::default();
         loop {
             let looked = Instant::now();
@@ -107,7 +109,7 @@ impl Progress {
                     }
                 }
                 Err(error) => {
-                    tell(condition, Condition::Down(error.to_string()));
+                    tell(condition, Health::Down(error.to_string()));
                     pause("the progress loop", &mut backoff, &error).await;
                 }
             }
@@ -134,17 +136,17 @@ impl Progress {
     }
 
     /// What is to be said of this part.
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> Health {
         let held = self.held();
         if held.postponed.is_empty() {
-            return Condition::Up;
+            return Health::Up;
         }
         let named = held.postponed.worst(NAMED).into_iter();
         let named: Vec<String> =
             named.map(|one| format!("{} can't be moved: {}", one.order_id, one.reason)).collect();
         let more = held.postponed.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Condition::Degraded(format!("{}{more}", named.join("; ")))
+        Health::Degraded(format!("{}{more}", named.join("; ")))
     }
 
     /// Moves what is due now and sets the bell for what is due next; worked means that there is more.
@@ -337,7 +339,7 @@ impl Progress {
     }
 }
 
-fn tell(condition: &watch::Sender<Condition>, now: Condition) {
+fn tell(condition: &watch::Sender<Health>, now: Health) {
     condition.send_if_modified(|last| {
         let news = *last != now;
         if news {

@@ -22,10 +22,12 @@ use tracing::{error, warn};
 use super::{Outcome, pause};
 use crate::{
     desk::{Accepted, DeskError, Slip},
-    metrics::{Metrics, Step},
     order::{Draft, IdMint, OrderId, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
-    telemetry::RequestId,
+    telemetry::{
+        RequestId,
+        metrics::{Metrics, Step},
+    },
     time::{Alarm, Backoff, Clock},
 };
 

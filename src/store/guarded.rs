@@ -13,8 +13,8 @@ use super::{
     Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
-    metrics::Metrics,
     order::{Order, OrderId, OrderPlaced, Status, TrackedOrder},
+    telemetry::metrics::Metrics,
 };
 
 /// How long any one verb may take; no driver setting covers a database that just goes silent.

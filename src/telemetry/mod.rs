@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 pub(crate) mod captured;
+pub mod health;
 mod lines;
+pub mod metrics;
 mod request_id;
 
 pub use lines::WithRequestId;

@@ -21,7 +21,7 @@ use rdkafka::{
 use tokio::time::Instant;
 
 use super::Context;
-use crate::{health::Condition, metrics::Metrics};
+use crate::telemetry::{health::Health, metrics::Metrics};
 
 /// A group may take so long to settle before that is worth a word: replicas come and go.
 const SETTLES_WITHIN: Duration = Duration::from_secs(20);
@@ -115,19 +115,19 @@ impl MemberContext {
     }
 
     /// Whether it is a member of `group`.
-    pub(super) fn condition(&self, group: &str) -> Condition {
+    pub(super) fn condition(&self, group: &str) -> Health {
         let standing = self.standing();
         if let Some(error) = &standing.error {
-            return Condition::Down(error.clone());
+            return Health::Down(error.clone());
         }
         let since = standing.member_at.unwrap_or(standing.began_at);
         if since.elapsed() > SETTLES_WITHIN {
             let state = &standing.state;
-            return Condition::Down(format!(
+            return Health::Down(format!(
                 "this replica is no member of the consumer group {group} (KAFKA_GROUP; its state is {state})"
             ));
         }
-        if standing.member_at.is_some() { Condition::Up } else { Condition::Unknown }
+        if standing.member_at.is_some() { Health::Up } else { Health::Unknown }
     }
 }
 

@@ -27,7 +27,7 @@ pub use publisher::KafkaPublisher;
 pub use subscription::KafkaSubscription;
 
 use super::{BrokerError, Receipt};
-use crate::metrics::Metrics;
+use crate::telemetry::metrics::Metrics;
 use context::Context;
 use member::MemberContext;
 use topics::Topics;

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use super::{KafkaSettings, MemberContext};
 use crate::{
     broker::{BrokerError, Record, Subscription},
-    health::Condition,
+    telemetry::health::Health,
 };
 
 /// How long leaving the group may take; librdkafka has been seen to wait for ever there.
@@ -206,7 +206,7 @@ impl Subscription for KafkaSubscription {
         self.context.lost()
     }
 
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> Health {
         self.context.condition(&self.group)
     }
 

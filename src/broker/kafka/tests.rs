@@ -15,10 +15,12 @@ use crate::{
         BrokerError, BrokerWatch, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, LetterWatch, Partitions,
         Publisher as _, Record, Subscription,
     },
-    health::{self, Condition},
     letters::{self, Waiting, Watcher},
-    metrics::Metrics,
     order::{Draft, IdMint, OrderPlaced, Reject, RejectReason, Timestamp},
+    telemetry::{
+        health::{self, Health},
+        metrics::Metrics,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -251,20 +253,20 @@ async fn the_watch_tells_a_broker_that_is_away() {
     let (broker, kafka) = start();
     let (receipts, _kept) = mpsc::channel(IN_FLIGHT);
     let publisher = Arc::new(kafka.publisher(receipts).expect("connects"));
-    let (condition, seen) = health::unknown();
+    let (condition, seen) = health::channel();
     let mut watch = BrokerWatch::new(Arc::new(kafka), publisher, condition);
     watch.step().await;
-    assert_eq!(*seen.borrow(), Condition::Up);
+    assert_eq!(*seen.borrow(), Health::Up);
 
     broker.cluster().broker_down(1).expect("goes down");
     watch.step().await;
     let address = broker.address();
     let named = |reason: &str| reason.contains(&address) && reason.ends_with(" (KAFKA_BROKERS)");
-    assert!(matches!(&*seen.borrow(), Condition::Down(reason) if named(reason)), "{:?}", seen.borrow());
+    assert!(matches!(&*seen.borrow(), Health::Down(reason) if named(reason)), "{:?}", seen.borrow());
 
     broker.cluster().broker_up(1).expect("comes back");
     let back = async {
-        while *seen.borrow() != Condition::Up {
+        while *seen.borrow() != Health::Up {
             watch.step().await;
         }
     };
@@ -286,14 +288,14 @@ impl Replica {
         // Nothing is published but letters, which send no receipts.
         let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
         let (report, waiting) = letters::unknown();
-        let (_, broker) = health::unknown();
+        let (_, broker) = health::channel();
         let watch = LetterWatch::new(
             Arc::clone(&kafka),
             Arc::clone(&publisher),
             broker,
             report,
             metrics,
-            health::unknown().0,
+            health::channel().0,
         );
         Self { kafka, publisher, watch, waiting }
     }

@@ -219,7 +219,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{broker::IN_FLIGHT, metrics::Metrics};
+    use crate::{broker::IN_FLIGHT, telemetry::metrics::Metrics};
 
     fn settings(brokers: &str, replication: i32) -> KafkaSettings {
         KafkaSettings {

@@ -18,7 +18,6 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
-    health::Condition,
     letters::{Glimpse, Waiting},
     order::StageDelays,
     store::{
@@ -27,6 +26,7 @@ use crate::{
         flaky::Flaky,
         memory::{Database, MemoryStore},
     },
+    telemetry::health::Health,
     time::ManualClock,
 };
 
@@ -158,8 +158,8 @@ async fn orders_on_their_way_to_the_topic_are_counted_and_not_listed() {
 #[tokio::test]
 async fn what_is_late_stands_on_top_with_the_reason() {
     let api = Api::open().await;
-    api.broker.send_replace(Condition::Down("connection refused".to_owned()));
-    api.progress.send_replace(Condition::Down("database is locked".to_owned()));
+    api.broker.send_replace(Health::Down("connection refused".to_owned()));
+    api.progress.send_replace(Health::Down("database is locked".to_owned()));
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let board = api.board("/").await;
@@ -170,13 +170,13 @@ async fn what_is_late_stands_on_top_with_the_reason() {
     assert!(text.contains("Unsent 1Why: the broker is away (connection refused)."), "{text}");
     assert!(text.contains("broker DOWN, connection refused"), "{text}");
 
-    api.broker.send_replace(Condition::Up);
+    api.broker.send_replace(Health::Up);
     let why = async || words(&api.board("/").await).split("Unsent 1Why: ").nth(1).map(str::to_owned);
     for (relay, expected) in [
-        (Condition::Unknown, "the service has only just started to send them."),
-        (Condition::Up, "they are being sent;"),
+        (Health::Unknown, "the service has only just started to send them."),
+        (Health::Up, "they are being sent;"),
         (
-            Condition::Down("the database does not answer (locked)".to_owned()),
+            Health::Down("the database does not answer (locked)".to_owned()),
             "the database does not answer (locked). They",
         ),
     ] {
@@ -184,7 +184,7 @@ async fn what_is_late_stands_on_top_with_the_reason() {
         let why = why().await;
         assert!(why.as_ref().is_some_and(|why| why.starts_with(expected)), "{why:?}");
     }
-    api.broker.send_replace(Condition::Down("refused".to_owned()));
+    api.broker.send_replace(Health::Down("refused".to_owned()));
     let why = why().await;
     let both = "the broker is away (refused), and the database does not answer (locked).";
     assert!(why.as_ref().is_some_and(|why| why.starts_with(both)), "{why:?}");
@@ -194,7 +194,7 @@ async fn what_is_late_stands_on_top_with_the_reason() {
 #[tokio::test]
 async fn a_few_late_orders_have_another_reason_than_many() {
     let api = Api::open().await;
-    api.progress.send_replace(Condition::Up);
+    api.progress.send_replace(Health::Up);
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let text = words(&api.board(&format!("/?id={id}")).await);
@@ -229,7 +229,7 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     assert!(text.contains("2:17 not_json, 03:04:00 UTC"), "{text}");
     assert!(text.contains("order-tracker dead-letters show 2:17"), "{text}");
 
-    api.broker.send_replace(Condition::Down("connection refused".to_owned()));
+    api.broker.send_replace(Health::Down("connection refused".to_owned()));
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(3)).await;
     tokio::time::resume();
@@ -249,7 +249,7 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
 #[tokio::test]
 async fn without_the_database_the_board_still_names_every_part() {
     let api = Api::open().await;
-    api.broker.send_replace(Condition::Up);
+    api.broker.send_replace(Health::Up);
     api.store.close().await;
     let answer = api.board("/").await;
     protected(&answer, StatusCode::SERVICE_UNAVAILABLE);

@@ -12,15 +12,15 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
-    health::Condition,
     letters::{Glimpse, Waiting},
+    telemetry::health::Health,
 };
 
 impl Api {
     /// Nothing is wrong anywhere.
     fn all_is_well(&self) {
         for part in [&self.broker, &self.progress, &self.relay] {
-            part.send_replace(Condition::Up);
+            part.send_replace(Health::Up);
         }
         self.letters.send_replace(Some(no_letters()));
     }
@@ -57,7 +57,7 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
 
     // An order that waits while the broker is away needs a look before it is late.
     api.letters.send_replace(Some(no_letters()));
-    api.broker.send_replace(Condition::Down("connection refused".to_owned()));
+    api.broker.send_replace(Health::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");

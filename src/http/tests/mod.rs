@@ -31,16 +31,18 @@ use tower::ServiceExt as _;
 use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
     desk,
-    health::{self, Condition},
     letters::{self, Waiting},
     live::Live,
-    metrics::Metrics,
     order::StageDelays,
     overview::Overview,
     pipeline::Writer,
     reads::Reads,
     search::Search,
     store::{Guarded, Portion, SqliteStore, Store},
+    telemetry::{
+        health::{self, Health},
+        metrics::Metrics,
+    },
     time::{Alarm, ManualClock},
 };
 
@@ -53,11 +55,11 @@ struct Api {
     stop: CancellationToken,
     overview: Arc<Overview>,
     leaving: CancellationToken,
-    broker: watch::Sender<Condition>,
-    progress: watch::Sender<Condition>,
-    relay: watch::Sender<Condition>,
-    consumer: watch::Sender<Condition>,
-    dead_letters: watch::Sender<Condition>,
+    broker: watch::Sender<Health>,
+    progress: watch::Sender<Health>,
+    relay: watch::Sender<Health>,
+    consumer: watch::Sender<Health>,
+    dead_letters: watch::Sender<Health>,
     letters: watch::Sender<Option<Waiting>>,
     log: Arc<RequestLog>,
     folder: TempDir,
@@ -152,12 +154,12 @@ impl Api {
         };
         tokio::spawn(writer(inboxes.keyless, 7).run());
         tokio::spawn(writer(inboxes.keyed, 8).run());
-        let (broker, watcher) = health::unknown();
-        let (progress, progress_watcher) = health::unknown();
-        let (relay, relay_watcher) = health::unknown();
-        let (consumer, consumer_watcher) = health::unknown();
-        consumer.send_replace(Condition::Up);
-        let (dead_letters, dead_letters_watcher) = health::unknown();
+        let (broker, watcher) = health::channel();
+        let (progress, progress_watcher) = health::channel();
+        let (relay, relay_watcher) = health::channel();
+        let (consumer, consumer_watcher) = health::channel();
+        consumer.send_replace(Health::Up);
+        let (dead_letters, dead_letters_watcher) = health::channel();
         let (letters, letters_watcher) = letters::unknown();
         let (stop, reads) =
             (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));

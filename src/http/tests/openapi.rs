@@ -213,10 +213,12 @@ async fn seen() -> Value {
         "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
     });
     seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
-    api.broker.send_replace(crate::health::Condition::Down("127.0.0.1:9092: connection refused".to_owned()));
+    api.broker.send_replace(crate::telemetry::health::Health::Down(
+        "127.0.0.1:9092: connection refused".to_owned(),
+    ));
     api.overview.read().await;
     let degraded = ask("GET", "/readyz", &[], Value::Null).await;
-    api.broker.send_replace(crate::health::Condition::Up);
+    api.broker.send_replace(crate::telemetry::health::Health::Up);
     api.leaving.cancel();
     seen["readyz"] = json!({"200": degraded, "503": ask("GET", "/readyz", &[], Value::Null).await});
     for _ in 0..3 {

@@ -24,10 +24,12 @@ use tracing::warn;
 use super::{Outcome, StepError};
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
-    health::Condition,
-    metrics::{Consumed, Metrics, Step},
     order::{Reject, RejectReason},
     store::{Admission, Arrival, Portion, Store, StoreError, in_portions},
+    telemetry::{
+        health::Health,
+        metrics::{Consumed, Metrics, Step},
+    },
     time::{Alarm, Backoff},
 };
 use queue::{Pending, Queue, Verdict, Why};
@@ -89,7 +91,7 @@ impl Intake {
 
     /// Works until told to stop, then commits what was handled and leaves the group.
     /// Says through `condition` whether the topic can be read and its messages handled.
-    pub async fn run(mut self, stop: CancellationToken, condition: watch::Sender<Condition>) {
+    pub async fn run(mut self, stop: CancellationToken, condition: watch::Sender<Health>) {
         let mut reporter = Reporter::new(condition, Arc::clone(&self.metrics));
         let work = async {
             let mut backoff = Backoff::default();
@@ -100,7 +102,7 @@ impl Intake {
                         reporter.tell(self.condition());
                     }
                     Err(error) => {
-                        reporter.tell(Condition::Down(error.to_string()));
+                        reporter.tell(Health::Down(error.to_string()));
                         tokio::time::sleep(backoff.next_pause()).await;
                     }
                 }
@@ -278,7 +280,7 @@ impl Intake {
     }
 
     /// Whether the topic can be read and all of its messages handled.
-    pub(super) fn condition(&self) -> Condition {
+    pub(super) fn condition(&self) -> Health {
         let troubles = self
             .queues
             .iter()

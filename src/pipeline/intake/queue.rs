@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     broker::Record,
-    metrics::Consumed,
     order::{OrderPlaced, Reject},
     store::{Arrival, StoreError},
+    telemetry::metrics::Consumed,
     time::Backoff,
 };
 

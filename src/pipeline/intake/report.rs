@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::queue::Why;
-use crate::{health::Condition, metrics::Metrics};
+use crate::telemetry::{health::Health, metrics::Metrics};
 
 /// Most partitions that are named.
 const NAMED: usize = 5;
@@ -17,12 +17,12 @@ const NAMED: usize = 5;
 const LOGGED: usize = 20;
 
 /// What is to be said of partitions that stand still; nothing if none does.
-pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> Option<Condition> {
+pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> Option<Health> {
     let mut partitions: BTreeMap<String, Vec<i32>> = BTreeMap::new();
     for (partition, why) in troubles {
         let reason = match why {
             // Then no message can be handled, wherever it lies.
-            Why::Database(reason) => return Some(Condition::Down(format!("messages wait: {reason}"))),
+            Why::Database(reason) => return Some(Health::Down(format!("messages wait: {reason}"))),
             Why::Message(reason) => format!("a message waits: {reason}"),
             Why::DeadLetter(reason) => format!("a message that is no order can't be set aside: {reason}"),
         };
@@ -32,7 +32,7 @@ pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> O
         .into_iter()
         .map(|(reason, partitions)| format!("{}: {reason}", named(&partitions)))
         .collect();
-    (!told.is_empty()).then(|| Condition::Degraded(told.join("; ")))
+    (!told.is_empty()).then(|| Health::Degraded(told.join("; ")))
 }
 
 fn named(partitions: &[i32]) -> String {
@@ -45,31 +45,31 @@ fn named(partitions: &[i32]) -> String {
 
 /// Tells the condition to those who ask, and each trouble of a series to the log once.
 pub(super) struct Reporter {
-    condition: watch::Sender<Condition>,
+    condition: watch::Sender<Health>,
     metrics: Arc<Metrics>,
     logged: BTreeSet<String>,
 }
 
 impl Reporter {
-    pub(super) fn new(condition: watch::Sender<Condition>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(condition: watch::Sender<Health>, metrics: Arc<Metrics>) -> Self {
         Self { condition, metrics, logged: BTreeSet::new() }
     }
 
-    pub(super) fn tell(&mut self, now: Condition) {
+    pub(super) fn tell(&mut self, now: Health) {
         match &now {
-            Condition::Down(reason) | Condition::Degraded(reason) => {
+            Health::Down(reason) | Health::Degraded(reason) => {
                 if self.logged.len() < LOGGED && self.logged.insert(reason.clone()) {
                     warn!(reason, "the consumer stands still, at least in part; it tries again by itself");
                 }
                 self.metrics.consumer_up(Some(false));
             }
-            Condition::Up => {
+            Health::Up => {
                 if !std::mem::take(&mut self.logged).is_empty() {
                     info!("the consumer goes on");
                 }
                 self.metrics.consumer_up(Some(true));
             }
-            Condition::Unknown => self.metrics.consumer_up(None),
+            Health::Unknown => self.metrics.consumer_up(None),
         }
         self.condition.send_if_modified(|last| {
             let news = *last != now;

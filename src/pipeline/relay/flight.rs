@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{broker::Partitions, metrics::Metrics, order::OrderId};
+use crate::{broker::Partitions, order::OrderId, telemetry::metrics::Metrics};
 
 /// How long a partition that holds orders may answer nothing.
 const SILENT_AFTER: Duration = Duration::from_secs(5);

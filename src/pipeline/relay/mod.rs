@@ -27,10 +27,12 @@ use tracing::warn;
 use super::{Outcome, StepError, postponed::Postponements};
 use crate::{
     broker::{IN_FLIGHT, Partitions, Publisher, Receipt, Refusal},
-    health::Condition,
-    metrics::{Metrics, Step},
     order::{OrderId, OrderPlaced},
     store::{Store, StoreError},
+    telemetry::{
+        health::Health,
+        metrics::{Metrics, Step},
+    },
     time::{Backoff, Clock},
 };
 use flight::Flight;
@@ -160,7 +162,7 @@ impl Relay {
 
     /// Works until all is settled or it is told to give up.
     /// Says through `condition` what holds orders up beside a broker that is away.
-    pub async fn run(mut self, condition: watch::Sender<Condition>) {
+    pub async fn run(mut self, condition: watch::Sender<Health>) {
         let mut told = None;
         while !self.give_up.is_cancelled() {
             let outcome = self.step().await;
@@ -182,12 +184,12 @@ impl Relay {
     }
 
     /// What holds orders up.
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> Health {
         if let Some(trouble) = &self.trouble {
-            return Condition::Down(format!("the database does not answer ({trouble})"));
+            return Health::Down(format!("the database does not answer ({trouble})"));
         }
         if let Some(reason) = self.refused.all() {
-            return Condition::Down(format!("no order can be published: {reason}"));
+            return Health::Down(format!("no order can be published: {reason}"));
         }
         let rows = |rows: &Postponements, what: &str| {
             let first = *rows.worst(1).first()?;
@@ -201,7 +203,7 @@ impl Relay {
             self.locked.trouble(),
         ];
         let troubles: Vec<String> = troubles.into_iter().flatten().collect();
-        if troubles.is_empty() { Condition::Up } else { Condition::Degraded(troubles.join("; ")) }
+        if troubles.is_empty() { Health::Up } else { Health::Degraded(troubles.join("; ")) }
     }
 
     /// Waits for the next thing that happens and sees to it: an order to publish, receipts, an answer of the

@@ -7,13 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
-    health::Condition,
     live::Live,
-    metrics::Metrics,
     order::{OrderId, StageDelays, Status},
     pipeline::Progress,
     reads::Reads,
     store::{NewOrder, Outbox, Store, memory::MemoryStore},
+    telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
 };
 
@@ -141,7 +140,7 @@ async fn those_behind_many_slow_ones_are_tried_soon() {
     rig.look().await;
     let took = rig.moves_within(&good, Duration::from_secs(10)).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
-    let Condition::Degraded(reason) = rig.progress.condition() else { panic!("nothing is wrong") };
+    let Health::Degraded(reason) = rig.progress.condition() else { panic!("nothing is wrong") };
     assert!(reason.ends_with("; and 17 more"), "{reason}");
 }
 
@@ -176,9 +175,7 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
         rig.sort_for(Duration::from_secs(1)).await;
         assert!(began.elapsed() < Duration::from_mins(3), "{:?}", began.elapsed());
     }
-    let Condition::Degraded(reason) = rig.progress.condition() else {
-        panic!("{:?}", rig.progress.condition())
-    };
+    let Health::Degraded(reason) = rig.progress.condition() else { panic!("{:?}", rig.progress.condition()) };
     assert!(reason.ends_with("; and 1997 more"), "no more are remembered: {reason}");
 
     rig.asked("");
@@ -192,7 +189,7 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
     rig.store.stuck.refused.lock().expect("no panic").clear();
     rig.sort_for(Duration::from_mins(6)).await;
     assert!(rig.still_placed(&orders).await.is_empty());
-    assert_eq!(rig.progress.condition(), Condition::Up);
+    assert_eq!(rig.progress.condition(), Health::Up);
 }
 
 /// The size that works is kept while little is due, and what is too much is not tried again at the next burst.

@@ -20,12 +20,12 @@ use tokio::{
 use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    health::Condition,
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
         Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
         Page, Placement, Position, Republished, Store, StoreError,
     },
+    telemetry::health::Health,
 };
 
 /// What happens to the next write.
@@ -306,8 +306,8 @@ impl Subscription for Scripted {
         std::mem::take(&mut *self.told.lost.lock().expect("no panic"))
     }
 
-    fn condition(&self) -> Condition {
-        Condition::Up
+    fn condition(&self) -> Health {
+        Health::Up
     }
 
     async fn close(self: Box<Self>) {}

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     broker::Record,
-    health::Condition,
     order::{OrderId, RejectReason, Status},
     pipeline::Intake,
+    telemetry::health::Health,
 };
 
 const ID: &str = "ORD-01ARZ3NDEK000000000000000";
@@ -86,7 +86,7 @@ impl Bench {
 
     fn degraded(&self) -> String {
         match self.intake.condition() {
-            Condition::Degraded(reason) | Condition::Down(reason) => reason,
+            Health::Degraded(reason) | Health::Down(reason) => reason,
             other => format!("{other:?}"),
         }
     }
@@ -147,7 +147,7 @@ async fn trouble_keeps_the_batch_until_it_is_done() {
     assert_eq!(bench.letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
     assert!(bench.counted("orders_consumed_total 5"));
-    assert_eq!(bench.intake.condition(), Condition::Up);
+    assert_eq!(bench.intake.condition(), Health::Up);
 }
 
 /// Promise 5: memory, queues and time are bounded. Whatever holds up a message holds up its partition only.
@@ -165,7 +165,7 @@ async fn a_message_that_cant_be_set_aside_holds_up_its_partition_only() {
     *bench.dead_letters.failures.lock().expect("no panic") = 0;
     bench.handles(4).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21, 7, 8], vec![]));
-    assert_eq!((bench.letters().len(), bench.intake.condition()), (1, Condition::Up));
+    assert_eq!((bench.letters().len(), bench.intake.condition()), (1, Health::Up));
 }
 
 /// The client never gives up a message by itself, so its answer may not come for hours.

@@ -27,9 +27,9 @@ use super::{Outcome, Relay, Writer};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
     desk::{self, Desk, Slip},
-    metrics::Metrics,
     order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
+    telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
 };
 use doubles::Troubled;

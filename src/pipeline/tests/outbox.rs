@@ -19,25 +19,24 @@ use super::{
 };
 use crate::{
     broker::{Blame, BrokerError, IN_FLIGHT, Partitions, Publisher, Receipt, Record, Refusal},
-    health::{self, Condition},
-    metrics::Metrics,
     order::{Draft, OrderId, OrderPlaced, Reject, StageDelays},
     pipeline::{Outcome, Relay},
     store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
+    telemetry::{
+        health::{self, Health},
+        metrics::Metrics,
+    },
     time::VirtualClock,
 };
 
 /// Lets a relay work by itself until its condition is as wanted; it goes on after that.
-async fn until(
-    watcher: &mut watch::Receiver<Condition>,
-    wanted: impl FnMut(&Condition) -> bool,
-) -> Condition {
+async fn until(watcher: &mut watch::Receiver<Health>, wanted: impl FnMut(&Health) -> bool) -> Health {
     let seen = tokio::time::timeout(PATIENCE, watcher.wait_for(wanted)).await;
     seen.expect("in time").expect("it lives").clone()
 }
 
-fn run(relay: Relay) -> (tokio::task::JoinHandle<()>, watch::Receiver<Condition>) {
-    let (condition, watcher) = health::unknown();
+fn run(relay: Relay) -> (tokio::task::JoinHandle<()>, watch::Receiver<Health>) {
+    let (condition, watcher) = health::channel();
     (tokio::spawn(relay.run(condition)), watcher)
 }
 
@@ -58,8 +57,8 @@ async fn refused_rows_hide_no_others() {
     kitchen.store.place(last, Outbox::Anyones).await.expect("places");
     let store = Arc::clone(&kitchen.store);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
-    let named = |condition: &Condition| {
-        matches!(condition, Condition::Degraded(why) if why.contains("the broker refuses 1500 orders")
+    let named = |condition: &Health| {
+        matches!(condition, Health::Degraded(why) if why.contains("the broker refuses 1500 orders")
             && why.contains("message.max.bytes in KAFKA_PROPERTIES"))
     };
     until(&mut watcher, named).await;
@@ -99,7 +98,7 @@ async fn where_no_order_can_go_all_wait() {
     let (relay, mut watcher) = run(broker.relay_through(&mut kitchen, picky.clone()));
     until(
         &mut watcher,
-        |condition| matches!(condition, Condition::Down(why) if why.contains("not to my taste")),
+        |condition| matches!(condition, Health::Down(why) if why.contains("not to my taste")),
     )
     .await;
     let asked_again = async {
@@ -110,7 +109,7 @@ async fn where_no_order_can_go_all_wait() {
     tokio::time::timeout(PATIENCE, asked_again).await.expect("in time");
     assert!(picky.asked.load(Ordering::Relaxed) < 10, "not all of them each time");
     *picky.taste.lock().expect("no panic") = Box::new(|_| None);
-    until(&mut watcher, |condition| *condition == Condition::Up).await;
+    until(&mut watcher, |condition| *condition == Health::Up).await;
     let store = Arc::clone(&kitchen.store);
     let cleared = async { while store.backlog().await.expect("reads").unsent > 0 {} };
     tokio::time::timeout(PATIENCE, cleared).await.expect("in time");
@@ -127,7 +126,7 @@ async fn a_relay_that_may_publish_nothing_ends_soon() {
     let relay = broker.relay_through(&mut kitchen, picky);
     let store = Arc::clone(&kitchen.store);
     drop(kitchen.writer);
-    tokio::time::timeout(PATIENCE, relay.run(health::unknown().0)).await.expect("ends by itself");
+    tokio::time::timeout(PATIENCE, relay.run(health::channel().0)).await.expect("ends by itself");
     assert_eq!(store.unclaimed(None, 100).await.expect("reads").len(), 50, "for anybody to take");
 }
 
@@ -138,8 +137,8 @@ async fn rows_that_another_session_holds_are_cleared_later() {
     let all = kitchen.place(50).await;
     store.held.lock().expect("no panic").extend(&all[3..5]);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
-    let named = |condition: &Condition| {
-        matches!(condition, Condition::Degraded(why) if why.contains("holds 2 outbox rows")
+    let named = |condition: &Health| {
+        matches!(condition, Health::Degraded(why) if why.contains("holds 2 outbox rows")
             && why.contains(&all[3].to_string()))
     };
     until(&mut watcher, named).await;
@@ -148,7 +147,7 @@ async fn rows_that_another_session_holds_are_cleared_later() {
     let others = async { while kitchen.unsent().await > 2 {} };
     tokio::time::timeout(PATIENCE, others).await.expect("in time");
     store.held.lock().expect("no panic").clear();
-    until(&mut watcher, |condition| *condition == Condition::Up).await;
+    until(&mut watcher, |condition| *condition == Health::Up).await;
     let cleared = async { while kitchen.unsent().await > 0 {} };
     tokio::time::timeout(PATIENCE, cleared).await.expect("in time");
     assert_eq!(broker.keys().len(), 100, "each once");
@@ -170,14 +169,14 @@ async fn a_row_that_cant_be_cleared_holds_up_no_other() {
     bad_rows(&kitchen, &store, &all[17..18]).await;
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = format!("the outbox row of {} can't be cleared", all[17]);
-    until(&mut watcher, |condition| matches!(condition, Condition::Degraded(why) if why.starts_with(&named)))
+    until(&mut watcher, |condition| matches!(condition, Health::Degraded(why) if why.starts_with(&named)))
         .await;
     assert_eq!(kitchen.unsent().await, 1);
 
     // It goes with a later try, and nothing was sent twice.
     kitchen.clock.advance(Duration::from_mins(1));
     store.bad.lock().expect("no panic").clear();
-    until(&mut watcher, |condition| *condition == Condition::Up).await;
+    until(&mut watcher, |condition| *condition == Health::Up).await;
     assert_eq!(kitchen.unsent().await, 0);
     assert_eq!(broker.keys(), texts(&all));
     relay.abort();

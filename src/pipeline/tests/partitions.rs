@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     broker::{IN_FLIGHT, Publisher as _},
-    health::{self, Condition},
     order::OrderId,
     store::Outbox,
+    telemetry::health::{self, Health},
 };
 
 const AWAY: i32 = 1;
@@ -46,11 +46,11 @@ async fn a_partition_without_a_leader_holds_up_its_own_orders_only() {
     let (held_up, others) = split(&broker, &all);
     assert!(held_up.len() > 50 && others.len() > 100, "{held_up:?}");
 
-    let (condition, mut watcher) = health::unknown();
+    let (condition, mut watcher) = health::channel();
     let relay = tokio::spawn(broker.relay(&mut kitchen).run(condition));
     let sent = async { while kitchen.unsent().await > held_up.len() as u64 {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("the others are sent");
-    let says = Condition::Degraded(format!("partition {AWAY} of topic {TOPIC} has no leader"));
+    let says = Health::Degraded(format!("partition {AWAY} of topic {TOPIC} has no leader"));
     tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == says))
         .await
         .expect("in time")
@@ -64,7 +64,7 @@ async fn a_partition_without_a_leader_holds_up_its_own_orders_only() {
     let sent = async { while kitchen.unsent().await > 0 {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("all are sent");
     assert_eq!(broker.keys(), texts(&all), "each once");
-    tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == Condition::Up))
+    tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == Health::Up))
         .await
         .expect("in time")
         .expect("lives");

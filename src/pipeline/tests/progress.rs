@@ -10,11 +10,11 @@ use super::{
     doubles::{Trouble, Troubled},
 };
 use crate::{
-    health::Condition,
     live::Live,
     order::Status,
     pipeline::{Progress, pause},
     reads::Reads,
+    telemetry::health::Health,
     time::Backoff,
 };
 
@@ -78,10 +78,10 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     *store.stuck.refused.lock().expect("no panic") = [stuck].into();
     kitchen.clock.advance(Duration::from_secs(3));
     progress.step().await.expect("goes on");
-    assert_eq!(progress.condition(), Condition::Up, "nobody is blamed for the company that he was in");
+    assert_eq!(progress.condition(), Health::Up, "nobody is blamed for the company that he was in");
     progress.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [49, 0]);
-    let Condition::Degraded(reason) = progress.condition() else { panic!("{:?}", progress.condition()) };
+    let Health::Degraded(reason) = progress.condition() else { panic!("{:?}", progress.condition()) };
     assert!(reason.contains(&stuck.to_string()) && reason.contains("its event is there already"), "{reason}");
 
     kitchen.clock.advance(Duration::from_secs(5));
@@ -94,7 +94,7 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
     progress.sort().await.expect("tries it again");
-    assert_eq!((reached(&kitchen).await, progress.condition()), ([1, 49], Condition::Up));
+    assert_eq!((reached(&kitchen).await, progress.condition()), ([1, 49], Health::Up));
 }
 
 /// Promise 4: timers are rows. What is too much for the database at once is done in parts.
@@ -108,7 +108,7 @@ async fn a_batch_that_is_too_slow_is_made_in_parts() {
     progress.step().await.expect("goes on");
     progress.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [100, 0]);
-    assert_eq!(progress.condition(), Condition::Up, "no order is to blame");
+    assert_eq!(progress.condition(), Health::Up, "no order is to blame");
 }
 
 /// The loop sleeps until the next step is due, and no longer.

@@ -8,8 +8,8 @@ use rdkafka::message::Headers as _;
 use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::Trouble, step_until, texts};
 use crate::{
     desk::DeskError,
-    health::{self, Condition},
     store::{LOST_AFTER, NewOrder, Outbox, Page},
+    telemetry::health::{self, Health},
 };
 
 /// Promise 2: everything accepted reaches the topic, once without faults.
@@ -94,7 +94,7 @@ async fn a_stopping_relay_drains_first() {
     let relay = broker.relay(&mut kitchen);
     let store = Arc::clone(&kitchen.store);
     drop(kitchen.writer);
-    tokio::time::timeout(PATIENCE, relay.run(health::unknown().0)).await.expect("ends by itself");
+    tokio::time::timeout(PATIENCE, relay.run(health::channel().0)).await.expect("ends by itself");
     assert_eq!(store.backlog().await.expect("reads").unsent, 0);
     assert_eq!(broker.keys(), texts(&ids));
 }
@@ -106,14 +106,15 @@ async fn a_relay_says_that_the_database_holds_it_up() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     kitchen.place(1).await;
     store.script([Trouble::NotDone; 2]);
-    let (condition, mut watcher) = health::unknown();
+    let (condition, mut watcher) = health::channel();
     let relay = broker.relay(&mut kitchen);
     drop(kitchen.writer);
     let work = tokio::spawn(relay.run(condition));
     let watch = async {
-        let says = |condition: &Condition| matches!(condition, Condition::Down(why) if why.starts_with("the database"));
+        let says =
+            |condition: &Health| matches!(condition, Health::Down(why) if why.starts_with("the database"));
         watcher.wait_for(says).await.expect("says so");
-        watcher.wait_for(|condition| *condition == Condition::Up).await.expect("says that it is over");
+        watcher.wait_for(|condition| *condition == Health::Up).await.expect("says that it is over");
     };
     tokio::time::timeout(PATIENCE, watch).await.expect("in time");
     work.await.expect("ends by itself");

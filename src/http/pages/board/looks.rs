@@ -13,10 +13,10 @@ use super::{
     view::{at_least, short, span, unread},
 };
 use crate::{
-    health::Condition,
     order::Timestamp,
     overview::PROGRESS_MAY_LAG,
     store::{Backlog, COUNTED_TO, LateSteps, StoreError},
+    telemetry::health::Health,
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -134,7 +134,7 @@ fn unsent(board: &Board, backlog: &Backlog) -> Card {
     let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
     let (broker, relay) = (&board.conditions.broker, &board.conditions.relay);
     let held_up =
-        [broker, relay].into_iter().any(|part| matches!(part, Condition::Down(_) | Condition::Degraded(_)));
+        [broker, relay].into_iter().any(|part| matches!(part, Health::Down(_) | Health::Degraded(_)));
     let known = backlog.since.is_none();
     let look = backlog.oldest_unsent_age > ops::RELAY_MAY_LAG || held_up && !waiting.is_empty() || !known;
     let card = html! {

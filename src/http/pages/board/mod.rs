@@ -115,7 +115,7 @@ struct Board {
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
     parts: ops::Report,
-    conditions: ops::Conditions,
+    conditions: ops::PartsHealth,
     /// `None` if nobody could read them yet.
     letters: Option<Waiting>,
 }
@@ -152,7 +152,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);
-    let conditions = ops::Conditions::of(state);
+    let conditions = ops::PartsHealth::of(state);
     Board {
         demo: state.demo,
         older,

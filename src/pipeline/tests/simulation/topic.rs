@@ -18,8 +18,8 @@ use tokio::{
 
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Receipt, Record, Refusal, Subscription},
-    health::Condition,
     order::{OrderPlaced, Reject},
+    telemetry::health::Health,
 };
 
 /// How many partitions there are.
@@ -187,8 +187,8 @@ impl Subscription for Member {
         BTreeSet::new()
     }
 
-    fn condition(&self) -> Condition {
-        Condition::Up
+    fn condition(&self) -> Health {
+        Health::Up
     }
 
     async fn close(self: Box<Self>) {}

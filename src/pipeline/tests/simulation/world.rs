@@ -23,7 +23,6 @@ use crate::{
     broker::{IN_FLIGHT, Publisher},
     desk::{self, Desk, DeskError},
     live::Live,
-    metrics::Metrics,
     order::{OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
         Intake, Progress, Relay, Writer,
@@ -34,6 +33,7 @@ use crate::{
         Store,
         memory::{Database, MemoryStore},
     },
+    telemetry::metrics::Metrics,
     time::{Alarm, VirtualClock},
 };
 
@@ -182,12 +182,15 @@ impl World {
         tasks.spawn(writer(inboxes.keyless, self.random.random()).run());
         tasks.spawn(writer(inboxes.keyed, self.random.random()).run());
         drop(fresh_in);
-        tasks.spawn(relay.run(crate::health::unknown().0));
-        tasks.spawn(intake.run(stop.clone(), crate::health::unknown().0));
+        tasks.spawn(relay.run(crate::telemetry::health::channel().0));
+        tasks.spawn(intake.run(stop.clone(), crate::telemetry::health::channel().0));
         let gone = CancellationToken::new();
         let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
         tasks.spawn(Arc::clone(&live).look_out());
-        tasks.spawn(Progress::new(store, alarm, live.clone(), metrics).run(stop, crate::health::unknown().0));
+        tasks.spawn(
+            Progress::new(store, alarm, live.clone(), metrics)
+                .run(stop, crate::telemetry::health::channel().0),
+        );
         Replica { desk, live, _tasks: tasks, _gone: gone.drop_guard() }
     }
 

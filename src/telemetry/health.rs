@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 /// What was last seen of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
+pub enum Health {
     /// Not looked at yet.
     Unknown,
     /// It answers.
@@ -16,9 +16,9 @@ pub enum Condition {
 }
 
 /// Where others read the condition.
-pub type Watcher = watch::Receiver<Condition>;
+pub type Watcher = watch::Receiver<Health>;
 
 /// A condition that nobody has looked at yet.
-pub fn unknown() -> (watch::Sender<Condition>, Watcher) {
-    watch::channel(Condition::Unknown)
+pub fn channel() -> (watch::Sender<Health>, Watcher) {
+    watch::channel(Health::Unknown)
 }
