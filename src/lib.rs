@@ -27,7 +27,6 @@ pub mod client;
 pub mod config;
 pub mod desk;
 pub mod http;
-pub mod letters;
 pub mod live;
 pub mod load;
 pub mod order;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    broker::{BrokerError, Extent, Kafka},
+    broker::{BrokerError, Kafka, TopicExtent},
     order::{Fault, OrderId, Timestamp},
     store::{AuditPage, Pages, Store, StoreError},
 };
@@ -137,7 +137,7 @@ pub async fn verify(
         extent.map(|extent| (extent, duplicates, others, sent))
     });
     let (extent, duplicates, others, sent) = read.await.map_err(|error| BrokerError(error.to_string()))??;
-    let Extent { messages, truncated } = extent;
+    let TopicExtent { messages, truncated } = extent;
     report.topic = Some(TopicReport { messages, duplicates, others, truncated });
     if !truncated {
         report.rules.push(sent.missing());

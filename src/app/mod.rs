@@ -21,14 +21,14 @@ use supervisor::Supervisor;
 
 use crate::{
     broker::{
-        BrokerWatch, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, LetterWatch, Publisher,
+        BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
+        Publisher,
     },
     config::{Config, HttpConfig, StoreConfig},
     desk,
     http::{self, AppState, RequestLog, Server, TrustedProxies},
-    letters,
     live::Live,
-    order::{IdMint, StageDelays, Status},
+    order::{IdMint, StageDelays, Status, dead_letter},
     overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     reads::Reads,
@@ -150,7 +150,7 @@ impl App {
         let (flow, relaying) = health::channel();
         let (reading, consumer) = health::channel();
         let (usable, dead_letters) = health::channel();
-        let (waiting, letters) = letters::unknown();
+        let (waiting, letters) = dead_letter::channel();
         let (desk, inboxes) = desk::open();
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
@@ -220,8 +220,9 @@ impl App {
             Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&alarm), Arc::clone(&metrics));
         let progress = Progress::new(Arc::clone(&store), alarm, Arc::clone(&live), Arc::clone(&metrics));
         let survey = Survey::new(overview, Arc::clone(&metrics));
-        let watch = BrokerWatch::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
-        let letter_watch = LetterWatch::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
+        let watch = BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
+        let dead_letter_monitor =
+            DeadLetterMonitor::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
@@ -237,7 +238,7 @@ impl App {
         tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));
         tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
-        tasks.spawn("letter watch", letter_watch.run(shutdown.soft()));
+        tasks.spawn("letter watch", dead_letter_monitor.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
         }

@@ -3,24 +3,23 @@
 //! The pipeline sees the two traits here. `kafka` implements them for a real cluster and for the
 //! `embedded` one alike: there is one code path.
 
+mod dead_letters;
 mod embedded;
 mod kafka;
-mod ledger;
-mod letter_watch;
+mod monitor;
 mod partitions;
-mod watch;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+pub use dead_letters::DeadLetterMonitor;
 pub use embedded::EmbeddedBroker;
 pub use kafka::{
-    Extent, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, Letter, Properties, Stretch,
+    DeadLetter, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, OffsetRange, Properties, TopicExtent,
 };
-pub use letter_watch::LetterWatch;
+pub use monitor::BrokerMonitor;
 pub use partitions::Partitions;
-pub use watch::BrokerWatch;
 
 use crate::{
     order::{OrderId, OrderPlaced, Reject},
@@ -44,7 +43,7 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// Puts a message that can't become an order on the dead-letter topic and waits for the
     /// acknowledgement.
-    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError>;
+    async fn dead_letter(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError>;
 }
 
 /// What the broker said to one order.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{clean, output, reach};
 use crate::{
-    broker::{BrokerError, Kafka, Letter},
+    broker::{BrokerError, DeadLetter, Kafka},
     config::KafkaConfig,
     telemetry::metrics::Metrics,
 };
@@ -84,14 +84,14 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 }
 
 /// The dead-letter topic, read.
-struct Drawer {
+struct DeadLetterQueue {
     kafka: Arc<Kafka>,
-    letters: Vec<Letter>,
+    letters: Vec<DeadLetter>,
     /// Places of letters that were put back.
-    put_back: HashSet<String>,
+    requeued: HashSet<String>,
 }
 
-impl Drawer {
+impl DeadLetterQueue {
     async fn open(config: &KafkaConfig) -> anyhow::Result<Self> {
         let brokers = config.brokers.clone().ok_or_else(|| {
             let unset =
@@ -107,35 +107,33 @@ impl Drawer {
             Ok::<_, BrokerError>(all)
         });
         let all = all.await?.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))?;
-        let (notes, letters): (Vec<Letter>, Vec<Letter>) =
+        let (notes, letters): (Vec<DeadLetter>, Vec<DeadLetter>) =
             all.into_iter().partition(|letter| letter.notes_requeue_of().is_some());
-        let put_back = notes.iter().filter_map(Letter::notes_requeue_of).map(str::to_owned).collect();
-        Ok(Self { kafka, letters, put_back })
+        let requeued = notes.iter().filter_map(DeadLetter::notes_requeue_of).map(str::to_owned).collect();
+        Ok(Self { kafka, letters, requeued })
     }
 
-    fn waiting(&self) -> impl Iterator<Item = &Letter> {
-        self.letters.iter().filter(|letter| !self.put_back.contains(&letter.place()))
+    fn waiting(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.letters.iter().filter(|letter| !self.requeued.contains(&letter.place()))
     }
 
-    fn find(&self, place: &str) -> anyhow::Result<&Letter> {
+    fn find(&self, place: &str) -> anyhow::Result<&DeadLetter> {
         let found = self.letters.iter().find(|letter| letter.place() == place);
         found.with_context(|| format!("there is no letter at {place}; `dead-letters list --all` shows all"))
     }
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let drawer = Drawer::open(&args.kafka).await?;
-    let letters: Vec<&Letter> =
-        if args.all { drawer.letters.iter().collect() } else { drawer.waiting().collect() };
+    let queue = DeadLetterQueue::open(&args.kafka).await?;
+    let letters: Vec<&DeadLetter> =
+        if args.all { queue.letters.iter().collect() } else { queue.waiting().collect() };
     if args.json {
-        return output::print_json(
-            &letters.iter().map(|letter| as_json(&drawer, letter)).collect::<Vec<_>>(),
-        );
+        return output::print_json(&letters.iter().map(|letter| as_json(&queue, letter)).collect::<Vec<_>>());
     }
     let mut text = String::new();
     for letter in letters {
         let header = |name| clean::line(letter.header(name).unwrap_or("?"));
-        let done = if drawer.put_back.contains(&letter.place()) { "  (put back)" } else { "" };
+        let done = if queue.requeued.contains(&letter.place()) { "  (put back)" } else { "" };
         let origin = format!("{} {}:{}", header("dlq_topic"), header("dlq_partition"), header("dlq_offset"));
         let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
         let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", letter.place());
@@ -148,10 +146,10 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let drawer = Drawer::open(&args.kafka).await?;
-    let letter = drawer.find(&args.place)?;
+    let queue = DeadLetterQueue::open(&args.kafka).await?;
+    let letter = queue.find(&args.place)?;
     if args.json {
-        return output::print_json(&as_json(&drawer, letter));
+        return output::print_json(&as_json(&queue, letter));
     }
     let mut text = String::new();
     for (name, value) in &letter.headers {
@@ -164,18 +162,18 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
 }
 
 async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
-    let drawer = Drawer::open(&args.kafka).await?;
-    let chosen: Vec<&Letter> = if args.all {
-        drawer.waiting().collect()
+    let queue = DeadLetterQueue::open(&args.kafka).await?;
+    let chosen: Vec<&DeadLetter> = if args.all {
+        queue.waiting().collect()
     } else {
-        args.places.iter().map(|place| drawer.find(place)).collect::<Result<_, _>>()?
+        args.places.iter().map(|place| queue.find(place)).collect::<Result<_, _>>()?
     };
     let (receipts, _unused) = mpsc::channel(1);
-    let publisher = drawer.kafka.publisher(receipts)?;
+    let publisher = queue.kafka.publisher(receipts)?;
     let (mut done, mut told, mut failure) = (Vec::new(), Ok(()), None);
     for letter in &chosen {
-        let put_back = async { Ok(publisher.put_back(&whole(&drawer, letter).await?).await?) };
-        if let Err(error) = put_back.await {
+        let requeued = async { Ok(publisher.requeued(&whole(&queue, letter).await?).await?) };
+        if let Err(error) = requeued.await {
             failure = Some(error);
             break;
         }
@@ -196,13 +194,13 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
 }
 
 /// The letter with its message; what was too large to copy is fetched from where it came from.
-async fn whole(drawer: &Drawer, letter: &Letter) -> anyhow::Result<Letter> {
+async fn whole(queue: &DeadLetterQueue, letter: &DeadLetter) -> anyhow::Result<DeadLetter> {
     if !letter.is_partial() {
         return Ok(letter.clone());
     }
     let header = |name| letter.header(name).with_context(|| format!("the letter has no header {name}"));
     let (topic, partition) = (header("dlq_topic")?.to_owned(), header("dlq_partition")?.parse()?);
-    let (offset, kafka) = (header("dlq_offset")?.parse()?, Arc::clone(&drawer.kafka));
+    let (offset, kafka) = (header("dlq_offset")?.parse()?, Arc::clone(&queue.kafka));
     let original = tokio::task::spawn_blocking(move || kafka.read_one(&topic, partition, offset)).await??;
     let mut whole = letter.clone();
     (whole.record.key, whole.record.value) = (original.record.key, original.record.value);
@@ -210,12 +208,12 @@ async fn whole(drawer: &Drawer, letter: &Letter) -> anyhow::Result<Letter> {
     Ok(whole)
 }
 
-fn as_json(drawer: &Drawer, letter: &Letter) -> Value {
+fn as_json(queue: &DeadLetterQueue, letter: &DeadLetter) -> Value {
     let headers: serde_json::Map<String, Value> =
         letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
         "place": letter.place(),
-        "put_back": drawer.put_back.contains(&letter.place()),
+        "put_back": queue.requeued.contains(&letter.place()),
         "headers": headers,
         "key": text_of(letter.record.key.as_deref()),
         "value": text_of(letter.record.value.as_deref()),

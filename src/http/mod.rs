@@ -41,9 +41,8 @@ pub use server::Server;
 
 use crate::{
     desk::Desk,
-    letters,
     live::Live,
-    order::StageDelays,
+    order::{StageDelays, dead_letter},
     overview::Overview,
     reads::Reads,
     search::Search,
@@ -78,7 +77,7 @@ pub struct AppState {
     /// For the board and `/readyz`: whether the dead-letter topic can be used.
     pub dead_letters: health::Watcher,
     /// For the board: what lies on the dead-letter topic.
-    pub letters: letters::Watcher,
+    pub letters: dead_letter::Watcher,
     /// For the board and `/readyz`: what waits.
     pub overview: Arc<Overview>,
     /// Cancelled as soon as the service is told to stop, while requests are still served.

@@ -4,6 +4,7 @@
 //! these types or is refused here, so that the rest of the code never meets a half-valid order.
 
 mod audit;
+pub mod dead_letter;
 mod draft;
 mod event;
 mod field_error;

@@ -74,7 +74,7 @@ impl Steps {
 }
 
 /// One stretch of time after the other, from the first moment to the last.
-pub(crate) fn stretches(
+pub(crate) fn ranges(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     width: Duration,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{Service, binary, ended},
-    kafka::{DLQ, Kafka, Letter, TOPIC, foreign},
+    kafka::{DLQ, DeadLetter, Kafka, TOPIC, foreign},
 };
 
 const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
@@ -29,7 +29,7 @@ fn keeps_to(document: &Value, schema: &str, part: &Value) {
     assert_eq!(errors, Vec::<String>::new(), "{part}");
 }
 
-fn is_described(document: &Value, name: &str, letter: &Letter) {
+fn is_described(document: &Value, name: &str, letter: &DeadLetter) {
     let message = format!("/components/messages/{name}");
     let told = &document["components"]["messages"][name];
     keeps_to(document, &format!("{message}/headers"), &json!(letter.headers));
@@ -41,7 +41,7 @@ fn is_described(document: &Value, name: &str, letter: &Letter) {
 }
 
 /// The example with this letter's own id and moment.
-fn example_of(document: &Value, letter: &Letter) -> Value {
+fn example_of(document: &Value, letter: &DeadLetter) -> Value {
     let example = &document["components"]["messages"]["orderPlaced"]["examples"][0];
     let (told, sent) = (&example["payload"], letter.json());
     let text = json!({"headers": example["headers"], "payload": told}).to_string();
@@ -76,7 +76,7 @@ async fn the_topics_are_as_their_document_says() {
 }
 
 /// The one with this header.
-fn with_header(letters: Vec<Letter>, header: &str) -> Letter {
+fn with_header(letters: Vec<DeadLetter>, header: &str) -> DeadLetter {
     letters.into_iter().find(|letter| letter.headers.contains_key(header)).expect("a message with it")
 }
 

@@ -22,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A message as it was read.
 #[derive(Debug)]
-pub(crate) struct Letter {
+pub(crate) struct DeadLetter {
     pub(crate) key: Option<String>,
     pub(crate) value: Vec<u8>,
     pub(crate) headers: HashMap<String, String>,
 }
 
-impl Letter {
+impl DeadLetter {
     fn from(message: &BorrowedMessage<'_>) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
         let headers = message.headers().map(|headers| {
@@ -74,7 +74,7 @@ impl Kafka {
     }
 
     /// All that is on a topic now.
-    pub(crate) async fn all(&self, topic: &'static str) -> Vec<Letter> {
+    pub(crate) async fn all(&self, topic: &'static str) -> Vec<DeadLetter> {
         let config = self.config.clone();
         let count = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = config.create().expect("a consumer");
@@ -90,7 +90,7 @@ impl Kafka {
     }
 
     /// Waits for so many messages from the beginning of a topic.
-    pub(crate) async fn read(&self, topic: &str, count: usize) -> Vec<Letter> {
+    pub(crate) async fn read(&self, topic: &str, count: usize) -> Vec<DeadLetter> {
         let consumer: StreamConsumer = self.config.create().expect("a consumer");
         let mut places = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
@@ -102,7 +102,7 @@ impl Kafka {
             let message = timeout(PATIENCE, consumer.recv()).await;
             let message =
                 message.unwrap_or_else(|_| panic!("{topic} holds only {} of {count}", letters.len()));
-            letters.push(Letter::from(&message.expect("a message")));
+            letters.push(DeadLetter::from(&message.expect("a message")));
         }
         letters
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{SIX, Service, names},
-    kafka::{DLQ, Kafka, Letter, TOPIC, foreign},
+    kafka::{DLQ, DeadLetter, Kafka, TOPIC, foreign},
 };
 
 const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
@@ -38,7 +38,7 @@ async fn every_order_is_on_the_topic_once() {
     assert_eq!(kafka.all(DLQ).await.len(), 0);
 }
 
-async fn looks_right(service: &Service, letter: &Letter) {
+async fn looks_right(service: &Service, letter: &DeadLetter) {
     let id = letter.key.as_deref().expect("a key");
     let order = &service.json(&format!("/orders/{id}")).await["order"];
     let mut expected = order.clone();
@@ -148,7 +148,7 @@ async fn a_poison_message_holds_nobody_up() {
     assert_eq!(service.get(&format!("/orders/{STRANGER}")).await.status(), 404);
 
     let letters = kafka.all(DLQ).await;
-    let origin = |letter: &Letter| {
+    let origin = |letter: &DeadLetter| {
         let header = |name: &str| letter.headers.get(name).cloned().unwrap_or_default();
         (header("dlq_reason"), header("dlq_topic"), header("dlq_partition"), header("dlq_offset"))
     };

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat};
 use rdkafka::message::{Header, OwnedHeaders};
 
-use super::archive::{Letter, REQUEUED};
+use super::reader::{DeadLetter, REQUEUED};
 use crate::{
     broker::Record,
     order::{MAX_MESSAGE_BYTES, Reject},
@@ -65,12 +65,12 @@ pub(super) fn of_dead_letter(record: &Record, reject: &Reject, whole: bool) -> O
 }
 
 /// The message's own, and where it was put back from.
-pub(super) fn of_put_back(letter: &Letter) -> OwnedHeaders {
+pub(super) fn of_put_back(letter: &DeadLetter) -> OwnedHeaders {
     with_theirs(headers(&[(REQUEUED_FROM, &letter.place())]), &letter.record)
 }
 
 /// When the message of a dead letter was written first, in milliseconds since 1970.
-pub(super) fn first_written(letter: &Letter) -> Option<i64> {
+pub(super) fn first_written(letter: &DeadLetter) -> Option<i64> {
     let time = DateTime::parse_from_rfc3339(letter.header(TIME)?).ok()?;
     Some(time.timestamp_millis())
 }

@@ -3,12 +3,12 @@
 //! Every property that a promise rests on is set here, with its reason; `KAFKA_PROPERTIES` come
 //! after and may override them.
 
-mod archive;
 mod context;
 mod headers;
 mod member;
 mod properties;
 mod publisher;
+mod reader;
 mod refusal;
 mod subscription;
 mod topics;
@@ -21,9 +21,9 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
-pub use archive::{Extent, Letter, Stretch};
 pub use properties::Properties;
 pub use publisher::KafkaPublisher;
+pub use reader::{DeadLetter, OffsetRange, TopicExtent};
 pub use subscription::KafkaSubscription;
 
 use super::{BrokerError, Receipt};

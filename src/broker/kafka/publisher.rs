@@ -18,8 +18,8 @@ use tracing::{error, warn};
 
 use super::{
     Context, KafkaSettings,
-    archive::{Letter, REQUEUED},
     headers::{first_written, headers, of_dead_letter, of_put_back},
+    reader::{DeadLetter, REQUEUED},
     refusal,
 };
 use crate::{
@@ -173,7 +173,7 @@ fn record<'a>(
 impl KafkaPublisher {
     /// Puts the message of a dead letter back on the orders topic, then notes that beside the
     /// letter. If the note fails the message may be put back again, which changes nothing.
-    pub async fn put_back(&self, letter: &Letter) -> Result<(), BrokerError> {
+    pub async fn requeued(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
         let place = letter.place();
         let Record { key, value, .. } = &letter.record;
         let (own, written) = (of_put_back(letter), first_written(letter));
@@ -232,7 +232,7 @@ impl Publisher for KafkaPublisher {
         self.send(record).map_err(|error| refusal::refusal(&error, &self.topic, partition))
     }
 
-    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
         // What is too large stays where it is; topic, partition and offset lead there.
         let small = |bytes: &Option<Vec<u8>>| {
             bytes.as_deref().filter(|bytes| bytes.len() <= MAX_MESSAGE_BYTES).map(<[u8]>::to_vec)

@@ -12,11 +12,13 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{Kafka, KafkaSettings};
 use crate::{
     broker::{
-        BrokerError, BrokerWatch, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, LetterWatch, Partitions,
+        BrokerError, BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, KafkaPublisher, Partitions,
         Publisher as _, Record, Subscription,
     },
-    letters::{self, Waiting, Watcher},
-    order::{Draft, IdMint, OrderPlaced, Reject, RejectReason, Timestamp},
+    order::{
+        Draft, IdMint, OrderPlaced, Reject, RejectReason, Timestamp,
+        dead_letter::{self, DeadLetterBacklog, Watcher},
+    },
     telemetry::{
         health::{self, Health},
         metrics::Metrics,
@@ -118,8 +120,8 @@ async fn dead_letters_say_why_and_where_from() {
         ..Record::default()
     };
     let reject = Reject { reason: RejectReason::NotJson, detail: "line 1".to_owned() };
-    publisher.set_aside(&record(b"{".to_vec()), &reject).await.expect("acknowledged");
-    publisher.set_aside(&record(vec![b'x'; 20_000]), &reject).await.expect("acknowledged");
+    publisher.dead_letter(&record(b"{".to_vec()), &reject).await.expect("acknowledged");
+    publisher.dead_letter(&record(vec![b'x'; 20_000]), &reject).await.expect("acknowledged");
 
     let letters = Kafka::new(
         KafkaSettings { topic: "orders.v1.dlq".to_owned(), ..settings(&broker) },
@@ -151,9 +153,9 @@ async fn headers_and_time_are_kept_and_given_back() {
         ..Record::default()
     };
     let reject = Reject { reason: RejectReason::NotJson, detail: String::new() };
-    publisher.set_aside(&record, &reject).await.expect("acknowledged");
+    publisher.dead_letter(&record, &reject).await.expect("acknowledged");
     let many = Record { headers: own(&[("big", Some(vec![b'x'; 20_000]))]), ..record.clone() };
-    publisher.set_aside(&many, &reject).await.expect("acknowledged");
+    publisher.dead_letter(&many, &reject).await.expect("acknowledged");
 
     let kafka = Arc::new(kafka);
     let read = async |topic: &'static str| {
@@ -171,7 +173,7 @@ async fn headers_and_time_are_kept_and_given_back() {
     assert_eq!(partial[0].header("dlq_headers_left_out"), Some("20003"));
     assert_eq!(whole[0].notes_requeue_of(), None);
     assert_eq!(whole[0].header("dlq_time"), Some("2026-01-02T03:04:05.678Z"));
-    publisher.put_back(&whole[0]).await.expect("acknowledged");
+    publisher.requeued(&whole[0]).await.expect("acknowledged");
     let back = read("orders.v1").await.pop().expect("it is back").record;
     let place = whole[0].place().into_bytes();
     let expected = [&[("requeued_from", Some(place))], &kept[..], &forged[1..]].concat();
@@ -254,7 +256,7 @@ async fn the_watch_tells_a_broker_that_is_away() {
     let (receipts, _kept) = mpsc::channel(IN_FLIGHT);
     let publisher = Arc::new(kafka.publisher(receipts).expect("connects"));
     let (condition, seen) = health::channel();
-    let mut watch = BrokerWatch::new(Arc::new(kafka), publisher, condition);
+    let mut watch = BrokerMonitor::new(Arc::new(kafka), publisher, condition);
     watch.step().await;
     assert_eq!(*seen.borrow(), Health::Up);
 
@@ -277,7 +279,7 @@ async fn the_watch_tells_a_broker_that_is_away() {
 struct Replica {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
-    watch: LetterWatch,
+    watch: DeadLetterMonitor,
     waiting: Watcher,
 }
 
@@ -287,9 +289,9 @@ impl Replica {
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
         // Nothing is published but letters, which send no receipts.
         let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
-        let (report, waiting) = letters::unknown();
+        let (report, waiting) = dead_letter::channel();
         let (_, broker) = health::channel();
-        let watch = LetterWatch::new(
+        let watch = DeadLetterMonitor::new(
             Arc::clone(&kafka),
             Arc::clone(&publisher),
             broker,
@@ -300,7 +302,7 @@ impl Replica {
         Self { kafka, publisher, watch, waiting }
     }
 
-    async fn set_aside(&self, key: &str, reason: RejectReason) {
+    async fn dead_letter(&self, key: &str, reason: RejectReason) {
         let record = Record {
             topic: "orders.v1".to_owned(),
             partition: 0,
@@ -310,20 +312,20 @@ impl Replica {
             ..Record::default()
         };
         let reject = Reject { reason, detail: String::new() };
-        self.publisher.set_aside(&record, &reject).await.expect("acknowledged");
+        self.publisher.dead_letter(&record, &reject).await.expect("acknowledged");
     }
 
-    async fn put_back(&self, place: &str) {
+    async fn requeued(&self, place: &str) {
         let (partition, offset) = place.split_once(':').expect("a place");
         let (kafka, at) = (Arc::clone(&self.kafka), (partition.parse(), offset.parse()));
         let letter = tokio::task::spawn_blocking(move || {
             kafka.read_one("orders.v1.dlq", at.0.expect("a partition"), at.1.expect("an offset"))
         });
         let letter = letter.await.expect("no panic").expect("a letter");
-        self.publisher.put_back(&letter).await.expect("acknowledged");
+        self.publisher.requeued(&letter).await.expect("acknowledged");
     }
 
-    async fn look(&mut self) -> Option<Waiting> {
+    async fn look(&mut self) -> Option<DeadLetterBacklog> {
         self.watch.step().await;
         self.waiting.borrow().clone()
     }
@@ -342,7 +344,7 @@ async fn letters_wait_until_they_are_put_back_across_restarts() {
     for (key, reason) in
         [("a", RejectReason::NotJson), ("b", RejectReason::NotJson), ("c", RejectReason::InvalidField)]
     {
-        first.set_aside(key, reason).await;
+        first.dead_letter(key, reason).await;
     }
     let three = first.look().await.expect("read");
     assert_eq!(three.by_reason.into_iter().collect::<Vec<_>>(), [("invalid_field", 1), ("not_json", 2)]);
@@ -350,7 +352,7 @@ async fn letters_wait_until_they_are_put_back_across_restarts() {
     let mut restarted = Replica::start(settings(&broker));
     assert_eq!(restarted.by_reason().await, first.by_reason().await);
     let letter = three.newest.iter().find(|letter| letter.reason == "not_json").expect("one of two");
-    restarted.put_back(&letter.place).await;
+    restarted.requeued(&letter.place).await;
     for replica in [&mut first, &mut restarted, &mut Replica::start(settings(&broker))] {
         assert_eq!(replica.by_reason().await, [("invalid_field", 1), ("not_json", 1)]);
     }
@@ -366,9 +368,9 @@ async fn letters_that_cant_be_read_are_not_none() {
     assert_eq!(Replica::start(elsewhere).look().await, None);
 
     let mut replica = Replica::start(settings(&broker));
-    replica.set_aside("a", RejectReason::NotJson).await;
+    replica.dead_letter("a", RejectReason::NotJson).await;
     let known = replica.look().await.expect("read");
-    replica.set_aside("a", RejectReason::NotJson).await;
+    replica.dead_letter("a", RejectReason::NotJson).await;
     broker.cluster().broker_down(1).expect("goes down");
     assert_eq!(replica.look().await, Some(known), "as of then");
 }

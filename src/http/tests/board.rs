@@ -18,8 +18,10 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
-    letters::{Glimpse, Waiting},
-    order::StageDelays,
+    order::{
+        StageDelays,
+        dead_letter::{DeadLetterBacklog, DeadLetterRef},
+    },
     store::{
         MOVED_AT_ONCE, Outbox, Store,
         conformance::{new_orders, start},
@@ -215,13 +217,13 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     let text = words(&api.board("/").await);
     assert!(text.contains("Dead letters ?Not known: the broker has not been reached yet."), "{text}");
 
-    let newest = Glimpse {
+    let newest = DeadLetterRef {
         place: "2:17".to_owned(),
         reason: "not_json",
         written: "2026-01-02T03:04:00Z".parse().expect("a moment"),
     };
     let by_reason = [("no_key", 1), ("not_json", 2)].into();
-    let waiting = Waiting { by_reason, more: true, newest: vec![newest], at: Instant::now() };
+    let waiting = DeadLetterBacklog { by_reason, more: true, newest: vec![newest], at: Instant::now() };
     api.letters.send_replace(Some(waiting.clone()));
     let text = words(&api.board("/").await);
     assert!(text.contains("Dead letters 3+Messages"), "{text}");
@@ -236,7 +238,7 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     let text = words(&api.board("/").await);
     assert!(text.contains("3+As of 3 min ago: the broker is away (connection refused)."), "{text}");
 
-    api.letters.send_replace(Some(Waiting {
+    api.letters.send_replace(Some(DeadLetterBacklog {
         by_reason: [].into(),
         more: false,
         at: Instant::now(),

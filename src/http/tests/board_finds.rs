@@ -12,7 +12,7 @@ use super::{
     pages::{attributes, protected},
 };
 use crate::{
-    letters::{Glimpse, Waiting},
+    order::dead_letter::{DeadLetterBacklog, DeadLetterRef},
     telemetry::health::Health,
 };
 
@@ -31,8 +31,8 @@ impl Api {
     }
 }
 
-fn no_letters() -> Waiting {
-    Waiting { by_reason: [].into(), more: false, newest: Vec::new(), at: Instant::now() }
+fn no_letters() -> DeadLetterBacklog {
+    DeadLetterBacklog { by_reason: [].into(), more: false, newest: Vec::new(), at: Instant::now() }
 }
 
 /// The line of what is well, and what stands in it and before it.
@@ -66,13 +66,13 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
 
     api.all_is_well();
     api.clock.advance(Duration::from_secs(30));
-    let newest = Glimpse {
+    let newest = DeadLetterRef {
         place: "2:17".to_owned(),
         reason: "not_json",
         written: "2026-01-02T03:04:00Z".parse().expect("a moment"),
     };
     let by_reason = [("not_json", 1)].into();
-    api.letters.send_replace(Some(Waiting { by_reason, newest: vec![newest], ..no_letters() }));
+    api.letters.send_replace(Some(DeadLetterBacklog { by_reason, newest: vec![newest], ..no_letters() }));
     let (line, _, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");
     for card in ["Overdue ", "Unsent ", "Dead letters ", "scheduler", "relay"] {

@@ -31,9 +31,11 @@ use tower::ServiceExt as _;
 use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
     desk,
-    letters::{self, Waiting},
     live::Live,
-    order::StageDelays,
+    order::{
+        StageDelays,
+        dead_letter::{self, DeadLetterBacklog},
+    },
     overview::Overview,
     pipeline::Writer,
     reads::Reads,
@@ -60,7 +62,7 @@ struct Api {
     relay: watch::Sender<Health>,
     consumer: watch::Sender<Health>,
     dead_letters: watch::Sender<Health>,
-    letters: watch::Sender<Option<Waiting>>,
+    letters: watch::Sender<Option<DeadLetterBacklog>>,
     log: Arc<RequestLog>,
     folder: TempDir,
 }
@@ -160,7 +162,7 @@ impl Api {
         let (consumer, consumer_watcher) = health::channel();
         consumer.send_replace(Health::Up);
         let (dead_letters, dead_letters_watcher) = health::channel();
-        let (letters, letters_watcher) = letters::unknown();
+        let (letters, letters_watcher) = dead_letter::channel();
         let (stop, reads) =
             (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
         let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use super::{
     super::{
         RequestLog, Server,
-        client::{Connection, Waiting},
+        client::{Connection, DeadLetterBacklog},
     },
     Api,
 };
@@ -130,7 +130,7 @@ async fn one_address_has_at_most_half_of_the_places() {
     let api = Api::open().await;
     let path = format!("/orders/{}/events", api.place("Ada").await);
     let ask = async |peer: [u8; 4], forwarded: &str| {
-        let connection = Connection { peer: IpAddr::from(peer), waiting: Waiting::default() };
+        let connection = Connection { peer: IpAddr::from(peer), waiting: DeadLetterBacklog::default() };
         let mut request = Request::get(&path).extension(connection);
         if !forwarded.is_empty() {
             request = request.header("x-forwarded-for", forwarded);

@@ -41,7 +41,7 @@ const BATCH: usize = 500;
 const MOST_WAITING: usize = 10 * BATCH;
 /// How long everybody waits for the acknowledgement of messages that are set aside; from then on only their
 /// partition does.
-const SET_ASIDE_WITHIN: Duration = Duration::from_secs(1);
+const DEAD_LETTER_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the topic can be read.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -131,7 +131,7 @@ impl Intake {
         }
         let started = Instant::now();
         self.admit().await;
-        self.set_aside().await;
+        self.dead_letter().await;
         let count = self.finish()?;
         if count > 0 {
             self.metrics.step_done(Step::Admit, started.elapsed());
@@ -189,7 +189,7 @@ impl Intake {
         }
     }
 
-    async fn set_aside(&mut self) {
+    async fn dead_letter(&mut self) {
         let unhindered: BTreeSet<i32> = self
             .queues
             .iter()
@@ -203,16 +203,16 @@ impl Intake {
             let Verdict::Rejected(reject) = &pending.verdict else { continue };
             let (record, reject, publisher) =
                 (pending.record.clone(), reject.clone(), Arc::clone(&publisher));
-            pending.verdict = Verdict::SettingAside(reject.clone());
+            pending.verdict = Verdict::DeadLettering(reject.clone());
             let place = (partition, record.offset);
             if unhindered.contains(&partition) {
                 awaited.insert(place);
             }
-            started.push(async move { (place, publisher.set_aside(&record, &reject).await) }.boxed());
+            started.push(async move { (place, publisher.dead_letter(&record, &reject).await) }.boxed());
         }
         // All are handed over before the first is waited for: one round trip for a batch.
         self.leaving.extend(started);
-        let deadline = Instant::now() + SET_ASIDE_WITHIN;
+        let deadline = Instant::now() + DEAD_LETTER_WITHIN;
         while !awaited.is_empty()
             && let Ok(Some(answer)) = timeout_at(deadline, self.leaving.next()).await
         {
@@ -222,7 +222,7 @@ impl Intake {
         // One that may still arrive is not sent again.
         for partition in awaited.into_iter().map(|(partition, _)| partition).collect::<BTreeSet<_>>() {
             let why =
-                format!("the dead-letter topic has not acknowledged a message within {SET_ASIDE_WITHIN:?}");
+                format!("the dead-letter topic has not acknowledged a message within {DEAD_LETTER_WITHIN:?}");
             self.failed(partition, Why::DeadLetter(why));
         }
     }
@@ -233,7 +233,7 @@ impl Intake {
         let Some(pending) = queue.pending.iter_mut().find(|pending| pending.record.offset == offset) else {
             return;
         };
-        let Verdict::SettingAside(reject) = &pending.verdict else { return };
+        let Verdict::DeadLettering(reject) = &pending.verdict else { return };
         let reject = reject.clone();
         match answer {
             Ok(()) => {

@@ -32,7 +32,7 @@ pub(super) enum Verdict {
     /// To be set aside.
     Rejected(Reject),
     /// Handed to the dead-letter topic and not acknowledged yet.
-    SettingAside(Reject),
+    DeadLettering(Reject),
     /// Done with.
     Done(Consumed),
 }

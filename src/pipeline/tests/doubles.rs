@@ -333,7 +333,7 @@ impl Publisher for DeadLetters {
         Err(Refusal { blame: Blame::Everything, reason: "dead letters only".to_owned() })
     }
 
-    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
         {
             let mut failures = self.failures.lock().expect("no panic");
             if let Some(left) = failures.checked_sub(1) {
@@ -381,7 +381,7 @@ impl Publisher for Picky {
         }
     }
 
-    async fn set_aside(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
-        self.inner.set_aside(record, reject).await
+    async fn dead_letter(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError> {
+        self.inner.dead_letter(record, reject).await
     }
 }

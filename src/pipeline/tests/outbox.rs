@@ -238,7 +238,7 @@ impl Publisher for Prompt {
         Ok(())
     }
 
-    async fn set_aside(&self, _: &Record, _: &Reject) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, _: &Record, _: &Reject) -> Result<(), BrokerError> {
         Ok(())
     }
 }

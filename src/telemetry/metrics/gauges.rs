@@ -6,8 +6,10 @@ use prometheus::Gauge;
 
 use super::{MAX_PARTITIONS, Metrics, fresh::Fresh};
 use crate::{
-    letters::{Waiting, reasons},
-    order::Status,
+    order::{
+        Status,
+        dead_letter::{DeadLetterBacklog, reasons},
+    },
     store::{Backlog, LateSteps},
 };
 
@@ -39,10 +41,11 @@ impl Default for Told {
 
 impl Metrics {
     /// What waits on the dead-letter topic, as last read; `None` if it can't be.
-    pub fn letters(&self, waiting: Option<&Waiting>) {
+    pub fn letters(&self, waiting: Option<&DeadLetterBacklog>) {
         self.fresh.letters.told(waiting.is_some());
         for reason in reasons() {
-            let count = |waiting: &Waiting| waiting.by_reason.get(reason).copied().unwrap_or_default();
+            let count =
+                |waiting: &DeadLetterBacklog| waiting.by_reason.get(reason).copied().unwrap_or_default();
             let count = waiting.map_or(f64::NAN, |waiting| number(count(waiting)));
             self.letters_waiting.with_label_values(&[reason]).set(count);
         }

@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    letters::{Waiting, reasons},
-    order::Timestamp,
+    order::{
+        Timestamp,
+        dead_letter::{DeadLetterBacklog, reasons},
+    },
     store::{Backlog, LateSteps},
 };
 
@@ -51,7 +53,12 @@ fn what_was_not_read_is_not_zero() {
     let metrics = Metrics::new();
     assert!(text(&metrics).contains("dead_letters_waiting{reason=\"not_json\"} NaN\n"));
     let by_reason = BTreeMap::from([("no_key", 2)]);
-    metrics.letters(Some(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() }));
+    metrics.letters(Some(&DeadLetterBacklog {
+        by_reason,
+        more: false,
+        newest: Vec::new(),
+        at: Instant::now(),
+    }));
     let text = text(&metrics);
     assert!(text.contains("dead_letters_waiting{reason=\"no_key\"} 2\n"), "{text}");
     assert!(text.contains("dead_letters_waiting{reason=\"not_json\"} 0\n"), "{text}");
@@ -121,7 +128,12 @@ async fn what_is_old_is_not_known() {
         metrics.partitions(2);
         metrics.partition_unavailable(1, true);
         let by_reason = BTreeMap::from([("no_key", 2)]);
-        metrics.letters(Some(&Waiting { by_reason, more: false, newest: Vec::new(), at: Instant::now() }));
+        metrics.letters(Some(&DeadLetterBacklog {
+            by_reason,
+            more: false,
+            newest: Vec::new(),
+            at: Instant::now(),
+        }));
     };
     let fresh = [
         "consumer_lag 7",

@@ -173,10 +173,9 @@ pub(crate) async fn snapshot(bench: &mut Bench) -> Result<Outcome> {
     let mut outcome = bench.finish(&history).await?;
     let steps = bench.steps([STAGE_MS; 4]).await?;
     let (from, to) = (bench.on_database_clock(from), bench.on_database_clock(to));
-    let stretches = lateness::stretches(from, to, Duration::from_secs(10));
-    let of_each = |at: f64| -> Vec<Duration> {
-        stretches.iter().map(|(from, to)| steps.late(*from, *to, at)).collect()
-    };
+    let ranges = lateness::ranges(from, to, Duration::from_secs(10));
+    let of_each =
+        |at: f64| -> Vec<Duration> { ranges.iter().map(|(from, to)| steps.late(*from, *to, at)).collect() };
     outcome.note(format!("{rate:.0} orders a second for {:.0} s", (to - from).as_seconds_f64()));
     for (what, at) in [("p99", 0.99), ("the latest", 1.0)] {
         let late = of_each(at);

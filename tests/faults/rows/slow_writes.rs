@@ -61,7 +61,7 @@ pub(crate) async fn slow_rows(bench: &mut Bench) -> Result<Outcome> {
     outcome.note(format!("all delivered after {:.1} s", (ended - begun).as_seconds_f64()));
     let learned = begun + TimeDelta::from_std(LEARNED_WITHIN)?;
     let width = Duration::from_secs(5);
-    let rates: Vec<usize> = lateness::stretches(learned, ended, width)
+    let rates: Vec<usize> = lateness::ranges(learned, ended, width)
         .into_iter()
         .filter(|(from, to)| (*to - *from).to_std().is_ok_and(|whole| whole == width))
         .map(|(from, to)| steps.made(from, to) / 5)

@@ -21,8 +21,7 @@ use super::{
     Frame, Problem, Refresh, assets, page, regret, typed,
 };
 use crate::{
-    letters::Waiting,
-    order::{Order, OrderId, Status, Timestamp, TrackedOrder},
+    order::{Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog},
     overview::Reading,
     sample::plausible_draft,
     store::{Page, StoreError},
@@ -117,7 +116,7 @@ struct Board {
     parts: ops::Report,
     conditions: ops::PartsHealth,
     /// `None` if nobody could read them yet.
-    letters: Option<Waiting>,
+    letters: Option<DeadLetterBacklog>,
 }
 
 /// The board.

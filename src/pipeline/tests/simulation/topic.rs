@@ -129,7 +129,7 @@ impl Publisher for Client {
         Ok(())
     }
 
-    async fn set_aside(&self, _: &Record, _: &Reject) -> Result<(), BrokerError> {
+    async fn dead_letter(&self, _: &Record, _: &Reject) -> Result<(), BrokerError> {
         sleep(self.topic.answers_in()).await;
         self.topic.dead_letters.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -10,12 +10,10 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    BrokerError, Kafka, KafkaPublisher,
-    ledger::{Entry, Ledger},
-};
+use super::super::{BrokerError, Kafka, KafkaPublisher};
+use super::index::{DeadLetterIndex, Entry};
 use crate::{
-    letters::Waiting,
+    order::dead_letter::DeadLetterBacklog,
     telemetry::{
         health::{self, Health},
         metrics::Metrics,
@@ -32,32 +30,32 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOGGED_AT: u32 = 2;
 
 /// Watches one cluster's dead letters.
-pub struct LetterWatch {
+pub struct DeadLetterMonitor {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
     broker: health::Watcher,
-    waiting: watch::Sender<Option<Waiting>>,
+    waiting: watch::Sender<Option<DeadLetterBacklog>>,
     metrics: Arc<Metrics>,
-    ledger: Ledger,
+    index: DeadLetterIndex,
     condition: watch::Sender<Health>,
     failures: u32,
     /// Changes when the topic is gone.
     losses: watch::Receiver<()>,
 }
 
-impl LetterWatch {
+impl DeadLetterMonitor {
     /// A watch that reports to `waiting`, `condition` and the metrics while `broker` is up.
     pub fn new(
         kafka: Arc<Kafka>,
         publisher: Arc<KafkaPublisher>,
         broker: health::Watcher,
-        waiting: watch::Sender<Option<Waiting>>,
+        waiting: watch::Sender<Option<DeadLetterBacklog>>,
         metrics: Arc<Metrics>,
         condition: watch::Sender<Health>,
     ) -> Self {
         let losses = kafka.dead_letter_topic_losses();
-        let ledger = Ledger::default();
-        Self { kafka, publisher, broker, waiting, metrics, ledger, condition, failures: 0, losses }
+        let index = DeadLetterIndex::default();
+        Self { kafka, publisher, broker, waiting, metrics, index, condition, failures: 0, losses }
     }
 
     /// Works until told to stop.
@@ -87,7 +85,7 @@ impl LetterWatch {
                 if std::mem::take(&mut self.failures) >= LOGGED_AT {
                     info!("dead letters are counted again");
                 }
-                let waiting = self.ledger.waiting();
+                let waiting = self.index.waiting();
                 self.metrics.letters(Some(&waiting));
                 self.waiting.send_replace(Some(waiting));
                 Health::Up
@@ -108,7 +106,7 @@ impl LetterWatch {
         let ensured = self.kafka.ensure_dead_letter_topic(&self.publisher).await;
         if self.losses.has_changed().unwrap_or_default() {
             self.losses.mark_unchanged();
-            self.ledger = Ledger::default();
+            self.index = DeadLetterIndex::default();
         }
         // One that was made just now is empty.
         if ensured? {
@@ -116,17 +114,17 @@ impl LetterWatch {
         }
         let (kafka, publisher) = (Arc::clone(&self.kafka), Arc::clone(&self.publisher));
         let extent = blocking(move || kafka.dead_letters(&publisher)).await?;
-        let unread = self.ledger.unread(&extent);
+        let unread = self.index.unread(&extent);
         if unread.is_empty() {
             return Ok(());
         }
-        let (kafka, stretches) = (Arc::clone(&self.kafka), unread.clone());
+        let (kafka, ranges) = (Arc::clone(&self.kafka), unread.clone());
         let entries = blocking(move || {
             let mut entries = Vec::new();
-            kafka.read_dead_letters(&stretches, |letter| entries.extend(Entry::of(&letter)))?;
+            kafka.read_dead_letters(&ranges, |letter| entries.extend(Entry::of(&letter)))?;
             Ok(entries)
         });
-        self.ledger.enter(&unread, entries.await?);
+        self.index.enter(&unread, entries.await?);
         Ok(())
     }
 }

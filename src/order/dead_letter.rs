@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::order::{RejectReason, Timestamp};
+use super::{RejectReason, Timestamp};
 
 /// The reason of letters that name none of ours: others wrote them.
 pub const OTHER: &str = "other";
 
 /// Letters that nobody has put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
+pub struct DeadLetterBacklog {
     /// How many, by reason; reasons without any are not there.
     pub by_reason: BTreeMap<&'static str, u64>,
     /// There may be more: what is older was not read.
     pub more: bool,
     /// A few of them, the newest first.
-    pub newest: Vec<Glimpse>,
+    pub newest: Vec<DeadLetterRef>,
     /// When the topic was looked at.
     pub at: Instant,
 }
 
-impl Waiting {
+impl DeadLetterBacklog {
     /// How many in all.
     pub fn total(&self) -> u64 {
         self.by_reason.values().sum()
@@ -31,7 +31,7 @@ impl Waiting {
 
 /// Enough of a letter to find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glimpse {
+pub struct DeadLetterRef {
     /// Where it lies, as `dead-letters show` takes it.
     pub place: String,
     /// Why it could not become an order.
@@ -41,10 +41,10 @@ pub struct Glimpse {
 }
 
 /// Where others read what waits; `None` until the topic was read once.
-pub type Watcher = watch::Receiver<Option<Waiting>>;
+pub type Watcher = watch::Receiver<Option<DeadLetterBacklog>>;
 
 /// Letters that nobody has looked for yet.
-pub fn unknown() -> (watch::Sender<Option<Waiting>>, Watcher) {
+pub fn channel() -> (watch::Sender<Option<DeadLetterBacklog>>, Watcher) {
     watch::channel(None)
 }
 

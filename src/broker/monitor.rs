@@ -16,14 +16,14 @@ use crate::telemetry::health::Health;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches one cluster.
-pub struct BrokerWatch {
+pub struct BrokerMonitor {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
     condition: watch::Sender<Health>,
     down_since: Option<Instant>,
 }
 
-impl BrokerWatch {
+impl BrokerMonitor {
     /// A watch that reports to `condition`.
     pub fn new(kafka: Arc<Kafka>, publisher: Arc<KafkaPublisher>, condition: watch::Sender<Health>) -> Self {
         Self { kafka, publisher, condition, down_since: None }

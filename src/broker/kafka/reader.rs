@@ -29,7 +29,7 @@ const FRUGAL: &[(&str, &str)] = &[("queued.max.messages.kbytes", "1024"), ("fetc
 
 /// What a topic held when it was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Extent {
+pub struct TopicExtent {
     /// Messages read.
     pub messages: u64,
     /// Whether the beginning is gone: retention has deleted messages.
@@ -38,7 +38,7 @@ pub struct Extent {
 
 /// A part of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
+pub struct OffsetRange {
     /// The partition.
     pub partition: i32,
     /// The first offset.
@@ -49,7 +49,7 @@ pub struct Stretch {
 
 /// A message with its headers, as the dead-letter topic holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct DeadLetter {
     /// The message.
     pub record: Record,
     /// Its headers; values that are not text are shown with replacement characters.
@@ -61,7 +61,7 @@ pub struct Letter {
 /// The header of a note that a letter was put back; its value is the letter's place.
 pub(super) const REQUEUED: &str = "dlq_requeued";
 
-impl Letter {
+impl DeadLetter {
     /// Where it lies in the dead-letter topic, `partition:offset`.
     pub fn place(&self) -> String {
         format!("{}:{}", self.record.partition, self.record.offset)
@@ -84,10 +84,14 @@ impl Letter {
 
 impl Kafka {
     /// Hands every message of the topic to `each`. Blocks; run it where that is allowed.
-    pub fn read_all(&self, topic: &str, mut each: impl FnMut(Letter)) -> Result<Extent, BrokerError> {
+    pub fn read_all(
+        &self,
+        topic: &str,
+        mut each: impl FnMut(DeadLetter),
+    ) -> Result<TopicExtent, BrokerError> {
         let consumer = self.reader(&[])?;
-        let whole = self.stretches(consumer.client(), topic, TIMEOUT)?;
-        let mut extent = Extent { truncated: whole.iter().any(|stretch| stretch.from > 0), messages: 0 };
+        let whole = self.ranges(consumer.client(), topic, TIMEOUT)?;
+        let mut extent = TopicExtent { truncated: whole.iter().any(|range| range.from > 0), messages: 0 };
         self.read_with(&consumer, topic, &whole, |letter| {
             extent.messages += 1;
             each(letter);
@@ -96,49 +100,49 @@ impl Kafka {
     }
 
     /// Where the partitions of the dead-letter topic begin and end now. Needs no client of its own. Blocks.
-    pub fn dead_letters(&self, publisher: &KafkaPublisher) -> Result<Vec<Stretch>, BrokerError> {
-        self.stretches(publisher.client().client(), &self.settings.dlq_topic, LOOK_TIMEOUT)
+    pub fn dead_letters(&self, publisher: &KafkaPublisher) -> Result<Vec<OffsetRange>, BrokerError> {
+        self.ranges(publisher.client().client(), &self.settings.dlq_topic, LOOK_TIMEOUT)
     }
 
     /// Hands these messages of the dead-letter topic to `each`. Blocks.
     pub fn read_dead_letters(
         &self,
-        stretches: &[Stretch],
-        each: impl FnMut(Letter),
+        ranges: &[OffsetRange],
+        each: impl FnMut(DeadLetter),
     ) -> Result<(), BrokerError> {
-        self.read_with(&self.reader(FRUGAL)?, &self.settings.dlq_topic, stretches, each)
+        self.read_with(&self.reader(FRUGAL)?, &self.settings.dlq_topic, ranges, each)
     }
 
-    fn stretches<C: ClientContext>(
+    fn ranges<C: ClientContext>(
         &self,
         client: &Client<C>,
         topic: &str,
         timeout: Duration,
-    ) -> Result<Vec<Stretch>, BrokerError> {
+    ) -> Result<Vec<OffsetRange>, BrokerError> {
         let explain = |error: KafkaError| self.context.explain(&error);
         let metadata = client.fetch_metadata(Some(topic), timeout).map_err(explain)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let found = found.ok_or_else(|| BrokerError(format!("there is no topic {topic}")))?;
-        let stretch = |partition: &MetadataPartition| {
+        let range = |partition: &MetadataPartition| {
             let partition = partition.id();
             let (from, to) = client.fetch_watermarks(topic, partition, timeout).map_err(explain)?;
-            Ok(Stretch { partition, from, to })
+            Ok(OffsetRange { partition, from, to })
         };
-        found.partitions().iter().map(stretch).collect()
+        found.partitions().iter().map(range).collect()
     }
 
     fn read_with(
         &self,
         consumer: &BaseConsumer<Context>,
         topic: &str,
-        stretches: &[Stretch],
-        mut each: impl FnMut(Letter),
+        ranges: &[OffsetRange],
+        mut each: impl FnMut(DeadLetter),
     ) -> Result<(), BrokerError> {
         let explain = |error: KafkaError| self.context.explain(&error);
-        let mut unread: Vec<Stretch> =
-            stretches.iter().filter(|stretch| stretch.from < stretch.to).copied().collect();
+        let mut unread: Vec<OffsetRange> =
+            ranges.iter().filter(|range| range.from < range.to).copied().collect();
         let mut partitions = TopicPartitionList::new();
-        for Stretch { partition, from, .. } in &unread {
+        for OffsetRange { partition, from, .. } in &unread {
             partitions.add_partition_offset(topic, *partition, Offset::Offset(*from)).map_err(explain)?;
         }
         consumer.assign(&partitions).map_err(explain)?;
@@ -147,23 +151,23 @@ impl Kafka {
                 Some(Ok(message)) => message,
                 // The last offsets may be no messages: markers, or compacted away.
                 Some(Err(KafkaError::PartitionEOF(read))) => {
-                    unread.retain(|stretch| stretch.partition != read);
+                    unread.retain(|range| range.partition != read);
                     continue;
                 }
                 Some(Err(error)) => return Err(explain(error)),
                 None => return Err(BrokerError(format!("topic {topic} was not readable for {TIMEOUT:?}"))),
             };
             let (partition, offset) = (message.partition(), message.offset());
-            if unread.iter().any(|stretch| stretch.partition == partition && offset < stretch.to) {
+            if unread.iter().any(|range| range.partition == partition && offset < range.to) {
                 each(letter(&message));
             }
-            unread.retain(|stretch| stretch.partition != partition || offset + 1 < stretch.to);
+            unread.retain(|range| range.partition != partition || offset + 1 < range.to);
         }
         Ok(())
     }
 
     /// Reads one message. Blocks; run it where that is allowed.
-    pub fn read_one(&self, topic: &str, partition: i32, offset: i64) -> Result<Letter, BrokerError> {
+    pub fn read_one(&self, topic: &str, partition: i32, offset: i64) -> Result<DeadLetter, BrokerError> {
         let consumer = self.reader(&[])?;
         let mut place = TopicPartitionList::new();
         place
@@ -196,12 +200,12 @@ impl Kafka {
     }
 }
 
-fn letter(message: &impl Message) -> Letter {
+fn letter(message: &impl Message) -> DeadLetter {
     let record = record(message);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers = record.headers.iter();
     let headers =
         headers.map(|(key, value)| (key.clone(), text(value.as_deref().unwrap_or_default()))).collect();
     let written = record.written.and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-    Letter { record, headers, written }
+    DeadLetter { record, headers, written }
 }
