@@ -8,10 +8,10 @@
 //! - [`telemetry`]: which requests a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
-//! - [`live`]: who follows which order, and what wakes them.
+//! - [`notifier`]: who follows which order, and what wakes them.
 //! - [`overview`]: what waits, read once for all who ask.
-//! - [`desk`]: where orders are handed in.
-//! - [`reads`]: where questions about orders wait for a shared answer.
+//! - [`queue`]: where orders are handed in.
+//! - [`loader`]: where questions about orders wait for a shared answer.
 //! - [`search`]: finds orders by what people remember of them.
 //! - [`pipeline`]: the loops from the desk to the door.
 //! - [`http`]: what clients see.
@@ -25,17 +25,14 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;
-pub mod desk;
 pub mod http;
-pub mod live;
 pub mod load;
 pub mod order;
 pub mod overview;
 pub mod pipeline;
-pub mod reads;
 pub mod sample;
-pub mod search;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod tracker;
 pub mod verify;

@@ -25,17 +25,14 @@ use crate::{
         Publisher,
     },
     config::{Config, HttpConfig, StoreConfig},
-    desk,
     http::{self, AppState, RequestLog, Server, TrustedProxies},
-    live::Live,
     order::{IdMint, StageDelays, Status, dead_letter},
     overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
-    reads::Reads,
-    search::Search,
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
     telemetry::{health, metrics::Metrics},
     time::{Alarm, SystemClock},
+    tracker::{self, Notifier, OrderLoader, Search},
 };
 
 /// How many orders may wait between writer and relay; more are found through the outbox.
@@ -151,21 +148,21 @@ impl App {
         let (reading, consumer) = health::channel();
         let (usable, dead_letters) = health::channel();
         let (waiting, letters) = dead_letter::channel();
-        let (desk, inboxes) = desk::open();
+        let (queue, requests) = tracker::place_queue();
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
 
-        let reads = Reads::new(Arc::clone(&store));
+        let loader = OrderLoader::new(Arc::clone(&store));
         let overview = Overview::new(Arc::clone(&store));
         let seats = seats();
         // Streams are long: a quarter of the seats stays with those who only ask.
-        let live = Live::new(Arc::clone(&store), reads.clone(), seats / 4 * 3, shutdown.soft());
+        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
         let log = RequestLog::new();
         let state = AppState {
             store: Arc::clone(&store),
-            reads,
-            live: Arc::clone(&live),
-            desk: desk.clone(),
+            loader,
+            notifier: Arc::clone(&notifier),
+            queue: queue.clone(),
             metrics: Arc::clone(&metrics),
             broker: broker.clone(),
             progress,
@@ -201,7 +198,7 @@ impl App {
             hurry: shutdown.hard(),
             portion: Portion::new(WRITTEN_AT_ONCE),
         };
-        let (writer, keyed_writer) = (writer(inboxes.keyless), writer(inboxes.keyed));
+        let (writer, keyed_writer) = (writer(requests.keyless), writer(requests.keyed));
         // The relay ends with the last writer.
         drop(fresh);
         let to_topic: Arc<dyn Publisher> = publisher.clone();
@@ -218,7 +215,7 @@ impl App {
         let subscription = Box::new(kafka.subscribe());
         let intake =
             Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&alarm), Arc::clone(&metrics));
-        let progress = Progress::new(Arc::clone(&store), alarm, Arc::clone(&live), Arc::clone(&metrics));
+        let progress = Progress::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
         let survey = Survey::new(overview, Arc::clone(&metrics));
         let watch = BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let dead_letter_monitor =
@@ -234,13 +231,13 @@ impl App {
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
         tasks.spawn("intake", when_migrated.clone().open(intake.run(shutdown.soft(), reading)));
         tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
-        tasks.spawn("lookout", when_migrated.clone().open(live.look_out()));
+        tasks.spawn("lookout", when_migrated.clone().open(notifier.poll()));
         tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));
         tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("letter watch", dead_letter_monitor.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
-            tasks.spawn("simulator", simulator::run(desk, config.pipeline.simulate_rate, shutdown.soft()));
+            tasks.spawn("simulator", simulator::run(queue, config.pipeline.simulate_rate, shutdown.soft()));
         }
         Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
     }

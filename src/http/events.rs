@@ -33,9 +33,9 @@ use super::{
     orders,
 };
 use crate::{
-    live::{Follower, NoPlace},
     order::{Event, EventKind, FieldCode, FieldError, OrderId, Status},
     telemetry::RequestId,
+    tracker::{NoPlace, Subscriber},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -92,17 +92,17 @@ pub(super) async fn follow(
     // First the bell, then the timeline: a step between the two is rung for.
     let connection = connection.map(|Extension(connection)| connection);
     let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
-    let follower = state.live.follow(order_id, address.map(client::holder));
-    let found = state.reads.find(order_id).await?;
+    let subscriber = state.notifier.follow(order_id, address.map(client::holder));
+    let found = state.loader.find(order_id).await?;
     let events = &Option::as_ref(&found).ok_or_else(orders::unknown)?.events;
     // Nobody can have seen more than there is.
     let seen = seen.min(events.last().map_or(0, |last| last.event.seq()));
     if seen == END {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let follower = follower.map_err(Problem::from)?;
+    let subscriber = subscriber.map_err(Problem::from)?;
     let reader = Reader {
-        follower,
+        subscriber,
         seen,
         ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
@@ -212,7 +212,7 @@ enum Told {
 
 /// One client's way through a timeline.
 struct Reader {
-    follower: Follower,
+    subscriber: Subscriber,
     /// The position of the last event that was sent.
     seen: u8,
     /// Read and not yet sent.
@@ -230,7 +230,7 @@ impl Reader {
             return Some(sse::Event::default().retry(Duration::from_millis(rand::random_range(RETRY_MS))));
         }
         if self.ready.is_empty() && self.seen < END {
-            match timeout_at(self.until, self.follower.news(self.seen)).await.ok()?? {
+            match timeout_at(self.until, self.subscriber.news(self.seen)).await.ok()?? {
                 Ok(news) => self.ready = news.into(),
                 Err(error) => {
                     self.log.fail(&error.to_string(), "a follower can't read its order");

@@ -40,15 +40,12 @@ pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
-    desk::Desk,
-    live::Live,
     order::{StageDelays, dead_letter},
     overview::Overview,
-    reads::Reads,
-    search::Search,
     store::Store,
     telemetry::{health, metrics::Metrics},
     time::Clock,
+    tracker::{Notifier, OrderLoader, PlaceQueue, Search},
 };
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
@@ -59,11 +56,11 @@ pub struct AppState {
     /// For what is read rarely.
     pub store: Arc<dyn Store>,
     /// For reading orders.
-    pub reads: Reads,
+    pub loader: OrderLoader,
     /// For following.
-    pub live: Arc<Live>,
+    pub notifier: Arc<Notifier>,
     /// For placing.
-    pub desk: Desk,
+    pub queue: PlaceQueue,
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
     /// For `/readyz`.

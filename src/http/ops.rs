@@ -224,7 +224,7 @@ pub(super) fn shown(at: Timestamp) -> String {
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
 pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
-    state.metrics.event_streams(state.live.followers());
+    state.metrics.event_streams(state.notifier.subscribers());
     let text = state.metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");
         Problem::internal()

@@ -68,7 +68,7 @@ pub(super) async fn place(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let raw = RawDraft::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    let accepted = state.desk.place(Draft::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+    let accepted = state.queue.place(Draft::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
     let location = format!("/orders/{}", accepted.order_id);
     let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
@@ -99,7 +99,7 @@ pub(super) async fn find(
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = state.reads.find(self::order_id(order_id)?).await?;
+    let found = state.loader.find(self::order_id(order_id)?).await?;
     let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
@@ -165,7 +165,7 @@ pub(super) async fn list(
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.
     page.limit += 1;
-    let listing = state.reads.list(page).await?;
+    let listing = state.loader.list(page).await?;
     let orders = &listing.orders[..limit.min(listing.orders.len())];
     let more = listing.orders.len() > limit;
     let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));

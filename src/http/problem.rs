@@ -8,10 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    desk::DeskError,
     order::{DraftErrors, FieldCode, FieldError},
     store::StoreError,
     telemetry::RequestId,
+    tracker::PlaceError,
 };
 
 /// The media type of every error.
@@ -216,17 +216,17 @@ impl From<StoreError> for Problem {
 }
 
 /// The writer has logged the cause already.
-impl From<DeskError> for Problem {
-    fn from(error: DeskError) -> Self {
+impl From<PlaceError> for Problem {
+    fn from(error: PlaceError) -> Self {
         match error {
-            DeskError::Busy => Self::unavailable("too many orders are waiting; try again shortly"),
-            DeskError::Closed => Self::unavailable("the service is stopping; try again shortly"),
-            DeskError::Unavailable => Self::unavailable("the database is away; try again shortly"),
-            DeskError::TooSlow => Self::unavailable(
+            PlaceError::Busy => Self::unavailable("too many orders are waiting; try again shortly"),
+            PlaceError::Closed => Self::unavailable("the service is stopping; try again shortly"),
+            PlaceError::Unavailable => Self::unavailable("the database is away; try again shortly"),
+            PlaceError::TooSlow => Self::unavailable(
                 "the order was not written in time and may still be: try again with the same Idempotency-Key",
             ),
-            DeskError::KeyReused => Self::key_reused(),
-            DeskError::Refused(_) => Self::internal(),
+            PlaceError::KeyReused => Self::key_reused(),
+            PlaceError::Refused(_) => Self::internal(),
         }
     }
 }

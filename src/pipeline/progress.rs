@@ -23,7 +23,6 @@ use tracing::warn;
 
 use super::{Outcome, StepError, held::Held, pause};
 use crate::{
-    live::Live,
     order::OrderId,
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
@@ -31,6 +30,7 @@ use crate::{
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff},
+    tracker::Notifier,
 };
 
 /// Longest time between two looks.
@@ -52,7 +52,7 @@ const NAMED: usize = 3;
 pub struct Progress {
     store: Arc<dyn Store>,
     alarm: Arc<Alarm>,
-    live: Arc<Live>,
+    notifier: Arc<Notifier>,
     metrics: Arc<Metrics>,
     /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
     portion: Portion,
@@ -65,12 +65,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A loop that is woken by `alarm` and tells `live` what it moved.
-    pub fn new(store: Arc<dyn Store>, alarm: Arc<Alarm>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
+    /// A loop that is woken by `alarm` and tells `notifier` what it moved.
+    pub fn new(
+        store: Arc<dyn Store>,
+        alarm: Arc<Alarm>,
+        notifier: Arc<Notifier>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             store,
             alarm,
-            live,
+            notifier,
             metrics,
             portion: Portion::new(MOVED_AT_ONCE),
             overlooked: Portion::new(MOVED_AT_ONCE),
@@ -332,7 +337,7 @@ impl Progress {
         }
         if !advance.moves.is_empty() {
             self.moved.fetch_add(1, Ordering::Relaxed);
-            self.live.moved(&advance.moves);
+            self.notifier.moved(&advance.moves);
             self.metrics.step_done(Step::Advance, started.elapsed());
             self.metrics.moved(&advance.moves);
         }

@@ -21,7 +21,6 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    desk::{Accepted, DeskError, Slip},
     order::{Draft, IdMint, OrderId, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
     telemetry::{
@@ -29,6 +28,7 @@ use crate::{
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff, Clock},
+    tracker::{Accepted, PlaceError, PlaceRequest},
 };
 
 /// Most orders in one transaction.
@@ -38,10 +38,10 @@ const ENOUGH: usize = 64;
 /// How long a batch is retried before its callers are told that the database is away.
 const RETRY_FOR: Duration = Duration::from_millis(1500);
 
-/// Writes orders. Ends when every [`crate::desk::Desk`] is dropped and all slips are answered.
+/// Writes orders. Ends when every [`crate::tracker::PlaceQueue`] is dropped and all slips are answered.
 pub struct Writer {
     /// Where slips wait.
-    pub inbox: mpsc::Receiver<Slip>,
+    pub inbox: mpsc::Receiver<PlaceRequest>,
     /// Where they are stored.
     pub store: Arc<dyn Store>,
     /// To the relay: orders to publish from memory.
@@ -72,17 +72,17 @@ impl Writer {
 
     /// Waits for slips and stores all that wait.
     pub async fn step(&mut self) -> Outcome {
-        let slips = self.gather().await;
-        if slips.is_empty() {
+        let requests = self.gather().await;
+        if requests.is_empty() {
             return Outcome::Finished;
         }
         // Whoever has given up waiting was told so; an order must not appear after that.
-        let awaited = slips.into_iter().filter(|slip| !slip.answer.is_closed());
+        let awaited = requests.into_iter().filter(|request| !request.answer.is_closed());
         let (mut orders, mut requests, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-        for slip in awaited {
-            requests.push(slip.request);
-            waiting.push((slip.since, slip.answer));
-            orders.push(self.new_order(slip.draft, slip.key, slip.meta));
+        for request in awaited {
+            requests.push(request.request);
+            waiting.push((request.since, request.answer));
+            orders.push(self.new_order(request.draft, request.key, request.meta));
         }
         let placing = self.place_until(&orders, &requests, Instant::now() + RETRY_FOR);
         // Whatever is logged meanwhile is about all of them.
@@ -91,25 +91,25 @@ impl Writer {
         for (since, answer) in waiting {
             self.metrics.step_done(Step::Place, since.elapsed());
             // A caller that has left meanwhile finds the order by its idempotency key.
-            drop(answer.send(answers.next().unwrap_or(Err(DeskError::Unavailable))));
+            drop(answer.send(answers.next().unwrap_or(Err(PlaceError::Unavailable))));
         }
         Outcome::Worked(orders.len())
     }
 
     /// All slips that wait, and those that requests bring which are here already; none if nothing comes any more.
-    async fn gather(&mut self) -> Vec<Slip> {
-        let mut slips = Vec::new();
+    async fn gather(&mut self) -> Vec<PlaceRequest> {
+        let mut requests = Vec::new();
         let batch = self.portion.size();
-        let mut more = self.inbox.recv_many(&mut slips, batch).await;
-        while more > 0 && slips.len() < ENOUGH.min(batch) {
+        let mut more = self.inbox.recv_many(&mut requests, batch).await;
+        while more > 0 && requests.len() < ENOUGH.min(batch) {
             // Every handler that can run does, after a look at the sockets.
             yield_now().await;
-            let before = slips.len();
+            let before = requests.len();
             let waiting = std::iter::from_fn(|| self.inbox.try_recv().ok());
-            slips.extend(waiting.take(batch - before));
-            more = slips.len() - before;
+            requests.extend(waiting.take(batch - before));
+            more = requests.len() - before;
         }
-        slips
+        requests
     }
 
     fn new_order(&mut self, draft: Draft, key: Option<String>, meta: Option<Value>) -> NewOrder {
@@ -124,7 +124,7 @@ impl Writer {
         orders: &[NewOrder],
         requests: &[Option<RequestId>],
         give_up: Instant,
-    ) -> Vec<Result<Accepted, DeskError>> {
+    ) -> Vec<Result<Accepted, PlaceError>> {
         let answers =
             in_portions(&self.portion, orders.len(), |part| self.place_with_retries(&orders[part], give_up))
                 .await;
@@ -138,7 +138,7 @@ impl Writer {
                 if !error.is_transient() {
                     tell_refusal(order.order_id, &error, request);
                 }
-                Err(DeskError::from(&error))
+                Err(PlaceError::from(&error))
             })
         };
         answers.into_iter().zip(orders).zip(requests.iter().copied()).map(answer).collect()
@@ -148,7 +148,7 @@ impl Writer {
         &self,
         orders: &[NewOrder],
         give_up: Instant,
-    ) -> Result<Vec<Result<Accepted, DeskError>>, StoreError> {
+    ) -> Result<Vec<Result<Accepted, PlaceError>>, StoreError> {
         let mut backoff = Backoff::default();
         // Room at the relay is reserved before the commit, and once for all tries: an order that the
         // outbox says is ours must be in our memory, or nobody would publish it.
@@ -192,7 +192,7 @@ fn answer_all<'a>(
     orders: &[NewOrder],
     placements: Vec<Placement>,
     mut seat: impl FnMut() -> Option<Permit<'a, OrderPlaced>>,
-) -> Vec<Result<Accepted, DeskError>> {
+) -> Vec<Result<Accepted, PlaceError>> {
     let pairs = orders.iter().zip(placements);
     pairs
         .map(|(order, placement)| match placement {
@@ -203,7 +203,7 @@ fn answer_all<'a>(
                 Ok(Accepted { order_id: order.order_id, replayed: false })
             }
             Placement::Replayed(order_id) => Ok(Accepted { order_id, replayed: true }),
-            Placement::KeyReused => Err(DeskError::KeyReused),
+            Placement::KeyReused => Err(PlaceError::KeyReused),
         })
         .collect()
 }

@@ -33,7 +33,7 @@ pub(in crate::http) async fn track(
         return Redirect::permanent(&format!("/track/{order_id}")).into_response();
     }
     let found = match order_id {
-        Some(order_id) => state.reads.find(order_id).await,
+        Some(order_id) => state.loader.find(order_id).await,
         None => Ok(Arc::default()),
     };
     match found.as_deref() {

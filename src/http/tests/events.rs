@@ -65,7 +65,7 @@ impl Stream {
 async fn step(api: &Api, delay: u64) {
     api.clock.advance(Duration::from_secs(delay));
     let advance = api.store.advance(10).await.expect("advances");
-    api.live.moved(&advance.moves);
+    api.notifier.moved(&advance.moves);
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_timeline_is_told_and_followed_to_its_end() {
         assert_eq!(*data, expected);
     }
     assert_eq!(told.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
-    assert_eq!(api.live.followers(), 0, "its place is free again");
+    assert_eq!(api.notifier.subscribers(), 0, "its place is free again");
 
     let over = api.get(&format!("{path}?after=6")).await;
     assert_eq!((over.status, over.body.len()), (StatusCode::NO_CONTENT, 0));
@@ -151,7 +151,7 @@ async fn wrong_positions_and_ids_are_problems() {
     for unknown in ["ORD-01ARZ3NDEK0000000000000000", "7", "%ff"] {
         api.get(&format!("/orders/{unknown}/events")).await.problem(404);
     }
-    assert_eq!(api.live.followers(), 0);
+    assert_eq!(api.notifier.subscribers(), 0);
 }
 
 /// Promise 5: memory, queues and time are bounded.

@@ -30,22 +30,19 @@ use tower::ServiceExt as _;
 
 use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
-    desk,
-    live::Live,
     order::{
         StageDelays,
         dead_letter::{self, DeadLetterBacklog},
     },
     overview::Overview,
     pipeline::Writer,
-    reads::Reads,
-    search::Search,
     store::{Guarded, Portion, SqliteStore, Store},
     telemetry::{
         health::{self, Health},
         metrics::Metrics,
     },
     time::{Alarm, ManualClock},
+    tracker::{self, Notifier, OrderLoader, Search},
 };
 
 /// The router on a real store, with the real writer behind the desk.
@@ -53,7 +50,7 @@ struct Api {
     router: Router,
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
-    live: Arc<Live>,
+    notifier: Arc<Notifier>,
     stop: CancellationToken,
     overview: Arc<Overview>,
     leaving: CancellationToken,
@@ -137,7 +134,7 @@ impl Api {
         let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
         let store: Arc<dyn Store> =
             Arc::new(Guarded::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
-        let (desk, inboxes) = desk::open();
+        let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let mint = Arc::default();
         let writer = |inbox, seed| Writer {
@@ -154,8 +151,8 @@ impl Api {
             hurry: CancellationToken::new(),
             portion: Portion::new(512),
         };
-        tokio::spawn(writer(inboxes.keyless, 7).run());
-        tokio::spawn(writer(inboxes.keyed, 8).run());
+        tokio::spawn(writer(requests.keyless, 7).run());
+        tokio::spawn(writer(requests.keyed, 8).run());
         let (broker, watcher) = health::channel();
         let (progress, progress_watcher) = health::channel();
         let (relay, relay_watcher) = health::channel();
@@ -163,17 +160,17 @@ impl Api {
         consumer.send_replace(Health::Up);
         let (dead_letters, dead_letters_watcher) = health::channel();
         let (letters, letters_watcher) = dead_letter::channel();
-        let (stop, reads) =
-            (CancellationToken::new(), Reads::new(other.unwrap_or_else(|| Arc::clone(&store))));
-        let live = Live::new(Arc::clone(&store), reads.clone(), 2, stop.clone());
-        tokio::spawn(Arc::clone(&live).look_out());
+        let (stop, loader) =
+            (CancellationToken::new(), OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store))));
+        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
+        tokio::spawn(Arc::clone(&notifier).poll());
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
         let state = AppState {
             store: Arc::clone(&store),
-            reads,
-            live: Arc::clone(&live),
-            desk,
+            loader,
+            notifier: Arc::clone(&notifier),
+            queue,
             metrics,
             broker: watcher,
             progress: progress_watcher,
@@ -192,7 +189,7 @@ impl Api {
         };
         Self {
             router: router(state),
-            live,
+            notifier,
             stop,
             overview,
             leaving,

@@ -56,13 +56,13 @@ async fn follow(address: std::net::SocketAddr, request: &str) -> TcpStream {
 }
 
 /// Waits until so many follow.
-async fn followers(api: &Api, count: usize) {
+async fn subscribers(api: &Api, count: usize) {
     let counted = async {
-        while api.live.followers() != count {
+        while api.notifier.subscribers() != count {
             yield_now().await;
         }
     };
-    timeout(AT_ONCE, counted).await.unwrap_or_else(|_| panic!("{} follow", api.live.followers()));
+    timeout(AT_ONCE, counted).await.unwrap_or_else(|_| panic!("{} follow", api.notifier.subscribers()));
 }
 
 /// Promise 5: memory, queues and time are bounded. However a client goes, its place is free at once.
@@ -72,23 +72,23 @@ async fn a_closed_stream_frees_its_place_at_once() {
     for _ in 0..3 {
         // A plain close.
         let stream = follow(address, &request).await;
-        followers(&api, 1).await;
+        subscribers(&api, 1).await;
         drop(stream);
-        followers(&api, 0).await;
+        subscribers(&api, 0).await;
         // With a word behind the request, read by nobody.
         let mut stream = follow(address, &request).await;
         stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sends");
         drop(stream);
-        followers(&api, 0).await;
+        subscribers(&api, 0).await;
         // A reset.
         let stream = follow(address, &request).await;
         stream.set_zero_linger().expect("set");
         drop(stream);
-        followers(&api, 0).await;
+        subscribers(&api, 0).await;
         // One side only.
         let mut stream = follow(address, &request).await;
         stream.shutdown().await.expect("closed");
-        followers(&api, 0).await;
+        subscribers(&api, 0).await;
     }
 }
 
@@ -99,7 +99,7 @@ async fn a_follower_that_never_stops_talking_is_left() {
     let mut stream = follow(address, &request).await;
     let left = async { while stream.write_all(&[b'x'; 1_024]).await.is_ok() {} };
     timeout(AT_ONCE, left).await.expect("the server hangs up");
-    followers(&api, 0).await;
+    subscribers(&api, 0).await;
 }
 
 /// What is sent behind a request is not lost, and who has closed one side still gets what is there.
@@ -112,11 +112,11 @@ async fn what_comes_behind_a_stream_is_answered_after_it() {
     stream.write_all(next.as_bytes()).await.expect("sends");
     for delay in [3, 5, 7, 10] {
         api.clock.advance(Duration::from_secs(delay));
-        api.live.moved(&api.store.advance(10).await.expect("advances").moves);
+        api.notifier.moved(&api.store.advance(10).await.expect("advances").moves);
         yield_now().await;
     }
     hear(&mut stream, "{\"status\":\"ok\"}").await;
-    followers(&api, 0).await;
+    subscribers(&api, 0).await;
 
     let mut stream = TcpStream::connect(address).await.expect("connects");
     stream.write_all(request.as_bytes()).await.expect("sends");

@@ -7,13 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
-    live::Live,
     order::{OrderId, StageDelays, Status},
     pipeline::Progress,
-    reads::Reads,
     store::{NewOrder, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
+    tracker::{Notifier, OrderLoader},
 };
 
 /// Longer than any first pause.
@@ -33,8 +32,9 @@ impl Rig {
         let memory = MemoryStore::new(Arc::default(), clock.clone(), StageDelays::default(), 1);
         let store = Arc::new(made(Troubled::new(Arc::new(memory), [])));
         let shared: Arc<dyn Store> = store.clone();
-        let live = Live::new(shared.clone(), Reads::new(shared.clone()), 1, CancellationToken::new());
-        let progress = Progress::new(shared, Arc::new(Alarm::default()), live, Arc::new(Metrics::new()));
+        let notifier =
+            Notifier::new(shared.clone(), OrderLoader::new(shared.clone()), 1, CancellationToken::new());
+        let progress = Progress::new(shared, Arc::new(Alarm::default()), notifier, Arc::new(Metrics::new()));
         Self { clock, store, progress, orders: new_orders(6_000) }
     }
 

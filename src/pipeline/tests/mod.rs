@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, Relay, Writer};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
-    desk::{self, Desk, Slip},
     order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
     telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
+    tracker::{self, PlaceQueue, PlaceRequest},
 };
 use doubles::Troubled;
 
@@ -58,10 +58,10 @@ struct Kitchen {
     clock: Arc<ManualClock>,
     alarm: Arc<Alarm>,
     metrics: Arc<Metrics>,
-    desk: Desk,
+    queue: PlaceQueue,
     writer: Writer,
     /// Orders with keys, for a writer of their own.
-    keyed: Option<mpsc::Receiver<Slip>>,
+    keyed: Option<mpsc::Receiver<PlaceRequest>>,
     fresh: Option<mpsc::Receiver<OrderPlaced>>,
     _folder: TempDir,
 }
@@ -76,11 +76,11 @@ impl Kitchen {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new(start()));
         let store = wrap(open_store(folder.path(), clock.clone(), StageDelays::default()).await);
-        let (desk, inboxes) = desk::open();
+        let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let writer = Writer {
-            inbox: inboxes.keyless,
+            inbox: requests.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,
             alarm: Arc::clone(&alarm),
@@ -92,8 +92,8 @@ impl Kitchen {
             hurry: CancellationToken::new(),
             portion: Portion::new(512),
         };
-        let (keyed, fresh) = (Some(inboxes.keyed), Some(fresh));
-        Self { store, clock, alarm, metrics, desk, writer, keyed, fresh, _folder: folder }
+        let (keyed, fresh) = (Some(requests.keyed), Some(fresh));
+        Self { store, clock, alarm, metrics, queue, writer, keyed, fresh, _folder: folder }
     }
 
     /// A kitchen whose store meets what is put into its script.
@@ -106,7 +106,7 @@ impl Kitchen {
 
     /// Hands `count` orders in, lets the writer write once, and answers their ids.
     async fn place(&mut self, count: usize) -> Vec<OrderId> {
-        let drafts = (0..count).map(|n| self.desk.place(draft(&format!("customer {n}")), None, None));
+        let drafts = (0..count).map(|n| self.queue.place(draft(&format!("customer {n}")), None, None));
         let (accepted, _) = tokio::join!(futures::future::join_all(drafts), self.writer.step());
         accepted.into_iter().map(|accepted| accepted.expect("accepted").order_id).collect()
     }

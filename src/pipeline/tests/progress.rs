@@ -10,18 +10,22 @@ use super::{
     doubles::{Trouble, Troubled},
 };
 use crate::{
-    live::Live,
     order::Status,
     pipeline::{Progress, pause},
-    reads::Reads,
     telemetry::health::Health,
     time::Backoff,
+    tracker::{Notifier, OrderLoader},
 };
 
 fn progress(kitchen: &Kitchen) -> Progress {
-    let reads = Reads::new(Arc::clone(&kitchen.store));
-    let live = Live::new(Arc::clone(&kitchen.store), reads, 1, CancellationToken::new());
-    Progress::new(Arc::clone(&kitchen.store), Arc::clone(&kitchen.alarm), live, Arc::clone(&kitchen.metrics))
+    let loader = OrderLoader::new(Arc::clone(&kitchen.store));
+    let notifier = Notifier::new(Arc::clone(&kitchen.store), loader, 1, CancellationToken::new());
+    Progress::new(
+        Arc::clone(&kitchen.store),
+        Arc::clone(&kitchen.alarm),
+        notifier,
+        Arc::clone(&kitchen.metrics),
+    )
 }
 
 /// Promise 4: timers are rows. A whole life takes 25 s of the store's clock and not one more.

@@ -7,9 +7,9 @@ use rdkafka::message::Headers as _;
 
 use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::Trouble, step_until, texts};
 use crate::{
-    desk::DeskError,
     store::{LOST_AFTER, NewOrder, Outbox, Page},
     telemetry::health::{self, Health},
+    tracker::PlaceError,
 };
 
 /// Promise 2: everything accepted reaches the topic, once without faults.
@@ -145,8 +145,8 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
     kitchen.writer.hurry.cancel();
     store.script([Trouble::AnswerLost]);
     let (answer, _) =
-        tokio::join!(kitchen.desk.place(super::draft("Ada"), None, None), kitchen.writer.step());
-    assert_eq!(answer, Err(DeskError::Unavailable));
+        tokio::join!(kitchen.queue.place(super::draft("Ada"), None, None), kitchen.writer.step());
+    assert_eq!(answer, Err(PlaceError::Unavailable));
     // A sweep claims a row, and hears nothing.
     kitchen.store.place(&[new_order()], Outbox::Anyones).await.expect("places");
     store.script([Trouble::AnswerLost]);

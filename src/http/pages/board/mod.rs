@@ -169,7 +169,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
 /// The orders of the table, and one more if there is one.
 async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreError> {
     let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
-    Ok(state.reads.list(page).await?.orders.clone())
+    Ok(state.loader.list(page).await?.orders.clone())
 }
 
 async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {
@@ -177,11 +177,11 @@ async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError
         return Ok(Found::Unasked);
     }
     if let Some(order_id) = choice.order_id() {
-        return Ok(Found::Order((*state.reads.find(order_id).await?).clone()));
+        return Ok(Found::Order((*state.loader.find(order_id).await?).clone()));
     }
     let found = state.search.find(&choice.search, choice.status, ROWS).await?;
     // As they are now; they share one query.
-    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.reads.find(order_id))).await?;
+    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.loader.find(order_id))).await?;
     Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))
 }
 
@@ -203,7 +203,7 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
         let problem = Problem::forbidden("this form works only from the board itself");
         return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
-    match state.desk.place(plausible_draft(), None, Some(json!({"source": "board"}))).await {
+    match state.queue.place(plausible_draft(), None, Some(json!({"source": "board"}))).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
         Err(error) => regret(
             &error.into(),

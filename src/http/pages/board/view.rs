@@ -12,8 +12,8 @@ use super::{
 use crate::{
     order::{Event, Order, Status, TrackedOrder},
     overview::PROGRESS_MAY_LAG,
-    search::AMONG,
     store::{COUNTED_TO, StoreError},
+    tracker::AMONG,
 };
 
 /// What the tab says: trouble first.

@@ -21,20 +21,18 @@ use super::{
 };
 use crate::{
     broker::{IN_FLIGHT, Publisher},
-    desk::{self, Desk, DeskError},
-    live::Live,
     order::{OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
         Intake, Progress, Relay, Writer,
         tests::doubles::{Fate, Troubled},
     },
-    reads::Reads,
     store::{
         Store,
         memory::{Database, MemoryStore},
     },
     telemetry::metrics::Metrics,
     time::{Alarm, VirtualClock},
+    tracker::{self, Notifier, OrderLoader, PlaceError, PlaceQueue},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
@@ -51,8 +49,8 @@ pub(super) enum Trouble {
 
 /// A running replica; dropping it is kill -9.
 struct Replica {
-    desk: Desk,
-    live: Arc<Live>,
+    queue: PlaceQueue,
+    notifier: Arc<Notifier>,
     _tasks: JoinSet<()>,
     /// Ends those who follow here.
     _gone: DropGuard,
@@ -102,7 +100,7 @@ impl World {
     }
 
     /// Lives through the story and checks what is left.
-    pub(super) async fn live(mut self) {
+    pub(super) async fn notifier(mut self) {
         for _ in 0..self.random.random_range(1..=3) {
             let replica = self.give_birth();
             self.replicas.lock().expect("no panic").push(Some(replica));
@@ -146,7 +144,7 @@ impl World {
         let (wrong, begun, until) = (self.topic.wrong, self.begun, u128::from(TROUBLE));
         let fate = Fate::Dice { random, wrong, begun, until };
         let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
-        let (desk, inboxes) = desk::open();
+        let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(self.random.random_range(1..20));
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
         let publisher: Arc<dyn Publisher> =
@@ -179,19 +177,19 @@ impl World {
         let member = Box::new(Member::new(self.topic.clone()));
         let intake = Intake::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(writer(inboxes.keyless, self.random.random()).run());
-        tasks.spawn(writer(inboxes.keyed, self.random.random()).run());
+        tasks.spawn(writer(requests.keyless, self.random.random()).run());
+        tasks.spawn(writer(requests.keyed, self.random.random()).run());
         drop(fresh_in);
         tasks.spawn(relay.run(crate::telemetry::health::channel().0));
         tasks.spawn(intake.run(stop.clone(), crate::telemetry::health::channel().0));
         let gone = CancellationToken::new();
-        let live = Live::new(store.clone(), Reads::new(store.clone()), ORDERS, gone.clone());
-        tasks.spawn(Arc::clone(&live).look_out());
+        let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
+        tasks.spawn(Arc::clone(&notifier).poll());
         tasks.spawn(
-            Progress::new(store, alarm, live.clone(), metrics)
+            Progress::new(store, alarm, notifier.clone(), metrics)
                 .run(stop, crate::telemetry::health::channel().0),
         );
-        Replica { desk, live, _tasks: tasks, _gone: gone.drop_guard() }
+        Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }
     }
 
     /// Kills replicas, starts new ones, and puts strange messages on the topic.
@@ -267,19 +265,21 @@ async fn customer(n: usize, replicas: Replicas, seed: u64) -> (usize, OrderId, R
     let mut random = StdRng::seed_from_u64(seed);
     sleep(Duration::from_millis(random.random_range(0..TROUBLE))).await;
     loop {
-        let desk = {
+        let queue = {
             let replicas = replicas.lock().expect("no panic");
             let chosen = random.random_range(0..replicas.len());
-            replicas[chosen].as_ref().map(|replica| replica.desk.clone())
+            replicas[chosen].as_ref().map(|replica| replica.queue.clone())
         };
         let draft = draft(&format!("customer {n}"));
-        let outcome = match desk {
-            Some(desk) => desk.place(draft, Some(format!("key {n}")), None).await,
-            None => Err(DeskError::Closed),
+        let outcome = match queue {
+            Some(queue) => queue.place(draft, Some(format!("key {n}")), None).await,
+            None => Err(PlaceError::Closed),
         };
         match outcome {
             Ok(accepted) => return (n, accepted.order_id, replicas),
-            Err(error) => assert!(!matches!(error, DeskError::KeyReused | DeskError::Refused(_)), "{error}"),
+            Err(error) => {
+                assert!(!matches!(error, PlaceError::KeyReused | PlaceError::Refused(_)), "{error}")
+            }
         }
         sleep(Duration::from_millis(random.random_range(50..500))).await;
     }
@@ -296,16 +296,16 @@ async fn follow(
     let mut random = StdRng::seed_from_u64(luck);
     let mut seen = 0;
     while seen < 6 {
-        let live = {
+        let notifier = {
             let replicas = replicas.lock().expect("no panic");
             let chosen = random.random_range(0..replicas.len());
-            replicas[chosen].as_ref().map(|replica| replica.live.clone())
+            replicas[chosen].as_ref().map(|replica| replica.notifier.clone())
         };
-        let Some(live) = live else {
+        let Some(notifier) = notifier else {
             sleep(Duration::from_millis(random.random_range(50..500))).await;
             continue;
         };
-        let mut follower = live.follow(order_id, None).expect("a place");
+        let mut subscriber = notifier.follow(order_id, None).expect("a place");
         let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
         news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
         let mut first = true;
@@ -320,7 +320,7 @@ async fn follow(
                 );
             }
             first = false;
-            let next = if seen < 6 { follower.news(seen).await } else { None };
+            let next = if seen < 6 { subscriber.news(seen).await } else { None };
             news = next.map(|news| news.expect("reads"));
         }
     }

@@ -1,7 +1,7 @@
 //! Who follows which order, and the bell that wakes them when it moves.
 //!
 //! A bell says how far an order is and nothing else; what is shown is read from the store, so a slow
-//! follower costs a query and misses nothing. A step made here rings at once ([`Live::moved`]). For
+//! follower costs a query and misses nothing. A step made here rings at once ([`Notifier::moved`]). For
 //! those made elsewhere the lookout knows when each followed order is due, and from then on asks.
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
@@ -25,8 +25,8 @@ use tracing::{debug, warn};
 
 use crate::{
     order::{Event, EventKind, OrderId, Status},
-    reads::Reads,
     store::{Move, Position, Store, StoreError},
+    tracker::OrderLoader,
 };
 
 /// Pause between two looks at orders that are due; promised are 300 ms from commit to client.
@@ -37,10 +37,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// Who follows which order.
-pub struct Live {
+pub struct Notifier {
     store: Arc<dyn Store>,
     /// Where timelines are read, by all at once when many orders move together.
-    reads: Reads,
+    loader: OrderLoader,
     /// Most followers at once.
     places: usize,
     stop: CancellationToken,
@@ -51,7 +51,7 @@ pub struct Live {
 
 #[derive(Default)]
 struct Orders {
-    followers: usize,
+    subscribers: usize,
     /// How many of them each client is; none is 0.
     clients: HashMap<IpAddr, usize>,
     followed: HashMap<OrderId, Followed>,
@@ -77,10 +77,15 @@ impl Followed {
     }
 }
 
-impl Live {
+impl Notifier {
     /// At most `places` followers of what is in `store`, until `stop`.
-    pub fn new(store: Arc<dyn Store>, reads: Reads, places: usize, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { store, reads, places, stop, orders: Mutex::default(), sooner: Notify::new() })
+    pub fn new(
+        store: Arc<dyn Store>,
+        loader: OrderLoader,
+        places: usize,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, loader, places, stop, orders: Mutex::default(), sooner: Notify::new() })
     }
 
     fn orders(&self) -> MutexGuard<'_, Orders> {
@@ -88,15 +93,19 @@ impl Live {
     }
 
     /// How many follow just now.
-    pub fn followers(&self) -> usize {
-        self.orders().followers
+    pub fn subscribers(&self) -> usize {
+        self.orders().subscribers
     }
 
     /// A follower of an order for this client, as far as it is known. Whoever follows first and reads the
     /// timeline then misses no step.
-    pub fn follow(self: &Arc<Self>, order_id: OrderId, client: Option<IpAddr>) -> Result<Follower, NoPlace> {
+    pub fn follow(
+        self: &Arc<Self>,
+        order_id: OrderId,
+        client: Option<IpAddr>,
+    ) -> Result<Subscriber, NoPlace> {
         let mut orders = self.orders();
-        if orders.followers == self.places {
+        if orders.subscribers == self.places {
             return Err(NoPlace::ForAnybody);
         }
         if let Some(client) = client {
@@ -107,12 +116,12 @@ impl Live {
             }
             orders.clients.insert(client, held + 1);
         }
-        orders.followers += 1;
+        orders.subscribers += 1;
         let followed = orders.followed.entry(order_id).or_insert_with(|| {
             self.sooner.notify_one();
             Followed { alarm: watch::Sender::new(None), ask_at: Some(Instant::now()) }
         });
-        Ok(Follower { order_id, client, alarm: followed.alarm.subscribe(), live: Arc::clone(self) })
+        Ok(Subscriber { order_id, client, alarm: followed.alarm.subscribe(), notifier: Arc::clone(self) })
     }
 
     /// These steps were made here, and are committed.
@@ -132,7 +141,7 @@ impl Live {
     }
 
     /// Looks out for steps that others make, until told to stop.
-    pub async fn look_out(self: Arc<Self>) {
+    pub async fn poll(self: Arc<Self>) {
         let work = async {
             let mut failing = false;
             loop {
@@ -207,18 +216,18 @@ pub enum NoPlace {
 }
 
 /// Follows one order; dropping it ends that.
-pub struct Follower {
+pub struct Subscriber {
     order_id: OrderId,
     client: Option<IpAddr>,
     alarm: watch::Receiver<Option<Status>>,
-    live: Arc<Live>,
+    notifier: Arc<Notifier>,
 }
 
-impl Follower {
+impl Subscriber {
     /// Waits for events after the position `seen` and reads them; `None` when the service stops. An error is one that
     /// reading again does not mend.
     pub async fn news(&mut self, seen: u8) -> Option<Result<Vec<Event>, StoreError>> {
-        let stop = self.live.stop.clone();
+        let stop = self.notifier.stop.clone();
         let work = async {
             loop {
                 let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
@@ -236,16 +245,16 @@ impl Follower {
     }
 
     async fn read(&self, seen: u8) -> Result<Vec<Event>, StoreError> {
-        let found = self.live.reads.find(self.order_id).await?;
+        let found = self.notifier.loader.find(self.order_id).await?;
         let events = found.iter().flat_map(|tracked| &tracked.events);
         Ok(events.filter(|event| event.event.seq() > seen).cloned().collect())
     }
 }
 
-impl Drop for Follower {
+impl Drop for Subscriber {
     fn drop(&mut self) {
-        let mut orders = self.live.orders();
-        orders.followers -= 1;
+        let mut orders = self.notifier.orders();
+        orders.subscribers -= 1;
         if let Some(client) = self.client
             && let Some(held) = orders.clients.get_mut(&client)
         {

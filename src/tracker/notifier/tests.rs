@@ -12,7 +12,7 @@ use crate::{
 
 /// One order, 3 s before its first step.
 struct World {
-    live: Arc<Live>,
+    notifier: Arc<Notifier>,
     /// Another replica.
     elsewhere: MemoryStore,
     database: Arc<Mutex<Database>>,
@@ -32,9 +32,9 @@ impl World {
         let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
         let order = NewOrder { order_id, draft, key: None, meta: None };
         elsewhere.place(&[order], Outbox::Mine).await.expect("places");
-        let live = Live::new(here.clone(), Reads::new(here), 2, stop.clone());
-        tokio::spawn(Arc::clone(&live).look_out());
-        Self { live, elsewhere, database: Arc::clone(&database), order_id, stop }
+        let notifier = Notifier::new(here.clone(), OrderLoader::new(here), 2, stop.clone());
+        tokio::spawn(Arc::clone(&notifier).poll());
+        Self { notifier, elsewhere, database: Arc::clone(&database), order_id, stop }
     }
 
     fn looks(&self) -> usize {
@@ -58,11 +58,11 @@ fn positions(news: Option<Result<Vec<Event>, StoreError>>) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_step_made_here_rings_at_once() {
     let t = World::new().await;
-    let mut follower = t.live.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
     sleep(Duration::from_secs(3)).await;
     let moves = t.elsewhere.advance(9).await.expect("advances").moves;
-    t.live.moved(&moves);
-    let (news, took) = timed(follower.news(2)).await;
+    t.notifier.moved(&moves);
+    let (news, took) = timed(subscriber.news(2)).await;
     assert_eq!((positions(news), took), (vec![3], 0));
 }
 
@@ -70,7 +70,7 @@ async fn a_step_made_here_rings_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_step_made_elsewhere_is_seen_in_time() {
     let t = World::new().await;
-    let mut follower = t.live.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
     for (seen, delay) in [(2, 3_000), (3, 5_000), (4, 7_000), (5, 10_000)] {
         let late = 37 * u64::from(seen);
         let step = async {
@@ -78,7 +78,7 @@ async fn a_step_made_elsewhere_is_seen_in_time() {
             assert_eq!(t.elsewhere.advance(9).await.expect("advances").moves.len(), 1);
             Instant::now()
         };
-        let (news, made) = tokio::join!(follower.news(seen), step);
+        let (news, made) = tokio::join!(subscriber.news(seen), step);
         assert_eq!(positions(news), [seen + 1]);
         assert!(made.elapsed() < Duration::from_millis(300), "{:?}", made.elapsed());
     }
@@ -88,12 +88,12 @@ async fn a_step_made_elsewhere_is_seen_in_time() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_follower_costs_nothing() {
     let t = World::new().await;
-    let followers = (t.live.follow(t.order_id, None), t.live.follow(t.order_id, None));
+    let subscribers = (t.notifier.follow(t.order_id, None), t.notifier.follow(t.order_id, None));
     sleep(Duration::from_millis(2_900)).await;
     assert_eq!(t.looks(), 1);
     sleep(Duration::from_secs(1)).await;
     assert!((4..=6).contains(&t.looks()), "due and not made: {}", t.looks());
-    drop(followers);
+    drop(subscribers);
     let asked = t.looks();
     sleep(Duration::from_mins(10)).await;
     assert_eq!(t.looks(), asked);
@@ -102,7 +102,7 @@ async fn an_idle_follower_costs_nothing() {
 #[tokio::test(start_paused = true)]
 async fn trouble_only_delays() {
     let t = World::new().await;
-    let mut follower = t.live.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
     sleep(Duration::from_millis(2_500)).await;
     t.away(true);
     sleep(Duration::from_secs(5)).await;
@@ -112,7 +112,7 @@ async fn trouble_only_delays() {
         t.away(false);
         Instant::now()
     };
-    let (news, back) = tokio::join!(follower.news(2), back);
+    let (news, back) = tokio::join!(subscriber.news(2), back);
     assert_eq!(positions(news), [3]);
     assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
 }
@@ -121,21 +121,21 @@ async fn trouble_only_delays() {
 #[tokio::test(start_paused = true)]
 async fn places_are_limited_and_given_back() {
     let t = World::new().await;
-    let follow = |client| t.live.follow(t.order_id, client);
+    let follow = |client| t.notifier.follow(t.order_id, client);
     let (first, second) = (follow(None), follow(None));
     assert!(second.is_ok());
     assert_eq!(follow(None).err(), Some(NoPlace::ForAnybody));
     drop(first);
     assert!(follow(None).is_ok());
     drop(second);
-    assert_eq!((t.live.followers(), t.live.orders().followed.len()), (0, 0));
+    assert_eq!((t.notifier.subscribers(), t.notifier.orders().followed.len()), (0, 0));
 }
 
 /// Promise 5: memory, queues and time are bounded. One client leaves half of the places to others.
 #[tokio::test(start_paused = true)]
 async fn a_client_has_at_most_half_of_the_places() {
     let t = World::new().await;
-    let follow = |last| t.live.follow(t.order_id, Some(IpAddr::from([192, 0, 2, last])));
+    let follow = |last| t.notifier.follow(t.order_id, Some(IpAddr::from([192, 0, 2, last])));
     let greedy = follow(1).expect("a place");
     assert_eq!(follow(1).err(), Some(NoPlace::ForThisClient));
     let other = follow(2).expect("the others have theirs");
@@ -143,15 +143,15 @@ async fn a_client_has_at_most_half_of_the_places() {
     drop(greedy);
     assert!(follow(1).is_ok());
     drop(other);
-    assert_eq!((t.live.followers(), t.live.orders().clients.len()), (0, 0));
+    assert_eq!((t.notifier.subscribers(), t.notifier.orders().clients.len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_every_wait() {
     let t = World::new().await;
-    let mut follower = t.live.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
     t.away(true);
-    let (news, ()) = tokio::join!(timed(follower.news(2)), async {
+    let (news, ()) = tokio::join!(timed(subscriber.news(2)), async {
         sleep(Duration::from_mins(1)).await;
         t.stop.cancel();
     });

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An order handed in.
 #[derive(Debug)]
-pub struct Slip {
+pub struct PlaceRequest {
     /// What is ordered.
     pub draft: Draft,
     /// The client's `Idempotency-Key`.
@@ -38,7 +38,7 @@ pub struct Slip {
 }
 
 /// Takes the answer to a slip.
-pub type Answer = oneshot::Sender<Result<Accepted, DeskError>>;
+pub type Answer = oneshot::Sender<Result<Accepted, PlaceError>>;
 
 /// An order that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Accepted {
 
 /// Why an order was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeskError {
+pub enum PlaceError {
     /// Too many wait already; nothing was written.
     #[error("too many orders are waiting to be written")]
     Busy,
@@ -72,7 +72,7 @@ pub enum DeskError {
     Refused(String),
 }
 
-impl From<&StoreError> for DeskError {
+impl From<&StoreError> for PlaceError {
     fn from(error: &StoreError) -> Self {
         if error.is_transient() { Self::Unavailable } else { Self::Refused(error.to_string()) }
     }
@@ -81,45 +81,46 @@ impl From<&StoreError> for DeskError {
 /// The writers' ends of a desk: orders with an idempotency key are written apart from those without, since
 /// a key may be locked by somebody else and a new order can't.
 #[derive(Debug)]
-pub struct Inboxes {
+pub struct PlaceRequests {
     /// Orders without a key.
-    pub keyless: mpsc::Receiver<Slip>,
+    pub keyless: mpsc::Receiver<PlaceRequest>,
     /// Orders with one.
-    pub keyed: mpsc::Receiver<Slip>,
+    pub keyed: mpsc::Receiver<PlaceRequest>,
 }
 
 /// Makes a desk and the writers' ends of it.
-pub fn open() -> (Desk, Inboxes) {
+pub fn place_queue() -> (PlaceQueue, PlaceRequests) {
     let ((to_keyless, keyless), (to_keyed, keyed)) = (mpsc::channel(CAPACITY), mpsc::channel(CAPACITY));
-    (Desk { keyless: to_keyless, keyed: to_keyed }, Inboxes { keyless, keyed })
+    (PlaceQueue { keyless: to_keyless, keyed: to_keyed }, PlaceRequests { keyless, keyed })
 }
 
 /// The customers' side. The writers end when the last copy is dropped.
 #[derive(Debug, Clone)]
-pub struct Desk {
-    keyless: mpsc::Sender<Slip>,
-    keyed: mpsc::Sender<Slip>,
+pub struct PlaceQueue {
+    keyless: mpsc::Sender<PlaceRequest>,
+    keyed: mpsc::Sender<PlaceRequest>,
 }
 
-impl Desk {
+impl PlaceQueue {
     /// Hands an order in and waits until it is stored.
     pub async fn place(
         &self,
         draft: Draft,
         key: Option<String>,
         meta: Option<Value>,
-    ) -> Result<Accepted, DeskError> {
+    ) -> Result<Accepted, PlaceError> {
         let (answer, stored) = oneshot::channel();
-        let slips = if key.is_some() { &self.keyed } else { &self.keyless };
-        let slip = Slip { draft, key, meta, request: RequestId::current(), since: Instant::now(), answer };
-        slips.try_send(slip).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => DeskError::Busy,
-            mpsc::error::TrySendError::Closed(_) => DeskError::Closed,
+        let requests = if key.is_some() { &self.keyed } else { &self.keyless };
+        let request =
+            PlaceRequest { draft, key, meta, request: RequestId::current(), since: Instant::now(), answer };
+        requests.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PlaceError::Busy,
+            mpsc::error::TrySendError::Closed(_) => PlaceError::Closed,
         })?;
         match timeout(PATIENCE, stored).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(DeskError::Closed),
-            Err(_) => Err(DeskError::TooSlow),
+            Ok(Err(_)) => Err(PlaceError::Closed),
+            Err(_) => Err(PlaceError::TooSlow),
         }
     }
 }
@@ -134,13 +135,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_desk_is_busy_and_a_slow_one_is_left() {
-        let (desk, inboxes) = open();
-        let waiting = (0..CAPACITY).map(|_| desk.place(draft(), None, None));
+        let (queue, requests) = place_queue();
+        let waiting = (0..CAPACITY).map(|_| queue.place(draft(), None, None));
         let (outcomes, refused) =
-            tokio::join!(futures::future::join_all(waiting), desk.place(draft(), None, None));
-        assert_eq!(refused, Err(DeskError::Busy));
-        assert!(outcomes.iter().all(|outcome| *outcome == Err(DeskError::TooSlow)));
-        drop(inboxes);
-        assert_eq!(desk.place(draft(), None, None).await, Err(DeskError::Closed));
+            tokio::join!(futures::future::join_all(waiting), queue.place(draft(), None, None));
+        assert_eq!(refused, Err(PlaceError::Busy));
+        assert!(outcomes.iter().all(|outcome| *outcome == Err(PlaceError::TooSlow)));
+        drop(requests);
+        assert_eq!(queue.place(draft(), None, None).await, Err(PlaceError::Closed));
     }
 }

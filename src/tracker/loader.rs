@@ -34,9 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reads orders for many at once. Cheap to clone.
 #[derive(Clone)]
-pub struct Reads {
-    orders: Arc<Group<OrderId, Option<TrackedOrder>>>,
-    pages: Arc<Group<Page, Listing>>,
+pub struct OrderLoader {
+    orders: Arc<Batcher<OrderId, Option<TrackedOrder>>>,
+    pages: Arc<Batcher<Page, Listing>>,
 }
 
 /// A page of orders that several may have asked for.
@@ -47,12 +47,12 @@ pub struct Listing {
     pub rendered: OnceLock<Bytes>,
 }
 
-impl Reads {
+impl OrderLoader {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let for_pages = Arc::clone(&store);
         let portion = Arc::new(Portion::new(BATCH));
-        let orders = Group::new(BATCH, move |ids: Vec<OrderId>| -> BoxFuture<'static, _> {
+        let orders = Batcher::new(BATCH, move |ids: Vec<OrderId>| -> BoxFuture<'static, _> {
             let (store, portion) = (Arc::clone(&store), Arc::clone(&portion));
             Box::pin(async move {
                 // One that can't be read leaves the others theirs.
@@ -60,7 +60,7 @@ impl Reads {
                 ids.iter().copied().zip(answers).collect()
             })
         });
-        let pages = Group::new(1, move |pages: Vec<Page>| -> BoxFuture<'static, _> {
+        let pages = Batcher::new(1, move |pages: Vec<Page>| -> BoxFuture<'static, _> {
             let store = Arc::clone(&for_pages);
             Box::pin(async move {
                 let mut answers = HashMap::with_capacity(pages.len());
@@ -105,20 +105,20 @@ struct Asker<V> {
     request: Option<RequestId>,
 }
 
-struct Group<K, V> {
+struct Batcher<K, V> {
     batch: usize,
     query: Box<Query<K, V>>,
-    waiting: Mutex<Waiting<K, V>>,
+    waiting: Mutex<Backlog<K, V>>,
 }
 
-struct Waiting<K, V> {
+struct Backlog<K, V> {
     /// Bounded by the number of connections: each asks one question at a time.
     questions: Questions<K, V>,
     /// Queries under way.
     busy: usize,
 }
 
-impl<K, V> Group<K, V>
+impl<K, V> Batcher<K, V>
 where
     K: Copy + Eq + Hash + Send + 'static,
     V: Send + Sync + 'static,
@@ -127,11 +127,11 @@ where
     where
         F: Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync + 'static,
     {
-        let waiting = Waiting { questions: IndexMap::new(), busy: 0 };
+        let waiting = Backlog { questions: IndexMap::new(), busy: 0 };
         Self { batch, query: Box::new(query), waiting: Mutex::new(waiting) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting<K, V>> {
+    fn lock(&self) -> MutexGuard<'_, Backlog<K, V>> {
         self.waiting.lock().expect("no holder panics")
     }
 
@@ -144,7 +144,7 @@ where
             if waiting.busy < AT_ONCE {
                 waiting.busy += 1;
                 // A task of its own: the one who asked first may leave before the answer.
-                tokio::spawn(Seat { group: Arc::clone(self), taken: true }.work());
+                tokio::spawn(Permit { batcher: Arc::clone(self), taken: true }.work());
             }
         }
         match timeout(PATIENCE, answered).await {
@@ -187,27 +187,27 @@ fn asking<K, V>(questions: &Questions<K, V>) -> Vec<RequestId> {
 }
 
 /// The right to have a query under way; given back by the last look, or by a panic.
-struct Seat<K, V> {
-    group: Arc<Group<K, V>>,
+struct Permit<K, V> {
+    batcher: Arc<Batcher<K, V>>,
     taken: bool,
 }
 
-impl<K, V> Drop for Seat<K, V> {
+impl<K, V> Drop for Permit<K, V> {
     fn drop(&mut self) {
         if self.taken {
-            self.group.waiting.lock().expect("no holder panics").busy -= 1;
+            self.batcher.waiting.lock().expect("no holder panics").busy -= 1;
         }
     }
 }
 
-impl<K, V> Seat<K, V>
+impl<K, V> Permit<K, V>
 where
     K: Copy + Eq + Hash + Send + 'static,
     V: Send + Sync + 'static,
 {
     async fn work(mut self) {
-        while let Some(questions) = self.group.gather().await {
-            let query = (self.group.query)(questions.keys().copied().collect());
+        while let Some(questions) = self.batcher.gather().await {
+            let query = (self.batcher.query)(questions.keys().copied().collect());
             let mut answers = RequestId::during_all(asking(&questions), query).await;
             for (key, askers) in questions {
                 // A query answers every question that it is given.
@@ -232,10 +232,10 @@ mod tests {
     use crate::telemetry::captured::Captured;
 
     /// A group whose queries wait for permits and answer how many were made before.
-    fn group(batch: usize) -> (Arc<Group<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
+    fn batcher(batch: usize) -> (Arc<Batcher<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
         let (permits, queries) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let (wait, count) = (Arc::clone(&permits), Arc::clone(&queries));
-        let group = Group::new(batch, move |keys: Vec<u32>| -> BoxFuture<'static, _> {
+        let batcher = Batcher::new(batch, move |keys: Vec<u32>| -> BoxFuture<'static, _> {
             let number = count.fetch_add(1, Ordering::SeqCst);
             let wait = Arc::clone(&wait);
             Box::pin(async move {
@@ -247,14 +247,14 @@ mod tests {
                 keys.into_iter().map(|key| (key, answer(key))).collect()
             })
         });
-        (Arc::new(group), permits, queries)
+        (Arc::new(batcher), permits, queries)
     }
 
     type Asked = tokio::task::JoinHandle<Answer<usize>>;
 
-    fn ask(group: &Arc<Group<u32, usize>>, key: u32) -> Asked {
-        let group = Arc::clone(group);
-        tokio::spawn(async move { group.ask(key).await })
+    fn ask(batcher: &Arc<Batcher<u32, usize>>, key: u32) -> Asked {
+        let batcher = Arc::clone(batcher);
+        tokio::spawn(async move { batcher.ask(key).await })
     }
 
     async fn answer(asked: Asked) -> usize {
@@ -272,14 +272,14 @@ mod tests {
     /// an answer must not be older than its question.
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_share_the_next_query() {
-        let (group, permits, queries) = group(256);
+        let (batcher, permits, queries) = batcher(256);
         let mut early = Vec::new();
         for count in 1..=AT_ONCE {
-            early.push(ask(&group, 7));
+            early.push(ask(&batcher, 7));
             begun(&queries, count).await;
         }
-        let late: Vec<Asked> = [7, 1, 2, 1, 2, 7].map(|key| ask(&group, key)).into();
-        while group.lock().questions.values().flatten().count() < late.len() {
+        let late: Vec<Asked> = [7, 1, 2, 1, 2, 7].map(|key| ask(&batcher, key)).into();
+        while batcher.lock().questions.values().flatten().count() < late.len() {
             tokio::task::yield_now().await;
         }
         permits.add_permits(10);
@@ -290,28 +290,28 @@ mod tests {
             assert_eq!(answer(asked).await, AT_ONCE);
         }
         // Nobody is left behind: a seat that was given back is taken again.
-        assert_eq!(group.lock().busy, 0);
-        assert_eq!(answer(ask(&group, 1)).await, AT_ONCE + 1);
+        assert_eq!(batcher.lock().busy, 0);
+        assert_eq!(answer(ask(&batcher, 1)).await, AT_ONCE + 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn those_who_are_about_to_ask_share_the_first_query() {
-        let (group, permits, queries) = group(256);
+        let (batcher, permits, queries) = batcher(256);
         permits.add_permits(10);
         let about_to = async {
             yield_now().await;
-            group.ask(2).await
+            batcher.ask(2).await
         };
-        let (first, second) = tokio::join!(group.ask(1), about_to);
+        let (first, second) = tokio::join!(batcher.ask(1), about_to);
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(queries.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_has_a_limit_and_a_failure_reaches_its_askers_only() {
-        let (group, permits, queries) = group(1);
+        let (batcher, permits, queries) = batcher(1);
         permits.add_permits(10);
-        let asked = [13, 1, 2, 13, 3].map(|key| group.ask(key));
+        let asked = [13, 1, 2, 13, 3].map(|key| batcher.ask(key));
         let answers = futures::future::join_all(asked).await;
         let failed: Vec<bool> = answers.iter().map(Result::is_err).collect();
         assert_eq!(failed, [true, false, false, true, false]);
@@ -321,10 +321,10 @@ mod tests {
     /// Whoever came first is in the next query, whatever the key; else some would wait for ever.
     #[tokio::test(start_paused = true)]
     async fn first_come_is_first_served() {
-        let (group, permits, queries) = group(1);
+        let (batcher, permits, queries) = batcher(1);
         let mut asked = Vec::new();
         for key in 20..60 {
-            asked.push(ask(&group, key));
+            asked.push(ask(&batcher, key));
             yield_now().await;
         }
         begun(&queries, AT_ONCE).await;
@@ -345,9 +345,9 @@ mod tests {
                 keys.into_iter().map(|key| (key, Ok(key))).collect()
             })
         };
-        let group = Arc::new(Group::new(256, query));
+        let batcher = Arc::new(Batcher::new(256, query));
         let asked = [("req-1", 1), ("req-2", 1), ("req-3", 2)]
-            .map(|(id, key)| RequestId::given(id.as_bytes()).expect("valid").during(group.ask(key)));
+            .map(|(id, key)| RequestId::given(id.as_bytes()).expect("valid").during(batcher.ask(key)));
         futures::future::join_all(asked).await;
         let expected = serde_json::json!(["req-1", "req-2", "req-3"]);
         assert_eq!(captured.saying("slow")[0]["request_ids"], expected);
@@ -355,12 +355,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let (group, permits, queries) = group(256);
-        let given_up = group.ask(1).await;
+        let (batcher, permits, queries) = batcher(256);
+        let given_up = batcher.ask(1).await;
         assert!(matches!(given_up, Err(StoreError::Timeout(PATIENCE))), "{given_up:?}");
         // Whoever has left is not asked for again.
         permits.add_permits(10);
-        assert_eq!(answer(ask(&group, 2)).await, 1);
+        assert_eq!(answer(ask(&batcher, 2)).await, 1);
         assert_eq!(queries.load(Ordering::SeqCst), 2);
     }
 }
