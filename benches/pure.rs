@@ -1,9 +1,8 @@
 //! What an order costs before any I/O: reading, checking, naming, writing. `just bench-pure`.
 
 use divan::{Bencher, black_box};
-use order_tracker::{
-    order::{Draft, Event, EventKind, IdMint, Order, OrderPlaced, RawDraft, Status, Timestamp, TrackedOrder},
-    sample,
+use order_tracker::order::{
+    Draft, Event, EventKind, IdMint, Order, OrderPlaced, RawDraft, Status, Timestamp, TrackedOrder, sample,
 };
 
 fn main() {

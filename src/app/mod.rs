@@ -3,6 +3,7 @@
 //! Concrete types are named here and nowhere else. The shutdown is a chain of closing queues: no
 //! requests, so no desk; no desk, so the writer ends; no writer, so the relay drains and ends.
 
+pub mod config;
 mod shutdown;
 mod supervisor;
 
@@ -20,14 +21,14 @@ pub use shutdown::Shutdown;
 use supervisor::Supervisor;
 
 use crate::{
+    app::config::{Config, HttpConfig, StoreConfig},
     broker::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher,
     },
-    config::{Config, HttpConfig, StoreConfig},
     http::{self, AppState, RequestLog, Server, TrustedProxies},
+    ops::overview::Overview,
     order::{IdMint, StageDelays, Status, dead_letter},
-    overview::Overview,
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
     store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
     telemetry::{health, metrics::Metrics},

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::{clean, output, reach};
 use crate::{
+    app::config::KafkaConfig,
     broker::{BrokerError, DeadLetter, Kafka},
-    config::KafkaConfig,
     telemetry::metrics::Metrics,
 };
 

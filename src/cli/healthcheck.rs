@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{client::Client, output};
-use crate::{client::Ask, config::HttpConfig};
+use crate::{app::config::HttpConfig, client::Ask};
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {

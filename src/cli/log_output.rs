@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::clean;
 use crate::{
-    config::LogFormat,
+    app::config::LogFormat,
     time::{Clock as _, SystemClock},
 };
 

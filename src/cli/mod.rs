@@ -32,7 +32,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::LogConfig;
+use crate::app::config::LogConfig;
 
 /// Takes food orders, walks each one to the door, and can prove that none was lost
 ///

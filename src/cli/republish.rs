@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::{
-    app,
-    config::StoreConfig,
+    app::{self, config::StoreConfig},
     order::{OrderId, Timestamp},
     store::{AuditPage, Pages, Patience, Portion, Republished, Store, StoreError, in_portions},
     time::{Clock as _, SystemClock},

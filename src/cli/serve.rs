@@ -17,8 +17,10 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{log_fields, log_output::LogOutput, output, welcome::Welcome};
 use crate::{
-    app::{self, App},
-    config::{Config, LogConfig, LogFormat},
+    app::{
+        self, App,
+        config::{Config, LogConfig, LogFormat},
+    },
     store,
     telemetry::WithRequestId,
 };

@@ -18,8 +18,8 @@ use super::{
     progress::{self, Progress, thousands},
 };
 use crate::{
+    app::config::whole,
     client::shown,
-    config::whole,
     load::{LONGEST, Latency, Lives, NewOrders, Plan, RATES, Run, Summary, Target, Watch},
 };
 

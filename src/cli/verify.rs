@@ -7,11 +7,13 @@ use clap::Args;
 
 use super::{output, reach};
 use crate::{
-    app,
+    app::{
+        self,
+        config::{KafkaConfig, StoreConfig},
+    },
     broker::Kafka,
-    config::{KafkaConfig, StoreConfig},
+    ops::verify::{Report, VerifyError, verify},
     telemetry::metrics::Metrics,
-    verify::{Report, VerifyError, verify},
 };
 
 #[derive(Debug, Args)]

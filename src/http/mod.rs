@@ -40,8 +40,8 @@ pub use request_log::RequestLog;
 pub use server::Server;
 
 use crate::{
+    ops::overview::Overview,
     order::{StageDelays, dead_letter},
-    overview::Overview,
     store::Store,
     telemetry::{health, metrics::Metrics},
     time::Clock,

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 
 use super::{AppState, Problem};
 use crate::{
+    ops::overview::{PROGRESS_MAY_LAG, Reading},
     order::Timestamp,
-    overview::{PROGRESS_MAY_LAG, Reading},
     store::{Backlog, LateSteps, StoreError},
     telemetry::{health::Health, metrics},
 };

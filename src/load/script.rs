@@ -4,8 +4,7 @@ use std::{sync::Mutex, time::Instant};
 
 use crate::{
     client::{Answer, Ask},
-    order::OrderId,
-    sample,
+    order::{OrderId, sample},
 };
 
 /// `POST /orders` of an order that somebody might place.

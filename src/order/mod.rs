@@ -11,6 +11,7 @@ mod field_error;
 mod id;
 mod json;
 mod message;
+pub mod sample;
 mod schedule;
 mod schema;
 mod status;

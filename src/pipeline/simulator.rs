@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{sample, tracker::PlaceQueue};
+use crate::{order::sample, tracker::PlaceQueue};
 
 /// The timer is as coarse.
 const SHORTEST: Duration = Duration::from_millis(1);

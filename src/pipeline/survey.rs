@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, StepError, pause};
-use crate::{overview::Overview, telemetry::metrics::Metrics, time::Backoff};
+use crate::{ops::overview::Overview, telemetry::metrics::Metrics, time::Backoff};
 
 /// How old a gauge may be.
 const EVERY: Duration = Duration::from_secs(5);

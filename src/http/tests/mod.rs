@@ -30,11 +30,11 @@ use tower::ServiceExt as _;
 
 use super::{AppState, RequestLog, TrustedProxies, router};
 use crate::{
+    ops::overview::Overview,
     order::{
         StageDelays,
         dead_letter::{self, DeadLetterBacklog},
     },
-    overview::Overview,
     pipeline::Writer,
     store::{Guarded, Portion, SqliteStore, Store},
     telemetry::{

@@ -13,8 +13,8 @@ use super::{
     view::{at_least, short, span, unread},
 };
 use crate::{
+    ops::overview::PROGRESS_MAY_LAG,
     order::Timestamp,
-    overview::PROGRESS_MAY_LAG,
     store::{Backlog, COUNTED_TO, LateSteps, StoreError},
     telemetry::health::Health,
 };

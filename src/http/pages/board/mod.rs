@@ -21,9 +21,11 @@ use super::{
     Frame, Problem, Refresh, assets, page, regret, typed,
 };
 use crate::{
-    order::{Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog},
-    overview::Reading,
-    sample::plausible_draft,
+    ops::overview::Reading,
+    order::{
+        Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
+        sample::plausible_draft,
+    },
     store::{Page, StoreError},
 };
 

@@ -10,8 +10,8 @@ use super::{
     reasons::why_late,
 };
 use crate::{
+    ops::overview::PROGRESS_MAY_LAG,
     order::{Event, Order, Status, TrackedOrder},
-    overview::PROGRESS_MAY_LAG,
     store::{COUNTED_TO, StoreError},
     tracker::AMONG,
 };

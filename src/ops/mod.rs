@@ -1,0 +1,4 @@
+//! What operators ask: what waits, what is wrong, and whether every promise was kept.
+
+pub mod overview;
+pub mod verify;
