@@ -30,7 +30,7 @@ use crate::{
     ops::overview::Overview,
     order::{IdMint, StageDelays, Status, dead_letter},
     pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
-    store::{Guarded, PgSettings, PgStore, Portion, SqliteStore, Store},
+    store::{PgSettings, PgStore, Portion, Resilient, SqliteStore, Store},
     telemetry::{health, metrics::Metrics},
     time::{Alarm, SystemClock},
     tracker::{self, Notifier, OrderLoader, Search},
@@ -137,7 +137,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         // As many as a new topic gets, until it was looked at.
         metrics.partitions(config.kafka.partitions);
-        let store: Arc<dyn Store> = Arc::new(Guarded::new(open_store(config).await?, Arc::clone(&metrics)));
+        let store: Arc<dyn Store> = Arc::new(Resilient::new(open_store(config).await?, Arc::clone(&metrics)));
         let (settings, embedded) = broker_settings(config)?;
         let brokers = settings.brokers.clone();
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));

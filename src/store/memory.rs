@@ -14,7 +14,7 @@ use chrono::TimeDelta;
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, KEY_LIFETIME, LateSteps, Move,
     NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError,
-    UNSENT_LISTED, Unsent, keys,
+    UNSENT_LISTED, Unsent, idempotency,
 };
 use crate::{
     order::{
@@ -138,8 +138,8 @@ impl Store for MemoryStore {
             let (order_id, _) = database.keys.get(key)?;
             Some((key, (*order_id, database.orders[order_id].order.draft.clone())))
         });
-        let verdicts = keys::judge(orders, held.collect());
-        for order in keys::fresh(orders, &verdicts) {
+        let verdicts = idempotency::judge(orders, held.collect());
+        for order in idempotency::fresh(orders, &verdicts) {
             let meta = order.meta.as_ref();
             if database.insert(order.order_id, &order.draft, now, now, meta, &self.delays) {
                 let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
@@ -149,7 +149,7 @@ impl Store for MemoryStore {
                 }
             }
         }
-        Ok(keys::placements(orders, &verdicts, |id| database.orders[&id].order.created_at))
+        Ok(idempotency::placements(orders, &verdicts, |id| database.orders[&id].order.created_at))
     }
 
     async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {

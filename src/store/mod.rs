@@ -10,19 +10,19 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod due;
+mod errors;
 mod figures;
 #[cfg(test)]
 pub(crate) mod flaky;
-mod guarded;
-mod keys;
+mod idempotency;
 #[cfg(test)]
 pub(crate) mod memory;
 mod odd_rows;
 mod pages;
 mod portions;
 mod postgres;
+mod resilient;
 mod sqlite;
-mod trouble;
 
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ use serde_json::Value;
 
 pub use due::{Advance, Due, DueOrders, Move, Place, SOON};
 pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent};
-pub use guarded::Guarded;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
+pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{AuditedOrder, Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};

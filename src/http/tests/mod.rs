@@ -36,7 +36,7 @@ use crate::{
         dead_letter::{self, DeadLetterBacklog},
     },
     pipeline::Writer,
-    store::{Guarded, Portion, SqliteStore, Store},
+    store::{Portion, Resilient, SqliteStore, Store},
     telemetry::{
         health::{self, Health},
         metrics::Metrics,
@@ -133,7 +133,7 @@ impl Api {
         let metrics = Arc::new(Metrics::new());
         let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
         let store: Arc<dyn Store> =
-            Arc::new(Guarded::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
+            Arc::new(Resilient::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let mint = Arc::default();

@@ -3,9 +3,9 @@
 
 mod attention;
 pub(crate) mod cases;
+pub(crate) mod histories;
 mod odd;
 pub(crate) mod outbox;
-pub(crate) mod stories;
 mod timers;
 pub(crate) mod upgrade;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
-    super::{Admission, Arrival, NewOrder, Placement, keys},
+    super::{Admission, Arrival, NewOrder, Placement, idempotency},
     rows::{draft, moment, order_id},
 };
 use crate::order::{Draft, OrderId, StageDelays, Status, Timestamp};
@@ -98,21 +98,23 @@ pub(super) async fn place(
     let unsent = Unsent::ClaimedBy(claimed_by);
     let (verdicts, mut stamps) = if orders.iter().any(|order| order.key.is_some()) {
         let mut tx = db.begin().await?;
-        let verdicts = keys::judge(orders, take_keys(&mut tx, orders, now).await?);
-        let stamps = write(&mut *tx, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        let verdicts = idempotency::judge(orders, take_keys(&mut tx, orders, now).await?);
+        let stamps =
+            write(&mut *tx, &lines(&idempotency::fresh(orders, &verdicts)), now, delays, unsent).await?;
         tx.commit().await?;
         (verdicts, stamps)
     } else {
-        let verdicts = keys::judge(orders, HashMap::new());
-        let stamps = write(&mut *db, &lines(&keys::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        let verdicts = idempotency::judge(orders, HashMap::new());
+        let stamps =
+            write(&mut *db, &lines(&idempotency::fresh(orders, &verdicts)), now, delays, unsent).await?;
         (verdicts, stamps)
     };
-    let fresh = keys::fresh(orders, &verdicts);
+    let fresh = idempotency::fresh(orders, &verdicts);
     if stamps.len() < fresh.len() {
         // An earlier try of this call has stored them; they keep the stamps of that try.
         stamps.extend(first_stamps(db, &fresh).await?);
     }
-    Ok(keys::placements(orders, &verdicts, |id| stamps.get(&id).copied().unwrap_or_default()))
+    Ok(idempotency::placements(orders, &verdicts, |id| stamps.get(&id).copied().unwrap_or_default()))
 }
 
 fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {

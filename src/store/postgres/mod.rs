@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
-    Page, Place, Placement, Position, Republished, Store, StoreError, trouble,
+    Page, Place, Placement, Position, Republished, Store, StoreError, errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
@@ -189,10 +189,10 @@ async fn bounded<T>(
             Ok(answer)
         }
         Ok(Err(error)) => {
-            if let Some(sqlstate) = trouble::questions_preconditions(&error) {
+            if let Some(sqlstate) = errors::questions_preconditions(&error) {
                 slot.preconditions.doubt_for(&sqlstate);
             }
-            let (nowhere, broken) = (trouble::leads_nowhere(&error), trouble::breaks_connections(&error));
+            let (nowhere, broken) = (errors::is_read_only(&error), errors::invalidates_pool(&error));
             let error = slot.access().error(error);
             if nowhere {
                 slot.give_up(era, error.clone());

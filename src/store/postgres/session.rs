@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::{
-    super::trouble::STATEMENT_TIMEOUT,
+    super::errors::STATEMENT_TIMEOUT,
     StoreError,
     causes::{self, Cause},
     dsn::{self, PgDsn, Target},

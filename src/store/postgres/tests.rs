@@ -16,7 +16,7 @@ use crate::{
     order::{Draft, IdMint, StageDelays},
     store::{
         Due, NewOrder, Outbox, Store, StoreError,
-        conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
+        conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::{Clock as _, ManualClock},
 };
@@ -114,10 +114,10 @@ pub(super) fn new_order() -> NewOrder {
 
 #[test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
-fn any_story_keeps_the_promises() {
+fn any_history_keeps_the_promises() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    let outcome = TestRunner::new(Config::with_cases(16)).run(&stories::stories(), |story| {
-        runtime.block_on(async { stories::any_story_keeps_the_promises(fixture().await, &story).await });
+    let outcome = TestRunner::new(Config::with_cases(16)).run(&histories::histories(), |story| {
+        runtime.block_on(async { histories::any_history_keeps_the_promises(fixture().await, &story).await });
         Ok(())
     });
     outcome.expect("every story");

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{Admission, Arrival, NewOrder, Placement, keys},
+    super::{Admission, Arrival, NewOrder, Placement, idempotency},
     StoreError,
     rows::{DraftRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
@@ -18,8 +18,8 @@ pub(super) async fn place(
     delays: &StageDelays,
     claimed_by: Option<i64>,
 ) -> Result<Vec<Placement>, StoreError> {
-    let verdicts = keys::judge(orders, keyed_orders(tx, orders).await?);
-    let fresh = keys::fresh(orders, &verdicts);
+    let verdicts = idempotency::judge(orders, keyed_orders(tx, orders).await?);
+    let fresh = idempotency::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
     let rows = fresh.iter().map(|order| order_row(order.order_id, &order.draft, at, now, delays));
     let inserted = insert_orders(tx, rows.collect()).await?;
@@ -30,7 +30,7 @@ pub(super) async fn place(
     insert_outbox(tx, &fresh, at, claimed_by).await?;
     insert_keys(tx, &fresh, at).await?;
     let first_stamps = first_stamps(tx, &repeated).await?;
-    Ok(keys::placements(orders, &verdicts, |id| first_stamps.get(&id).copied().unwrap_or(now)))
+    Ok(idempotency::placements(orders, &verdicts, |id| first_stamps.get(&id).copied().unwrap_or(now)))
 }
 
 /// Orders that an earlier try of this call has stored keep the stamp of that try.

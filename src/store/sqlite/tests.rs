@@ -16,7 +16,7 @@ use crate::{
     order::{Draft, IdMint, StageDelays},
     store::{
         NewOrder, Outbox, Store, StoreError,
-        conformance::{Dialect, Fixture, conformance, outbox::take, start, stories, upgrade},
+        conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::ManualClock,
 };
@@ -71,10 +71,10 @@ async fn fixture_in(folder: TempDir) -> Fixture {
 }
 
 #[test]
-fn any_story_keeps_the_promises() {
+fn any_history_keeps_the_promises() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    let outcome = TestRunner::new(Config::with_cases(48)).run(&stories::stories(), |story| {
-        runtime.block_on(async { stories::any_story_keeps_the_promises(fixture().await, &story).await });
+    let outcome = TestRunner::new(Config::with_cases(48)).run(&histories::histories(), |story| {
+        runtime.block_on(async { histories::any_history_keeps_the_promises(fixture().await, &story).await });
         Ok(())
     });
     outcome.expect("every story");

@@ -103,13 +103,13 @@ fn blame_of_sqlite_code(extended: i32) -> Blame {
 
 /// Whether the connections themselves are to blame, so that new ones are needed: after a failover
 /// they lead to a server that only reads.
-pub(super) fn leads_nowhere(error: &sqlx::Error) -> bool {
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "25006"))
 }
 
 /// Whether other connections may have broken with the one that told: all do when a server goes away, and all
 /// have statements prepared that no longer fit when a table was changed or a pooler lies between.
-pub(super) fn breaks_connections(error: &sqlx::Error) -> bool {
+pub(super) fn invalidates_pool(error: &sqlx::Error) -> bool {
     let told = |code: &str| {
         code.starts_with("57P") || code.starts_with("08") || ["0A000", "26000", "42P05"].contains(&code)
     };

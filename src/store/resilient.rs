@@ -23,12 +23,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSES: [u64; 4] = [5, 20, 50, 100];
 
 /// Gives every verb of the inner store a deadline and a place in the metrics.
-pub struct Guarded {
+pub struct Resilient {
     inner: Arc<dyn Store>,
     metrics: Arc<Metrics>,
 }
 
-impl Guarded {
+impl Resilient {
     /// Wraps `inner`.
     pub fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         Self { inner, metrics }
@@ -75,7 +75,7 @@ impl Guarded {
 }
 
 #[async_trait]
-impl Store for Guarded {
+impl Store for Resilient {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         self.write(self.inner.place(orders, outbox)).await
     }

@@ -13,7 +13,7 @@ const ORDERS: usize = 8;
 
 /// Something that may happen to a store at any moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Happening {
+pub(crate) enum Operation {
     /// A new order, or an earlier try again.
     Place(usize),
     /// A message about an order, known or not.
@@ -33,59 +33,59 @@ pub(crate) enum Happening {
 }
 
 /// Any sequence of happenings.
-pub(crate) fn stories() -> impl Strategy<Value = Vec<Happening>> {
-    let happening = prop_oneof![
-        (0..ORDERS).prop_map(Happening::Place),
-        (0..ORDERS).prop_map(Happening::Admit),
-        (1..9_usize).prop_map(Happening::Advance),
-        (1..5_usize).prop_map(Happening::Take),
-        Just(Happening::MarkTaken),
-        Just(Happening::ReleaseTaken),
-        (0..12_000_u64).prop_map(Happening::Wait),
-        (0..9_000_u32).prop_map(Happening::StepBack),
+pub(crate) fn histories() -> impl Strategy<Value = Vec<Operation>> {
+    let operation = prop_oneof![
+        (0..ORDERS).prop_map(Operation::Place),
+        (0..ORDERS).prop_map(Operation::Admit),
+        (1..9_usize).prop_map(Operation::Advance),
+        (1..5_usize).prop_map(Operation::Take),
+        Just(Operation::MarkTaken),
+        Just(Operation::ReleaseTaken),
+        (0..12_000_u64).prop_map(Operation::Wait),
+        (0..9_000_u32).prop_map(Operation::StepBack),
     ];
-    proptest::collection::vec(happening, 1..40)
+    proptest::collection::vec(operation, 1..40)
 }
 
 /// Promise 3: an effect happens once. After any story every order is consistent and ends
 /// delivered, and every order placed here is taken for the topic exactly once.
-pub(crate) async fn any_story_keeps_the_promises(t: Fixture, story: &[Happening]) {
+pub(crate) async fn any_history_keeps_the_promises(t: Fixture, history: &[Operation]) {
     let orders = new_orders(ORDERS as u64);
     let (mut stored, mut placed) = (HashSet::new(), HashSet::new());
     let (mut taken, mut sent) = (Vec::new(), Vec::new());
     let mut steps = HashSet::new();
-    for happening in story {
-        match *happening {
-            Happening::Place(n) => {
+    for operation in history {
+        match *operation {
+            Operation::Place(n) => {
                 t.store.place(&orders[n..=n], Outbox::Anyones).await.expect("places");
                 if stored.insert(n) {
                     placed.insert(orders[n].order_id);
                 }
             }
-            Happening::Admit(n) => {
+            Operation::Admit(n) => {
                 t.store.admit(&[arrival(&orders[n], start())]).await.expect("admits");
                 stored.insert(n);
             }
-            Happening::Advance(limit) => {
+            Operation::Advance(limit) => {
                 for step in t.store.advance(limit).await.expect("advances").moves {
                     let legal = step.from.may_become(step.to);
                     assert!(legal && steps.insert((step.order_id, step.to)), "{step:?}");
                 }
             }
-            Happening::Take(limit) => {
+            Operation::Take(limit) => {
                 let rows = take(&*t.store, limit).await;
                 taken.extend(rows.into_iter().map(|message| message.order_id));
             }
-            Happening::MarkTaken => {
+            Operation::MarkTaken => {
                 t.store.mark_sent(&taken).await.expect("marks");
                 sent.append(&mut taken);
             }
-            Happening::ReleaseTaken => {
+            Operation::ReleaseTaken => {
                 t.store.release(&taken).await.expect("releases");
                 taken.clear();
             }
-            Happening::Wait(millis) => t.clock.advance(Duration::from_millis(millis)),
-            Happening::StepBack(millis) => {
+            Operation::Wait(millis) => t.clock.advance(Duration::from_millis(millis)),
+            Operation::StepBack(millis) => {
                 t.clock.set(t.clock.now() - TimeDelta::milliseconds(i64::from(millis)));
             }
         }
