@@ -29,7 +29,9 @@ use crate::{
     http::{self, AppState, RequestLog, Server, TrustedProxies},
     ops::overview::Overview,
     order::{IdMint, StageDelays, Status, dead_letter},
-    pipeline::{Intake, Migration, Progress, Relay, Survey, Upkeep, WRITTEN_AT_ONCE, Writer, simulator},
+    pipeline::{
+        BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
+    },
     store::{PgSettings, PgStore, Portion, Resilient, SqliteStore, Store},
     telemetry::{health, metrics::Metrics},
     time::{Alarm, SystemClock},
@@ -144,7 +146,7 @@ impl App {
         let (receipts, receipts_out) = mpsc::channel(IN_FLIGHT);
         let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
         let (condition, broker) = health::channel();
-        let (pace, progress) = health::channel();
+        let (pace, scheduler) = health::channel();
         let (flow, relaying) = health::channel();
         let (reading, consumer) = health::channel();
         let (usable, dead_letters) = health::channel();
@@ -166,7 +168,7 @@ impl App {
             queue: queue.clone(),
             metrics: Arc::clone(&metrics),
             broker: broker.clone(),
-            progress,
+            scheduler,
             relay: relaying,
             consumer,
             dead_letters,
@@ -186,7 +188,7 @@ impl App {
         let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
         let (fresh, fresh_out) = mpsc::channel(FRESH);
         let mint = Arc::new(Mutex::new(IdMint::default()));
-        let writer = |inbox| Writer {
+        let writer = |inbox| BatchWriter {
             inbox,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
@@ -214,10 +216,16 @@ impl App {
         )
         .out_of_step(rand::random());
         let subscription = Box::new(kafka.subscribe());
-        let intake =
-            Intake::new(subscription, Arc::clone(&store), to_topic, Arc::clone(&alarm), Arc::clone(&metrics));
-        let progress = Progress::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
-        let survey = Survey::new(overview, Arc::clone(&metrics));
+        let consumer = Consumer::new(
+            subscription,
+            Arc::clone(&store),
+            to_topic,
+            Arc::clone(&alarm),
+            Arc::clone(&metrics),
+        );
+        let scheduler =
+            Scheduler::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
+        let sampler = Sampler::new(overview, Arc::clone(&metrics));
         let watch = BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let dead_letter_monitor =
             DeadLetterMonitor::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
@@ -230,10 +238,10 @@ impl App {
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
-        tasks.spawn("intake", when_migrated.clone().open(intake.run(shutdown.soft(), reading)));
-        tasks.spawn("progress loop", when_migrated.clone().open(progress.run(shutdown.soft(), pace)));
+        tasks.spawn("intake", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
+        tasks.spawn("progress loop", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
         tasks.spawn("lookout", when_migrated.clone().open(notifier.poll()));
-        tasks.spawn("survey", when_migrated.clone().open(survey.run(shutdown.soft())));
+        tasks.spawn("survey", when_migrated.clone().open(sampler.run(shutdown.soft())));
         tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("letter watch", dead_letter_monitor.run(shutdown.soft()));

@@ -66,7 +66,7 @@ pub struct AppState {
     /// For `/readyz`.
     pub broker: health::Watcher,
     /// For the board: why steps are late.
-    pub progress: health::Watcher,
+    pub scheduler: health::Watcher,
     /// For the board: why orders are unsent.
     pub relay: health::Watcher,
     /// For the board and `/readyz`: whether the topic is read.

@@ -115,7 +115,7 @@ pub(super) struct PartsHealth {
     pub(super) relay: Health,
     pub(super) consumer: Health,
     pub(super) dead_letters: Health,
-    pub(super) progress: Health,
+    pub(super) scheduler: Health,
 }
 
 impl PartsHealth {
@@ -125,7 +125,7 @@ impl PartsHealth {
             relay: state.relay.borrow().clone(),
             consumer: state.consumer.borrow().clone(),
             dead_letters: state.dead_letters.borrow().clone(),
-            progress: state.progress.borrow().clone(),
+            scheduler: state.scheduler.borrow().clone(),
         }
     }
 }
@@ -140,7 +140,7 @@ pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Rep
         ("relay", judge(&conditions.relay, figures.map(|reading| &reading.backlog), relay)),
         ("consumer", told(&conditions.consumer, "has not read the topic yet")),
         ("dead_letters", dead_letters(&conditions.dead_letters)),
-        ("scheduler", judge(&conditions.progress, figures.map(|reading| &reading.overdue), scheduler)),
+        ("scheduler", judge(&conditions.scheduler, figures.map(|reading| &reading.overdue), scheduler)),
     ]
 }
 

@@ -1,32 +1,32 @@
 //! The loops that carry an order from the desk to the door.
 //!
-//! `writer` stores what was handed in, `relay` publishes it, `intake` reads the topic back,
-//! `progress` makes due steps, `survey` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
+//! `writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
+//! `scheduler` makes due steps, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
 //!
 //! Invariant: a loop never gives up on trouble; it says so once per pause and tries again.
 
+mod batch_writer;
+mod consumer;
 mod held;
-mod intake;
 mod migration;
 mod postponed;
-mod progress;
 mod relay;
+mod sampler;
+mod scheduler;
 pub mod simulator;
-mod survey;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-mod writer;
 
-pub use intake::Intake;
+pub use batch_writer::{BatchWriter, WRITTEN_AT_ONCE};
+pub use consumer::Consumer;
 pub use migration::Migration;
-pub use progress::Progress;
 pub use relay::Relay;
-pub use survey::Survey;
+pub use sampler::Sampler;
+pub use scheduler::Scheduler;
 pub use upkeep::Upkeep;
-pub use writer::{WRITTEN_AT_ONCE, Writer};
 
 use std::fmt;
 

@@ -161,7 +161,7 @@ async fn orders_on_their_way_to_the_topic_are_counted_and_not_listed() {
 async fn what_is_late_stands_on_top_with_the_reason() {
     let api = Api::open().await;
     api.broker.send_replace(Health::Down("connection refused".to_owned()));
-    api.progress.send_replace(Health::Down("database is locked".to_owned()));
+    api.scheduler.send_replace(Health::Down("database is locked".to_owned()));
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let board = api.board("/").await;
@@ -196,7 +196,7 @@ async fn what_is_late_stands_on_top_with_the_reason() {
 #[tokio::test]
 async fn a_few_late_orders_have_another_reason_than_many() {
     let api = Api::open().await;
-    api.progress.send_replace(Health::Up);
+    api.scheduler.send_replace(Health::Up);
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let text = words(&api.board(&format!("/?id={id}")).await);

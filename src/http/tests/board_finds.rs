@@ -19,7 +19,7 @@ use crate::{
 impl Api {
     /// Nothing is wrong anywhere.
     fn all_is_well(&self) {
-        for part in [&self.broker, &self.progress, &self.relay] {
+        for part in [&self.broker, &self.scheduler, &self.relay] {
             part.send_replace(Health::Up);
         }
         self.letters.send_replace(Some(no_letters()));

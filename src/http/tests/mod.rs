@@ -35,7 +35,7 @@ use crate::{
         StageDelays,
         dead_letter::{self, DeadLetterBacklog},
     },
-    pipeline::Writer,
+    pipeline::BatchWriter,
     store::{Portion, Resilient, SqliteStore, Store},
     telemetry::{
         health::{self, Health},
@@ -55,7 +55,7 @@ struct Api {
     overview: Arc<Overview>,
     leaving: CancellationToken,
     broker: watch::Sender<Health>,
-    progress: watch::Sender<Health>,
+    scheduler: watch::Sender<Health>,
     relay: watch::Sender<Health>,
     consumer: watch::Sender<Health>,
     dead_letters: watch::Sender<Health>,
@@ -137,7 +137,7 @@ impl Api {
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let mint = Arc::default();
-        let writer = |inbox, seed| Writer {
+        let writer = |inbox, seed| BatchWriter {
             inbox,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
@@ -154,7 +154,7 @@ impl Api {
         tokio::spawn(writer(requests.keyless, 7).run());
         tokio::spawn(writer(requests.keyed, 8).run());
         let (broker, watcher) = health::channel();
-        let (progress, progress_watcher) = health::channel();
+        let (scheduler, progress_watcher) = health::channel();
         let (relay, relay_watcher) = health::channel();
         let (consumer, consumer_watcher) = health::channel();
         consumer.send_replace(Health::Up);
@@ -173,7 +173,7 @@ impl Api {
             queue,
             metrics,
             broker: watcher,
-            progress: progress_watcher,
+            scheduler: progress_watcher,
             relay: relay_watcher,
             consumer: consumer_watcher,
             dead_letters: dead_letters_watcher,
@@ -196,7 +196,7 @@ impl Api {
             store,
             clock,
             broker,
-            progress,
+            scheduler,
             relay,
             consumer,
             dead_letters,

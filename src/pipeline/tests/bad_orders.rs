@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
     order::{OrderId, StageDelays, Status},
-    pipeline::Progress,
+    pipeline::Scheduler,
     store::{NewOrder, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
@@ -22,7 +22,7 @@ const LATER: Duration = Duration::from_secs(2);
 struct Rig {
     clock: Arc<ManualClock>,
     store: Arc<Troubled>,
-    progress: Progress,
+    scheduler: Scheduler,
     orders: Vec<NewOrder>,
 }
 
@@ -34,8 +34,9 @@ impl Rig {
         let shared: Arc<dyn Store> = store.clone();
         let notifier =
             Notifier::new(shared.clone(), OrderLoader::new(shared.clone()), 1, CancellationToken::new());
-        let progress = Progress::new(shared, Arc::new(Alarm::default()), notifier, Arc::new(Metrics::new()));
-        Self { clock, store, progress, orders: new_orders(6_000) }
+        let scheduler =
+            Scheduler::new(shared, Arc::new(Alarm::default()), notifier, Arc::new(Metrics::new()));
+        Self { clock, store, scheduler, orders: new_orders(6_000) }
     }
 
     /// Places more orders, and lets the time pass in which they become due.
@@ -71,7 +72,7 @@ impl Rig {
     /// Looks until nothing more is due; answers how often.
     async fn look(&self) -> usize {
         let mut looks = 1;
-        while self.progress.step().await.expect("goes on") != Outcome::Idle {
+        while self.scheduler.step().await.expect("goes on") != Outcome::Idle {
             looks += 1;
         }
         looks
@@ -93,7 +94,7 @@ impl Rig {
     async fn sort_for(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
-            if !matches!(self.progress.sort().await, Ok(Outcome::Worked(_))) {
+            if !matches!(self.scheduler.sort().await, Ok(Outcome::Worked(_))) {
                 sleep(Duration::from_millis(250)).await;
             }
         }
@@ -140,7 +141,7 @@ async fn those_behind_many_slow_ones_are_tried_soon() {
     rig.look().await;
     let took = rig.moves_within(&good, Duration::from_secs(10)).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
-    let Health::Degraded(reason) = rig.progress.condition() else { panic!("nothing is wrong") };
+    let Health::Degraded(reason) = rig.scheduler.condition() else { panic!("nothing is wrong") };
     assert!(reason.ends_with("; and 17 more"), "{reason}");
 }
 
@@ -152,7 +153,7 @@ async fn what_was_overlooked_is_looked_for_beside_slow_orders() {
     rig.bad(true, orders);
     rig.look().await;
     rig.asked("");
-    rig.progress.sort().await.expect_err("nothing is moved in time");
+    rig.scheduler.sort().await.expect_err("nothing is moved in time");
     assert_eq!(rig.asked("overlooked").len(), 1);
 }
 
@@ -175,7 +176,9 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
         rig.sort_for(Duration::from_secs(1)).await;
         assert!(began.elapsed() < Duration::from_mins(3), "{:?}", began.elapsed());
     }
-    let Health::Degraded(reason) = rig.progress.condition() else { panic!("{:?}", rig.progress.condition()) };
+    let Health::Degraded(reason) = rig.scheduler.condition() else {
+        panic!("{:?}", rig.scheduler.condition())
+    };
     assert!(reason.ends_with("; and 1997 more"), "no more are remembered: {reason}");
 
     rig.asked("");
@@ -189,7 +192,7 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
     rig.store.stuck.refused.lock().expect("no panic").clear();
     rig.sort_for(Duration::from_mins(6)).await;
     assert!(rig.still_placed(&orders).await.is_empty());
-    assert_eq!(rig.progress.condition(), Health::Up);
+    assert_eq!(rig.scheduler.condition(), Health::Up);
 }
 
 /// The size that works is kept while little is due, and what is too much is not tried again at the next burst.
@@ -206,8 +209,8 @@ async fn the_size_that_works_is_remembered() {
     }
     rig.become_due(500).await;
     rig.asked("");
-    rig.progress.step().await.expect("moves");
-    rig.progress.sort().await.expect("sorts");
+    rig.scheduler.step().await.expect("moves");
+    rig.scheduler.sort().await.expect("sorts");
     let asked = rig.store.stuck.asked.lock().expect("no panic").clone();
     assert_eq!(asked, [("soonest", 325), ("overlooked", 1_000)]);
 }

@@ -2,15 +2,15 @@
 //! embedded broker, and doubles only where trouble has to be made.
 
 mod bad_orders;
+mod batch_writer;
+mod consumer;
 mod doubles;
-mod intake;
 mod outbox;
 mod partitions;
-mod progress;
 mod relay;
+mod scheduler;
 mod simulation;
 mod stuck;
-mod writer;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, Relay, Writer};
+use super::{BatchWriter, Outcome, Relay};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
     order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
@@ -59,7 +59,7 @@ struct Kitchen {
     alarm: Arc<Alarm>,
     metrics: Arc<Metrics>,
     queue: PlaceQueue,
-    writer: Writer,
+    writer: BatchWriter,
     /// Orders with keys, for a writer of their own.
     keyed: Option<mpsc::Receiver<PlaceRequest>>,
     fresh: Option<mpsc::Receiver<OrderPlaced>>,
@@ -79,7 +79,7 @@ impl Kitchen {
         let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
-        let writer = Writer {
+        let writer = BatchWriter {
             inbox: requests.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,

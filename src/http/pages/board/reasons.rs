@@ -16,7 +16,7 @@ pub(super) fn why_unread(broker: &Health) -> String {
 /// What one transaction can move stays behind only if it is passed over, or if the transaction takes its time.
 pub(super) fn why_late(board: &Board) -> String {
     let many = board.reading.overdue.as_ref().is_ok_and(|late| late.orders > MOVED_AT_ONCE as u64);
-    match &board.conditions.progress {
+    match &board.conditions.scheduler {
         Health::Degraded(reason) => {
             format!("{reason}. Such an order is tried again with growing pauses, and all others go on.")
         }

@@ -23,7 +23,7 @@ use crate::{
     broker::{IN_FLIGHT, Publisher},
     order::{OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
-        Intake, Progress, Relay, Writer,
+        BatchWriter, Consumer, Relay, Scheduler,
         tests::doubles::{Fate, Troubled},
     },
     store::{
@@ -152,7 +152,7 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let mint = Arc::default();
-        let writer = |inbox, seed| Writer {
+        let writer = |inbox, seed| BatchWriter {
             inbox,
             store: store.clone(),
             fresh: fresh_in.clone(),
@@ -175,18 +175,18 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let intake = Intake::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
+        let consumer = Consumer::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(writer(requests.keyless, self.random.random()).run());
         tasks.spawn(writer(requests.keyed, self.random.random()).run());
         drop(fresh_in);
         tasks.spawn(relay.run(crate::telemetry::health::channel().0));
-        tasks.spawn(intake.run(stop.clone(), crate::telemetry::health::channel().0));
+        tasks.spawn(consumer.run(stop.clone(), crate::telemetry::health::channel().0));
         let gone = CancellationToken::new();
         let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
         tasks.spawn(Arc::clone(&notifier).poll());
         tasks.spawn(
-            Progress::new(store, alarm, notifier.clone(), metrics)
+            Scheduler::new(store, alarm, notifier.clone(), metrics)
                 .run(stop, crate::telemetry::health::channel().0),
         );
         Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }

@@ -11,16 +11,16 @@ use super::{
 };
 use crate::{
     order::Status,
-    pipeline::{Progress, pause},
+    pipeline::{Scheduler, pause},
     telemetry::health::Health,
     time::Backoff,
     tracker::{Notifier, OrderLoader},
 };
 
-fn progress(kitchen: &Kitchen) -> Progress {
+fn scheduler(kitchen: &Kitchen) -> Scheduler {
     let loader = OrderLoader::new(Arc::clone(&kitchen.store));
     let notifier = Notifier::new(Arc::clone(&kitchen.store), loader, 1, CancellationToken::new());
-    Progress::new(
+    Scheduler::new(
         Arc::clone(&kitchen.store),
         Arc::clone(&kitchen.alarm),
         notifier,
@@ -33,10 +33,10 @@ fn progress(kitchen: &Kitchen) -> Progress {
 async fn an_order_walks_to_the_door() {
     let mut kitchen = Kitchen::open().await;
     let id = kitchen.place(1).await[0];
-    let progress = progress(&kitchen);
+    let scheduler = scheduler(&kitchen);
     let mut story = Vec::new();
     for second in 0..=25 {
-        while progress.step().await.expect("works") != Outcome::Idle {}
+        while scheduler.step().await.expect("works") != Outcome::Idle {}
         let found = kitchen.store.find(id).await.expect("reads").expect("stored");
         if story.last().is_none_or(|(_, status)| *status != found.order.status) {
             story.push((second, found.order.status));
@@ -58,11 +58,11 @@ async fn a_lost_answer_moves_nothing_twice() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let id = kitchen.place(1).await[0];
     store.script([Trouble::NotDone, Trouble::AnswerLost]);
-    let progress = progress(&kitchen);
+    let scheduler = scheduler(&kitchen);
     kitchen.clock.advance(Duration::from_secs(3));
-    progress.step().await.expect_err("the database is away");
-    progress.step().await.expect_err("its answer got lost");
-    assert_eq!(progress.step().await.expect("works"), Outcome::Idle);
+    scheduler.step().await.expect_err("the database is away");
+    scheduler.step().await.expect_err("its answer got lost");
+    assert_eq!(scheduler.step().await.expect("works"), Outcome::Idle);
     let found = kitchen.store.find(id).await.expect("reads").expect("stored");
     assert_eq!((found.order.status, found.events.len()), (Status::Preparing, 3));
 }
@@ -78,27 +78,27 @@ async fn reached(kitchen: &Kitchen) -> [u64; 2] {
 async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let ids = kitchen.place(50).await;
-    let (progress, stuck) = (progress(&kitchen), ids[17]);
+    let (scheduler, stuck) = (scheduler(&kitchen), ids[17]);
     *store.stuck.refused.lock().expect("no panic") = [stuck].into();
     kitchen.clock.advance(Duration::from_secs(3));
-    progress.step().await.expect("goes on");
-    assert_eq!(progress.condition(), Health::Up, "nobody is blamed for the company that he was in");
-    progress.sort().await.expect("sorts");
+    scheduler.step().await.expect("goes on");
+    assert_eq!(scheduler.condition(), Health::Up, "nobody is blamed for the company that he was in");
+    scheduler.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [49, 0]);
-    let Health::Degraded(reason) = progress.condition() else { panic!("{:?}", progress.condition()) };
+    let Health::Degraded(reason) = scheduler.condition() else { panic!("{:?}", scheduler.condition()) };
     assert!(reason.contains(&stuck.to_string()) && reason.contains("its event is there already"), "{reason}");
 
     kitchen.clock.advance(Duration::from_secs(5));
-    progress.step().await.expect("does not meet it again");
+    scheduler.step().await.expect("does not meet it again");
     assert_eq!(reached(&kitchen).await, [0, 49]);
-    progress.sort().await.expect("leaves it alone for a while");
+    scheduler.sort().await.expect("leaves it alone for a while");
 
     store.stuck.refused.lock().expect("no panic").clear();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
-    progress.sort().await.expect("tries it again");
-    assert_eq!((reached(&kitchen).await, progress.condition()), ([1, 49], Health::Up));
+    scheduler.sort().await.expect("tries it again");
+    assert_eq!((reached(&kitchen).await, scheduler.condition()), ([1, 49], Health::Up));
 }
 
 /// Promise 4: timers are rows. What is too much for the database at once is done in parts.
@@ -107,12 +107,12 @@ async fn a_batch_that_is_too_slow_is_made_in_parts() {
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::slow(store, 60)), 100).await;
     kitchen.place(50).await;
     kitchen.place(50).await;
-    let progress = progress(&kitchen);
+    let scheduler = scheduler(&kitchen);
     kitchen.clock.advance(Duration::from_secs(3));
-    progress.step().await.expect("goes on");
-    progress.sort().await.expect("sorts");
+    scheduler.step().await.expect("goes on");
+    scheduler.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [100, 0]);
-    assert_eq!(progress.condition(), Health::Up, "no order is to blame");
+    assert_eq!(scheduler.condition(), Health::Up, "no order is to blame");
 }
 
 /// The loop sleeps until the next step is due, and no longer.
@@ -121,7 +121,7 @@ async fn the_bell_is_set_for_the_next_due_step() {
     let mut kitchen = Kitchen::open().await;
     kitchen.place(1).await;
     kitchen.clock.advance(Duration::from_millis(2_600));
-    assert_eq!(progress(&kitchen).step().await.expect("works"), Outcome::Idle);
+    assert_eq!(scheduler(&kitchen).step().await.expect("works"), Outcome::Idle);
     // The database is real, so time is; from here on it is only waited for.
     tokio::time::pause();
     let asleep = tokio::time::Instant::now();

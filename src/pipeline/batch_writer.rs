@@ -39,7 +39,7 @@ const ENOUGH: usize = 64;
 const RETRY_FOR: Duration = Duration::from_millis(1500);
 
 /// Writes orders. Ends when every [`crate::tracker::PlaceQueue`] is dropped and all slips are answered.
-pub struct Writer {
+pub struct BatchWriter {
     /// Where slips wait.
     pub inbox: mpsc::Receiver<PlaceRequest>,
     /// Where they are stored.
@@ -64,7 +64,7 @@ pub struct Writer {
     pub portion: Portion,
 }
 
-impl Writer {
+impl BatchWriter {
     /// Works until there is nothing more to come.
     pub async fn run(mut self) {
         while self.step().await != Outcome::Finished {}

@@ -12,12 +12,12 @@ use crate::{ops::overview::Overview, telemetry::metrics::Metrics, time::Backoff}
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Looks at the overview from time to time.
-pub struct Survey {
+pub struct Sampler {
     overview: Arc<Overview>,
     metrics: Arc<Metrics>,
 }
 
-impl Survey {
+impl Sampler {
     /// A survey of what `overview` reads.
     pub fn new(overview: Arc<Overview>, metrics: Arc<Metrics>) -> Self {
         Self { overview, metrics }

@@ -49,7 +49,7 @@ const AGAIN_WITHIN: Duration = Duration::from_millis(250);
 const NAMED: usize = 3;
 
 /// Moves orders.
-pub struct Progress {
+pub struct Scheduler {
     store: Arc<dyn Store>,
     alarm: Arc<Alarm>,
     notifier: Arc<Notifier>,
@@ -64,7 +64,7 @@ pub struct Progress {
     suspected: Notify,
 }
 
-impl Progress {
+impl Scheduler {
     /// A loop that is woken by `alarm` and tells `notifier` what it moved.
     pub fn new(
         store: Arc<dyn Store>,

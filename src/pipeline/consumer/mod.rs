@@ -51,7 +51,7 @@ type Place = (i32, i64);
 type Answer = (Place, Result<(), BrokerError>);
 
 /// Reads the topic.
-pub struct Intake {
+pub struct Consumer {
     subscription: Box<dyn Subscription>,
     store: Arc<dyn Store>,
     publisher: Arc<dyn Publisher>,
@@ -67,7 +67,7 @@ pub struct Intake {
     portion: Arc<Portion>,
 }
 
-impl Intake {
+impl Consumer {
     /// An intake that reads from `subscription` and sets aside through `publisher`.
     pub fn new(
         subscription: Box<dyn Subscription>,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     broker::Record,
     order::{OrderId, RejectReason, Status},
-    pipeline::Intake,
+    pipeline::Consumer,
     telemetry::health::Health,
 };
 
@@ -39,7 +39,7 @@ fn on(partition: i32, record: Record) -> Record {
 struct Bench {
     kitchen: Kitchen,
     troubled: Arc<Troubled>,
-    intake: Intake,
+    consumer: Consumer,
     dead_letters: Arc<DeadLetters>,
     told: Arc<Told>,
 }
@@ -50,14 +50,14 @@ async fn bench(batches: impl IntoIterator<Item = Vec<Record>>, script: &[Trouble
     let (dead_letters, told) = (Arc::new(DeadLetters::default()), Arc::new(Told::default()));
     *dead_letters.failures.lock().expect("no panic") = failures;
     let subscription = Scripted { batches: batches.into_iter().collect(), told: Arc::clone(&told) };
-    let intake = Intake::new(
+    let consumer = Consumer::new(
         Box::new(subscription),
         Arc::clone(&kitchen.store),
         dead_letters.clone(),
         Arc::clone(&kitchen.alarm),
         Arc::clone(&kitchen.metrics),
     );
-    Bench { kitchen, troubled, intake, dead_letters, told }
+    Bench { kitchen, troubled, consumer, dead_letters, told }
 }
 
 impl Bench {
@@ -78,14 +78,14 @@ impl Bench {
     async fn handles(&mut self, count: usize) {
         let work = async {
             while self.handled().len() < count {
-                self.intake.step().await.expect("works");
+                self.consumer.step().await.expect("works");
             }
         };
         tokio::time::timeout(super::PATIENCE, work).await.expect("in time");
     }
 
     fn degraded(&self) -> String {
-        match self.intake.condition() {
+        match self.consumer.condition() {
             Health::Degraded(reason) | Health::Down(reason) => reason,
             other => format!("{other:?}"),
         }
@@ -113,7 +113,7 @@ async fn good_messages_are_admitted_around_bad_ones() {
         order(4, 1, "Ada"),
     ];
     let mut bench = bench([batch], &[], 0).await;
-    assert_eq!(bench.intake.step().await.expect("works"), Outcome::Worked(5));
+    assert_eq!(bench.consumer.step().await.expect("works"), Outcome::Worked(5));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
     assert_eq!(bench.letters(), [(1, RejectReason::NotJson)]);
     assert_eq!(bench.handled(), [0, 1, 2, 3, 4]);
@@ -136,7 +136,7 @@ async fn trouble_keeps_the_batch_until_it_is_done() {
     let batch = vec![order(0, 1, "Ada"), bad(1), order(2, 2, "Grace"), bad(3), bad(4)];
     let mut bench = bench([batch], &[Trouble::NotDone, Trouble::AnswerLost], 1).await;
     for reason in ["the database is away", "the answer got lost"] {
-        bench.intake.step().await.expect("nobody's fault");
+        bench.consumer.step().await.expect("nobody's fault");
         assert!(bench.handled().is_empty(), "{reason}");
         let told = bench.degraded();
         assert!(told.contains(reason.trim_start_matches("the database is ")), "{told}");
@@ -147,7 +147,7 @@ async fn trouble_keeps_the_batch_until_it_is_done() {
     assert_eq!(bench.letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
     assert!(bench.counted("orders_consumed_total 5"));
-    assert_eq!(bench.intake.condition(), Health::Up);
+    assert_eq!(bench.consumer.condition(), Health::Up);
 }
 
 /// Promise 5: memory, queues and time are bounded. Whatever holds up a message holds up its partition only.
@@ -165,7 +165,7 @@ async fn a_message_that_cant_be_set_aside_holds_up_its_partition_only() {
     *bench.dead_letters.failures.lock().expect("no panic") = 0;
     bench.handles(4).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21, 7, 8], vec![]));
-    assert_eq!((bench.letters().len(), bench.intake.condition()), (1, Health::Up));
+    assert_eq!((bench.letters().len(), bench.consumer.condition()), (1, Health::Up));
 }
 
 /// The client never gives up a message by itself, so its answer may not come for hours.
@@ -180,7 +180,7 @@ async fn an_answer_that_does_not_come_holds_up_its_partition_only() {
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21], vec![1]));
     assert!(bench.degraded().contains("has not acknowledged"), "{}", bench.degraded());
     for _ in 0..100 {
-        bench.intake.step().await.expect("works");
+        bench.consumer.step().await.expect("works");
     }
     assert_eq!(bench.letters().len(), 1, "it is not sent again");
     bench.dead_letters.let_go.notify_one();
@@ -207,7 +207,7 @@ async fn a_message_that_the_database_cant_take_alone_holds_up_its_partition_only
 async fn what_is_held_of_a_lost_partition_is_forgotten() {
     let again = || record(7, "x", Some("{"));
     let mut bench = bench([vec![again()], vec![again(), order(8, 1, "Ada")]], &[], 2).await;
-    bench.intake.step().await.expect("works");
+    bench.consumer.step().await.expect("works");
     assert_eq!(bench.held_back(), [1]);
     bench.told.lost.lock().expect("no panic").insert(1);
     // This member has it again, from where the last one has committed.
@@ -220,7 +220,7 @@ async fn what_is_held_of_a_lost_partition_is_forgotten() {
 async fn what_the_database_refuses_is_set_aside_alone() {
     let batch = vec![order(0, 1, "Ada"), order(1, 2, "poison"), order(2, 3, "Grace")];
     let mut bench = bench([batch], &[], 0).await;
-    bench.intake.step().await.expect("works");
+    bench.consumer.step().await.expect("works");
     assert_eq!(bench.letters(), [(1, RejectReason::Refused)]);
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), None));
     assert_eq!(bench.handled(), [0, 1, 2]);
