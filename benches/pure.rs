@@ -2,7 +2,8 @@
 
 use divan::{Bencher, black_box};
 use order_tracker::order::{
-    Draft, Event, EventKind, IdMint, Order, OrderPlaced, RawDraft, Status, Timestamp, TrackedOrder, sample,
+    Event, EventKind, IdMint, Order, OrderDetails, OrderPlaced, OrderRequest, Status, Timestamp,
+    TrackedOrder, sample,
 };
 
 fn main() {
@@ -16,24 +17,27 @@ fn moment() -> Timestamp {
 fn order() -> Order {
     let at = moment();
     let order_id = IdMint::default().mint(1_767_323_045_678, 7);
-    let draft =
-        Draft::new("Ada Lovelace", "12 St James's Square", "pizza margherita", "large").expect("valid");
-    Order { order_id, draft, status: Status::Delivered, created_at: at, updated_at: at, due_at: None }
+    let details = OrderDetails::new("Ada Lovelace", "12 St James's Square", "pizza margherita", "large")
+        .expect("valid");
+    Order { order_id, details, status: Status::Delivered, created_at: at, updated_at: at, due_at: None }
 }
 
 /// The body of a POST becomes a draft.
 #[divan::bench]
 fn read_a_draft(bencher: Bencher<'_, '_>) {
-    let body = serde_json::to_vec(&order().draft).expect("JSON");
-    bencher.bench(|| Draft::try_from(RawDraft::parse(black_box(&body)).expect("an object")).expect("valid"));
+    let body = serde_json::to_vec(&order().details).expect("JSON");
+    bencher.bench(|| {
+        OrderDetails::try_from(OrderRequest::parse(black_box(&body)).expect("an object")).expect("valid")
+    });
 }
 
 /// The same with every field wrong.
 #[divan::bench]
 fn refuse_a_draft(bencher: Bencher<'_, '_>) {
     let body = br#"{"customer_name": " ", "address": 5, "size": "huge"}"#;
-    bencher
-        .bench(|| Draft::try_from(RawDraft::parse(black_box(body)).expect("an object")).expect_err("wrong"));
+    bencher.bench(|| {
+        OrderDetails::try_from(OrderRequest::parse(black_box(body)).expect("an object")).expect_err("wrong")
+    });
 }
 
 /// An id, and its text.
@@ -76,6 +80,6 @@ fn write_an_order(bencher: Bencher<'_, '_>) {
 
 /// What a made-up customer costs the load generator.
 #[divan::bench]
-fn make_up_an_order() -> Draft {
-    sample::plausible_draft()
+fn make_up_an_order() -> OrderDetails {
+    sample::plausible_order()
 }

@@ -109,9 +109,9 @@ impl Printed {
 
 fn row(order: &Order) -> String {
     let at = order.created_at.format("%Y-%m-%d %H:%M:%S UTC");
-    let Order { order_id, draft, status, .. } = order;
-    let (item, name) = (clean::line(&draft.item), clean::line(&draft.customer_name));
-    let mut text = format!("{order_id}  {at}  {:16}  {} ", status.as_str(), draft.size);
+    let Order { order_id, details, status, .. } = order;
+    let (item, name) = (clean::line(&details.item), clean::line(&details.customer_name));
+    let mut text = format!("{order_id}  {at}  {:16}  {} ", status.as_str(), details.size);
     let _ = writeln!(text, "{item} for {name}");
     text
 }

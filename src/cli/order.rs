@@ -94,11 +94,11 @@ async fn get(args: GetArgs) -> anyhow::Result<()> {
 
 fn story(tracked: &TrackedOrder) -> String {
     let TrackedOrder { order, events } = tracked;
-    let draft = &order.draft;
+    let details = &order.details;
     let [item, name, address] =
-        [&draft.item, &draft.customer_name, &draft.address].map(|text| clean::line(text));
+        [&details.item, &details.customer_name, &details.address].map(|text| clean::line(text));
     let mut text =
-        format!("{}  {}\n{} {item} for {name}, {address}\n\n", order.order_id, order.status, draft.size);
+        format!("{}  {}\n{} {item} for {name}, {address}\n\n", order.order_id, order.status, details.size);
     let mut previous: Option<Timestamp> = None;
     for event in events {
         let _ = writeln!(text, "{}", line(event, previous));

@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{AppState, Problem, body::JsonBytes};
 use crate::{
-    order::{Draft, FieldCode, Order, OrderId, RawDraft, Status, TrackedOrder},
+    order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder},
     store::Page,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Accepted {
             description = "A key of your own, bare or quoted, kept for 24 hours at least: the same key and body give the same answer.",
             pattern = r#"^(?:"[ -~]{1,255}"|[!#-~](?:[ -~]{0,253}[!-~])?)$"#),
     ),
-    request_body(content = RawDraft, description = "Up to 16 KiB; unknown fields are ignored."),
+    request_body(content = OrderRequest, description = "Up to 16 KiB; unknown fields are ignored."),
     responses(
         (status = 201, description = "The order is stored", body = Accepted,
             headers(
@@ -67,8 +67,9 @@ pub(super) async fn place(
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
-    let raw = RawDraft::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    let accepted = state.queue.place(Draft::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+    let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
+    let accepted =
+        state.queue.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
     let location = format!("/orders/{}", accepted.order_id);
     let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
@@ -215,7 +216,7 @@ fn next_link(last: OrderId, limit: usize, status: Option<Status>) -> String {
     format!("</orders?limit={limit}{status}&cursor={cursor}>; rel=\"next\"")
 }
 
-/// Bare, or quoted as the IETF draft (`draft-ietf-httpapi-idempotency-key-header`) wants it.
+/// Bare, or quoted as the IETF draft (`details-ietf-httpapi-idempotency-key-header`) wants it.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    order::{DraftErrors, FieldCode, FieldError},
+    order::{DetailsErrors, FieldCode, FieldError},
     store::StoreError,
     telemetry::RequestId,
     tracker::PlaceError,
@@ -196,8 +196,8 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<DraftErrors> for Problem {
-    fn from(errors: DraftErrors) -> Self {
+impl From<DetailsErrors> for Problem {
+    fn from(errors: DetailsErrors) -> Self {
         Self::invalid(errors.0)
     }
 }

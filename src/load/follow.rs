@@ -115,7 +115,7 @@ impl Watch {
         let mut seen = Seen::new();
         let mut line = None;
         while let Some(id) = self.ids.get(self.taken.fetch_add(1, Ordering::Relaxed)) {
-            let tracked = stop.run_until_cancelled(arrival(*id, &target, &mut line, &mut seen)).await;
+            let tracked = stop.run_until_cancelled(eta(*id, &target, &mut line, &mut seen)).await;
             match tracked {
                 Some(Some(tracked)) => self.note(&tracked, &mut seen),
                 Some(None) => {}
@@ -135,7 +135,7 @@ impl Watch {
 }
 
 /// Looks until the order is delivered; none if there is no such order.
-async fn arrival(
+async fn eta(
     id: OrderId,
     target: &Target,
     line: &mut Option<Connection>,

@@ -9,8 +9,8 @@ use crate::{
 
 /// `POST /orders` of an order that somebody might place.
 pub fn new_order() -> Ask {
-    let draft = serde_json::to_vec(&sample::plausible_draft()).expect("a draft is JSON");
-    Ask::post("/orders", draft)
+    let details = serde_json::to_vec(&sample::plausible_order()).expect("a draft is JSON");
+    Ask::post("/orders", details)
 }
 
 /// Says what the n-th request is, and sees its answer.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
-    order::{Fault, OrderId, Timestamp},
+    order::{OrderId, Timestamp, Violation},
     store::{AuditPage, Pages, Store, StoreError},
 };
 
@@ -151,8 +151,8 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
 }
 
 async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
-    let mut rules: BTreeMap<Fault, Rule> =
-        Fault::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
+    let mut rules: BTreeMap<Violation, Rule> =
+        Violation::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
     let mut pages = Pages::new(store, None, PAGE);
     loop {
@@ -177,12 +177,12 @@ async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) ->
     Ok(())
 }
 
-fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTreeMap<Fault, Rule>) {
+fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTreeMap<Violation, Rule>) {
     for order in &page.orders {
         report.orders += 1;
         report.events += order.events.len() as u64;
         report.in_progress += u64::from(order.due_at.is_some());
-        for fault in order.faults(now) {
+        for fault in order.violations(now) {
             rules.entry(fault).or_default().broken_by(order.order_id.to_string());
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Draft, EventKind, Order, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
+use super::{EventKind, Order, OrderDetails, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
 
 /// Longest value that is read as an order, in bytes: the same as for a POST body.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -17,7 +17,7 @@ pub struct OrderPlaced {
     pub order_id: OrderId,
     /// What was ordered.
     #[serde(flatten)]
-    pub draft: Draft,
+    pub details: OrderDetails,
     /// Always PLACED when we write it; whatever another system says, an order starts there.
     status: Status,
     /// When the order was created.
@@ -29,9 +29,9 @@ pub struct OrderPlaced {
 
 impl OrderPlaced {
     /// The message for an order created at `created_at`.
-    pub fn new(order_id: OrderId, draft: Draft, created_at: Timestamp) -> Self {
+    pub fn new(order_id: OrderId, details: OrderDetails, created_at: Timestamp) -> Self {
         let created_at = to_millis(created_at);
-        Self { order_id, draft, status: Status::Placed, created_at, seq: EventKind::Created.seq() }
+        Self { order_id, details, status: Status::Placed, created_at, seq: EventKind::Created.seq() }
     }
 
     /// Stable id of the message (`<order_id>:<seq>`), the same each time it is sent.
@@ -69,13 +69,13 @@ impl OrderPlaced {
         if wire.created_at < Timestamp::UNIX_EPOCH {
             return reject(RejectReason::InvalidField, "created_at is before 1970".to_owned());
         }
-        Ok(Self::new(order_id, wire.draft, wire.created_at))
+        Ok(Self::new(order_id, wire.details, wire.created_at))
     }
 }
 
 impl From<&Order> for OrderPlaced {
     fn from(order: &Order) -> Self {
-        Self::new(order.order_id, order.draft.clone(), order.created_at)
+        Self::new(order.order_id, order.details.clone(), order.created_at)
     }
 }
 
@@ -84,7 +84,7 @@ impl From<&Order> for OrderPlaced {
 struct Wire {
     order_id: String,
     #[serde(flatten)]
-    draft: Draft,
+    details: OrderDetails,
     #[serde(rename = "status")]
     _status: Status,
     created_at: Timestamp,

@@ -3,10 +3,8 @@
 //! Everything that enters (a POST body, a message from the topic, a database row) becomes one of
 //! these types or is refused here, so that the rest of the code never meets a half-valid order.
 
-mod audit;
 pub mod dead_letter;
-mod draft;
-mod event;
+mod details;
 mod field_error;
 mod id;
 mod json;
@@ -15,20 +13,22 @@ pub mod sample;
 mod schedule;
 mod schema;
 mod status;
+mod timeline;
+mod violations;
 mod visible;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use audit::{AuditedOrder, Fault};
-pub use draft::{Draft, DraftErrors, RawDraft, Size};
-pub use event::{Event, EventKind};
+pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
-pub use schedule::{Estimate, Moves, ParseDelaysError, StageDelays};
+pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
 pub use status::{ParseStatusError, Status};
+pub use timeline::{Event, EventKind};
+pub use violations::{AuditedOrder, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.
 pub type Timestamp = DateTime<Utc>;
@@ -44,8 +44,8 @@ pub struct Order {
     /// Business key, `ORD-` and 26 characters.
     pub order_id: OrderId,
     /// What was ordered, by whom and where to; never changes.
-    #[serde(flatten, deserialize_with = "draft::as_stored")]
-    pub draft: Draft,
+    #[serde(flatten, deserialize_with = "details::as_stored")]
+    pub details: OrderDetails,
     /// Where the order is now: the last event of its timeline.
     pub status: Status,
     /// When it was created.

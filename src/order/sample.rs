@@ -2,7 +2,7 @@
 
 use rand::seq::IndexedRandom as _;
 
-use crate::order::Draft;
+use crate::order::OrderDetails;
 
 const FIRST_NAMES: &[&str] = &[
     "Amina", "Björn", "Chloé", "Dmitri", "Esther", "Farid", "Grace", "Hiroshi", "Inés", "Jakub", "Keisha",
@@ -74,13 +74,13 @@ const ITEMS: &[&str] = &[
 const SIZES: &[&str] = &["small", "medium", "large"];
 
 /// Makes up an order that a person might have placed.
-pub fn plausible_draft() -> Draft {
+pub fn plausible_order() -> OrderDetails {
     let rng = &mut rand::rng();
     let mut pick = |list: &[&'static str]| *list.choose(rng).unwrap_or(&"nobody");
     let name = format!("{} {}", pick(FIRST_NAMES), pick(LAST_NAMES));
     let (street, item, size) = (pick(STREETS), pick(ITEMS), pick(SIZES));
     let address = format!("{} {street}", rand::random_range(1..200));
-    Draft::new(&name, &address, item, size).expect("the lists hold valid texts")
+    OrderDetails::new(&name, &address, item, size).expect("the lists hold valid texts")
 }
 
 #[cfg(test)]
@@ -89,8 +89,8 @@ mod tests {
 
     #[test]
     fn drafts_are_plausible_and_differ() {
-        let drafts: Vec<Draft> = (0..50).map(|_| plausible_draft()).collect();
-        assert!(drafts.iter().any(|draft| *draft != drafts[0]));
-        assert!(drafts.iter().all(|draft| draft.customer_name.contains(' ')));
+        let drafts: Vec<OrderDetails> = (0..50).map(|_| plausible_order()).collect();
+        assert!(drafts.iter().any(|details| *details != drafts[0]));
+        assert!(drafts.iter().all(|details| details.customer_name.contains(' ')));
     }
 }

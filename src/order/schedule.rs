@@ -40,7 +40,7 @@ impl StageDelays {
     /// Between which moments an order should arrive; `None` once it has. Its next step is due when it was
     /// written to be, the steps after that as the delays are now. Never before the first moment, and later
     /// than the second only if something holds it up. Every step brings the two closer together.
-    pub fn arrival(&self, order: &Order) -> Option<(Timestamp, Timestamp)> {
+    pub fn eta(&self, order: &Order) -> Option<(Timestamp, Timestamp)> {
         let later = self.0.get(order.status as usize + 1..)?;
         let soonest = order.due_at? + later.iter().sum::<Duration>();
         let least = (soonest - order.updated_at).to_std().unwrap_or_default();
@@ -49,9 +49,9 @@ impl StageDelays {
     }
 
     /// When an order is expected as things stand at `now`; `None` once it is there. Where its step is overdue so much that
-    /// [`Self::arrival`] can't be kept, this counts what is left from now on.
+    /// [`Self::eta`] can't be kept, this counts what is left from now on.
     pub fn estimate(&self, order: &Order, now: Timestamp) -> Option<Estimate> {
-        let (soonest, latest) = self.arrival(order)?;
+        let (soonest, latest) = self.eta(order)?;
         let overdue = (now - order.due_at?).max(TimeDelta::zero());
         let still_possible = soonest + overdue;
         let rest = soonest - order.due_at?;
@@ -70,8 +70,8 @@ impl StageDelays {
     /// A step is stamped with the moment it is made, and the next one counts from there, so that
     /// no stamp is earlier than its delay allows; further steps are due at once only where their
     /// delay is zero.
-    pub fn moves(&self, status: Status, due_at: Timestamp, now: Timestamp) -> Moves {
-        let mut moves = Moves { status, due_at: Some(due_at), steps: Vec::new() };
+    pub fn moves(&self, status: Status, due_at: Timestamp, now: Timestamp) -> Path {
+        let mut moves = Path { status, due_at: Some(due_at), steps: Vec::new() };
         while let (Some(due), Some(next)) = (moves.due_at, moves.status.next())
             && due <= now
         {
@@ -98,7 +98,7 @@ pub struct Estimate {
 
 /// What an order becomes in one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moves {
+pub struct Path {
     /// The status after the last step.
     pub status: Status,
     /// When the step after that is due; `None` once delivered.
@@ -146,13 +146,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::order::Draft;
+    use crate::order::OrderDetails;
 
     /// An order that was placed at the epoch.
     fn order_due(due_at: Option<Timestamp>) -> Order {
         Order {
             order_id: "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id"),
-            draft: Draft::new("Ada", "1 High St", "pizza", "large").expect("valid"),
+            details: OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid"),
             status: Status::Placed,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
@@ -192,7 +192,7 @@ mod tests {
         let delays = StageDelays::default();
         let mut last = None;
         let mut order = order_due(delays.due_after(Status::Placed, Timestamp::UNIX_EPOCH));
-        while let Some((soonest, latest)) = delays.arrival(&order) {
+        while let Some((soonest, latest)) = delays.eta(&order) {
             assert_eq!(soonest, Timestamp::UNIX_EPOCH + TimeDelta::seconds(25), "all went to plan");
             assert!(last.is_none_or(|last| latest < last), "{}: {latest}", order.status);
             last = Some(latest);
@@ -207,7 +207,7 @@ mod tests {
     fn an_estimate_begins_with_the_due_time_that_was_written() {
         let due = Timestamp::UNIX_EPOCH + TimeDelta::seconds(60);
         let (soonest, latest) =
-            StageDelays::uniform(Duration::from_secs(1)).arrival(&order_due(Some(due))).expect("not there");
+            StageDelays::uniform(Duration::from_secs(1)).eta(&order_due(Some(due))).expect("not there");
         assert_eq!(soonest, due + TimeDelta::seconds(3));
         assert_eq!(latest, soonest + Duration::from_secs(63) / 4 + STEP_MAY_TAKE * 4);
     }

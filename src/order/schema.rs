@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::{
     EventKind, OrderId,
-    draft::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
+    details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
 };
 
 /// `ORD-` and a ULID.

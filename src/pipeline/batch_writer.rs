@@ -21,7 +21,7 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    order::{Draft, IdMint, OrderId, OrderPlaced},
+    order::{IdMint, OrderDetails, OrderId, OrderPlaced},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
     telemetry::{
         RequestId,
@@ -82,7 +82,7 @@ impl BatchWriter {
         for request in awaited {
             requests.push(request.request);
             waiting.push((request.since, request.answer));
-            orders.push(self.new_order(request.draft, request.key, request.meta));
+            orders.push(self.new_order(request.details, request.key, request.meta));
         }
         let placing = self.place_until(&orders, &requests, Instant::now() + RETRY_FOR);
         // Whatever is logged meanwhile is about all of them.
@@ -112,10 +112,10 @@ impl BatchWriter {
         requests
     }
 
-    fn new_order(&mut self, draft: Draft, key: Option<String>, meta: Option<Value>) -> NewOrder {
+    fn new_order(&mut self, details: OrderDetails, key: Option<String>, meta: Option<Value>) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
-        NewOrder { order_id, draft, key, meta }
+        NewOrder { order_id, details, key, meta }
     }
 
     /// Each order has its own answer: one that the database refuses takes no neighbours with it.

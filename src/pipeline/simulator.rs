@@ -28,7 +28,7 @@ pub async fn run(queue: PlaceQueue, rate: f64, stop: CancellationToken) {
         let queue = queue.clone();
         placing.spawn(async move {
             if let Err(error) =
-                queue.place(sample::plausible_draft(), None, Some(json!({"source": "simulator"}))).await
+                queue.place(sample::plausible_order(), None, Some(json!({"source": "simulator"}))).await
             {
                 debug!(%error, "a simulated order was not placed");
             }

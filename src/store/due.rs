@@ -55,7 +55,7 @@ pub struct DueOrders {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advance {
     /// Every step made, in the order made.
-    pub moves: Vec<Move>,
+    pub moves: Vec<Transition>,
     /// How long until the next step is due, counted from the answer; zero if more was due than the limit
     /// allowed, `None` if none waits.
     pub next_due_in: Option<Duration>,
@@ -70,7 +70,7 @@ impl Advance {
 
 /// One step of one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Move {
+pub struct Transition {
     /// Whose step.
     pub order_id: OrderId,
     /// The status before.

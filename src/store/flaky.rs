@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
     Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
@@ -89,8 +89,8 @@ impl Store for Flaky {
         self.inner.place(orders, outbox).await
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        self.inner.admit(arrivals).await
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
+        self.inner.admit(incoming).await
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {

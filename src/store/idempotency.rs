@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{NewOrder, Placement};
-use crate::order::{Draft, OrderId, OrderPlaced, Timestamp};
+use crate::order::{OrderDetails, OrderId, OrderPlaced, Timestamp};
 
 /// What an order's key says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub(super) enum Verdict {
 /// first order of the batch that brings it.
 pub(super) fn judge<'a>(
     orders: &'a [NewOrder],
-    mut held: HashMap<&'a str, (OrderId, Draft)>,
+    mut held: HashMap<&'a str, (OrderId, OrderDetails)>,
 ) -> Vec<Verdict> {
     let judge = |order: &'a NewOrder| {
         let Some(key) = order.key.as_deref() else { return Verdict::Fresh };
-        let (holder, draft) = held.entry(key).or_insert_with(|| (order.order_id, order.draft.clone()));
-        if *draft != order.draft {
+        let (holder, details) = held.entry(key).or_insert_with(|| (order.order_id, order.details.clone()));
+        if *details != order.details {
             Verdict::KeyReused
         } else if *holder != order.order_id {
             Verdict::Replayed(*holder)
@@ -53,7 +53,7 @@ pub(super) fn placements(
         Verdict::KeyReused => Placement::KeyReused,
         Verdict::Fresh => {
             let created_at = created_at(order.order_id);
-            Placement::Placed(OrderPlaced::new(order.order_id, order.draft.clone(), created_at))
+            Placement::Placed(OrderPlaced::new(order.order_id, order.details.clone(), created_at))
         }
     };
     orders.iter().zip(verdicts).map(answer).collect()

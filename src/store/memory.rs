@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, KEY_LIFETIME, LateSteps, Move,
-    NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, KEY_LIFETIME, LateSteps,
+    NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError, Transition,
     UNSENT_LISTED, Unsent, idempotency,
 };
 use crate::{
     order::{
-        AuditedOrder, Draft, Event, EventKind, Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
-        TrackedOrder,
+        AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status,
+        Timestamp, TrackedOrder,
     },
     time::Clock,
 };
@@ -76,7 +76,7 @@ impl Database {
     fn insert(
         &mut self,
         order_id: OrderId,
-        draft: &Draft,
+        details: &OrderDetails,
         created_at: Timestamp,
         now: Timestamp,
         meta: Option<&serde_json::Value>,
@@ -87,7 +87,7 @@ impl Database {
         }
         let status = Status::Placed;
         let due_at = delays.due_after(status, now);
-        let order = Order { order_id, draft: draft.clone(), status, created_at, updated_at: now, due_at };
+        let order = Order { order_id, details: details.clone(), status, created_at, updated_at: now, due_at };
         let events = vec![
             Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
             Event { event: EventKind::Reached(status), timestamp: now, meta: None },
@@ -136,12 +136,12 @@ impl Store for MemoryStore {
         let sent = orders.iter().filter_map(|order| order.key.as_deref());
         let held = sent.filter_map(|key| {
             let (order_id, _) = database.keys.get(key)?;
-            Some((key, (*order_id, database.orders[order_id].order.draft.clone())))
+            Some((key, (*order_id, database.orders[order_id].order.details.clone())))
         });
         let verdicts = idempotency::judge(orders, held.collect());
         for order in idempotency::fresh(orders, &verdicts) {
             let meta = order.meta.as_ref();
-            if database.insert(order.order_id, &order.draft, now, now, meta, &self.delays) {
+            if database.insert(order.order_id, &order.details, now, now, meta, &self.delays) {
                 let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
                 database.outbox.insert(order.order_id, (now, claimed_by));
                 if let Some(key) = &order.key {
@@ -152,15 +152,15 @@ impl Store for MemoryStore {
         Ok(idempotency::placements(orders, &verdicts, |id| database.orders[&id].order.created_at))
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (mut database, now) = self.lock();
-        let admit = |Arrival { placed, meta }: &Arrival| {
+        let admit = |Incoming { placed, meta }: &Incoming| {
             let created_at = placed.created_at.min(now);
             let meta = meta.as_ref();
-            let new = database.insert(placed.order_id, &placed.draft, created_at, now, meta, &self.delays);
+            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, &self.delays);
             if new { Admission::Admitted } else { Admission::Known }
         };
-        Ok(arrivals.iter().map(admit).collect())
+        Ok(incoming.iter().map(admit).collect())
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
@@ -172,7 +172,7 @@ impl Store for MemoryStore {
             let Some(due_at) = tracked.order.due_at else { continue };
             let path = self.delays.moves(tracked.order.status, due_at, now);
             for to in path.steps {
-                moves.push(Move { order_id, from: tracked.order.status, to });
+                moves.push(Transition { order_id, from: tracked.order.status, to });
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
                 tracked.order.status = to;
                 tracked.order.updated_at = now;

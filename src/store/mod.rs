@@ -29,7 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use due::{Advance, Due, DueOrders, Move, Place, SOON};
+pub use due::{Advance, Due, DueOrders, Place, SOON, Transition};
 pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
@@ -37,7 +37,9 @@ pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
 pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
-use crate::order::{AuditedOrder, Draft, Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
+use crate::order::{
+    AuditedOrder, Order, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
+};
 
 /// What every database adapter does. `conformance` holds each to the same suite.
 #[async_trait]
@@ -49,7 +51,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes over orders that arrived on the topic: an unknown one starts at PLACED, a known one
     /// is left as it is. Answers in the order given.
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError>;
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError>;
 
     /// Moves due orders as far as they may go, one event row per step.
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError>;
@@ -150,7 +152,7 @@ pub struct NewOrder {
     /// Chosen before the first try, so that a retry can't make a second order.
     pub order_id: OrderId,
     /// What was ordered.
-    pub draft: Draft,
+    pub details: OrderDetails,
     /// The client's `Idempotency-Key`, if it sent one.
     pub key: Option<String>,
     /// Kept with the CREATED event.
@@ -190,14 +192,14 @@ pub enum Placement {
 
 /// An order that came from the topic.
 #[derive(Debug, Clone)]
-pub struct Arrival {
+pub struct Incoming {
     /// The order as another system, or an earlier life of ours, placed it.
     pub placed: OrderPlaced,
     /// Kept with the CREATED event: where it came from.
     pub meta: Option<Value>,
 }
 
-/// What became of an [`Arrival`].
+/// What became of an [`Incoming`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// It was unknown and is stored now.

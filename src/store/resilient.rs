@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
     Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
@@ -80,8 +80,8 @@ impl Store for Resilient {
         self.write(self.inner.place(orders, outbox)).await
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        self.write(self.inner.admit(arrivals)).await
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
+        self.write(self.inner.admit(incoming)).await
     }
 
     /// Counted as a write only when something moved: most looks find nothing due.

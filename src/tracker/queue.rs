@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    order::{Draft, OrderId},
+    order::{OrderDetails, OrderId},
     store::StoreError,
     telemetry::RequestId,
 };
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct PlaceRequest {
     /// What is ordered.
-    pub draft: Draft,
+    pub details: OrderDetails,
     /// The client's `Idempotency-Key`.
     pub key: Option<String>,
     /// Kept with the CREATED event.
@@ -105,14 +105,14 @@ impl PlaceQueue {
     /// Hands an order in and waits until it is stored.
     pub async fn place(
         &self,
-        draft: Draft,
+        details: OrderDetails,
         key: Option<String>,
         meta: Option<Value>,
     ) -> Result<Accepted, PlaceError> {
         let (answer, stored) = oneshot::channel();
         let requests = if key.is_some() { &self.keyed } else { &self.keyless };
         let request =
-            PlaceRequest { draft, key, meta, request: RequestId::current(), since: Instant::now(), answer };
+            PlaceRequest { details, key, meta, request: RequestId::current(), since: Instant::now(), answer };
         requests.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PlaceError::Busy,
             mpsc::error::TrySendError::Closed(_) => PlaceError::Closed,
@@ -129,19 +129,19 @@ impl PlaceQueue {
 mod tests {
     use super::*;
 
-    fn draft() -> Draft {
-        Draft::new("Ada", "1 High St", "pizza", "small").expect("valid")
+    fn details() -> OrderDetails {
+        OrderDetails::new("Ada", "1 High St", "pizza", "small").expect("valid")
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_desk_is_busy_and_a_slow_one_is_left() {
         let (queue, requests) = place_queue();
-        let waiting = (0..CAPACITY).map(|_| queue.place(draft(), None, None));
+        let waiting = (0..CAPACITY).map(|_| queue.place(details(), None, None));
         let (outcomes, refused) =
-            tokio::join!(futures::future::join_all(waiting), queue.place(draft(), None, None));
+            tokio::join!(futures::future::join_all(waiting), queue.place(details(), None, None));
         assert_eq!(refused, Err(PlaceError::Busy));
         assert!(outcomes.iter().all(|outcome| *outcome == Err(PlaceError::TooSlow)));
         drop(requests);
-        assert_eq!(queue.place(draft(), None, None).await, Err(PlaceError::Closed));
+        assert_eq!(queue.place(details(), None, None).await, Err(PlaceError::Closed));
     }
 }

@@ -78,7 +78,7 @@ struct Remembered {
 
 impl From<Order> for Remembered {
     fn from(order: Order) -> Self {
-        let text = format!("{}\n{}", order.draft.customer_name, order.draft.item).to_lowercase();
+        let text = format!("{}\n{}", order.details.customer_name, order.details.item).to_lowercase();
         Self { order_id: order.order_id, status: order.status, text }
     }
 }
@@ -144,7 +144,7 @@ impl Search {
 mod tests {
     use super::*;
     use crate::{
-        order::{Draft, IdMint, StageDelays},
+        order::{IdMint, OrderDetails, StageDelays},
         store::{
             NewOrder, Outbox,
             conformance::start,
@@ -162,7 +162,7 @@ mod tests {
         let store = MemoryStore::new(Arc::clone(&database), clock, StageDelays::default(), 1);
         let new = |(at, (name, item)): (u64, _)| NewOrder {
             order_id: mint.mint(at, u128::from(at) << 20),
-            draft: Draft::new(name, "1 High St", item, "large").expect("valid"),
+            details: OrderDetails::new(name, "1 High St", item, "large").expect("valid"),
             key: None,
             meta: None,
         };

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Service, draft},
+    harness::{Service, details},
     raw::exchange,
 };
 
@@ -60,7 +60,7 @@ pub(crate) async fn problem(response: Response, status: u16, code: &str) -> Valu
 }
 
 fn with(field: &str, value: Value) -> String {
-    let mut body = draft("pizza");
+    let mut body = details("pizza");
     body[field] = value;
     body.to_string()
 }
@@ -147,14 +147,14 @@ async fn a_wrong_query_path_or_header_is_told_so() {
     for kind in
         [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx")]
     {
-        let request = service.request(Method::POST, "/orders").body(draft("pizza").to_string());
+        let request = service.request(Method::POST, "/orders").body(details("pizza").to_string());
         let request =
             kind.into_iter().fold(request, |request, kind| request.header(header::CONTENT_TYPE, kind));
         problem(request.send().await.expect("an answer"), 415, "unsupported-media-type").await;
     }
     for key in ["", "é", &"k".repeat(256)] {
         let request =
-            service.request(Method::POST, "/orders").json(&draft("pizza")).header("idempotency-key", key);
+            service.request(Method::POST, "/orders").json(&details("pizza")).header("idempotency-key", key);
         problem(request.send().await.expect("an answer"), 400, "validation-error").await;
     }
     assert_eq!(service.json("/orders").await, json!([]), "nothing of this was stored");
@@ -169,7 +169,7 @@ async fn a_coded_body_is_told_so_and_a_marked_one_is_read() {
             service.request(Method::POST, "/orders").header(header::CONTENT_TYPE, "application/json");
         request.header(header::CONTENT_ENCODING, coding).body(body).send().await.expect("an answer")
     };
-    let plain = || draft("pizza").to_string().into_bytes();
+    let plain = || details("pizza").to_string().into_bytes();
     for coding in ["gzip", "br", "identity, gzip", "GZIP"] {
         let refused = post(coding, plain()).await;
         assert_eq!(refused.headers().get(header::ACCEPT_ENCODING).expect("told"), "identity");
@@ -182,7 +182,7 @@ async fn a_coded_body_is_told_so_and_a_marked_one_is_read() {
     for coding in ["identity", "Identity", ""] {
         assert_eq!(post(coding, [b"\xef\xbb\xbf".to_vec(), plain()].concat()).await.status(), 201);
     }
-    let wide = draft("pizza").to_string().encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let wide = details("pizza").to_string().encode_utf16().flat_map(u16::to_be_bytes).collect();
     let told = problem(post("", wide).await, 400, "malformed-request").await;
     assert_eq!(told["detail"], "the body: must be UTF-8, and is UTF-16");
     let latin = plain().into_iter().map(|byte| if byte == b'z' { 0xe9 } else { byte }).collect();
@@ -215,7 +215,7 @@ async fn a_large_body_is_refused_in_a_way_that_the_client_sees() {
         let chunked = format!("{POST_HEAD}transfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
         exchange(&service, chunked.as_bytes()).await.problem(413, "body-too-large");
     }
-    let largest = format!("{:1$}", draft("pizza").to_string(), 16 * 1024);
+    let largest = format!("{:1$}", details("pizza").to_string(), 16 * 1024);
     let request = service.request(Method::POST, "/orders").header(header::CONTENT_TYPE, "application/json");
     assert_eq!(request.body(largest).send().await.expect("an answer").status(), 201, "16 KiB are allowed");
 }

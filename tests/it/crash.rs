@@ -10,7 +10,7 @@ use tokio::{io::AsyncReadExt as _, sync::Mutex, task::JoinSet, time::Instant};
 
 use crate::{
     abuse::problem,
-    harness::{SIX, Service, binary, draft, ended, eventually, folder, names},
+    harness::{SIX, Service, binary, details, ended, eventually, folder, names},
     journey::stamps,
     kafka::{Kafka, TOPIC},
     raw::connect,
@@ -91,7 +91,7 @@ impl Crowd {
 async fn post_until_refused(client: reqwest::Client, url: String, told: Arc<Mutex<Told>>) {
     loop {
         let answer = async {
-            let response = client.post(&url).json(&draft("pizza")).send().await?;
+            let response = client.post(&url).json(&details("pizza")).send().await?;
             Ok::<_, reqwest::Error>((response.status(), response.text().await?))
         };
         let outcome = answer.await;
@@ -253,7 +253,7 @@ async fn a_locked_database_is_a_503_and_not_a_hang() {
     let first = service.place("pizza").await;
     let post = async || {
         let request = service.request(Method::POST, "/orders").header("idempotency-key", "k");
-        request.json(&draft("ramen")).send().await.expect("an answer")
+        request.json(&details("ramen")).send().await.expect("an answer")
     };
     let mut locked = database(data.path()).await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut locked).await.expect("locked");

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Service, binary, draft, ended, eventually, folder},
+    harness::{Service, binary, details, ended, eventually, folder},
     kafka::{DLQ, Kafka, foreign},
 };
 
@@ -102,7 +102,7 @@ async fn trouble_is_waited_for(trouble: &[&str], why: &str, mend: &[&str]) {
     database.by_hand(trouble).await;
     unready(&service, why).await;
     kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     is_unavailable(service.get(&format!("/orders/{id}")).await).await;
     database.by_hand(mend).await;
     ready(&service).await;
@@ -146,7 +146,7 @@ async fn a_rule_that_no_order_can_keep_on_postgres() {
     let kafka = Kafka::of(&service);
     database.inside(&["ALTER TABLE order_events ADD CONSTRAINT never CHECK (false) NOT VALID"]).await;
     kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     unready(&service, "violates check constraint \"never\"").await;
     eventually("the message waits", async || {
         service.get("/readyz").await.text().await.expect("text").contains("consumer").then_some(())
@@ -173,7 +173,7 @@ async fn a_right_that_is_taken_away_on_postgres() {
     database.inside(&["REVOKE INSERT ON orders, outbox FROM {}"]).await;
     unready(&service, "the role lacks the right to INSERT on orders, INSERT on outbox").await;
     kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     // What needs no such right goes on.
     assert_eq!(service.json("/orders").await, json!([]));
     database.inside(&["GRANT INSERT ON orders, outbox TO {}"]).await;
@@ -190,7 +190,7 @@ async fn neither_role_nor_database_is_there_yet_on_postgres() {
     let database = Database::planned();
     let service = Service::start(&[("PG_DSN", &database.dsn())]).await;
     unready(&service, "the role does not exist or may not log in").await;
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     database.by_hand(&["CREATE ROLE {} LOGIN"]).await;
     unready(&service, "there is no database").await;
     database.by_hand(&["CREATE DATABASE {} OWNER {}", "REVOKE ALL ON DATABASE {} FROM PUBLIC, {}"]).await;
@@ -209,7 +209,7 @@ async fn a_schema_or_a_database_that_is_lost_is_made_again_on_postgres() {
     let service = database.service().await;
     let placed = async || {
         eventually("an order is taken", async || {
-            let status = service.post(&draft("pizza")).await.status();
+            let status = service.post(&details("pizza")).await.status();
             assert!(status == 201 || status == 503, "{status}");
             (status == 201).then_some(())
         })
@@ -224,7 +224,7 @@ async fn a_schema_or_a_database_that_is_lost_is_made_again_on_postgres() {
     // One table alone is not made again: what it held is missed elsewhere.
     database.inside(&["DROP TABLE outbox"]).await;
     unready(&service, "tables are not there, or not to be seen by the role: outbox").await;
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     service.stop().await;
 }
 
@@ -238,7 +238,7 @@ async fn a_database_that_can_not_hold_every_name_on_postgres() {
     let service = Service::start(&[("PG_DSN", &database.dsn())]).await;
     let reason = unready(&service, "the database's encoding is LATIN1").await;
     assert!(reason.contains("ENCODING 'UTF8'"), "{reason}");
-    is_unavailable(service.post(&draft("ramen")).await).await;
+    is_unavailable(service.post(&details("ramen")).await).await;
     database.by_hand(&["DROP DATABASE {} WITH (FORCE)", "CREATE DATABASE {} OWNER {}"]).await;
     ready(&service).await;
     service.stop().await;

@@ -62,7 +62,7 @@ pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// A valid order for this item.
-pub(crate) fn draft(item: &str) -> Value {
+pub(crate) fn details(item: &str) -> Value {
     json!({"customer_name": "Ada Lovelace", "address": "12 St James's Square", "item": item, "size": "large"})
 }
 
@@ -165,7 +165,7 @@ impl Service {
 
     /// Places an order and answers its id.
     pub(crate) async fn place(&self, item: &str) -> String {
-        let response = self.post(&draft(item)).await;
+        let response = self.post(&details(item)).await;
         assert_eq!(response.status(), 201);
         let body: Value = response.json().await.expect("JSON");
         body["order_id"].as_str().expect("an id").to_owned()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     abuse::problem,
-    harness::{SIX, Service, draft, folder, names},
+    harness::{SIX, Service, details, folder, names},
 };
 
 /// How late a step may be.
@@ -42,7 +42,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 #[tokio::test]
 async fn an_order_walks_to_the_door_in_six_events() {
     let service = Service::start(&[("STAGE_DELAYS", "300ms,400ms,200ms,500ms")]).await;
-    let response = service.post(&draft("pizza")).await;
+    let response = service.post(&details("pizza")).await;
     assert_eq!(response.status(), 201);
     let location = header(&response, "location").expect("a location").to_owned();
     let placed: Value = response.json().await.expect("JSON");
@@ -190,7 +190,7 @@ async fn an_idempotency_key_places_one_order() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let post = async |item: &str, key: &str| {
         let request =
-            service.request(Method::POST, "/orders").header("idempotency-key", key).json(&draft(item));
+            service.request(Method::POST, "/orders").header("idempotency-key", key).json(&details(item));
         request.send().await.expect("an answer")
     };
     let first = post("pizza", "k-1").await;

@@ -11,7 +11,7 @@ use rdkafka::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Service, draft};
+use crate::harness::{Service, details};
 
 /// Where orders go.
 pub(crate) const TOPIC: &str = "orders.v1";
@@ -110,7 +110,7 @@ impl Kafka {
 
 /// A message that another system might have written.
 pub(crate) fn foreign(order_id: &str) -> Value {
-    let mut message = draft("ramen");
+    let mut message = details("ramen");
     message["order_id"] = json!(order_id);
     message["status"] = json!("PLACED");
     message["created_at"] = json!("2026-01-02T03:04:05.678Z");

@@ -9,11 +9,11 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
     abuse::problem,
-    harness::{Service, binary, draft, eventually, folder, within},
+    harness::{Service, binary, details, eventually, folder, within},
 };
 
 async fn ask(service: &Service, method: Method, path: &str, id: &str) -> Response {
-    let request = service.request(method, path).header("x-request-id", id).json(&draft("pizza"));
+    let request = service.request(method, path).header("x-request-id", id).json(&details("pizza"));
     request.send().await.expect("an answer")
 }
 

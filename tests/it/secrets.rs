@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     cli::said,
-    harness::{binary, draft, ended, folder, within},
+    harness::{binary, details, ended, folder, within},
     tidy::settings,
 };
 
@@ -106,7 +106,7 @@ async fn shown(given: &Settings) -> String {
             answer.text().await.expect("text")
         };
         let order =
-            client.post(format!("{url}/orders")).json(&draft("pizza")).send().await.expect("an answer");
+            client.post(format!("{url}/orders")).json(&details("pizza")).send().await.expect("an answer");
         shown += &order.text().await.expect("text");
         for path in ["/readyz", "/", "/metrics"] {
             shown += &ask(path).await;

@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use crate::{
     events::{LATE, Stream, age},
-    harness::{SIX, Service, binary, draft, ended, eventually, names},
+    harness::{SIX, Service, binary, details, ended, eventually, names},
     proof::{STRANGER, TAMPERED, broken},
 };
 
@@ -310,7 +310,7 @@ async fn a_service_starts_without_its_stack() {
     assert_eq!(ready["status"], "unavailable");
     assert!(ready["reason"].as_str().is_some_and(|reason| reason.contains("database")), "{ready}");
     let asked = tokio::time::Instant::now();
-    let refused = service.post(&draft("pizza")).await;
+    let refused = service.post(&details("pizza")).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     assert!(asked.elapsed() < Duration::from_millis(2_500), "{:?}", asked.elapsed());

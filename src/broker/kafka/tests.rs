@@ -16,7 +16,7 @@ use crate::{
         Publisher as _, Record, Subscription,
     },
     order::{
-        Draft, IdMint, OrderPlaced, Reject, RejectReason, Timestamp,
+        IdMint, OrderDetails, OrderPlaced, Reject, RejectReason, Timestamp,
         dead_letter::{self, DeadLetterBacklog, Watcher},
     },
     telemetry::{
@@ -195,8 +195,8 @@ async fn an_order_goes_where_the_client_would_put_it() {
 
     let (mut mint, mut expected) = (IdMint::default(), HashMap::new());
     for n in 0..400 {
-        let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let message = OrderPlaced::new(mint.mint(n, rand::random()), draft, Timestamp::UNIX_EPOCH);
+        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
+        let message = OrderPlaced::new(mint.mint(n, rand::random()), details, Timestamp::UNIX_EPOCH);
         let ours = partitions.of(message.order_id).expect("known");
         // Half of them are left to the client.
         publisher.publish(&message, (n % 2 == 0).then_some(ours)).expect("takes");

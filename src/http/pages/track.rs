@@ -75,7 +75,7 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
     let late = estimate.is_some_and(|estimate| estimate.missed.is_some());
     // A title has no `bdi`: the item is isolated by characters.
     let state = if late { LATE } else { name(order.status) };
-    let title = format!("{state} · \u{2068}{}\u{2069}", still(&order.draft.item));
+    let title = format!("{state} · \u{2068}{}\u{2069}", still(&order.details.item));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),
@@ -96,11 +96,11 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
                 div.picture { img src=(frame.icon) alt="" width="88" height="88"; }
                 h1 { (headline) }
                 @if delivered {
-                    p { "Enjoy your " (quoted(&order.draft.item)) ", " (quoted(&order.draft.customer_name)) "!" }
+                    p { "Enjoy your " (quoted(&order.details.item)) ", " (quoted(&order.details.customer_name)) "!" }
                 } @else {
                     p { @if late { "It takes longer than we said." } @else { (words) } }
                 }
-                (arrival(order, estimate, now))
+                (eta(order, estimate, now))
             }
             ol.steps { @for status in Status::ALL { (step(tracked, status, now)) } }
             (ordered(order))
@@ -121,9 +121,9 @@ fn words(status: Status) -> (&'static str, &'static str) {
 }
 
 /// When it comes, or when it came.
-fn arrival(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup {
+fn eta(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup {
     let Some(Estimate { from, by, promise_ends, missed }) = estimate else {
-        return html! { p.arrival { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } } };
+        return html! { p.eta { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } } };
     };
     // From half an hour on, minutes would promise too much.
     let step = if from - now > HALF_AN_HOUR { 5 } else { 1 };
@@ -131,7 +131,7 @@ fn arrival(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup 
     let last = whole_minutes(by, step, true).max(first + TimeDelta::minutes(step));
     let said = missed.map(|said| whole_minutes(said, 1, true)).filter(|said| *said < last);
     html! {
-        p.arrival data-until=(promise_ends.timestamp_millis()) {
+        p.eta data-until=(promise_ends.timestamp_millis()) {
             span.label { @if missed.is_some() { (LATE) ", now between" } @else { "Arrives between" } }
             strong.between { (minute(first, now, "")) " and " (minute(last, now, " UTC")) }
             span.left data-from=(from.timestamp_millis()) data-to=(by.timestamp_millis()) {}
@@ -168,14 +168,14 @@ fn step(tracked: &TrackedOrder, status: Status, now: Timestamp) -> Markup {
 }
 
 fn ordered(order: &Order) -> Markup {
-    let draft = &order.draft;
+    let details = &order.details;
     html! {
         section.order {
             h2 { "Your order" }
             dl {
-                div { dt { "Item" } dd { (quoted(&draft.item)) ", " (draft.size) } }
-                div { dt { "For" } dd { (quoted(&draft.customer_name)) } }
-                div { dt { "To" } dd { (quoted(&draft.address)) } }
+                div { dt { "Item" } dd { (quoted(&details.item)) ", " (details.size) } }
+                div { dt { "For" } dd { (quoted(&details.customer_name)) } }
+                div { dt { "To" } dd { (quoted(&details.address)) } }
                 div { dt { "Number" } dd.number { (order.order_id) } }
             }
         }

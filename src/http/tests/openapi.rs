@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Answer, Api, order};
 use crate::{
     http::{openapi, orders, problem},
-    order::Draft,
+    order::OrderDetails,
 };
 
 /// Pages for people, what they load and the board's one form: no API.
@@ -122,7 +122,7 @@ fn the_pattern_of_a_name_is_that_of_the_code() {
     let joined = ["می\u{200c}خواهم", "\u{200b}x\u{200b}", "👩\u{200d}🍳"];
     let unseen = ["", " ", "\u{200b}", "\u{301}", "\u{2800}\u{3164}", "\u{feff} \u{ad}", "\u{fe0f}"];
     for text in joined.into_iter().chain(unseen).chain([long.as_str(), &longer, " x\u{3000}", "a\u{7}b"]) {
-        let accepted = Draft::new(text, "x", "x", "small").is_ok();
+        let accepted = OrderDetails::new(text, "x", "x", "small").is_ok();
         assert_eq!(validator.is_valid(&text.into()), accepted, "{}", text.escape_unicode());
     }
 }

@@ -25,7 +25,7 @@ use super::{Outcome, StepError};
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
     order::{Reject, RejectReason},
-    store::{Admission, Arrival, Portion, Store, StoreError, in_portions},
+    store::{Admission, Incoming, Portion, Store, StoreError, in_portions},
     telemetry::{
         health::Health,
         metrics::{Consumed, Metrics, Step},
@@ -170,9 +170,9 @@ impl Consumer {
         let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
         let portion = Arc::clone(&self.portion);
         let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
-        let arrivals: Vec<Arrival> = due.iter().filter_map(|(_, pending)| arrival(pending)).collect();
+        let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| eta(pending)).collect();
         // A message that the database refuses is found, so that the others need not wait for it.
-        let answers = in_portions(&portion, arrivals.len(), |part| store.admit(&arrivals[part])).await;
+        let answers = in_portions(&portion, incoming.len(), |part| store.admit(&incoming[part])).await;
         let mut failed = BTreeMap::new();
         for ((partition, pending), answer) in due.into_iter().zip(answers) {
             match answer {
@@ -289,9 +289,9 @@ impl Consumer {
     }
 }
 
-fn arrival(pending: &Pending) -> Option<Arrival> {
+fn eta(pending: &Pending) -> Option<Incoming> {
     match &pending.verdict {
-        Verdict::Order(arrival) => Some((**arrival).clone()),
+        Verdict::Order(eta) => Some((**eta).clone()),
         _ => None,
     }
 }

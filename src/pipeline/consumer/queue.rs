@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     broker::Record,
     order::{OrderPlaced, Reject},
-    store::{Arrival, StoreError},
+    store::{Incoming, StoreError},
     telemetry::metrics::Consumed,
     time::Backoff,
 };
@@ -28,7 +28,7 @@ pub(super) struct Pending {
 /// How far a message has come.
 pub(super) enum Verdict {
     /// To be admitted.
-    Order(Box<Arrival>),
+    Order(Box<Incoming>),
     /// To be set aside.
     Rejected(Reject),
     /// Handed to the dead-letter topic and not acknowledged yet.
@@ -42,7 +42,7 @@ impl Pending {
         let verdict = match &record.value {
             None => Verdict::Done(Consumed::Tombstone),
             Some(value) => match OrderPlaced::parse(record.key.as_deref(), value) {
-                Ok(placed) => Verdict::Order(Box::new(Arrival { placed, meta: Some(origin(&record)) })),
+                Ok(placed) => Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)) })),
                 Err(reject) => Verdict::Rejected(reject),
             },
         };

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 
 use super::{
-    Kitchen, Outcome,
+    Kitchen, Outcome, details,
     doubles::{Trouble, Troubled},
-    draft,
 };
 use crate::{
     store::Page,
@@ -35,9 +34,10 @@ async fn what_handlers_are_about_to_hand_in_comes_along() {
     let Kitchen { queue, writer, .. } = &mut kitchen;
     let about_to = async {
         tokio::task::yield_now().await;
-        queue.place(draft("Grace"), None, None).await
+        queue.place(details("Grace"), None, None).await
     };
-    let (ada, grace, outcome) = tokio::join!(queue.place(draft("Ada"), None, None), about_to, writer.step());
+    let (ada, grace, outcome) =
+        tokio::join!(queue.place(details("Ada"), None, None), about_to, writer.step());
     assert!(ada.is_ok() && grace.is_ok());
     assert_eq!(outcome, Outcome::Worked(2));
 }
@@ -59,7 +59,7 @@ async fn trouble_is_retried_and_makes_no_second_order() {
 async fn trouble_that_lasts_is_answered_in_time() {
     let script = [Trouble::NotDone; 100];
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, script)), 100).await;
-    let (answer, _) = tokio::join!(kitchen.queue.place(draft("Ada"), None, None), kitchen.writer.step());
+    let (answer, _) = tokio::join!(kitchen.queue.place(details("Ada"), None, None), kitchen.writer.step());
     assert_eq!(answer, Err(PlaceError::Unavailable));
     assert_eq!(kitchen.store.list(&ALL).await.expect("lists"), []);
 }
@@ -67,7 +67,7 @@ async fn trouble_that_lasts_is_answered_in_time() {
 #[tokio::test]
 async fn a_refused_order_does_not_take_its_neighbours_along() {
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, [])), 100).await;
-    let places = ["Ada", "poison", "Grace"].map(|name| kitchen.queue.place(draft(name), None, None));
+    let places = ["Ada", "poison", "Grace"].map(|name| kitchen.queue.place(details(name), None, None));
     let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
     assert!(matches!(
         answers[..],
@@ -85,7 +85,7 @@ async fn idempotency_keys_are_answered_through_the_desk() {
     let mut kitchen = Kitchen::open().await;
     kitchen.writer.inbox = kitchen.keyed.take().expect("not taken");
     let key = || Some("key".to_owned());
-    let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.queue.place(draft(name), key(), None));
+    let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.queue.place(details(name), key(), None));
     let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
     let first = answers[0].clone().expect("accepted");
     assert_eq!(answers[1], Ok(Accepted { replayed: true, ..first }));
@@ -98,7 +98,7 @@ async fn a_batch_that_is_too_slow_is_followed_by_a_smaller_one() {
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::slow(store, 40)), 1_000).await;
     let mut accepted = Vec::new();
     for _ in 0..3 {
-        let places = (0..100).map(|n| kitchen.queue.place(draft(&n.to_string()), None, None));
+        let places = (0..100).map(|n| kitchen.queue.place(details(&n.to_string()), None, None));
         let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
         accepted.push(answers.iter().filter(|answer| answer.is_ok()).count());
         while kitchen.writer.inbox.try_recv().is_ok() {}
@@ -112,7 +112,7 @@ async fn a_batch_that_is_too_slow_is_followed_by_a_smaller_one() {
 #[tokio::test]
 async fn a_caller_that_has_left_is_not_served() {
     let mut kitchen = Kitchen::open().await;
-    let left = tokio::time::timeout(Duration::ZERO, kitchen.queue.place(draft("Ada"), None, None));
+    let left = tokio::time::timeout(Duration::ZERO, kitchen.queue.place(details("Ada"), None, None));
     assert!(left.await.is_err());
     assert_eq!(kitchen.writer.step().await, Outcome::Worked(0));
     assert_eq!(kitchen.store.list(&ALL).await.expect("lists"), []);

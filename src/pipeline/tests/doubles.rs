@@ -22,8 +22,8 @@ use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
-        Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
-        Page, Placement, Position, Republished, Store, StoreError,
+        Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder,
+        Outbox, Page, Placement, Position, Republished, Store, StoreError,
     },
     telemetry::health::Health,
 };
@@ -160,17 +160,17 @@ fn refuse_poison<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Sto
 impl Store for Troubled {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         self.in_time(orders.len())?;
-        refuse_poison(orders.iter().map(|order| order.draft.customer_name.as_str()))?;
+        refuse_poison(orders.iter().map(|order| order.details.customer_name.as_str()))?;
         self.write(self.inner.place(orders, outbox)).await
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        let names = || arrivals.iter().map(|arrival| arrival.placed.draft.customer_name.as_str());
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
+        let names = || incoming.iter().map(|eta| eta.placed.details.customer_name.as_str());
         refuse_poison(names())?;
         if self.locked.load(Ordering::Relaxed) && names().any(|name| name == "locked") {
             return Err(StoreError::Timeout(Duration::from_secs(2)));
         }
-        self.write(self.inner.admit(arrivals)).await
+        self.write(self.inner.admit(incoming)).await
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BatchWriter, Outcome, Relay};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
-    order::{Draft, IdMint, OrderId, OrderPlaced, StageDelays, Timestamp},
+    order::{IdMint, OrderDetails, OrderId, OrderPlaced, StageDelays, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
     telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
@@ -44,8 +44,8 @@ fn start() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().expect("a moment")
 }
 
-fn draft(name: &str) -> Draft {
-    Draft::new(name, "1 High St", "pizza", "large").expect("valid")
+fn details(name: &str) -> OrderDetails {
+    OrderDetails::new(name, "1 High St", "pizza", "large").expect("valid")
 }
 
 async fn open_store(folder: &Path, clock: Arc<ManualClock>, delays: StageDelays) -> Arc<dyn Store> {
@@ -106,7 +106,7 @@ impl Kitchen {
 
     /// Hands `count` orders in, lets the writer write once, and answers their ids.
     async fn place(&mut self, count: usize) -> Vec<OrderId> {
-        let drafts = (0..count).map(|n| self.queue.place(draft(&format!("customer {n}")), None, None));
+        let drafts = (0..count).map(|n| self.queue.place(details(&format!("customer {n}")), None, None));
         let (accepted, _) = tokio::join!(futures::future::join_all(drafts), self.writer.step());
         accepted.into_iter().map(|accepted| accepted.expect("accepted").order_id).collect()
     }
@@ -206,7 +206,7 @@ fn new_orders(count: u64) -> Vec<NewOrder> {
     let mut mint = IdMint::default();
     let order = |n| NewOrder {
         order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),
-        draft: draft("Ada"),
+        details: details("Ada"),
         key: None,
         meta: None,
     };

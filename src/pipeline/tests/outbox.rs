@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     broker::{Blame, BrokerError, IN_FLIGHT, Partitions, Publisher, Receipt, Record, Refusal},
-    order::{Draft, OrderId, OrderPlaced, Reject, StageDelays},
+    order::{OrderDetails, OrderId, OrderPlaced, Reject, StageDelays},
     pipeline::{Outcome, Relay},
     store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
     telemetry::{
@@ -43,7 +43,10 @@ fn run(relay: Relay) -> (tokio::task::JoinHandle<()>, watch::Receiver<Health>) {
 /// An order whose message is larger than 1,000 bytes.
 fn large(order: NewOrder) -> NewOrder {
     let address = "🍕".repeat(200);
-    NewOrder { draft: Draft::new("Ada", &address, &"🍕".repeat(50), "large").expect("valid"), ..order }
+    NewOrder {
+        details: OrderDetails::new("Ada", &address, &"🍕".repeat(50), "large").expect("valid"),
+        ..order
+    }
 }
 
 /// Promise 2: everything accepted reaches the topic. However many rows before it are refused.

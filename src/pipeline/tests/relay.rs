@@ -145,7 +145,7 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
     kitchen.writer.hurry.cancel();
     store.script([Trouble::AnswerLost]);
     let (answer, _) =
-        tokio::join!(kitchen.queue.place(super::draft("Ada"), None, None), kitchen.writer.step());
+        tokio::join!(kitchen.queue.place(super::details("Ada"), None, None), kitchen.writer.step());
     assert_eq!(answer, Err(PlaceError::Unavailable));
     // A sweep claims a row, and hears nothing.
     kitchen.store.place(&[new_order()], Outbox::Anyones).await.expect("places");
@@ -162,5 +162,5 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
 
 fn new_order() -> NewOrder {
     let order_id = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
-    NewOrder { order_id, draft: super::draft("Ada"), key: None, meta: None }
+    NewOrder { order_id, details: super::details("Ada"), key: None, meta: None }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn what_needs_a_look_comes_oldest_first_and_is_counted(t: Fixtu
     t.clock.advance(seconds(2));
     let seen = late(2).await;
     assert_eq!((seen.first.len(), seen.orders, seen.most), (2, 3, seconds(3)));
-    assert_eq!((seen.first[0].late, seen.first[0].order.draft.item.as_str()), (seconds(3), "pizza"));
+    assert_eq!((seen.first[0].late, seen.first[0].order.details.item.as_str()), (seconds(3), "pizza"));
 
     let more = new_orders(3);
     t.place(&more).await;

@@ -20,11 +20,11 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{DELAYS, Fixture, arrival, assert_consistent, draft, new_order, new_orders, seconds, start};
+use super::{DELAYS, Fixture, assert_consistent, details, eta, new_order, new_orders, seconds, start};
 use crate::{
-    order::{Draft, OrderId, OrderPlaced, Status},
+    order::{OrderDetails, OrderId, OrderPlaced, Status},
     store::{
-        Admission, Arrival, Backlog, KEY_LIFETIME, LateSteps, NewOrder, Outbox, Page, Placement, StoreError,
+        Admission, Backlog, Incoming, KEY_LIFETIME, LateSteps, NewOrder, Outbox, Page, Placement, StoreError,
     },
     time::Clock as _,
 };
@@ -33,12 +33,12 @@ use crate::{
 pub(crate) async fn a_placed_order_is_found_with_its_first_events(t: Fixture) {
     let new = NewOrder { meta: Some(json!({"source": "test"})), ..new_order() };
     let placements = t.place(std::slice::from_ref(&new)).await;
-    let message = OrderPlaced::new(new.order_id, new.draft.clone(), start());
+    let message = OrderPlaced::new(new.order_id, new.details.clone(), start());
     assert_eq!(placements, [Placement::Placed(message)]);
 
     let found = t.find(new.order_id).await;
     assert_consistent(&found);
-    assert_eq!((&found.order.draft, found.order.status), (&new.draft, Status::Placed));
+    assert_eq!((&found.order.details, found.order.status), (&new.details, Status::Placed));
     assert_eq!(found.order.created_at, start());
     assert_eq!(found.events.len(), 2);
     assert_eq!(found.events[0].meta, Some(json!({"source": "test"})));
@@ -77,13 +77,13 @@ pub(crate) async fn texts_are_stored_as_they_are(t: Fixture) {
         .into_iter()
         .zip(texts)
         .map(|(order, text)| NewOrder {
-            draft: Draft::new(text, text, text, "small").expect("valid"),
+            details: OrderDetails::new(text, text, text, "small").expect("valid"),
             ..order
         })
         .collect();
     t.place(&orders).await;
     for order in &orders {
-        assert_eq!(t.find(order.order_id).await.order.draft, order.draft);
+        assert_eq!(t.find(order.order_id).await.order.details, order.details);
     }
 }
 
@@ -93,9 +93,9 @@ pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
     t.place(std::slice::from_ref(&order)).await;
     t.deliver_all().await;
     let before = t.find(order.order_id).await;
-    let mut late = arrival(&order, start());
-    late.placed.draft = draft("somebody else");
-    let admissions = t.store.admit(&[arrival(&order, start()), late]).await.expect("admits");
+    let mut late = eta(&order, start());
+    late.placed.details = details("somebody else");
+    let admissions = t.store.admit(&[eta(&order, start()), late]).await.expect("admits");
     assert_eq!(admissions, [Admission::Known, Admission::Known]);
     assert_eq!(t.find(order.order_id).await, before);
 }
@@ -103,11 +103,8 @@ pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
 pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
     let orders = new_orders(2);
     t.clock.advance(seconds(60));
-    let batch = [
-        arrival(&orders[0], start()),
-        arrival(&orders[0], start()),
-        arrival(&orders[1], start() + TimeDelta::hours(1)),
-    ];
+    let batch =
+        [eta(&orders[0], start()), eta(&orders[0], start()), eta(&orders[1], start() + TimeDelta::hours(1))];
     let admissions = t.store.admit(&batch).await.expect("admits");
     assert_eq!(admissions, [Admission::Admitted, Admission::Known, Admission::Admitted]);
 
@@ -165,7 +162,7 @@ pub(crate) async fn lists_are_newest_first_by_keyset_and_by_status(t: Fixture) {
 pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
     let keyed = |order: &NewOrder, key: &str| NewOrder { key: Some(key.to_owned()), ..order.clone() };
     let orders = new_orders(6);
-    let same = |order: &NewOrder| NewOrder { draft: orders[0].draft.clone(), ..order.clone() };
+    let same = |order: &NewOrder| NewOrder { details: orders[0].details.clone(), ..order.clone() };
     let batch = [
         keyed(&orders[0], "a"),
         keyed(&same(&orders[1]), "a"),
@@ -247,7 +244,7 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
         );
         assert_eq!((order.status, order.updated_at), (found.order.status, found.order.updated_at));
         assert_eq!(order.unsent, order.order_id != orders[0].order_id);
-        assert_eq!(order.faults(t.clock.now()), []);
+        assert_eq!(order.violations(t.clock.now()), []);
     }
     assert_eq!(audited.iter().filter(|order| order.status == Status::Preparing).count(), 3);
 }
@@ -263,7 +260,7 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
             .map(|order| NewOrder { key: Some(format!("key {}", order.order_id)), ..order.clone() })
             .collect();
         racers.spawn(async move {
-            let arrivals: Vec<Arrival> = mine.iter().map(|order| arrival(order, start())).collect();
+            let incoming: Vec<Incoming> = mine.iter().map(|order| eta(order, start())).collect();
             let place = async {
                 // Another's key is waited for, but not for long.
                 loop {
@@ -273,7 +270,7 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
                     }
                 }
             };
-            let (_, admitted) = tokio::join!(place, store.admit(&arrivals));
+            let (_, admitted) = tokio::join!(place, store.admit(&incoming));
             admitted.expect("admits");
         });
     }

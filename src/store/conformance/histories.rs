@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
-use super::{Fixture, arrival, assert_consistent, new_orders, outbox::take, seconds, start};
+use super::{Fixture, assert_consistent, eta, new_orders, outbox::take, seconds, start};
 use crate::{order::Status, store::Outbox, time::Clock as _};
 
 /// How many orders a story is about.
@@ -63,7 +63,7 @@ pub(crate) async fn any_history_keeps_the_promises(t: Fixture, history: &[Operat
                 }
             }
             Operation::Admit(n) => {
-                t.store.admit(&[arrival(&orders[n], start())]).await.expect("admits");
+                t.store.admit(&[eta(&orders[n], start())]).await.expect("admits");
                 stored.insert(n);
             }
             Operation::Advance(limit) => {

@@ -14,9 +14,9 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use serde_json::json;
 
-use super::{Arrival, Backlog, Due, LateSteps, Move, NewOrder, Outbox, Placement, Store};
+use super::{Backlog, Due, Incoming, LateSteps, NewOrder, Outbox, Placement, Store, Transition};
 use crate::{
-    order::{Draft, EventKind, IdMint, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+    order::{EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
     time::ManualClock,
 };
 
@@ -57,8 +57,8 @@ pub(crate) fn start() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().expect("a moment")
 }
 
-fn draft(name: &str) -> Draft {
-    Draft::new(name, "1 High St", "pizza", "large").expect("valid")
+fn details(name: &str) -> OrderDetails {
+    OrderDetails::new(name, "1 High St", "pizza", "large").expect("valid")
 }
 
 /// `count` new orders with rising ids.
@@ -66,7 +66,7 @@ pub(crate) fn new_orders(count: u64) -> Vec<NewOrder> {
     let mut mint = IdMint::default();
     let order = |n| NewOrder {
         order_id: mint.mint(start().timestamp_millis().unsigned_abs() + n, rand::random()),
-        draft: draft(&format!("customer {n}")),
+        details: details(&format!("customer {n}")),
         key: None,
         meta: None,
     };
@@ -77,9 +77,9 @@ fn new_order() -> NewOrder {
     new_orders(1).remove(0)
 }
 
-fn arrival(order: &NewOrder, created_at: Timestamp) -> Arrival {
-    let placed = OrderPlaced::new(order.order_id, order.draft.clone(), created_at);
-    Arrival { placed, meta: Some(json!({"offset": 7})) }
+fn eta(order: &NewOrder, created_at: Timestamp) -> Incoming {
+    let placed = OrderPlaced::new(order.order_id, order.details.clone(), created_at);
+    Incoming { placed, meta: Some(json!({"offset": 7})) }
 }
 
 impl Fixture {
@@ -91,7 +91,7 @@ impl Fixture {
         self.store.find(order_id).await.expect("reads").expect("is stored")
     }
 
-    async fn advance(&self) -> Vec<Move> {
+    async fn advance(&self) -> Vec<Transition> {
         let mut moves = self.store.advance(1_000).await.expect("advances").moves;
         // The clock may have been set back; one look is for what has just become due, one for all before.
         for _ in 0..2 {

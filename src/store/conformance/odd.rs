@@ -3,7 +3,7 @@
 use super::{Dialect, Fixture, new_orders, seconds};
 use crate::{
     order::{OrderId, Status},
-    store::{Due, Move, NewOrder, Outbox, Page, Placement, Republished, UNSENT_LISTED},
+    store::{Due, NewOrder, Outbox, Page, Placement, Republished, Transition, UNSENT_LISTED},
     time::Clock as _,
 };
 
@@ -166,7 +166,7 @@ async fn steps(t: &Fixture, odd: &str, asked: &[OrderId], ids: [OrderId; 2]) {
     assert!(ids.iter().all(|id| due.order_ids.contains(id)), "{odd}: {due:?}");
     t.store.due(Due::These(asked)).await.expect("reads");
     let these = t.store.advance_due(Due::These(&asked[..asked.len() - 1])).await.expect("advances");
-    let step = |order_id| Move { order_id, from: Status::Placed, to: Status::Preparing };
+    let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing };
     assert!(these.moves.contains(&step(ids[0])), "{odd}: {these:?}");
     let moved = t.store.advance(1_000).await.expect("advances");
     assert!(moved.moves.contains(&step(ids[1])), "{odd}: {moved:?}");

@@ -20,7 +20,7 @@ fn ids(orders: &[NewOrder]) -> Vec<OrderId> {
 }
 
 fn messages(orders: &[NewOrder]) -> Vec<OrderPlaced> {
-    let message = |order: &NewOrder| OrderPlaced::new(order.order_id, order.draft.clone(), start());
+    let message = |order: &NewOrder| OrderPlaced::new(order.order_id, order.details.clone(), start());
     orders.iter().map(message).collect()
 }
 

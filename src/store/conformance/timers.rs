@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
 use crate::{
     order::{OrderId, Status},
-    store::{Due, DueOrders, Move, Page, Place},
+    store::{Due, DueOrders, Page, Place, Transition},
     time::Clock as _,
 };
 
@@ -26,7 +26,7 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
         assert_eq!(t.advance().await, [], "1 ms early");
         t.clock.advance(Duration::from_millis(1));
         let next = reached.next().expect("not the end");
-        assert_eq!(t.advance().await, [Move { order_id: order.order_id, from: reached, to: next }]);
+        assert_eq!(t.advance().await, [Transition { order_id: order.order_id, from: reached, to: next }]);
         let found = t.find(order.order_id).await;
         assert_consistent(&found);
         assert_eq!((found.order.status, found.order.updated_at), (next, t.clock.now()));

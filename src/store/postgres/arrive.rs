@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
-    super::{Admission, Arrival, NewOrder, Placement, idempotency},
-    rows::{draft, moment, order_id},
+    super::{Admission, Incoming, NewOrder, Placement, idempotency},
+    rows::{details, moment, order_id},
 };
-use crate::order::{Draft, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{OrderDetails, OrderId, StageDelays, Status, Timestamp};
 
 /// Orders with their first two events and their outbox rows; those that are there already stay.
 /// Answers what was written. In the order of ids, so that two such statements can't deadlock; no id
@@ -46,7 +46,7 @@ const WRITE: &str = r#"
 /// One order to be written.
 struct Line<'a> {
     order_id: OrderId,
-    draft: &'a Draft,
+    details: &'a OrderDetails,
     created_at: Option<Timestamp>,
     meta: Option<&'a serde_json::Value>,
 }
@@ -65,15 +65,16 @@ async fn write(
     delays: &StageDelays,
     unsent: Unsent,
 ) -> sqlx::Result<HashMap<OrderId, Timestamp>> {
-    let texts =
-        |text: fn(&Draft) -> &str| -> Vec<&str> { lines.iter().map(|line| text(line.draft)).collect() };
+    let texts = |text: fn(&OrderDetails) -> &str| -> Vec<&str> {
+        lines.iter().map(|line| text(line.details)).collect()
+    };
     let rows = sqlx::query(WRITE)
         .bind(now)
         .bind(lines.iter().map(|line| line.order_id.to_string()).collect::<Vec<_>>())
-        .bind(texts(|draft| &draft.customer_name))
-        .bind(texts(|draft| &draft.address))
-        .bind(texts(|draft| &draft.item))
-        .bind(texts(|draft| draft.size.as_str()))
+        .bind(texts(|details| &details.customer_name))
+        .bind(texts(|details| &details.address))
+        .bind(texts(|details| &details.item))
+        .bind(texts(|details| details.size.as_str()))
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
         .bind(delays.after(Status::Placed).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
@@ -120,7 +121,7 @@ pub(super) async fn place(
 fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {
     let line = |order: &&'a NewOrder| Line {
         order_id: order.order_id,
-        draft: &order.draft,
+        details: &order.details,
         created_at: None,
         meta: order.meta.as_ref(),
     };
@@ -145,7 +146,7 @@ async fn take_keys<'a>(
     tx: &mut PgConnection,
     orders: &'a [NewOrder],
     now: Option<Timestamp>,
-) -> sqlx::Result<HashMap<&'a str, (OrderId, Draft)>> {
+) -> sqlx::Result<HashMap<&'a str, (OrderId, OrderDetails)>> {
     let mut first: HashMap<&str, OrderId> = HashMap::new();
     for order in orders {
         if let Some(key) = order.key.as_deref() {
@@ -176,7 +177,7 @@ async fn take_keys<'a>(
     for row in &rows {
         let key: &str = row.try_get("key")?;
         if let Some((key, _)) = first.get_key_value(key) {
-            held.insert(*key, (order_id(row)?, draft(row)?));
+            held.insert(*key, (order_id(row)?, details(row)?));
         }
     }
     Ok(held)
@@ -185,35 +186,35 @@ async fn take_keys<'a>(
 /// Two statements: on a quiet day every arrival is our own order coming back, and one is enough.
 pub(super) async fn admit(
     db: &mut PgConnection,
-    arrivals: &[Arrival],
+    incoming: &[Incoming],
     now: Option<Timestamp>,
     delays: &StageDelays,
 ) -> sqlx::Result<Vec<Admission>> {
-    let ids: Vec<String> = arrivals.iter().map(|arrival| arrival.placed.order_id.to_string()).collect();
+    let ids: Vec<String> = incoming.iter().map(|eta| eta.placed.order_id.to_string()).collect();
     let rows = sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)")
         .bind(ids)
         .fetch_all(&mut *db)
         .await?;
     let mut known = rows.iter().map(order_id).collect::<sqlx::Result<HashSet<_>>>()?;
-    let unknown: Vec<Line> = arrivals
+    let unknown: Vec<Line> = incoming
         .iter()
         // Of two copies in one batch the first counts.
-        .filter(|arrival| known.insert(arrival.placed.order_id))
-        .map(|Arrival { placed, meta }| Line {
+        .filter(|eta| known.insert(eta.placed.order_id))
+        .map(|Incoming { placed, meta }| Line {
             order_id: placed.order_id,
-            draft: &placed.draft,
+            details: &placed.details,
             created_at: Some(placed.created_at),
             meta: meta.as_ref(),
         })
         .collect();
     if unknown.is_empty() {
-        return Ok(vec![Admission::Known; arrivals.len()]);
+        return Ok(vec![Admission::Known; incoming.len()]);
     }
     let mut written = write(&mut *db, &unknown, now, delays, Unsent::None).await?;
     // Removed, so that the second copy counts as known.
-    let admission = |arrival: &Arrival| match written.remove(&arrival.placed.order_id) {
+    let admission = |eta: &Incoming| match written.remove(&eta.placed.order_id) {
         Some(_) => Admission::Admitted,
         None => Admission::Known,
     };
-    Ok(arrivals.iter().map(admission).collect())
+    Ok(incoming.iter().map(admission).collect())
 }

@@ -40,7 +40,7 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
     Page, Place, Placement, Position, Republished, Store, StoreError, errors,
 };
 use crate::{
@@ -225,11 +225,11 @@ impl Store for PgStore {
         placed
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let (slot, delays) = (&pools.loops, &self.settings.delays);
-        let admitted = bounded(slot, async |db| arrive::admit(db, arrivals, now, delays).await).await;
-        self.blamed(admitted, (Kind::Keyless, slot, arrivals.len())).await
+        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now, delays).await).await;
+        self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
     }
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     super::{LOST_AFTER, Republished},
     attention::{Figures, begin},
-    rows::{draft, moment, order_id, readable},
+    rows::{details, moment, order_id, readable},
     timers::texts,
 };
 use crate::order::{OrderId, OrderPlaced, Timestamp};
@@ -138,7 +138,7 @@ pub(super) async fn claim(
 }
 
 fn message(row: &PgRow) -> sqlx::Result<OrderPlaced> {
-    Ok(OrderPlaced::new(order_id(row)?, draft(row)?, moment(row, "created_at")?))
+    Ok(OrderPlaced::new(order_id(row)?, details(row)?, moment(row, "created_at")?))
 }
 
 /// Own rows that this replica does not hold, as far back as they can be read in time.

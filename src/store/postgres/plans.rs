@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     order::{OrderId, Status},
-    store::{Arrival, Due, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
+    store::{Due, Incoming, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
     time::{Clock as _, ManualClock},
 };
 
@@ -265,11 +265,11 @@ async fn use_every_verb(store: &PgStore) {
     let order = NewOrder { key: Some(rand::random::<u64>().to_string()), ..new_order() };
     let id = order.order_id;
     let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
-    let arrivals = placements.into_iter().map(|placement| match placement {
-        Placement::Placed(placed) => Arrival { placed, meta: None },
+    let incoming = placements.into_iter().map(|placement| match placement {
+        Placement::Placed(placed) => Incoming { placed, meta: None },
         other => panic!("{other:?}"),
     });
-    store.admit(&arrivals.collect::<Vec<_>>()).await.expect("admits");
+    store.admit(&incoming.collect::<Vec<_>>()).await.expect("admits");
     for due in [
         Due::Soonest { limit: 10, after: None },
         Due::Overlooked { limit: 10, after: None, except: &[id] },

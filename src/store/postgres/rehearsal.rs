@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tokio::time::Instant;
 
 use super::{NewOrder, PgStore, StoreError, arrive, bounded, pools::Slot};
-use crate::order::{Draft, IdMint};
+use crate::order::{IdMint, OrderDetails};
 
 /// How long it counts that a good order could not be placed.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -81,10 +81,10 @@ impl PgStore {
 
     async fn rehearse_on(&self, kind: Kind, slot: &Slot) -> Result<(), StoreError> {
         let (now, delays) = (self.now(), &self.settings.delays);
-        let draft = Draft::new("nobody", "nowhere", "nothing", "small").expect("valid");
+        let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
         let key = (kind == Kind::Keyed).then(|| format!("{:032x}", rand::random::<u128>()));
-        let order = [NewOrder { order_id, draft, key, meta: None }];
+        let order = [NewOrder { order_id, details, key, meta: None }];
         let at = Instant::now();
         let rehearsed = bounded(slot, async |db| {
             let mut tx = db.begin().await?;
@@ -110,17 +110,17 @@ mod tests {
     };
     use crate::{
         order::{OrderPlaced, Timestamp},
-        store::{Arrival, Outbox, Store},
+        store::{Incoming, Outbox, Store},
     };
 
     fn keyed() -> NewOrder {
         NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() }
     }
 
-    fn arrival(item: &str) -> Arrival {
-        let draft = Draft::new("Ada", "1 High St", item, "large").expect("valid");
+    fn eta(item: &str) -> Incoming {
+        let details = OrderDetails::new("Ada", "1 High St", item, "large").expect("valid");
         let order_id = IdMint::default().mint(1, rand::random());
-        Arrival { placed: OrderPlaced::new(order_id, draft, Timestamp::default()), meta: None }
+        Incoming { placed: OrderPlaced::new(order_id, details, Timestamp::default()), meta: None }
     }
 
     /// What every way in which an order arrives says.
@@ -128,8 +128,8 @@ mod tests {
         vec![
             store.place(&[new_order()], Outbox::Mine).await.map(drop),
             store.place(&[keyed(), keyed()], Outbox::Anyones).await.map(drop),
-            store.admit(&[arrival("ramen")]).await.map(drop),
-            store.admit(&[arrival("ramen"), arrival("pizza")]).await.map(drop),
+            store.admit(&[eta("ramen")]).await.map(drop),
+            store.admit(&[eta("ramen"), eta("pizza")]).await.map(drop),
         ]
     }
 
@@ -205,13 +205,13 @@ mod tests {
     async fn an_order_is_to_blame_where_good_ones_go() {
         let t = fixture().await;
         (t.by_hand)("ALTER TABLE orders ALTER COLUMN item TYPE varchar(8)").await.expect("alters");
-        let long = t.store.admit(&[arrival("far too long")]).await;
+        let long = t.store.admit(&[eta("far too long")]).await;
         assert!(matches!(long, Err(StoreError::Refused(_))), "{long:?}");
         (t.by_hand)("ALTER TABLE orders ADD CONSTRAINT no_pizza CHECK (item <> 'pizza')")
             .await
             .expect("alters");
-        let pizza = t.store.admit(&[arrival("pizza")]).await;
+        let pizza = t.store.admit(&[eta("pizza")]).await;
         assert!(matches!(pizza, Err(StoreError::Failed(_))), "{pizza:?}");
-        t.store.admit(&[arrival("ramen")]).await.expect("admits");
+        t.store.admit(&[eta("ramen")]).await.expect("admits");
     }
 }

@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use super::super::odd_rows;
-use crate::order::{Draft, Event, EventKind, Order, OrderId, Timestamp, TrackedOrder};
+use crate::order::{Event, EventKind, Order, OrderDetails, OrderId, Timestamp, TrackedOrder};
 
 /// Leaves out rows that can't be read: one that somebody has made unreadable by hand must not hide the others.
 pub(super) fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> sqlx::Result<T>) -> Vec<T> {
@@ -34,8 +34,8 @@ pub(super) fn order_id(row: &PgRow) -> sqlx::Result<OrderId> {
     parsed(row, "order_id")
 }
 
-pub(super) fn draft(row: &PgRow) -> sqlx::Result<Draft> {
-    Ok(Draft {
+pub(super) fn details(row: &PgRow) -> sqlx::Result<OrderDetails> {
+    Ok(OrderDetails {
         customer_name: row.try_get("customer_name")?,
         address: row.try_get("address")?,
         item: row.try_get("item")?,
@@ -84,7 +84,7 @@ impl<'r> FromRow<'r, PgRow> for Order {
     fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
         Ok(Self {
             order_id: order_id(row)?,
-            draft: draft(row)?,
+            details: details(row)?,
             status: parsed(row, "status")?,
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,

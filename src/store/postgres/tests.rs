@@ -13,7 +13,7 @@ use super::{
     schema::MIGRATIONS,
 };
 use crate::{
-    order::{Draft, IdMint, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays},
     store::{
         Due, NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -108,8 +108,8 @@ async fn fixture_in(database: Database) -> Fixture {
 }
 
 pub(super) fn new_order() -> NewOrder {
-    let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
+    let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{Advance, DueOrders, Move, Place, SOON},
+    super::{Advance, DueOrders, Place, SOON, Transition},
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
@@ -85,10 +85,10 @@ impl Paths {
         Self(Status::ALL[..4].iter().map(|from| (*from, delays.moves(*from, at, at).steps)).collect())
     }
 
-    fn moves(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Move> {
+    fn moves(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Transition> {
         let mut from = was;
         self.0[was as usize].1.iter().map(move |to| {
-            let step = Move { order_id, from, to: *to };
+            let step = Transition { order_id, from, to: *to };
             from = *to;
             step
         })

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{Admission, Arrival, NewOrder, Placement, idempotency},
+    super::{Admission, Incoming, NewOrder, Placement, idempotency},
     StoreError,
-    rows::{DraftRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
+    rows::{DetailsRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{Draft, EventKind, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{EventKind, OrderDetails, OrderId, StageDelays, Status, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
@@ -21,7 +21,7 @@ pub(super) async fn place(
     let verdicts = idempotency::judge(orders, keyed_orders(tx, orders).await?);
     let fresh = idempotency::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
-    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.draft, at, now, delays));
+    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, delays));
     let inserted = insert_orders(tx, rows.collect()).await?;
     let (fresh, repeated): (Vec<_>, Vec<_>) =
         fresh.into_iter().partition(|order| inserted.contains(&order.order_id));
@@ -73,7 +73,7 @@ async fn insert_outbox(
 async fn keyed_orders<'a>(
     tx: &mut SqliteConnection,
     orders: &'a [NewOrder],
-) -> Result<HashMap<&'a str, (OrderId, Draft)>, StoreError> {
+) -> Result<HashMap<&'a str, (OrderId, OrderDetails)>, StoreError> {
     let keys: Vec<&str> = orders.iter().filter_map(|order| order.key.as_deref()).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
@@ -90,7 +90,7 @@ async fn keyed_orders<'a>(
     for row in rows {
         let key: &str = row.try_get("key")?;
         if let Some(key) = keys.iter().find(|sent| **sent == key) {
-            known.insert(*key, (IdRow::from_row(&row)?.0, DraftRow::from_row(&row)?.0));
+            known.insert(*key, (IdRow::from_row(&row)?.0, DetailsRow::from_row(&row)?.0));
         }
     }
     Ok(known)
@@ -117,8 +117,8 @@ async fn insert_keys(tx: &mut SqliteConnection, fresh: &[&NewOrder], at: i64) ->
 
 /// Which of the arrivals are stored already; asked outside the write lock, since on a quiet day
 /// every arrival is our own order coming back.
-pub(super) async fn known(read: &SqlitePool, arrivals: &[Arrival]) -> Result<HashSet<OrderId>, StoreError> {
-    let ids: Vec<OrderId> = arrivals.iter().map(|arrival| arrival.placed.order_id).collect();
+pub(super) async fn known(read: &SqlitePool, incoming: &[Incoming]) -> Result<HashSet<OrderId>, StoreError> {
+    let ids: Vec<OrderId> = incoming.iter().map(|eta| eta.placed.order_id).collect();
     let rows: Vec<IdRow> =
         sqlx::query_as("SELECT order_id FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))")
             .bind(json(&ids)?)
@@ -129,23 +129,23 @@ pub(super) async fn known(read: &SqlitePool, arrivals: &[Arrival]) -> Result<Has
 
 pub(super) async fn admit(
     tx: &mut SqliteConnection,
-    arrivals: &[Arrival],
+    incoming: &[Incoming],
     now: Timestamp,
     delays: &StageDelays,
 ) -> Result<Vec<Admission>, StoreError> {
-    let rows = arrivals.iter().map(|arrival| {
-        let placed = &arrival.placed;
-        order_row(placed.order_id, &placed.draft, created_at(arrival, now), now, delays)
+    let rows = incoming.iter().map(|eta| {
+        let placed = &eta.placed;
+        order_row(placed.order_id, &placed.details, created_at(eta, now), now, delays)
     });
     let mut inserted = insert_orders(tx, rows.collect()).await?;
     let mut events = Vec::new();
-    let mut admissions = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals {
-        let order_id = arrival.placed.order_id;
+    let mut admissions = Vec::with_capacity(incoming.len());
+    for eta in incoming {
+        let order_id = eta.placed.order_id;
         // Removed, so that a second copy in the same batch counts as known.
         if inserted.remove(&order_id) {
-            let created_at = created_at(arrival, now);
-            events.extend(first_events(order_id, created_at, now.timestamp_millis(), arrival.meta.as_ref()));
+            let created_at = created_at(eta, now);
+            events.extend(first_events(order_id, created_at, now.timestamp_millis(), eta.meta.as_ref()));
             admissions.push(Admission::Admitted);
         } else {
             admissions.push(Admission::Known);
@@ -156,20 +156,20 @@ pub(super) async fn admit(
 }
 
 /// When another system says the order was created; a clock ahead of ours can't put it after PLACED.
-fn created_at(arrival: &Arrival, now: Timestamp) -> i64 {
-    arrival.placed.created_at.min(now).timestamp_millis()
+fn created_at(eta: &Incoming, now: Timestamp) -> i64 {
+    eta.placed.created_at.min(now).timestamp_millis()
 }
 
 fn order_row<'a>(
     order_id: OrderId,
-    draft: &'a Draft,
+    details: &'a OrderDetails,
     created_at: i64,
     now: Timestamp,
     delays: &StageDelays,
 ) -> OrderRow<'a> {
     let due_at = delays.due_after(Status::Placed, now).map(|due| due.timestamp_millis());
     let updated_at = now.timestamp_millis();
-    OrderRow { order_id, draft, status: Status::Placed, created_at, updated_at, due_at }
+    OrderRow { order_id, details, status: Status::Placed, created_at, updated_at, due_at }
 }
 
 fn first_events(

@@ -29,11 +29,11 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, LateSteps, NewOrder, Outbox,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
     Page, Place, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
-    order::{Draft, IdMint, Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
     time::Clock,
 };
 
@@ -116,9 +116,9 @@ impl SqliteStore {
     /// Who is refused is to blame only where a good order is not refused as well: one is placed and taken back.
     async fn blamed<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         let Err(error @ (StoreError::Refused(_) | StoreError::Failed(_))) = outcome else { return outcome };
-        let draft = Draft::new("nobody", "nowhere", "nothing", "small").expect("valid");
+        let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
-        let order = [NewOrder { order_id, draft, key: Some(order_id.to_string()), meta: None }];
+        let order = [NewOrder { order_id, details, key: Some(order_id.to_string()), meta: None }];
         let mut tx = self.begin().await?;
         let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), &self.delays, None).await;
         tx.rollback().await?;
@@ -177,15 +177,15 @@ impl Store for SqliteStore {
         self.blamed(placed.await).await
     }
 
-    async fn admit(&self, arrivals: &[Arrival]) -> Result<Vec<Admission>, StoreError> {
-        let known = arrive::known(&self.read, arrivals).await?;
-        if arrivals.iter().all(|arrival| known.contains(&arrival.placed.order_id)) {
-            return Ok(vec![Admission::Known; arrivals.len()]);
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
+        let known = arrive::known(&self.read, incoming).await?;
+        if incoming.iter().all(|eta| known.contains(&eta.placed.order_id)) {
+            return Ok(vec![Admission::Known; incoming.len()]);
         }
         let admitted = async {
             let mut tx = self.begin().await?;
             let now = self.clock.now();
-            let admissions = arrive::admit(&mut tx, arrivals, now, &self.delays).await?;
+            let admissions = arrive::admit(&mut tx, incoming, now, &self.delays).await?;
             tx.commit().await?;
             Ok(admissions)
         };

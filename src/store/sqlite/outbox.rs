@@ -7,7 +7,7 @@ use sqlx::{FromRow as _, Row as _, SqliteConnection, SqliteExecutor, SqlitePool,
 use super::{
     super::{LOST_AFTER, Republished},
     StoreError,
-    rows::{DraftRow, IdRow, json, moment, readable},
+    rows::{DetailsRow, IdRow, json, moment, readable},
 };
 use crate::order::{OrderId, OrderPlaced, Timestamp};
 
@@ -75,8 +75,8 @@ pub(super) async fn messages(
     .fetch_all(db)
     .await?;
     let message = |row| {
-        let (id, draft) = (IdRow::from_row(row)?.0, DraftRow::from_row(row)?.0);
-        Ok(OrderPlaced::new(id, draft, moment(row, "created_at")?))
+        let (id, details) = (IdRow::from_row(row)?.0, DetailsRow::from_row(row)?.0);
+        Ok(OrderPlaced::new(id, details, moment(row, "created_at")?))
     };
     rows.iter().map(message).collect()
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
 use super::{super::odd_rows, StoreError};
-use crate::order::{Draft, Event, EventKind, Order, OrderId, Status, Timestamp};
+use crate::order::{Event, EventKind, Order, OrderDetails, OrderId, Status, Timestamp};
 
 /// A whole set as one bind parameter.
 pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
@@ -18,7 +18,7 @@ pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
 pub(super) struct OrderRow<'a> {
     pub order_id: OrderId,
     #[serde(flatten)]
-    pub draft: &'a Draft,
+    pub details: &'a OrderDetails,
     pub status: Status,
     pub created_at: i64,
     pub updated_at: i64,
@@ -91,12 +91,12 @@ pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
     row.try_get::<Option<i64>, _>("due_at")?.map(|millis| moment_of(millis, "due_at")).transpose()
 }
 
-/// The columns of a [`Draft`].
-pub(super) struct DraftRow(pub Draft);
+/// The columns of a [`OrderDetails`].
+pub(super) struct DetailsRow(pub OrderDetails);
 
-impl<'r> FromRow<'r, SqliteRow> for DraftRow {
+impl<'r> FromRow<'r, SqliteRow> for DetailsRow {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
-        Ok(Self(Draft {
+        Ok(Self(OrderDetails {
             customer_name: row.try_get("customer_name")?,
             address: row.try_get("address")?,
             item: row.try_get("item")?,
@@ -118,7 +118,7 @@ impl<'r> FromRow<'r, SqliteRow> for Order {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         Ok(Self {
             order_id: parsed(row, "order_id")?,
-            draft: DraftRow::from_row(row)?.0,
+            details: DetailsRow::from_row(row)?.0,
             status: parsed(row, "status")?,
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
-    order::{Draft, IdMint, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays},
     store::{
         NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -81,8 +81,8 @@ fn any_history_keeps_the_promises() {
 }
 
 fn new_order() -> NewOrder {
-    let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), draft, key: None, meta: None }
+    let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None }
 }
 
 /// Somebody's trigger or column that no order can pass is no order's fault; one that some pass is.

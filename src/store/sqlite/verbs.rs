@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{AuditPage, Due, KEY_LIFETIME, Move, Page, Position},
+    super::{AuditPage, Due, KEY_LIFETIME, Page, Position, Transition},
     StoreError,
     arrive::insert_events,
     rows::{DueRow, EARLIEST, EventRow, IdRow, StepRow, due_at, json, moment, parsed, readable},
@@ -90,7 +90,7 @@ pub(super) async fn advance(
     due: Due<'_>,
     now: Timestamp,
     delays: &StageDelays,
-) -> Result<(usize, Vec<Move>), StoreError> {
+) -> Result<(usize, Vec<Transition>), StoreError> {
     let due = self::due(&mut *tx, due, now).await?;
     let at = now.timestamp_millis();
     let (mut steps, mut events, mut moves) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
@@ -101,7 +101,7 @@ pub(super) async fn advance(
         let mut from = status;
         for to in path.steps {
             events.push(EventRow { order_id, event: EventKind::Reached(to), timestamp: at, meta: None });
-            moves.push(Move { order_id, from, to });
+            moves.push(Transition { order_id, from, to });
             from = to;
         }
     }

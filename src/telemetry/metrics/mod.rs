@@ -21,7 +21,7 @@ use gauges::Told;
 
 use crate::{
     order::{RejectReason, Status},
-    store::Move,
+    store::Transition,
 };
 
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
@@ -239,7 +239,7 @@ impl Metrics {
     }
 
     /// Orders took these steps.
-    pub fn moved(&self, moves: &[Move]) {
+    pub fn moved(&self, moves: &[Transition]) {
         for step in moves {
             self.transitions.with_label_values(&[step.from.as_str(), step.to.as_str()]).inc();
         }

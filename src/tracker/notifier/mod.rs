@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use crate::{
     order::{Event, EventKind, OrderId, Status},
-    store::{Move, Position, Store, StoreError},
+    store::{Position, Store, StoreError, Transition},
     tracker::OrderLoader,
 };
 
@@ -125,7 +125,7 @@ impl Notifier {
     }
 
     /// These steps were made here, and are committed.
-    pub fn moved(&self, moves: &[Move]) {
+    pub fn moved(&self, moves: &[Transition]) {
         let mut orders = self.orders();
         if orders.followed.is_empty() {
             return;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    order::{Draft, IdMint, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays},
     store::{
         NewOrder, Outbox,
         memory::{Database, MemoryStore},
@@ -29,8 +29,8 @@ impl World {
         let here: Arc<dyn Store> = Arc::new(replica(1));
         let (elsewhere, stop) = (replica(2), CancellationToken::new());
         let order_id = IdMint::default().mint(1, 1);
-        let draft = Draft::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let order = NewOrder { order_id, draft, key: None, meta: None };
+        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
+        let order = NewOrder { order_id, details, key: None, meta: None };
         elsewhere.place(&[order], Outbox::Mine).await.expect("places");
         let notifier = Notifier::new(here.clone(), OrderLoader::new(here), 2, stop.clone());
         tokio::spawn(Arc::clone(&notifier).poll());

@@ -24,7 +24,7 @@ use crate::{
     ops::overview::Reading,
     order::{
         Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
-        sample::plausible_draft,
+        sample::plausible_order,
     },
     store::{Page, StoreError},
 };
@@ -205,7 +205,7 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
         let problem = Problem::forbidden("this form works only from the board itself");
         return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
-    match state.queue.place(plausible_draft(), None, Some(json!({"source": "board"}))).await {
+    match state.queue.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
         Err(error) => regret(
             &error.into(),

@@ -201,8 +201,8 @@ fn row(order: &Order, board: &Board) -> Markup {
                 span class={ "status " (order.status.as_str().to_ascii_lowercase()) } { (short(order.status)) }
                 @if let Some(late) = lateness(order, board) { " " span.late { (span(late)) " late" } }
             }
-            td { (quoted(&order.draft.item)) ", " (order.draft.size) }
-            td { (quoted(&order.draft.customer_name)) }
+            td { (quoted(&order.details.item)) ", " (order.details.size) }
+            td { (quoted(&order.details.customer_name)) }
             td { (moment(order.updated_at, board.now)) }
         }
     }
@@ -240,8 +240,8 @@ fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
         section.card.one {
             h2 { "Order " span.number { (order.order_id) } }
             p {
-                (quoted(&order.draft.item)) ", " (order.draft.size) " for " (quoted(&order.draft.customer_name)) ", "
-                (quoted(&order.draft.address))
+                (quoted(&order.details.item)) ", " (order.details.size) " for " (quoted(&order.details.customer_name)) ", "
+                (quoted(&order.details.address))
             }
             @if let Some(late) = lateness(order, board) {
                 p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    super::{draft, start},
+    super::{details, start},
     topic::{Client, Lame, Member, PARTITIONS, Topic},
 };
 use crate::{
@@ -236,7 +236,7 @@ impl World {
         let page = view.audit(None, usize::MAX).await.expect("reads");
         assert_eq!(page.orders.len(), ORDERS, "each order once");
         for order in &page.orders {
-            assert_eq!(order.faults(page.now), [], "{order:?}");
+            assert_eq!(order.violations(page.now), [], "{order:?}");
             assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
             let stamps = order.events[1..].windows(2).map(|pair| (pair[1].1 - pair[0].1).to_std());
             assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
@@ -270,9 +270,9 @@ async fn customer(n: usize, replicas: Replicas, seed: u64) -> (usize, OrderId, R
             let chosen = random.random_range(0..replicas.len());
             replicas[chosen].as_ref().map(|replica| replica.queue.clone())
         };
-        let draft = draft(&format!("customer {n}"));
+        let details = details(&format!("customer {n}"));
         let outcome = match queue {
-            Some(queue) => queue.place(draft, Some(format!("key {n}")), None).await,
+            Some(queue) => queue.place(details, Some(format!("key {n}")), None).await,
             None => Err(PlaceError::Closed),
         };
         match outcome {

@@ -61,8 +61,8 @@ impl FromStr for Size {
 /// The four fields of a new order, checked and trimmed. Two drafts are equal when the same thing
 /// was ordered, which is what an `Idempotency-Key` is held to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "RawDraft")]
-pub struct Draft {
+#[serde(try_from = "OrderRequest")]
+pub struct OrderDetails {
     /// Who ordered, 1 to 100 characters.
     #[schema(min_length = 1, max_length = 100)]
     pub customer_name: String,
@@ -80,7 +80,7 @@ pub struct Draft {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(expecting = "a JSON object")]
 #[schema(as = NewOrder)]
-pub struct RawDraft {
+pub struct OrderRequest {
     /// Who orders.
     #[schema(required, schema_with = schema::name)]
     customer_name: Option<Value>,
@@ -97,9 +97,9 @@ pub struct RawDraft {
 
 /// Every fault of a draft at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DraftErrors(pub Vec<FieldError>);
+pub struct DetailsErrors(pub Vec<FieldError>);
 
-impl fmt::Display for DraftErrors {
+impl fmt::Display for DetailsErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, error) in self.0.iter().enumerate() {
             let comma = if n == 0 { "" } else { "; " };
@@ -109,9 +109,9 @@ impl fmt::Display for DraftErrors {
     }
 }
 
-impl std::error::Error for DraftErrors {}
+impl std::error::Error for DetailsErrors {}
 
-impl RawDraft {
+impl OrderRequest {
     /// Reads a body; the error says where it stops being JSON.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         // A derived struct would take an array of its fields too.
@@ -122,10 +122,10 @@ impl RawDraft {
     }
 }
 
-impl TryFrom<RawDraft> for Draft {
-    type Error = DraftErrors;
+impl TryFrom<OrderRequest> for OrderDetails {
+    type Error = DetailsErrors;
 
-    fn try_from(raw: RawDraft) -> Result<Self, Self::Error> {
+    fn try_from(raw: OrderRequest) -> Result<Self, Self::Error> {
         let mut errors = Vec::new();
         let mut text =
             |field, value, max| text_field(field, value, max).map_err(|error| errors.push(error)).ok();
@@ -137,16 +137,16 @@ impl TryFrom<RawDraft> for Draft {
             (Some(customer_name), Some(address), Some(item), Some(size)) => {
                 Ok(Self { customer_name, address, item, size })
             }
-            _ => Err(DraftErrors(errors)),
+            _ => Err(DetailsErrors(errors)),
         }
     }
 }
 
-impl Draft {
+impl OrderDetails {
     /// Checks and trims four plain texts.
-    pub fn new(customer_name: &str, address: &str, item: &str, size: &str) -> Result<Self, DraftErrors> {
+    pub fn new(customer_name: &str, address: &str, item: &str, size: &str) -> Result<Self, DetailsErrors> {
         let text = |text: &str| Some(Value::from(text));
-        Self::try_from(RawDraft {
+        Self::try_from(OrderRequest {
             customer_name: text(customer_name),
             address: text(address),
             item: text(item),
@@ -156,7 +156,7 @@ impl Draft {
 }
 
 /// Reads the four fields of an order that was accepted, maybe before a rule of today: whoever asks shall see it.
-pub(super) fn as_stored<'de, D: Deserializer<'de>>(input: D) -> Result<Draft, D::Error> {
+pub(super) fn as_stored<'de, D: Deserializer<'de>>(input: D) -> Result<OrderDetails, D::Error> {
     #[derive(Deserialize)]
     struct Stored {
         customer_name: String,
@@ -165,7 +165,7 @@ pub(super) fn as_stored<'de, D: Deserializer<'de>>(input: D) -> Result<Draft, D:
         size: Size,
     }
     let Stored { customer_name, address, item, size } = Stored::deserialize(input)?;
-    Ok(Draft { customer_name, address, item, size })
+    Ok(OrderDetails { customer_name, address, item, size })
 }
 
 fn string(field: &str, value: Option<Value>) -> Result<String, FieldError> {
@@ -205,11 +205,11 @@ mod tests {
 
     use super::*;
 
-    fn faults(body: Value) -> Vec<(String, FieldCode)> {
-        let raw: RawDraft = serde_json::from_value(body).expect("an object");
-        match Draft::try_from(raw) {
-            Ok(draft) => panic!("accepted {draft:?}"),
-            Err(DraftErrors(errors)) => errors.into_iter().map(|e| (e.field, e.code)).collect(),
+    fn violations(body: Value) -> Vec<(String, FieldCode)> {
+        let raw: OrderRequest = serde_json::from_value(body).expect("an object");
+        match OrderDetails::try_from(raw) {
+            Ok(details) => panic!("accepted {details:?}"),
+            Err(DetailsErrors(errors)) => errors.into_iter().map(|e| (e.field, e.code)).collect(),
         }
     }
 
@@ -217,8 +217,8 @@ mod tests {
     fn a_good_draft_is_trimmed_and_unknown_fields_are_ignored() {
         let body = json!({"customer_name": "  Ada ", "address": "1 High St\u{3000}", "item": "pizza",
             "size": "large", "status": "DELIVERED", "order_id": 7});
-        let draft: Draft = serde_json::from_value(body).expect("valid");
-        assert_eq!(draft, Draft::new("Ada", "1 High St", "pizza", "large").expect("valid"));
+        let details: OrderDetails = serde_json::from_value(body).expect("valid");
+        assert_eq!(details, OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid"));
     }
 
     #[test]
@@ -231,15 +231,17 @@ mod tests {
             "",
             "{\"item\": \"a\", \"item\": \"b\"}",
         ] {
-            assert!(RawDraft::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(OrderRequest::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        assert!(RawDraft::parse(b" {} ").is_ok());
-        assert!(RawDraft::parse(b"\xef\xbb\xbf{}").is_ok() && RawDraft::parse(b"\xef\xbb\xbf[]").is_err());
+        assert!(OrderRequest::parse(b" {} ").is_ok());
+        assert!(
+            OrderRequest::parse(b"\xef\xbb\xbf{}").is_ok() && OrderRequest::parse(b"\xef\xbb\xbf[]").is_err()
+        );
     }
 
     #[test]
     fn every_fault_is_named_at_once() {
-        let found = faults(json!({"customer_name": " ", "address": 5, "size": "huge"}));
+        let found = violations(json!({"customer_name": " ", "address": 5, "size": "huge"}));
         let expected = [
             ("customer_name", FieldCode::Length),
             ("address", FieldCode::Type),
@@ -252,10 +254,10 @@ mod tests {
     #[test]
     fn lengths_count_characters_after_trimming() {
         let long = |n| "é".repeat(n);
-        assert!(Draft::new(&long(100), &long(300), &format!(" {} ", long(100)), "small").is_ok());
+        assert!(OrderDetails::new(&long(100), &long(300), &format!(" {} ", long(100)), "small").is_ok());
         for (name, address, item) in [(101, 1, 1), (1, 301, 1), (1, 1, 101), (0, 1, 1)] {
-            let draft = Draft::new(&long(name), &long(address), &long(item), "small");
-            assert_eq!(draft.expect_err("too long or empty").0.len(), 1);
+            let details = OrderDetails::new(&long(name), &long(address), &long(item), "small");
+            assert_eq!(details.expect_err("too long or empty").0.len(), 1);
         }
     }
 
@@ -263,17 +265,21 @@ mod tests {
     fn texts_that_command_or_show_nothing_are_refused_and_other_scripts_are_not() {
         for bad in ["a\0b", "a\nb", "a\u{1b}[31mb", "a\u{85}b"] {
             let body = json!({"customer_name": bad, "address": "x", "item": "x", "size": "small"});
-            assert_eq!(faults(body), [("customer_name".to_owned(), FieldCode::ControlCharacter)], "{bad:?}");
+            assert_eq!(
+                violations(body),
+                [("customer_name".to_owned(), FieldCode::ControlCharacter)],
+                "{bad:?}"
+            );
         }
         for bad in ["\u{200b}", " \u{2800} ", "\u{301}", "\u{feff}\u{3164}"] {
             let body = json!({"customer_name": "x", "address": bad, "item": "x", "size": "small"});
-            assert_eq!(faults(body), [("address".to_owned(), FieldCode::Blank)], "{bad:?}");
+            assert_eq!(violations(body), [("address".to_owned(), FieldCode::Blank)], "{bad:?}");
         }
         let stored = json!({"order_id": "ORD-01ARZ3NDEK0000000000000000", "customer_name": "\u{200b}", "address": "x", "item": "x",
             "size": "small", "status": "PLACED", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z"});
         let order: super::super::Order = serde_json::from_value(stored).expect("an order of yesterday");
-        assert_eq!(order.draft.customer_name, "\u{200b}");
-        assert!(Draft::new("می\u{200c}خواهم", "👩\u{200d}🍳", "\u{200b}x", "small").is_ok());
-        assert!(Draft::new("مها <b>\u{202e}", "東京都", "🍕 \"x\"", "small").is_ok());
+        assert_eq!(order.details.customer_name, "\u{200b}");
+        assert!(OrderDetails::new("می\u{200c}خواهم", "👩\u{200d}🍳", "\u{200b}x", "small").is_ok());
+        assert!(OrderDetails::new("مها <b>\u{202e}", "東京都", "🍕 \"x\"", "small").is_ok());
     }
 }

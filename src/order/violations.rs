@@ -28,7 +28,7 @@ pub struct AuditedOrder {
 
 /// What may be wrong with an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Fault {
+pub enum Violation {
     /// CREATED or PLACED is missing.
     NoBeginning,
     /// An event between the first and the last is missing.
@@ -43,7 +43,7 @@ pub enum Fault {
     Overdue,
 }
 
-impl Fault {
+impl Violation {
     /// All faults.
     pub const ALL: [Self; 6] =
         [Self::NoBeginning, Self::Gap, Self::Doubled, Self::StampGoesBack, Self::RowDiffers, Self::Overdue];
@@ -63,7 +63,7 @@ impl Fault {
 
 impl AuditedOrder {
     /// Every fault at `now`, each once.
-    pub fn faults(&self, now: Timestamp) -> Vec<Fault> {
+    pub fn violations(&self, now: Timestamp) -> Vec<Violation> {
         let mut kinds: Vec<EventKind> = self.events.iter().map(|(kind, _)| *kind).collect();
         kinds.sort_unstable();
         let all = kinds.len();
@@ -71,17 +71,17 @@ impl AuditedOrder {
         let beginning = EventKind::ALL[..2].iter().all(|kind| kinds.contains(kind));
         let until_last = EventKind::ALL.iter().filter(|kind| Some(*kind) <= kinds.last());
         let holds = |fault| match fault {
-            Fault::NoBeginning => beginning,
-            Fault::Gap => until_last.clone().skip(2).all(|kind| kinds.contains(kind)),
-            Fault::Doubled => kinds.len() == all,
-            Fault::StampGoesBack => self.stamps_rise(),
-            Fault::RowDiffers => self.row_agrees(),
-            Fault::Overdue => match self.due_at {
+            Violation::NoBeginning => beginning,
+            Violation::Gap => until_last.clone().skip(2).all(|kind| kinds.contains(kind)),
+            Violation::Doubled => kinds.len() == all,
+            Violation::StampGoesBack => self.stamps_rise(),
+            Violation::RowDiffers => self.row_agrees(),
+            Violation::Overdue => match self.due_at {
                 Some(due) => now - due <= chrono::TimeDelta::from_std(MAY_BE_LATE).unwrap_or_default(),
                 None => self.status == Status::Delivered,
             },
         };
-        Fault::ALL.into_iter().filter(|fault| !holds(*fault)).collect()
+        Violation::ALL.into_iter().filter(|fault| !holds(*fault)).collect()
     }
 
     fn in_story_order(&self) -> Vec<(EventKind, Timestamp)> {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_good_story_has_no_fault() {
-        assert_eq!(cooking().faults(at(17)), []);
+        assert_eq!(cooking().violations(at(17)), []);
         let delivered = AuditedOrder {
             status: Status::Delivered,
             updated_at: at(25),
@@ -136,7 +136,7 @@ mod tests {
             events: EventKind::ALL.into_iter().zip([0, 0, 3, 8, 15, 25].map(at)).collect(),
             ..cooking()
         };
-        assert_eq!(delivered.faults(at(1_000)), []);
+        assert_eq!(delivered.violations(at(1_000)), []);
     }
 
     #[test]
@@ -144,19 +144,19 @@ mod tests {
         let found = |tamper: fn(&mut AuditedOrder)| {
             let mut order = cooking();
             tamper(&mut order);
-            order.faults(at(10))
+            order.violations(at(10))
         };
-        assert_eq!(found(|order| _ = order.events.remove(0)), [Fault::NoBeginning]);
-        assert_eq!(found(|order| _ = order.events.remove(1)), [Fault::NoBeginning]);
-        assert_eq!(found(|order| _ = order.events.remove(2)), [Fault::Gap]);
-        assert_eq!(found(|order| _ = order.events.remove(3)), [Fault::RowDiffers]);
-        assert_eq!(found(|order| order.events.clear()), [Fault::NoBeginning, Fault::RowDiffers]);
-        assert_eq!(found(|order| order.events.push(order.events[2])), [Fault::Doubled]);
-        assert_eq!(found(|order| order.events[2].1 = at(9)), [Fault::StampGoesBack]);
-        assert_eq!(found(|order| order.status = Status::Preparing), [Fault::RowDiffers]);
-        assert_eq!(found(|order| order.updated_at = at(9)), [Fault::RowDiffers]);
-        assert_eq!(found(|order| order.created_at = at(1)), [Fault::RowDiffers]);
-        assert_eq!(found(|order| order.due_at = Some(at(7))), [Fault::Overdue]);
-        assert_eq!(found(|order| order.due_at = None), [Fault::Overdue]);
+        assert_eq!(found(|order| _ = order.events.remove(0)), [Violation::NoBeginning]);
+        assert_eq!(found(|order| _ = order.events.remove(1)), [Violation::NoBeginning]);
+        assert_eq!(found(|order| _ = order.events.remove(2)), [Violation::Gap]);
+        assert_eq!(found(|order| _ = order.events.remove(3)), [Violation::RowDiffers]);
+        assert_eq!(found(|order| order.events.clear()), [Violation::NoBeginning, Violation::RowDiffers]);
+        assert_eq!(found(|order| order.events.push(order.events[2])), [Violation::Doubled]);
+        assert_eq!(found(|order| order.events[2].1 = at(9)), [Violation::StampGoesBack]);
+        assert_eq!(found(|order| order.status = Status::Preparing), [Violation::RowDiffers]);
+        assert_eq!(found(|order| order.updated_at = at(9)), [Violation::RowDiffers]);
+        assert_eq!(found(|order| order.created_at = at(1)), [Violation::RowDiffers]);
+        assert_eq!(found(|order| order.due_at = Some(at(7))), [Violation::Overdue]);
+        assert_eq!(found(|order| order.due_at = None), [Violation::Overdue]);
     }
 }
