@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use order_tracker::{
-    load::{Latency, NewOrders, Plan, Run, Script, histogram, record},
+    load::{Latency, NewOrders, Plan, Run, Scenario, histogram, record},
     order::OrderId,
 };
 
@@ -106,14 +106,14 @@ impl Bench {
         }
         ensure!(!self.ids.is_empty(), "no order was placed: {:?}", self.report.rows);
         let reads = || Reads(self.ids.clone());
-        let scripts: [(&str, Arc<dyn Script>); 4] = [
+        let scripts: [(&str, Arc<dyn Scenario>); 4] = [
             ("GET order c=64", Arc::new(reads())),
             ("list c=64", Arc::new(Same("/orders"))),
             ("list by status c=64", Arc::new(Same("/orders?status=PLACED"))),
             ("POST/GET/list 20/70/10 c=64", Arc::new(Mixed(reads()))),
         ];
-        for (name, script) in scripts {
-            self.row(server, stack, name.to_owned(), Kind::Closed, 64, script).await?;
+        for (name, scenario) in scripts {
+            self.row(server, stack, name.to_owned(), Kind::Closed, 64, scenario).await?;
         }
         for rate in self.wish.rates.clone() {
             let name = format!("POST at {rate} a second");
@@ -129,7 +129,7 @@ impl Bench {
         name: String,
         kind: Kind,
         connections: usize,
-        script: Arc<dyn Script>,
+        scenario: Arc<dyn Scenario>,
     ) -> Result<()> {
         let plan = Plan {
             target: server.target.clone(),
@@ -139,7 +139,7 @@ impl Bench {
             duration: Some(self.wish.row()),
         };
         let before = spent(server, stack);
-        let summary = Run::start(&plan, script).await?.end().await;
+        let summary = Run::start(&plan, scenario).await?.end().await;
         let after = spent(server, stack);
         self.report.rows.push(Row {
             name,
@@ -254,14 +254,14 @@ impl Bench {
             stored += more.len() as u64;
             ids.extend(more);
             let new = Arc::new(NewOrders::kept());
-            let scripts: [(&str, Arc<dyn Script>); 3] = [
+            let scripts: [(&str, Arc<dyn Scenario>); 3] = [
                 ("GET", Arc::new(Reads(ids.clone()))),
                 ("list by status", Arc::new(Same("/orders?status=PLACED"))),
                 ("POST", new.clone()),
             ];
-            for (name, script) in scripts {
+            for (name, scenario) in scripts {
                 let name = format!("{name} at {size} stored, c=64");
-                self.row(&server, stack, name, Kind::Stored(size), 64, script).await?;
+                self.row(&server, stack, name, Kind::Stored(size), 64, scenario).await?;
             }
             let placed = new.ids();
             stored += placed.len() as u64;

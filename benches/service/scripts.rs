@@ -6,7 +6,7 @@ use std::{
 };
 
 use order_tracker::{
-    load::{Answer, Ask, Script, new_order},
+    load::{Answer, ClientRequest, Scenario, new_order},
     order::OrderId,
 };
 use rand::seq::IndexedRandom as _;
@@ -14,30 +14,30 @@ use rand::seq::IndexedRandom as _;
 /// One path for ever.
 pub(crate) struct Same(pub(crate) &'static str);
 
-impl Script for Same {
-    fn ask(&self, _n: u64) -> Ask {
-        Ask::get(self.0)
+impl Scenario for Same {
+    fn ask(&self, _n: u64) -> ClientRequest {
+        ClientRequest::get(self.0)
     }
 }
 
 /// Orders that exist, at random.
 pub(crate) struct Reads(pub(crate) Vec<OrderId>);
 
-impl Script for Reads {
-    fn ask(&self, _n: u64) -> Ask {
+impl Scenario for Reads {
+    fn ask(&self, _n: u64) -> ClientRequest {
         let id = self.0.choose(&mut rand::rng()).expect("orders were placed");
-        Ask::get(format!("/orders/{id}"))
+        ClientRequest::get(format!("/orders/{id}"))
     }
 }
 
 /// Of ten requests two are new orders, seven ask for one, one lists the newest.
 pub(crate) struct Mixed(pub(crate) Reads);
 
-impl Script for Mixed {
-    fn ask(&self, n: u64) -> Ask {
+impl Scenario for Mixed {
+    fn ask(&self, n: u64) -> ClientRequest {
         match rand::random_range(0..10) {
             0 | 1 => new_order(),
-            2 => Ask::get("/orders"),
+            2 => ClientRequest::get("/orders"),
             _ => self.0.ask(n),
         }
     }
@@ -53,8 +53,8 @@ impl Timed {
     }
 }
 
-impl Script for Timed {
-    fn ask(&self, _n: u64) -> Ask {
+impl Scenario for Timed {
+    fn ask(&self, _n: u64) -> ClientRequest {
         new_order()
     }
 

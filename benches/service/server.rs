@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use order_tracker::load::{Ask, Connection, Target};
+use order_tracker::load::{ClientRequest, Connection, Target};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -114,6 +114,6 @@ async fn addresses(log: &mut Lines<BufReader<ChildStderr>>) -> Result<(String, O
 
 /// Whether it answered well, and what.
 async fn ask(target: &Target, path: &'static str) -> Result<(bool, String)> {
-    let answer = Connection::open(target).await?.ask(Ask::get(path)).await?;
+    let answer = Connection::open(target).await?.ask(ClientRequest::get(path)).await?;
     Ok((answer.is_good(), String::from_utf8_lossy(&answer.body).into_owned()))
 }

@@ -13,7 +13,7 @@ use super::{
     output::{self, Refused},
     retry::Retry,
 };
-use crate::client::{Answer, Ask, Connection, Stream, Target, Trouble, header, shown};
+use crate::client::{Answer, ClientError, ClientRequest, Connection, Stream, Target, header, shown};
 
 /// How long a command asks again that was told to come back later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Sends a request and reads the answer's JSON.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, ask: Ask) -> anyhow::Result<T> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, ask: ClientRequest) -> anyhow::Result<T> {
         self.read(&self.send(ask).await?)
     }
 
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// Sends a request, again if need be and if twice is as good as once; a problem becomes an error that says what to do.
-    pub(super) async fn send(&self, ask: Ask) -> anyhow::Result<Answer> {
+    pub(super) async fn send(&self, ask: ClientRequest) -> anyhow::Result<Answer> {
         let patience = if ask.is_repeatable() { self.patience } else { Duration::ZERO };
         let mut retry = Retry::new(patience);
         loop {
@@ -98,17 +98,17 @@ impl Client {
         }
     }
 
-    async fn once(&self, ask: Ask) -> Result<Answer, Trouble> {
+    async fn once(&self, ask: ClientRequest) -> Result<Answer, ClientError> {
         Connection::open(&self.target).await?.ask(ask).await
     }
 
     /// An answer that comes in parts.
-    pub(super) async fn stream(&self, ask: Ask) -> Result<Stream, Trouble> {
+    pub(super) async fn stream(&self, ask: ClientRequest) -> Result<Stream, ClientError> {
         Connection::open(&self.target).await?.stream(ask).await
     }
 
     /// Why it is asked again, in a few words.
-    pub(super) fn state(&self, outcome: &Result<Answer, Trouble>) -> String {
+    pub(super) fn state(&self, outcome: &Result<Answer, ClientError>) -> String {
         match outcome {
             Ok(answer) => format!("{} answers {}", shown(&self.base), answer.status),
             Err(trouble) => format!("{}: {trouble}", shown(&self.base)),
@@ -116,7 +116,7 @@ impl Client {
     }
 
     /// An answer that is well; all else becomes an error that says what to do.
-    pub(super) fn checked(&self, outcome: Result<Answer, Trouble>) -> anyhow::Result<Answer> {
+    pub(super) fn checked(&self, outcome: Result<Answer, ClientError>) -> anyhow::Result<Answer> {
         let answer = outcome.map_err(|trouble| no_answer(&self.base, &trouble, self.whence))?;
         if answer.status.is_success() {
             return Ok(answer);
@@ -155,11 +155,11 @@ fn refused(told: &Told, problem: Value) -> Refused {
 }
 
 /// Nobody answers: where, why in a few words, and what to do.
-pub(super) fn no_answer(url: &Url, trouble: &Trouble, whence: &str) -> anyhow::Error {
+pub(super) fn no_answer(url: &Url, trouble: &ClientError, whence: &str) -> anyhow::Error {
     let url = shown(url);
     match trouble {
-        Trouble::Tls(why) => anyhow!("no trust in {url}: {why}"),
-        Trouble::NotHttp => anyhow!("{url} answered something else: is this an order-tracker?"),
+        ClientError::Tls(why) => anyhow!("no trust in {url}: {why}"),
+        ClientError::NotHttp => anyhow!("{url} answered something else: is this an order-tracker?"),
         why => anyhow!("no answer from {url} ({why}): is the service running? {whence} where it listens"),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::{client::Client, output};
-use crate::{app::config::HttpConfig, client::Ask};
+use crate::{app::config::HttpConfig, client::ClientRequest};
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
@@ -30,6 +30,6 @@ pub(super) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
         .with_context(|| format!("APP_HOST {host} is no host name"))?;
     let mut client = Client::impatient(base);
     client.whence = "APP_HOST and APP_PORT say";
-    let answer: Value = client.ask(Ask::get("/healthz")).await?;
+    let answer: Value = client.ask(ClientRequest::get("/healthz")).await?;
     if args.json { output::print_json(&answer) } else { Ok(()) }
 }

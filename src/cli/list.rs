@@ -12,7 +12,7 @@ use super::{
     values::{order_id, statuses},
 };
 use crate::{
-    client::{Answer, Ask, header},
+    client::{Answer, ClientRequest, header},
     order::{Order, OrderId, Status},
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
     let mut left = if args.all { u64::MAX } else { args.limit };
     let (mut before, mut printed) = (args.cursor, Printed { json: args.client.json, orders: 0 });
     loop {
-        let answer = client.send(Ask::get(path(left.min(PAGE), args.status, before))).await?;
+        let answer = client.send(ClientRequest::get(path(left.min(PAGE), args.status, before))).await?;
         let orders: Vec<Order> = client.read(&answer)?;
         printed.page(&orders)?;
         left = left.saturating_sub(orders.len() as u64);

@@ -14,7 +14,7 @@ use super::{
     watch::{self, WatchArgs},
 };
 use crate::{
-    client::{Ask, header::HeaderName, header::HeaderValue},
+    client::{ClientRequest, header::HeaderName, header::HeaderValue},
     order::{Event, OrderId, Size, Timestamp, TrackedOrder},
 };
 
@@ -75,7 +75,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let body = json!({
         "customer_name": args.customer_name, "address": args.address, "item": args.item, "size": args.size,
     });
-    let mut ask = Ask::post("/orders", body.to_string());
+    let mut ask = ClientRequest::post("/orders", body.to_string());
     if let Some(key) = args.idempotency_key {
         ask = ask.with(IDEMPOTENCY_KEY, key);
     }
@@ -88,7 +88,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 
 async fn get(args: GetArgs) -> anyhow::Result<()> {
     let client = Client::new(args.client.url);
-    let tracked: TrackedOrder = client.ask(Ask::get(format!("/orders/{}", args.order_id))).await?;
+    let tracked: TrackedOrder = client.ask(ClientRequest::get(format!("/orders/{}", args.order_id))).await?;
     if args.client.json { output::print_json(&tracked) } else { output::print(story(&tracked).trim_end()) }
 }
 

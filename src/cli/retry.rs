@@ -6,7 +6,7 @@ use chrono::DateTime;
 use tokio::time::Instant;
 
 use crate::{
-    client::{Answer, StatusCode, Trouble, header},
+    client::{Answer, ClientError, StatusCode, header},
     order::Timestamp,
     time::{Backoff, Clock as _, SystemClock},
 };
@@ -25,10 +25,10 @@ impl Retry {
     }
 
     /// How long to wait; `None` if there is nothing to wait for, or no longer than the patience lasts.
-    pub(super) fn pause(&mut self, outcome: &Result<Answer, Trouble>) -> Option<Duration> {
+    pub(super) fn pause(&mut self, outcome: &Result<Answer, ClientError>) -> Option<Duration> {
         let asked = match outcome {
             Ok(answer) if is_busy(answer.status) => retry_after(answer, SystemClock.now()),
-            Err(Trouble::Lost) => None,
+            Err(ClientError::Lost) => None,
             // A wrong address, a certificate: no time heals these. Who was silent has had ten seconds.
             _ => return None,
         };
@@ -108,10 +108,13 @@ mod tests {
             );
             assert_eq!(fresh().pause(&Ok(answer(status, Some("6")))), None, "{status}");
         }
-        assert!(fresh().pause(&Err(Trouble::Lost)).is_some());
-        for outcome in
-            [Ok(answer(200, None)), Ok(answer(500, None)), Ok(answer(404, Some("1"))), Err(Trouble::Timeout)]
-        {
+        assert!(fresh().pause(&Err(ClientError::Lost)).is_some());
+        for outcome in [
+            Ok(answer(200, None)),
+            Ok(answer(500, None)),
+            Ok(answer(404, Some("1"))),
+            Err(ClientError::Timeout),
+        ] {
             assert_eq!(fresh().pause(&outcome), None, "{outcome:?}");
         }
         let mut retry = fresh();
@@ -123,7 +126,7 @@ mod tests {
         );
         let mut retry = fresh();
         let mut pauses = Vec::new();
-        while let Some(pause) = retry.pause(&Err(Trouble::Lost)) {
+        while let Some(pause) = retry.pause(&Err(ClientError::Lost)) {
             assert_eq!(retry.is_first(), pauses.is_empty());
             pauses.push(pause);
             tokio::time::advance(pause).await;

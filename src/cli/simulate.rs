@@ -20,7 +20,7 @@ use super::{
 use crate::{
     app::config::whole,
     client::shown,
-    load::{LONGEST, Latency, Lives, NewOrders, Plan, RATES, Run, Summary, Target, Watch},
+    load::{DeliveryStats, LONGEST, Latency, NewOrders, Plan, RATES, Run, Summary, Target, Watch},
 };
 
 /// How long it goes on if nothing else is said.
@@ -69,7 +69,7 @@ struct Report {
     #[serde(flatten)]
     placing: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
-    delivery: Option<Lives>,
+    delivery: Option<DeliveryStats>,
 }
 
 pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
@@ -112,7 +112,7 @@ async fn stop_on_ctrl_c(stop: CancellationToken) {
 }
 
 async fn placed(run: Run, plan: &Plan, stop: &CancellationToken) -> Summary {
-    let (tally, halt, began) = (run.tally(), run.stop(), Instant::now());
+    let (recorder, halt, began) = (run.recorder(), run.stop(), Instant::now());
     let mut progress = Progress::new();
     let mut look = interval(progress.pause());
     let end = run.end();
@@ -122,11 +122,11 @@ async fn placed(run: Run, plan: &Plan, stop: &CancellationToken) -> Summary {
             summary = &mut end => break summary,
             () = stop.cancelled(), if !halt.is_cancelled() => halt.cancel(),
             _ = look.tick() => {
-                let (good, failed) = tally.counts();
+                let (good, failed) = recorder.counts();
                 let by_count = plan.count.map(|count| share(good + failed, count));
                 let by_time = plan.duration.map(|whole| began.elapsed().div_duration_f64(whole));
                 let done = [by_count, by_time].into_iter().flatten().reduce(f64::max);
-                progress.tell(done, || news(&tally.summary()));
+                progress.tell(done, || news(&recorder.summary()));
             }
         }
     };
@@ -134,7 +134,7 @@ async fn placed(run: Run, plan: &Plan, stop: &CancellationToken) -> Summary {
     summary
 }
 
-async fn delivered(plan: &Plan, orders: &NewOrders, stop: &CancellationToken) -> Lives {
+async fn delivered(plan: &Plan, orders: &NewOrders, stop: &CancellationToken) -> DeliveryStats {
     let ids = orders.ids();
     let all = ids.len() as u64;
     let watch = Watch::new(ids);

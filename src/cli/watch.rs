@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     client::{
-        Answer, Ask, StatusCode, Stream, Trouble,
+        Answer, ClientError, ClientRequest, StatusCode, Stream,
         header::{self, HeaderName},
         shown,
     },
@@ -117,22 +117,22 @@ async fn connect(
     }
 }
 
-fn ask(order_id: OrderId, seen: u8) -> Ask {
-    let ask = Ask::get(format!("/orders/{order_id}/events"));
+fn ask(order_id: OrderId, seen: u8) -> ClientRequest {
+    let ask = ClientRequest::get(format!("/orders/{order_id}/events"));
     if seen > 0 { ask.with(LAST_EVENT_ID, u16::from(seen).into()) } else { ask }
 }
 
 /// Whether it is worth to come again. Where nothing has ever answered, the address is more likely to be wrong.
-fn may_pass(outcome: &Result<Answer, Trouble>, again: bool) -> bool {
+fn may_pass(outcome: &Result<Answer, ClientError>, again: bool) -> bool {
     match outcome {
         Ok(answer) => retry::is_busy(answer.status) || again && answer.status.is_server_error(),
-        Err(Trouble::Lost) => true,
-        Err(Trouble::NoConnection(_) | Trouble::Timeout) => again,
-        Err(Trouble::Tls(_) | Trouble::NotHttp) => false,
+        Err(ClientError::Lost) => true,
+        Err(ClientError::NoConnection(_) | ClientError::Timeout) => again,
+        Err(ClientError::Tls(_) | ClientError::NotHttp) => false,
     }
 }
 
-fn asked(outcome: &Result<Answer, Trouble>) -> Option<Duration> {
+fn asked(outcome: &Result<Answer, ClientError>) -> Option<Duration> {
     retry::retry_after(outcome.as_ref().ok()?, SystemClock.now())
 }
 

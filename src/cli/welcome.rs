@@ -13,7 +13,7 @@ use url::Url;
 
 use super::client::Client;
 use crate::{
-    client::{Answer, Ask},
+    client::{Answer, ClientRequest},
     load::new_order,
 };
 
@@ -72,7 +72,7 @@ impl Welcome {
     }
 
     async fn get(&self, path: String) -> Option<Answer> {
-        self.client.send(Ask::get(path)).await.ok()
+        self.client.send(ClientRequest::get(path)).await.ok()
     }
 }
 

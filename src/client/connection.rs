@@ -16,7 +16,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use super::{Answer, Ask, PATIENCE, Target, Trouble, tls};
+use super::{Answer, ClientError, ClientRequest, PATIENCE, Target, tls};
 
 /// A connection idle for so long is made anew: the service may be closing it at this moment.
 const STALE: Duration = Duration::from_secs(5);
@@ -30,14 +30,14 @@ pub struct Connection {
 
 impl Connection {
     /// Connects.
-    pub async fn open(target: &Target) -> Result<Self, Trouble> {
+    pub async fn open(target: &Target) -> Result<Self, ClientError> {
         let mut connection = Self { target: target.clone(), line: None, used: Instant::now() };
         connection.line = Some(connection.call().await?);
         Ok(connection)
     }
 
     /// Sends one request and reads the whole answer.
-    pub async fn ask(&mut self, ask: Ask) -> Result<Answer, Trouble> {
+    pub async fn ask(&mut self, ask: ClientRequest) -> Result<Answer, ClientError> {
         let line = self.line.take().filter(|line| !line.is_closed() && self.used.elapsed() < STALE);
         let exchange = async {
             let mut line = match line {
@@ -45,18 +45,18 @@ impl Connection {
                 None => self.call().await?,
             };
             let (head, body) = self.send(&mut line, ask).await?.into_parts();
-            let body = body.collect().await.map_err(|_| Trouble::Lost)?.to_bytes();
+            let body = body.collect().await.map_err(|_| ClientError::Lost)?.to_bytes();
             // After `Connection: close` there is no next request.
             let line = line.ready().await.is_ok().then_some(line);
             Ok((line, Answer { status: head.status, headers: head.headers, body }))
         };
-        let (line, answer) = timeout(PATIENCE, exchange).await.map_err(|_| Trouble::Timeout)??;
+        let (line, answer) = timeout(PATIENCE, exchange).await.map_err(|_| ClientError::Timeout)??;
         (self.line, self.used) = (line, Instant::now());
         Ok(answer)
     }
 
     /// Sends one request whose answer has no end; only its head has to come in time.
-    pub async fn stream(mut self, ask: Ask) -> Result<Stream, Trouble> {
+    pub async fn stream(mut self, ask: ClientRequest) -> Result<Stream, ClientError> {
         let exchange = async {
             let mut line = match self.line.take() {
                 Some(line) => line,
@@ -66,31 +66,31 @@ impl Connection {
             let now = tokio::time::Instant::now();
             Ok(Stream { status: head.status, headers: head.headers, body, heard: now, _line: line })
         };
-        timeout(PATIENCE, exchange).await.map_err(|_| Trouble::Timeout)?
+        timeout(PATIENCE, exchange).await.map_err(|_| ClientError::Timeout)?
     }
 
     async fn send(
         &self,
         line: &mut SendRequest<Full<Bytes>>,
-        ask: Ask,
-    ) -> Result<Response<Incoming>, Trouble> {
+        ask: ClientRequest,
+    ) -> Result<Response<Incoming>, ClientError> {
         let sent = line.send_request(self.request(ask)).await;
-        sent.map_err(|error| if error.is_parse() { Trouble::NotHttp } else { Trouble::Lost })
+        sent.map_err(|error| if error.is_parse() { ClientError::NotHttp } else { ClientError::Lost })
     }
 
-    async fn call(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-        timeout(PATIENCE, self.connect()).await.map_err(|_| Trouble::Timeout)?
+    async fn call(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+        timeout(PATIENCE, self.connect()).await.map_err(|_| ClientError::Timeout)?
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
         let Target { host, port, tls, .. } = &self.target;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(Trouble::NoConnection)?;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(ClientError::NoConnection)?;
         drop(stream.set_nodelay(true));
         if *tls { drive(tls::secure(stream, host).await?).await } else { drive(stream).await }
     }
 
-    fn request(&self, ask: Ask) -> Request<Full<Bytes>> {
-        let Ask { method, path, headers, body } = ask;
+    fn request(&self, ask: ClientRequest) -> Request<Full<Bytes>> {
+        let ClientRequest { method, path, headers, body } = ask;
         let Target { authority, prefix, authorization, .. } = &self.target;
         let has_body = !body.is_empty();
         let mut request = Request::builder()
@@ -111,8 +111,8 @@ impl Connection {
 
 async fn drive(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-    let (line, driver) = handshake(TokioIo::new(stream)).await.map_err(|_| Trouble::Lost)?;
+) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    let (line, driver) = handshake(TokioIo::new(stream)).await.map_err(|_| ClientError::Lost)?;
     // Ends with the connection; what went wrong shows in the answer that is missing.
     tokio::spawn(async { drop(driver.await) });
     Ok(line)
@@ -144,9 +144,9 @@ impl Stream {
     }
 
     /// The rest as one answer.
-    pub async fn whole(self) -> Result<Answer, Trouble> {
+    pub async fn whole(self) -> Result<Answer, ClientError> {
         let Self { status, headers, body, .. } = self;
-        let body = timeout(PATIENCE, body.collect()).await.map_err(|_| Trouble::Timeout)?;
-        Ok(Answer { status, headers, body: body.map_err(|_| Trouble::Lost)?.to_bytes() })
+        let body = timeout(PATIENCE, body.collect()).await.map_err(|_| ClientError::Timeout)?;
+        Ok(Answer { status, headers, body: body.map_err(|_| ClientError::Lost)?.to_bytes() })
     }
 }

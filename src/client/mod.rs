@@ -28,14 +28,14 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct ClientRequest {
     method: Method,
     path: Cow<'static, str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
-impl Ask {
+impl ClientRequest {
     /// `GET` of a path.
     pub fn get(path: impl Into<Cow<'static, str>>) -> Self {
         Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
@@ -88,7 +88,7 @@ impl Answer {
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub enum ClientError {
     /// Nobody took the call.
     #[error("{}", in_words(.0))]
     NoConnection(io::Error),

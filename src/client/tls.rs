@@ -12,7 +12,7 @@ use rustls::{ClientConfig, Error, RootCertStore, crypto::ring, pki_types::Server
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::Trouble;
+use super::ClientError;
 
 /// What names certificates in place of the system's.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -43,19 +43,19 @@ fn roots() -> Result<RootCertStore, String> {
 }
 
 /// Speaks TLS with who took the call.
-pub(super) async fn secure(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, Trouble> {
-    let connector = CONNECTOR.as_ref().map_err(|error| Trouble::Tls(error.clone()))?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| Trouble::Tls(error.to_string()))?;
+pub(super) async fn secure(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, ClientError> {
+    let connector = CONNECTOR.as_ref().map_err(|error| ClientError::Tls(error.clone()))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| ClientError::Tls(error.to_string()))?;
     connector.connect(name, stream).await.map_err(|error| explained(&error))
 }
 
-fn explained(error: &io::Error) -> Trouble {
+fn explained(error: &io::Error) -> ClientError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidMessage(_)) => Trouble::Tls("what answers does not speak TLS".to_owned()),
+        Some(Error::InvalidMessage(_)) => ClientError::Tls("what answers does not speak TLS".to_owned()),
         Some(error @ Error::InvalidCertificate(_)) => {
-            Trouble::Tls(format!("{error}; SSL_CERT_FILE can name the certificates to trust"))
+            ClientError::Tls(format!("{error}; SSL_CERT_FILE can name the certificates to trust"))
         }
-        Some(error) => Trouble::Tls(error.to_string()),
-        None => Trouble::Lost,
+        Some(error) => ClientError::Tls(error.to_string()),
+        None => ClientError::Lost,
     }
 }

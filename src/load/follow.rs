@@ -15,8 +15,8 @@ use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ask, Connection, Latency, Target, Trouble,
-    tally::{histogram, per_second, record, round},
+    ClientError, ClientRequest, Connection, Latency, Target,
+    recorder::{histogram, per_second, record, round},
 };
 use crate::order::{OrderId, Status, Timestamp, TrackedOrder};
 
@@ -33,7 +33,7 @@ pub struct Watch {
 
 /// What became of the orders.
 #[derive(Debug, Clone, Serialize)]
-pub struct Lives {
+pub struct DeliveryStats {
     /// Orders that are delivered.
     pub delivered: u64,
     /// Orders that are not, or were not found.
@@ -88,7 +88,12 @@ impl Watch {
 
     /// Waits until all are delivered, or for a stop. Looks at a few at a time: those that were placed
     /// first arrive first, so hardly any is looked at twice.
-    pub async fn run(self: Arc<Self>, target: &Target, connections: usize, stop: CancellationToken) -> Lives {
+    pub async fn run(
+        self: Arc<Self>,
+        target: &Target,
+        connections: usize,
+        stop: CancellationToken,
+    ) -> DeliveryStats {
         let mut workers = JoinSet::new();
         for _ in 0..connections.min(self.ids.len()) {
             workers.spawn(Arc::clone(&self).work(target.clone(), stop.clone()));
@@ -101,7 +106,7 @@ impl Watch {
         let millis =
             seen.first.zip(seen.last).map(|(first, last)| (last - first).to_std().unwrap_or_default());
         let seconds = millis.unwrap_or_default().as_secs_f64();
-        Lives {
+        DeliveryStats {
             delivered,
             undelivered: self.ids.len() as u64 - delivered,
             seconds: round(seconds),
@@ -163,10 +168,14 @@ async fn eta(
     }
 }
 
-async fn look(id: OrderId, target: &Target, line: &mut Option<Connection>) -> Result<super::Answer, Trouble> {
+async fn look(
+    id: OrderId,
+    target: &Target,
+    line: &mut Option<Connection>,
+) -> Result<super::Answer, ClientError> {
     if line.is_none() {
         *line = Some(Connection::open(target).await?);
     }
-    let Some(line) = line else { return Err(Trouble::Lost) };
-    line.ask(Ask::get(format!("/orders/{id}"))).await
+    let Some(line) = line else { return Err(ClientError::Lost) };
+    line.ask(ClientRequest::get(format!("/orders/{id}"))).await
 }

@@ -5,9 +5,9 @@
 //! would have come meanwhile (no coordinated omission).
 
 mod follow;
-mod pace;
-mod script;
-mod tally;
+mod recorder;
+mod scenario;
+mod ticker;
 
 use std::{
     ops::RangeInclusive,
@@ -22,11 +22,11 @@ use futures::future::try_join_all;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::client::{Answer, Ask, Connection, Target, Trouble};
-pub use follow::{Lives, Watch};
-use pace::Pace;
-pub use script::{NewOrders, Script, new_order};
-pub use tally::{Latency, Summary, Tally, histogram, record};
+pub use crate::client::{Answer, ClientError, ClientRequest, Connection, Target};
+pub use follow::{DeliveryStats, Watch};
+pub use recorder::{Latency, Recorder, Summary, histogram, record};
+pub use scenario::{NewOrders, Scenario, new_order};
+use ticker::Ticker;
 
 /// Requests a second that can be asked for; the least is one in some three hours.
 pub const RATES: RangeInclusive<f64> = 0.0001..=100_000.0;
@@ -62,10 +62,10 @@ pub struct Run {
 }
 
 struct Shared {
-    script: Arc<dyn Script>,
-    tally: Arc<Tally>,
+    scenario: Arc<dyn Scenario>,
+    recorder: Arc<Recorder>,
     stop: CancellationToken,
-    pace: Option<Arc<Pace>>,
+    ticker: Option<Arc<Ticker>>,
     taken: AtomicU64,
     count: u64,
     started: Instant,
@@ -74,20 +74,20 @@ struct Shared {
 
 impl Run {
     /// Connects, then begins. An error means that nobody answers there.
-    pub async fn start(plan: &Plan, script: Arc<dyn Script>) -> Result<Self, Trouble> {
+    pub async fn start(plan: &Plan, scenario: Arc<dyn Scenario>) -> Result<Self, ClientError> {
         let lines = try_join_all((0..plan.connections).map(|_| Connection::open(&plan.target))).await?;
         let started = Instant::now();
-        let pace = plan.rate.map(|rate| Arc::new(Pace::new(rate, started)));
-        let count = match (&pace, plan.duration) {
-            (Some(pace), Some(duration)) => pace.due_within(duration).min(plan.count.unwrap_or(u64::MAX)),
+        let ticker = plan.rate.map(|rate| Arc::new(Ticker::new(rate, started)));
+        let count = match (&ticker, plan.duration) {
+            (Some(ticker), Some(duration)) => ticker.due_within(duration).min(plan.count.unwrap_or(u64::MAX)),
             _ => plan.count.unwrap_or(u64::MAX),
         };
-        let late = if pace.is_some() { LATE } else { Duration::ZERO };
+        let late = if ticker.is_some() { LATE } else { Duration::ZERO };
         let shared = Arc::new(Shared {
-            script,
-            tally: Arc::new(Tally::new(started)),
+            scenario,
+            recorder: Arc::new(Recorder::new(started)),
             stop: CancellationToken::new(),
-            pace: pace.clone(),
+            ticker: ticker.clone(),
             taken: AtomicU64::new(0),
             count,
             started,
@@ -97,16 +97,16 @@ impl Run {
         for line in lines {
             workers.spawn(Arc::clone(&shared).work(line));
         }
-        if let Some(pace) = pace {
+        if let Some(ticker) = ticker {
             let (workers, stop) = (plan.connections, shared.stop.clone());
-            std::thread::spawn(move || pace.run(count, workers, &stop));
+            std::thread::spawn(move || ticker.run(count, workers, &stop));
         }
         Ok(Self { shared, workers })
     }
 
     /// What has been measured, also while it goes on.
-    pub fn tally(&self) -> Arc<Tally> {
-        Arc::clone(&self.shared.tally)
+    pub fn recorder(&self) -> Arc<Recorder> {
+        Arc::clone(&self.shared.recorder)
     }
 
     /// Cancelled, nothing more is sent.
@@ -125,7 +125,7 @@ impl Run {
             () = async { while self.workers.join_next().await.is_some() {} } => {}
             () = told => {}
         }
-        self.shared.tally.summary()
+        self.shared.recorder.summary()
     }
 }
 
@@ -136,20 +136,20 @@ impl Shared {
     async fn work(self: Arc<Self>, mut line: Connection) {
         while let Some((n, due)) = self.next().await {
             if self.time_is_up() {
-                self.tally.failed("never sent: every connection was busy".to_owned());
+                self.recorder.failed("never sent: every connection was busy".to_owned());
                 continue;
             }
-            let answer = line.ask(self.script.ask(n)).await;
+            let answer = line.ask(self.scenario.ask(n)).await;
             let took = due.elapsed();
             match answer {
                 Ok(answer) if answer.is_good() => {
-                    self.tally.answered(took);
-                    self.script.answered(due, &answer);
+                    self.recorder.answered(took);
+                    self.scenario.answered(due, &answer);
                 }
-                Ok(answer) => self.tally.failed(answer.status.to_string()),
+                Ok(answer) => self.recorder.failed(answer.status.to_string()),
                 Err(trouble) => {
-                    self.tally.failed(trouble.to_string());
-                    if matches!(trouble, Trouble::NoConnection(_)) {
+                    self.recorder.failed(trouble.to_string());
+                    if matches!(trouble, ClientError::NoConnection(_)) {
                         self.stop.run_until_cancelled(sleep(RECONNECT_PAUSE)).await;
                     }
                 }
@@ -158,13 +158,13 @@ impl Shared {
     }
 
     async fn next(&self) -> Option<Ticket> {
-        if let Some(pace) = &self.pace {
-            self.stop.run_until_cancelled(pace.ticket()).await?;
+        if let Some(ticker) = &self.ticker {
+            self.stop.run_until_cancelled(ticker.ticket()).await?;
         } else if self.stop.is_cancelled() || self.time_is_up() {
             return None;
         }
         let n = self.taken.fetch_add(1, Ordering::Relaxed);
-        let due = || self.pace.as_ref().map_or_else(Instant::now, |pace| self.started + pace.due(n));
+        let due = || self.ticker.as_ref().map_or_else(Instant::now, |ticker| self.started + ticker.due(n));
         (n < self.count).then(|| (n, due()))
     }
 
@@ -198,10 +198,10 @@ mod tests {
     fn whatever_can_be_asked_for_has_an_end() {
         let started = Instant::now();
         for rate in [*RATES.start(), 1.0, *RATES.end()] {
-            let pace = Pace::new(rate, started);
-            let count = pace.due_within(LONGEST);
-            assert!(started + pace.due(count) >= started + LONGEST, "{rate}");
-            assert!(pace.due(u64::MAX) >= LONGEST, "{rate}");
+            let ticker = Ticker::new(rate, started);
+            let count = ticker.due_within(LONGEST);
+            assert!(started + ticker.due(count) >= started + LONGEST, "{rate}");
+            assert!(ticker.due(u64::MAX) >= LONGEST, "{rate}");
         }
     }
 

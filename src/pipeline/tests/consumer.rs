@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Kitchen, Outcome,
-    doubles::{DeadLetters, Scripted, Told, Trouble, Troubled},
+    doubles::{ClientError, DeadLetters, Scripted, Told, Troubled},
 };
 use crate::{
     broker::Record,
@@ -44,7 +44,11 @@ struct Bench {
     told: Arc<Told>,
 }
 
-async fn bench(batches: impl IntoIterator<Item = Vec<Record>>, script: &[Trouble], failures: usize) -> Bench {
+async fn bench(
+    batches: impl IntoIterator<Item = Vec<Record>>,
+    script: &[ClientError],
+    failures: usize,
+) -> Bench {
     let (kitchen, troubled) = Kitchen::troubled().await;
     troubled.script(script.to_vec());
     let (dead_letters, told) = (Arc::new(DeadLetters::default()), Arc::new(Told::default()));
@@ -134,7 +138,7 @@ async fn good_messages_are_admitted_around_bad_ones() {
 async fn trouble_keeps_the_batch_until_it_is_done() {
     let bad = |offset| record(offset, "x", Some("{"));
     let batch = vec![order(0, 1, "Ada"), bad(1), order(2, 2, "Grace"), bad(3), bad(4)];
-    let mut bench = bench([batch], &[Trouble::NotDone, Trouble::AnswerLost], 1).await;
+    let mut bench = bench([batch], &[ClientError::NotDone, ClientError::AnswerLost], 1).await;
     for reason in ["the database is away", "the answer got lost"] {
         bench.consumer.step().await.expect("nobody's fault");
         assert!(bench.handled().is_empty(), "{reason}");

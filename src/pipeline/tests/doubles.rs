@@ -30,7 +30,7 @@ use crate::{
 
 /// What happens to the next write.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Trouble {
+pub(super) enum ClientError {
     /// It never reaches the database.
     NotDone,
     /// It is committed and the answer gets lost.
@@ -41,18 +41,18 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) enum Fate {
     /// As written down, then nothing.
-    Script(VecDeque<Trouble>),
+    Script(VecDeque<ClientError>),
     /// By chance, `wrong` times of a thousand, until the story is `until` milliseconds old.
     Dice { random: Box<StdRng>, wrong: u32, begun: Instant, until: u128 },
 }
 
 impl Fate {
-    fn next(&mut self) -> Option<Trouble> {
+    fn next(&mut self) -> Option<ClientError> {
         match self {
             Self::Script(script) => script.pop_front(),
             Self::Dice { random, wrong, begun, until } => {
                 let strikes = begun.elapsed().as_millis() < *until && random.random_range(0..1_000) < *wrong;
-                strikes.then(|| if random.random() { Trouble::NotDone } else { Trouble::AnswerLost })
+                strikes.then(|| if random.random() { ClientError::NotDone } else { ClientError::AnswerLost })
             }
         }
     }
@@ -89,7 +89,7 @@ pub(super) struct Troubled {
 }
 
 impl Troubled {
-    pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = Trouble>) -> Self {
+    pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = ClientError>) -> Self {
         Self::with(inner, Fate::Script(script.into_iter().collect()))
     }
 
@@ -118,7 +118,7 @@ impl Troubled {
     }
 
     /// What happens to the writes from now on.
-    pub(super) fn script(&self, script: impl IntoIterator<Item = Trouble>) {
+    pub(super) fn script(&self, script: impl IntoIterator<Item = ClientError>) {
         *self.fate.lock().expect("no panic") = Fate::Script(script.into_iter().collect());
     }
 
@@ -140,8 +140,8 @@ impl Troubled {
         }
         match trouble {
             None => verb.await,
-            Some(Trouble::NotDone) => Err(StoreError::Unavailable("away".to_owned())),
-            Some(Trouble::AnswerLost) => {
+            Some(ClientError::NotDone) => Err(StoreError::Unavailable("away".to_owned())),
+            Some(ClientError::AnswerLost) => {
                 verb.await?;
                 Err(StoreError::Unavailable("the answer got lost".to_owned()))
             }

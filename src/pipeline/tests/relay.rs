@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rdkafka::Message as _;
 use rdkafka::message::Headers as _;
 
-use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::Trouble, step_until, texts};
+use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::ClientError, step_until, texts};
 use crate::{
     store::{LOST_AFTER, NewOrder, Outbox, Page},
     telemetry::health::{self, Health},
@@ -72,7 +72,7 @@ async fn orders_beyond_the_queue_are_swept_from_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_clearing_is_repeated_without_publishing_again() {
     let mut broker = Broker::start();
-    let script = [Trouble::NotDone, Trouble::AnswerLost];
+    let script = [ClientError::NotDone, ClientError::AnswerLost];
     let (mut kitchen, store) = Kitchen::troubled().await;
     let ids = kitchen.place(5).await;
     store.script(script);
@@ -105,7 +105,7 @@ async fn a_relay_says_that_the_database_holds_it_up() {
     let mut broker = Broker::start();
     let (mut kitchen, store) = Kitchen::troubled().await;
     kitchen.place(1).await;
-    store.script([Trouble::NotDone; 2]);
+    store.script([ClientError::NotDone; 2]);
     let (condition, mut watcher) = health::channel();
     let relay = broker.relay(&mut kitchen);
     drop(kitchen.writer);
@@ -143,13 +143,13 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
 
     // The writer commits, hears nothing, and gives up.
     kitchen.writer.hurry.cancel();
-    store.script([Trouble::AnswerLost]);
+    store.script([ClientError::AnswerLost]);
     let (answer, _) =
         tokio::join!(kitchen.queue.place(super::details("Ada"), None, None), kitchen.writer.step());
     assert_eq!(answer, Err(PlaceError::Unavailable));
     // A sweep claims a row, and hears nothing.
     kitchen.store.place(&[new_order()], Outbox::Anyones).await.expect("places");
-    store.script([Trouble::AnswerLost]);
+    store.script([ClientError::AnswerLost]);
     let work = async { while relay.step().await.is_ok() {} };
     tokio::time::timeout(PATIENCE, work).await.expect("the claim fails");
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Kitchen, Outcome,
-    doubles::{Trouble, Troubled},
+    doubles::{ClientError, Troubled},
 };
 use crate::{
     order::Status,
@@ -57,7 +57,7 @@ async fn an_order_walks_to_the_door() {
 async fn a_lost_answer_moves_nothing_twice() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let id = kitchen.place(1).await[0];
-    store.script([Trouble::NotDone, Trouble::AnswerLost]);
+    store.script([ClientError::NotDone, ClientError::AnswerLost]);
     let scheduler = scheduler(&kitchen);
     kitchen.clock.advance(Duration::from_secs(3));
     scheduler.step().await.expect_err("the database is away");

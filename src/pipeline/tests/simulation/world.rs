@@ -42,7 +42,7 @@ const TROUBLE: u64 = 20_000;
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum ClientError {
     None,
     Any,
 }
@@ -60,7 +60,7 @@ type Replicas = Arc<Mutex<Vec<Option<Replica>>>>;
 
 pub(super) struct World {
     random: StdRng,
-    trouble: Trouble,
+    trouble: ClientError,
     delay: Duration,
     begun: Instant,
     clock: Arc<VirtualClock>,
@@ -72,9 +72,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, trouble: Trouble) -> Self {
+    pub(super) fn new(seed: u64, trouble: ClientError) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let quiet = trouble == Trouble::None;
+        let quiet = trouble == ClientError::None;
         let outage_begins = random.random_range(0..TROUBLE / 2);
         let outage =
             if quiet { 0..0 } else { outage_begins..outage_begins + random.random_range(0..TROUBLE / 2) };
@@ -115,7 +115,7 @@ impl World {
                 (n, order_id)
             });
         }
-        if self.trouble == Trouble::Any {
+        if self.trouble == ClientError::Any {
             self.make_trouble().await;
         }
         let mut accepted = HashMap::new();
@@ -129,7 +129,7 @@ impl World {
 
     /// How late a step may be seen, where nothing is in the way.
     fn late(&self) -> Option<TimeDelta> {
-        (self.trouble == Trouble::None).then_some(TimeDelta::milliseconds(300))
+        (self.trouble == ClientError::None).then_some(TimeDelta::milliseconds(300))
     }
 
     fn view(&mut self) -> MemoryStore {
@@ -254,7 +254,7 @@ impl World {
             .filter_map(|(key, value)| Some(OrderPlaced::parse(Some(key), value).ok()?.order_id))
             .collect();
         assert_eq!(sent.iter().copied().collect::<HashSet<_>>(), stored, "on the topic");
-        if self.trouble == Trouble::None {
+        if self.trouble == ClientError::None {
             assert_eq!(sent.len(), ORDERS, "no duplicate without trouble");
         }
     }

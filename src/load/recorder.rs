@@ -14,7 +14,7 @@ const LONGEST: u64 = 3_600_000_000;
 
 /// Counts answers and their latencies; shared by all connections.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Recorder {
     started: Instant,
     seen: Mutex<Seen>,
 }
@@ -104,7 +104,7 @@ pub(super) fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 
-impl Tally {
+impl Recorder {
     pub(super) fn new(started: Instant) -> Self {
         let seen = Seen { latency: histogram(), errors: BTreeMap::new(), last: started };
         Self { started, seen: Mutex::new(seen) }
@@ -160,11 +160,11 @@ mod tests {
 
     #[test]
     fn latencies_are_told_in_milliseconds() {
-        let tally = Tally::new(Instant::now());
+        let recorder = Recorder::new(Instant::now());
         for millis in 1..=1000 {
-            tally.answered(Duration::from_millis(millis));
+            recorder.answered(Duration::from_millis(millis));
         }
-        let Latency { min, mean, p50, p90, p99, p999, max } = tally.summary().latency_ms;
+        let Latency { min, mean, p50, p90, p99, p999, max } = recorder.summary().latency_ms;
         for (told, truth) in [
             (min, 1.0),
             (mean, 500.5),
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_kind_and_leave_the_latencies_alone() {
-        let tally = Tally::new(Instant::now());
-        tally.answered(Duration::from_millis(5));
+        let recorder = Recorder::new(Instant::now());
+        recorder.answered(Duration::from_millis(5));
         for why in ["503 Service Unavailable", "connection lost", "503 Service Unavailable"] {
-            tally.failed(why.to_owned());
+            recorder.failed(why.to_owned());
         }
-        let summary = tally.summary();
+        let summary = recorder.summary();
         assert_eq!((summary.good, summary.failed), (1, 3));
         assert_eq!(summary.errors["503 Service Unavailable"], 2);
         assert!(summary.latency_ms.max <= 5.01);

@@ -13,13 +13,13 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// One ticket an interval, however many are taken.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Ticker {
     interval: Duration,
     started: Instant,
     tickets: Semaphore,
 }
 
-impl Pace {
+impl Ticker {
     pub(super) fn new(rate: f64, started: Instant) -> Self {
         let interval = Duration::from_secs_f64(1.0 / rate).max(Duration::from_nanos(1));
         Self { interval, started, tickets: Semaphore::new(0) }
@@ -64,16 +64,16 @@ mod tests {
 
     #[test]
     fn requests_are_due_at_even_distances_and_none_is_left_out() {
-        let pace = Pace::new(250.0, Instant::now());
-        assert_eq!((pace.due(0), pace.due(250)), (Duration::ZERO, Duration::from_secs(1)));
-        assert_eq!(pace.due_within(Duration::from_secs(2)), 500);
-        assert_eq!(Pace::new(0.5, Instant::now()).due_within(Duration::from_millis(1)), 1);
+        let ticker = Ticker::new(250.0, Instant::now());
+        assert_eq!((ticker.due(0), ticker.due(250)), (Duration::ZERO, Duration::from_secs(1)));
+        assert_eq!(ticker.due_within(Duration::from_secs(2)), 500);
+        assert_eq!(Ticker::new(0.5, Instant::now()).due_within(Duration::from_millis(1)), 1);
     }
 
     #[tokio::test]
     async fn everybody_gets_a_ticket_and_then_an_end() {
-        let pace = Pace::new(100_000.0, Instant::now());
-        pace.run(10, 3, &CancellationToken::new());
-        assert_eq!(pace.tickets.available_permits(), 13);
+        let ticker = Ticker::new(100_000.0, Instant::now());
+        ticker.run(10, 3, &CancellationToken::new());
+        assert_eq!(ticker.tickets.available_permits(), 13);
     }
 }

@@ -3,20 +3,20 @@
 use std::{sync::Mutex, time::Instant};
 
 use crate::{
-    client::{Answer, Ask},
+    client::{Answer, ClientRequest},
     order::{OrderId, sample},
 };
 
 /// `POST /orders` of an order that somebody might place.
-pub fn new_order() -> Ask {
+pub fn new_order() -> ClientRequest {
     let details = serde_json::to_vec(&sample::plausible_order()).expect("a draft is JSON");
-    Ask::post("/orders", details)
+    ClientRequest::post("/orders", details)
 }
 
 /// Says what the n-th request is, and sees its answer.
-pub trait Script: Send + Sync + 'static {
+pub trait Scenario: Send + Sync + 'static {
     /// The n-th request.
-    fn ask(&self, n: u64) -> Ask;
+    fn ask(&self, n: u64) -> ClientRequest;
 
     /// A good answer to a request that was due at this moment.
     fn answered(&self, _due: Instant, _answer: &Answer) {}
@@ -40,8 +40,8 @@ impl NewOrders {
     }
 }
 
-impl Script for NewOrders {
-    fn ask(&self, _n: u64) -> Ask {
+impl Scenario for NewOrders {
+    fn ask(&self, _n: u64) -> ClientRequest {
         new_order()
     }
 
