@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     readiness::Readiness,
     stack::{Frozen, POLL, signal},
-    watch::{Holdings, Watch, Watchbook, resident_kb, series},
+    watch::{Holdings, Observations, Watch, resident_kb, series},
 };
 
 /// How long a start or an end may take before the row is given up.
@@ -97,7 +97,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    async fn start(slot: usize, settings: &Settings, journal: &Journal, book: &Watchbook) -> Result<Self> {
+    async fn start(slot: usize, settings: &Settings, journal: &Journal, book: &Observations) -> Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
             .env_clear()
@@ -147,7 +147,7 @@ pub(crate) struct Fleet {
     pub(crate) settings: Settings,
     pub(crate) targets: Targets,
     pub(crate) journal: Journal,
-    pub(crate) book: Watchbook,
+    pub(crate) book: Observations,
     /// What the first replicas held and counted when they were ready and had nothing to do.
     pub(crate) idle: Option<(Holdings, BTreeSet<String>)>,
     /// Parts that may be degraded while nothing else is wrong: what a row leaves broken.
@@ -162,7 +162,7 @@ impl Fleet {
     pub(crate) fn new(settings: Settings, log: Option<File>) -> Self {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
-        let (book, idle) = (Watchbook::default(), None);
+        let (book, idle) = (Observations::default(), None);
         // Dead letters stay where they are; no row puts them back.
         let (lasting, replicas) = (vec!["dead_letters"], Vec::new());
         Self { settings, targets, journal, book, idle, lasting, replicas, slowest_start }

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "the table is for people")]
 
 mod app;
-mod bench;
 mod check;
 mod lateness;
 mod load;
@@ -11,6 +10,7 @@ mod probe;
 mod proxy;
 mod readiness;
 mod report;
+mod rig;
 mod rows;
 mod seed;
 mod stack;
@@ -23,8 +23,8 @@ use std::{env, process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 use tokio::time::{Instant, timeout};
 
-use bench::{Bench, Scale};
 use report::{End, Row};
+use rig::{Rig, Scale};
 use rows::{LeftOut, ROWS, Spec};
 use stack::Stack;
 
@@ -40,12 +40,12 @@ const ROW_WITHIN: Duration = Duration::from_mins(20);
 const SOAK_WITHIN: Duration = Duration::from_mins(40);
 
 /// What to run, and how much of it.
-struct Wish {
+struct Selection {
     specs: Vec<&'static Spec>,
     scale: Scale,
 }
 
-impl Wish {
+impl Selection {
     /// None if no row is asked for: whatever else `cargo test` hands to every test is not for us.
     fn parse(arguments: &[String]) -> Result<Option<Self>> {
         let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
@@ -83,7 +83,7 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(wish) = Wish::parse(&arguments)? else {
+    let Some(selection) = Selection::parse(&arguments)? else {
         println!("faults: left out; to {HOW}");
         return Ok(ExitCode::SUCCESS);
     };
@@ -91,23 +91,23 @@ fn main() -> Result<ExitCode> {
         bail!("PG_DSN, KAFKA_BROKERS and STACK_DIR are not set; {HOW}");
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let rows = runtime.block_on(run_all(&wish, &stack));
+    let rows = runtime.block_on(run_all(&selection, &stack));
     println!("\n{}", report::markdown(&rows));
     Ok(if rows.iter().any(Row::failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn run_all(wish: &Wish, stack: &Stack) -> Vec<Row> {
-    let Scale { orders, seed, .. } = wish.scale;
+async fn run_all(selection: &Selection, stack: &Stack) -> Vec<Row> {
+    let Scale { orders, seed, .. } = selection.scale;
     println!("seed {seed}, {orders} orders a row unless a row says otherwise");
     let (mut rows, started) = (Vec::new(), Instant::now());
-    for spec in &wish.specs {
+    for spec in &selection.specs {
         let began = Instant::now();
-        let mut row = row(spec, stack, wish.scale).await;
-        if wish.scale.ci && row.only_missed_its_figure() {
+        let mut row = row(spec, stack, selection.scale).await;
+        if selection.scale.ci && row.only_missed_its_figure() {
             // A shared machine may have been busy; what is lost, doubled or early gets no second try.
             println!("{row}\n     {}", row.remarks().join("\n     "));
             println!("     once more, in case the machine was busy");
-            row = self::row(spec, stack, wish.scale).await;
+            row = self::row(spec, stack, selection.scale).await;
         }
         println!("{row}  [{:.0} s]", began.elapsed().as_secs_f64());
         for remark in row.remarks() {
@@ -130,9 +130,9 @@ async fn row(spec: &Spec, stack: &Stack, scale: Scale) -> Row {
 }
 
 async fn run(spec: &Spec, stack: &Stack, scale: Scale) -> Result<End> {
-    let mut bench = Bench::set_up(spec.id, stack, scale).await?;
-    let outcome = (spec.play)(&mut bench).await;
-    bench.clean_up().await;
+    let mut rig = Rig::set_up(spec.id, stack, scale).await?;
+    let outcome = (spec.run)(&mut rig).await;
+    rig.clean_up().await;
     match outcome {
         Ok(outcome) => Ok(End::Done(outcome)),
         Err(error) => match error.downcast::<LeftOut>() {

@@ -93,9 +93,9 @@ pub(crate) struct Seen {
 
 /// Where watches write what they see.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Watchbook(Arc<Mutex<Seen>>);
+pub(crate) struct Observations(Arc<Mutex<Seen>>);
 
-impl Watchbook {
+impl Observations {
     fn open(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +116,7 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(pid: u32, url: &str, database: Option<u16>, book: Watchbook) -> Result<Self> {
+    pub(crate) fn start(pid: u32, url: &str, database: Option<u16>, book: Observations) -> Result<Self> {
         let (url, http) = (url.to_owned(), Client::builder().no_proxy().timeout(ALIVE_WITHIN).build()?);
         Ok(Self(tokio::spawn(async move {
             loop {

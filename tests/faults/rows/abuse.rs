@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{bench::Bench, report::Outcome};
+use crate::{report::Outcome, rig::Rig};
 
 /// Enough honest orders for the whole play.
 const ORDERS: usize = 2_000;
@@ -36,18 +36,18 @@ const NOISE: Duration = Duration::from_millis(20);
 /// How often each status was answered to nonsense.
 type Tally = Arc<Mutex<BTreeMap<String, usize>>>;
 
-pub(crate) async fn abused(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
-    let url = bench.fleet.replica(0)?.url.clone();
+pub(crate) async fn abused(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
+    let url = rig.fleet.replica(0)?.url.clone();
     let address = url.trim_start_matches("http://").to_owned();
-    let mut plan = bench.plan(50.0);
+    let mut plan = rig.plan(50.0);
     plan.orders = plan.orders.max(ORDERS);
-    let load = bench.load(plan);
+    let load = rig.load(plan);
     // The first seconds warm up.
     sleep(Duration::from_secs(2)).await;
     let begun = Instant::now();
     sleep(Duration::from_secs(10)).await;
-    bench.strike();
+    rig.strike();
     let struck = Instant::now();
     let (tally, mut crowd) = (Tally::default(), JoinSet::new());
     for number in 0..IDLE {
@@ -61,7 +61,7 @@ pub(crate) async fn abused(bench: &mut Bench) -> Result<Outcome> {
     let over = Instant::now();
     crowd.shutdown().await;
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     let (before, during) = (history.latency(0.99, begun, struck), history.latency(0.99, struck, over));
     outcome.note(format!("p99 {before:.1?} before, {during:.1?} during"));
     let limit = (before * 2).max(before + NOISE);

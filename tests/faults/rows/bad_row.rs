@@ -11,11 +11,11 @@ use tokio::{
 
 use super::scale::within;
 use crate::{
-    bench::Bench,
     check::DELAYS_MS,
     load::{History, Plan},
     readiness::{Readiness, has_words},
     report::Outcome,
+    rig::Rig,
     seed::Seed,
 };
 
@@ -75,23 +75,23 @@ const SLOW: &[&str] = &[
     "CREATE TRIGGER \"stall {}\" BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION \"stall {}\"()",
 ];
 
-pub(crate) async fn stuck(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.lasting.push("scheduler");
-    bench.fleet.start_all(REPLICAS).await?;
+pub(crate) async fn stuck(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.lasting.push("scheduler");
+    rig.fleet.start_all(REPLICAS).await?;
     // Before its first migration it is not ready.
-    let unready_before = bench.fleet.book.seen().unready;
+    let unready_before = rig.fleet.book.seen().unready;
     let (mut seen, mut history) = (Vec::new(), History::default());
     for trial in &TRIALS {
-        let one = beside(bench, trial).await?;
+        let one = beside(rig, trial).await?;
         history.extend(one.history.clone());
         seen.push(one);
     }
-    let verified = verify(bench).await?;
-    let unready = bench.fleet.book.seen().unready - unready_before;
-    let mut outcome = bench.finish(&history).await?;
-    let steps = bench.steps(DELAYS_MS).await?;
+    let verified = verify(rig).await?;
+    let unready = rig.fleet.book.seen().unready - unready_before;
+    let mut outcome = rig.finish(&history).await?;
+    let steps = rig.steps(DELAYS_MS).await?;
     for (Trial { what, limit, .. }, seen) in TRIALS.iter().zip(seen) {
-        let (from, to) = (bench.on_database_clock(seen.from), bench.on_database_clock(seen.to));
+        let (from, to) = (rig.on_database_clock(seen.from), rig.on_database_clock(seen.to));
         let late = |at| steps.late(from, to, at);
         outcome.recovery(&format!("p99 lateness beside {what}"), late(0.99), *limit);
         outcome.note(format!("{:.1?} at most", late(1.0)));
@@ -122,22 +122,22 @@ struct Seen {
 }
 
 /// Places orders beside those that can't be moved, and asks everyone who should know about them.
-async fn beside(bench: &mut Bench, trial: &Trial) -> Result<Seen> {
-    let (rate, lasting) = if bench.scale.ci { (33.0, 5) } else { (100.0, 20) };
-    trial.culprits.insert(&bench.dsn).await?;
+async fn beside(rig: &mut Rig, trial: &Trial) -> Result<Seen> {
+    let (rate, lasting) = if rig.scale.ci { (33.0, 5) } else { (100.0, 20) };
+    trial.culprits.insert(&rig.dsn).await?;
     for statement in trial.tampering {
         let statement = statement.replace("{}", trial.culprits.prefix);
-        sqlx::query(AssertSqlSafe(statement)).execute(&bench.db).await?;
+        sqlx::query(AssertSqlSafe(statement)).execute(&rig.db).await?;
     }
-    bench.strike();
+    rig.strike();
     let from = Instant::now();
-    let (orders, name) = (bench.scale.orders / 2, format!("{}-{}", bench.name, bench.strikes));
-    let history = bench.load(Plan { orders, name, ..bench.plan(rate) }).end().await?;
+    let (orders, name) = (rig.scale.orders / 2, format!("{}-{}", rig.name, rig.strikes));
+    let history = rig.load(Plan { orders, name, ..rig.plan(rate) }).end().await?;
     let to = Instant::now();
     sleep(Duration::from_secs(lasting).saturating_sub(from.elapsed())).await;
     let (mut missed, prefix) = (Vec::new(), trial.culprits.prefix);
-    for slot in bench.fleet.slots() {
-        let url = bench.fleet.replica(slot)?.url.clone();
+    for slot in rig.fleet.slots() {
+        let url = rig.fleet.replica(slot)?.url.clone();
         if !within(NAMED_WITHIN, async || told(&url, trial).await.unwrap_or_default()).await {
             missed.push(format!("/readyz of replica {slot} tells nothing of {prefix}"));
         }
@@ -148,7 +148,7 @@ async fn beside(bench: &mut Bench, trial: &Trial) -> Result<Seen> {
         }
     }
     // Each replica names each of them once, and no more than twenty a minute.
-    let warnings = bench.fleet.journal.warnings();
+    let warnings = rig.fleet.journal.warnings();
     let mut lines = 0;
     for order_id in trial.order_ids() {
         let count = warnings.iter().filter(|line| line.contains(&order_id)).count();
@@ -182,8 +182,8 @@ struct Ended {
 }
 
 /// What `verify` finds beside the replicas.
-async fn verify(bench: &Bench) -> Result<Ended> {
-    let settings = bench.fleet.settings.iter();
+async fn verify(rig: &Rig) -> Result<Ended> {
+    let settings = rig.fleet.settings.iter();
     let output = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
         .arg("verify")
         .env_clear()

@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{
     app::Targets,
-    bench::Bench,
     report::{Outcome, quantile},
+    rig::Rig,
     stack::POLL,
 };
 
@@ -44,55 +44,55 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The position of the last event, which all orders reach at one moment.
 const LAST: u8 = 6;
 
-pub(crate) async fn crowd(bench: &mut Bench) -> Result<Outcome> {
+pub(crate) async fn crowd(rig: &mut Rig) -> Result<Outcome> {
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let ci = bench.scale.ci;
-    let pages = if ci { bench.scale.orders } else { bench.scale.orders.max(PAGES) };
+    let ci = rig.scale.ci;
+    let pages = if ci { rig.scale.orders } else { rig.scale.orders.max(PAGES) };
     let (opened_within, delay) = if ci { (OPENED_WITHIN_CI, DELAY_CI) } else { (OPENED_WITHIN, DELAY) };
     let spread = Duration::from_secs(1) * u32::try_from(pages)? / RATE;
     // Whoever comes first waits in OUT_FOR_DELIVERY until the last one is there.
     let delays = [spread + opened_within, delay, delay, spread + delay];
     let delays = delays.map(|delay| format!("{}ms", delay.as_millis()));
-    bench.set("STAGE_DELAYS", delays.join(","));
-    bench.fleet.start_all(2).await?;
-    let mut plan = bench.plan(f64::from(RATE));
+    rig.set("STAGE_DELAYS", delays.join(","));
+    rig.fleet.start_all(2).await?;
+    let mut plan = rig.plan(f64::from(RATE));
     plan.orders = pages;
-    let history = bench.load(plan).end().await?;
+    let history = rig.load(plan).end().await?;
 
-    let before = bench.fleet.resident_kb();
+    let before = rig.fleet.resident_kb();
     let (mut crowd, open) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     let deadline = Instant::now() + spread * 2 + opened_within + delay * 3 + PATIENCE;
     for (number, placed) in history.placed.iter().enumerate() {
-        let page = Page { targets: bench.fleet.targets.clone(), number, open: Arc::clone(&open) };
+        let page = Page { targets: rig.fleet.targets.clone(), number, open: Arc::clone(&open) };
         crowd.spawn(page.follow(placed.order_id.clone(), deadline));
     }
     while open.load(Ordering::Relaxed) < history.placed.len() {
         ensure!(Instant::now() < deadline, "only {} pages are open", open.load(Ordering::Relaxed));
         sleep(POLL).await;
     }
-    let held = bench.fleet.resident_kb().saturating_sub(before);
-    gather(bench).await?;
+    let held = rig.fleet.resident_kb().saturating_sub(before);
+    gather(rig).await?;
     let mut timelines = Vec::new();
     while let Some(page) = crowd.join_next().await {
         timelines.push(page??);
     }
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.note(format!("{pages} pages, {:.1} KB each", per(held, pages)));
-    judge(bench, &timelines, &mut outcome);
+    judge(rig, &timelines, &mut outcome);
     Ok(outcome)
 }
 
 /// Waits until every order is out for delivery and lets all arrive with the last one.
-async fn gather(bench: &Bench) -> Result<()> {
+async fn gather(rig: &Rig) -> Result<()> {
     let elsewhere = "SELECT count(*) FROM orders WHERE status <> 'OUT_FOR_DELIVERY'";
-    while sqlx::query_scalar::<_, i64>(elsewhere).fetch_one(&bench.db).await? > 0 {
+    while sqlx::query_scalar::<_, i64>(elsewhere).fetch_one(&rig.db).await? > 0 {
         sleep(POLL).await;
     }
-    sqlx::query("UPDATE orders SET due_at = (SELECT max(due_at) FROM orders)").execute(&bench.db).await?;
+    sqlx::query("UPDATE orders SET due_at = (SELECT max(due_at) FROM orders)").execute(&rig.db).await?;
     Ok(())
 }
 
-fn judge(bench: &Bench, timelines: &[Vec<Arrival>], outcome: &mut Outcome) {
+fn judge(rig: &Rig, timelines: &[Vec<Arrival>], outcome: &mut Outcome) {
     let wrong = timelines.iter().filter(|seen| !seen.iter().map(|arrival| arrival.seq).eq(1..=LAST));
     let wrong: Vec<_> = wrong.collect();
     let missing = format!("{} pages missed or repeated events, such as {:?}", wrong.len(), wrong.first());
@@ -101,7 +101,7 @@ fn judge(bench: &Bench, timelines: &[Vec<Arrival>], outcome: &mut Outcome) {
     let (at_once, staggered): (Vec<&Arrival>, Vec<&Arrival>) =
         live.filter(|arrival| arrival.seq > 2).partition(|arrival| arrival.seq == LAST);
     let mut told = |when: &str, arrivals: &[&Arrival]| {
-        let delay = |arrival: &&Arrival| bench.on_database_clock(arrival.at) - arrival.made;
+        let delay = |arrival: &&Arrival| rig.on_database_clock(arrival.at) - arrival.made;
         let mut delays: Vec<Duration> =
             arrivals.iter().map(|arrival| delay(arrival).to_std().unwrap_or_default()).collect();
         delays.sort_unstable();

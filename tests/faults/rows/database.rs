@@ -13,64 +13,64 @@ use tokio::{
 use super::LeftOut;
 use crate::{
     app::Targets,
-    bench::{Bench, REFUSED_WITHIN},
     check,
     load::Plan,
     report::Outcome,
+    rig::{REFUSED_WITHIN, Rig},
     stack::Part,
 };
 
 /// What both kinds of restart must reach.
 const RECOVERY: Duration = Duration::from_secs(2);
 
-pub(crate) async fn restarted(bench: &mut Bench) -> Result<Outcome> {
-    down_and_up(bench, false).await
+pub(crate) async fn restarted(rig: &mut Rig) -> Result<Outcome> {
+    down_and_up(rig, false).await
 }
 
-pub(crate) async fn killed(bench: &mut Bench) -> Result<Outcome> {
-    down_and_up(bench, true).await
+pub(crate) async fn killed(rig: &mut Rig) -> Result<Outcome> {
+    down_and_up(rig, true).await
 }
 
-async fn down_and_up(bench: &mut Bench, kill: bool) -> Result<Outcome> {
-    bench.fleet.start_all(2).await?;
-    let load = bench.load(bench.plan(if bench.scale.ci { 12.0 } else { 33.0 }));
-    while load.goes_on() || bench.strikes < 3 {
-        bench.pause(2_200..4_000).await;
-        bench.strike();
+async fn down_and_up(rig: &mut Rig, kill: bool) -> Result<Outcome> {
+    rig.fleet.start_all(2).await?;
+    let load = rig.load(rig.plan(if rig.scale.ci { 12.0 } else { 33.0 }));
+    while load.goes_on() || rig.strikes < 3 {
+        rig.pause(2_200..4_000).await;
+        rig.strike();
         if kill {
-            bench.stack.kill(Part::Postgres).await?;
+            rig.stack.kill(Part::Postgres).await?;
         } else {
-            bench.stack.stop(Part::Postgres).await?;
+            rig.stack.stop(Part::Postgres).await?;
         }
-        bench.pause(0..2_000).await;
-        bench.stack.start(Part::Postgres).await?;
-        bench.ready_again();
+        rig.pause(0..2_000).await;
+        rig.stack.start(Part::Postgres).await?;
+        rig.ready_again();
     }
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
-    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
-    outcome.recovery("first 201", bench.longest_refusal(&history), RECOVERY);
+    let mut outcome = rig.finish(&history).await?;
+    outcome.recovery("first step", rig.longest_standstill(&history).await?, RECOVERY);
+    outcome.recovery("first 201", rig.longest_refusal(&history), RECOVERY);
     outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
     Ok(outcome)
 }
 
-pub(crate) async fn terminated(bench: &mut Bench) -> Result<Outcome> {
-    let lasting = Duration::from_secs(if bench.scale.ci { 4 } else { 30 });
-    bench.fleet.start_all(2).await?;
-    let rate = if bench.scale.ci { 33.0 } else { 60.0 };
-    let load = bench.load(bench.plan(rate));
+pub(crate) async fn terminated(rig: &mut Rig) -> Result<Outcome> {
+    let lasting = Duration::from_secs(if rig.scale.ci { 4 } else { 30 });
+    rig.fleet.start_all(2).await?;
+    let rate = if rig.scale.ci { 33.0 } else { 60.0 };
+    let load = rig.load(rig.plan(rate));
     sleep(Duration::from_secs(1)).await;
     let begun = Instant::now();
     while begun.elapsed() < lasting {
-        bench.strike();
+        rig.strike();
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name LIKE 'order-tracker %'";
-        sqlx::query(sql).execute(&bench.db).await?;
+        sqlx::query(sql).execute(&rig.db).await?;
         sleep(Duration::from_millis(500)).await;
     }
-    let over = bench.ready_again();
+    let over = rig.ready_again();
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     let (during, after) = (
         history.failures(begun, over),
         history.failures(over + Duration::from_secs(1), over + Duration::from_mins(5)),
@@ -78,33 +78,33 @@ pub(crate) async fn terminated(bench: &mut Bench) -> Result<Outcome> {
     outcome.note(format!("{:.1} % failed during", during * 100.0));
     outcome.expect(during <= 0.2, format!("{:.0} % failed during", during * 100.0));
     outcome.expect(after <= 0.0, format!("{:.1} % failed a second after", after * 100.0));
-    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
+    outcome.recovery("first step", rig.longest_standstill(&history).await?, RECOVERY);
     Ok(outcome)
 }
 
 /// A replica that wants four connections finds two, then all; 150 clients read and 50 place.
-pub(crate) async fn starved(bench: &mut Bench) -> Result<Outcome> {
-    let name = bench.name.clone();
-    bench.stack.administer(&format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT 6")).await?;
-    bench.stack.administer(&format!("ALTER DATABASE {name} OWNER TO {name}")).await?;
-    let dsn = bench.dsn.replace("//tracker@", &format!("//{name}@"));
+pub(crate) async fn starved(rig: &mut Rig) -> Result<Outcome> {
+    let name = rig.name.clone();
+    rig.stack.administer(&format!("CREATE ROLE {name} LOGIN CONNECTION LIMIT 6")).await?;
+    rig.stack.administer(&format!("ALTER DATABASE {name} OWNER TO {name}")).await?;
+    let dsn = rig.dsn.replace("//tracker@", &format!("//{name}@"));
     let mut hogs = Vec::new();
     for _ in 0..4 {
         hogs.push(PgConnection::connect(&dsn).await?);
     }
-    bench.set("PG_DSN", dsn);
-    bench.set("PG_MAX_CONNECTIONS", "5");
-    bench.fleet.start_all(1).await?;
-    let readers = readers(&bench.fleet.targets, 150);
-    let rate = if bench.scale.orders < 1_000 { 20.0 } else { 100.0 };
-    let load = bench.load(Plan { connections: 50, ..bench.plan(rate) });
+    rig.set("PG_DSN", dsn);
+    rig.set("PG_MAX_CONNECTIONS", "5");
+    rig.fleet.start_all(1).await?;
+    let readers = readers(&rig.fleet.targets, 150);
+    let rate = if rig.scale.orders < 1_000 { 20.0 } else { 100.0 };
+    let load = rig.load(Plan { connections: 50, ..rig.plan(rate) });
     sleep(Duration::from_secs(10)).await;
     drop(hogs);
     let history = load.end().await?;
     drop(readers);
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
-    outcome.recovery("p99 lateness", bench.lateness(0.99).await?, Duration::from_secs(2));
+    outcome.recovery("p99 lateness", rig.lateness(0.99).await?, Duration::from_secs(2));
     Ok(outcome)
 }
 
@@ -128,32 +128,32 @@ fn readers(targets: &Targets, count: usize) -> JoinSet<()> {
 }
 
 /// The tables lie on a small disk of their own, which a file of somebody else fills up.
-pub(crate) async fn disk_full(bench: &mut Bench) -> Result<Outcome> {
-    let disk = Disk::mount(bench).await?;
-    let played = on_small_disk(bench, &disk).await;
+pub(crate) async fn disk_full(rig: &mut Rig) -> Result<Outcome> {
+    let disk = Disk::mount(rig).await?;
+    let played = on_small_disk(rig, &disk).await;
     // The tablespace must be empty before its disk can go.
-    drop(bench.stack.administer(&format!("DROP DATABASE {} WITH (FORCE)", bench.name)).await);
-    drop(bench.stack.administer(&format!("DROP TABLESPACE {}", bench.name)).await);
+    drop(rig.stack.administer(&format!("DROP DATABASE {} WITH (FORCE)", rig.name)).await);
+    drop(rig.stack.administer(&format!("DROP TABLESPACE {}", rig.name)).await);
     disk.unmount().await?;
     played
 }
 
-async fn on_small_disk(bench: &mut Bench, disk: &Disk) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
-    let load = bench.load(bench.plan(if bench.scale.orders < 1_000 { 15.0 } else { 100.0 }));
+async fn on_small_disk(rig: &mut Rig, disk: &Disk) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
+    let load = rig.load(rig.plan(if rig.scale.orders < 1_000 { 15.0 } else { 100.0 }));
     sleep(Duration::from_secs(4)).await;
-    bench.strike();
+    rig.strike();
     disk.fill().await?;
     sleep(Duration::from_secs(10)).await;
     disk.free().await?;
-    bench.ready_again();
+    rig.ready_again();
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
-    outcome.recovery("first step", bench.longest_standstill(&history).await?, Duration::from_secs(5));
-    outcome.recovery("first 201", bench.longest_refusal(&history), Duration::from_secs(5));
+    let mut outcome = rig.finish(&history).await?;
+    outcome.recovery("first step", rig.longest_standstill(&history).await?, Duration::from_secs(5));
+    outcome.recovery("first 201", rig.longest_refusal(&history), Duration::from_secs(5));
     outcome.expect(history.refused() > 0, "the disk was never full: no 503");
-    bench.said_so(&mut outcome);
-    outcome.expect(check::overdue(&bench.db).await? == 0, "steps are overdue");
+    rig.said_so(&mut outcome);
+    outcome.expect(check::overdue(&rig.db).await? == 0, "steps are overdue");
     Ok(outcome)
 }
 
@@ -161,8 +161,8 @@ async fn on_small_disk(bench: &mut Bench, disk: &Disk) -> Result<Outcome> {
 struct Disk(String);
 
 impl Disk {
-    async fn mount(bench: &Bench) -> Result<Self> {
-        let folder = bench.stack.dir().join(&bench.name).display().to_string();
+    async fn mount(rig: &Rig) -> Result<Self> {
+        let folder = rig.stack.dir().join(&rig.name).display().to_string();
         let script = format!(
             "mkdir -p {folder} && mount -t tmpfs -o size=24m tmpfs {folder} && \
             mkdir {folder}/space && chown -R postgres: {folder}"
@@ -170,7 +170,7 @@ impl Disk {
         if !shell(&script).await? {
             return Err(LeftOut("needs root, to mount a small disk".to_owned()).into());
         }
-        let Bench { stack, name, .. } = bench;
+        let Rig { stack, name, .. } = rig;
         stack.administer(&format!("CREATE TABLESPACE {name} LOCATION '{folder}/space'")).await?;
         stack.administer(&format!("ALTER DATABASE {name} SET default_tablespace = '{name}'")).await?;
         Ok(Self(folder))

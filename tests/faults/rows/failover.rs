@@ -11,45 +11,45 @@ use tokio::{
 
 use super::LeftOut;
 use crate::{
-    bench::Bench,
     report::Outcome,
+    rig::Rig,
     stack::{Part, Stack},
 };
 
 const RECOVERY: Duration = Duration::from_secs(3);
 
-pub(crate) async fn promoted(bench: &mut Bench) -> Result<Outcome> {
-    let standby = Standby::follow(bench).await?;
-    let played = fail_over(bench, &standby).await;
+pub(crate) async fn promoted(rig: &mut Rig) -> Result<Outcome> {
+    let standby = Standby::follow(rig).await?;
+    let played = fail_over(rig, &standby).await;
     // The old primary serves the other rows again, alone.
     standby.stop().await;
-    drop(bench.stack.start(Part::Postgres).await);
-    bench.stack.administer("ALTER SYSTEM RESET synchronous_standby_names").await?;
-    bench.stack.administer("SELECT pg_reload_conf()").await?;
+    drop(rig.stack.start(Part::Postgres).await);
+    rig.stack.administer("ALTER SYSTEM RESET synchronous_standby_names").await?;
+    rig.stack.administer("SELECT pg_reload_conf()").await?;
     played
 }
 
-async fn fail_over(bench: &mut Bench, standby: &Standby) -> Result<Outcome> {
-    let proxy = bench.proxy_to_postgres().await?;
-    bench.fleet.start_all(2).await?;
-    let load = bench.load(bench.plan(100.0));
+async fn fail_over(rig: &mut Rig, standby: &Standby) -> Result<Outcome> {
+    let proxy = rig.proxy_to_postgres().await?;
+    rig.fleet.start_all(2).await?;
+    let load = rig.load(rig.plan(100.0));
     sleep(Duration::from_secs(3)).await;
-    bench.strike();
+    rig.strike();
     let died = Instant::now();
-    bench.stack.kill(Part::Postgres).await?;
+    rig.stack.kill(Part::Postgres).await?;
     standby.promote().await?;
     proxy.flip(&standby.address);
-    bench.ready_again();
+    rig.ready_again();
     let promoted_in = died.elapsed();
     // The truth is on the other server now.
-    let dsn = bench.dsn.replace(bench.stack.postgres_address(), &standby.address);
-    bench.db = PgPoolOptions::new().max_connections(2).connect(&dsn).await?;
+    let dsn = rig.dsn.replace(rig.stack.postgres_address(), &standby.address);
+    rig.db = PgPoolOptions::new().max_connections(2).connect(&dsn).await?;
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.note(format!("promoted in {promoted_in:.1?}"));
-    outcome.recovery("first step", bench.longest_standstill(&history).await?, RECOVERY);
-    outcome.recovery("first 201", bench.longest_refusal(&history), RECOVERY);
-    bench.db.close().await;
+    outcome.recovery("first step", rig.longest_standstill(&history).await?, RECOVERY);
+    outcome.recovery("first 201", rig.longest_refusal(&history), RECOVERY);
+    rig.db.close().await;
     Ok(outcome)
 }
 
@@ -61,8 +61,8 @@ struct Standby {
 }
 
 impl Standby {
-    async fn follow(bench: &Bench) -> Result<Self> {
-        let stack = &bench.stack;
+    async fn follow(rig: &Rig) -> Result<Self> {
+        let stack = &rig.stack;
         let (host, port) = stack.postgres_address().split_once(':').context("host:port")?;
         let own_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let folder = stack.dir().join("standby").display().to_string();
@@ -82,15 +82,15 @@ impl Standby {
         stack.administer("ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
         stack.administer("SELECT pg_reload_conf()").await?;
         Stack::reachable(&standby.address, Duration::from_secs(10)).await?;
-        standby.in_step(bench).await?;
+        standby.in_step(rig).await?;
         Ok(standby)
     }
 
     /// Waits until the primary waits for this one.
-    async fn in_step(&self, bench: &Bench) -> Result<()> {
+    async fn in_step(&self, rig: &Rig) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&bench.db).await? == 0 {
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&rig.db).await? == 0 {
             ensure!(Instant::now() < deadline, "the standby does not follow");
             sleep(Duration::from_millis(50)).await;
         }

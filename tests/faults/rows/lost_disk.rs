@@ -6,37 +6,37 @@ use anyhow::{Result, ensure};
 use tokio::{process::Command, time::sleep};
 
 use super::broker::{OUT_WITHIN, emptied};
-use crate::{bench::Bench, report::Outcome, stack::Part};
+use crate::{report::Outcome, rig::Rig, stack::Part};
 
 /// How long until the new, empty topics are read.
 const READ_WITHIN: Duration = Duration::from_secs(15);
 
 /// Topics, orders and the group's offsets are gone. The topics are made again, what is placed from then on is
 /// published and read, and `republish` brings back what was lost.
-pub(crate) async fn empty_disk(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
-    let load = bench.load(bench.plan(40.0));
+pub(crate) async fn empty_disk(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
+    let load = rig.load(rig.plan(40.0));
     sleep(Duration::from_secs(2)).await;
-    bench.strike();
-    bench.stack.kill(Part::Kafka).await?;
-    bench.stack.wipe(Part::Kafka).await?;
-    bench.stack.start(Part::Kafka).await?;
-    let out = emptied(bench).await;
+    rig.strike();
+    rig.stack.kill(Part::Kafka).await?;
+    rig.stack.wipe(Part::Kafka).await?;
+    rig.stack.start(Part::Kafka).await?;
+    let out = emptied(rig).await;
     let history = load.end().await?;
-    let read = bench.topic.caught_up(&bench.group, READ_WITHIN).await?;
-    let published = bench.topic.read().await?.len();
-    republish(bench).await?;
-    emptied(bench).await;
-    let mut outcome = bench.finish(&history).await?;
+    let read = rig.topic.caught_up(&rig.group, READ_WITHIN).await?;
+    let published = rig.topic.read().await?.len();
+    republish(rig).await?;
+    emptied(rig).await;
+    let mut outcome = rig.finish(&history).await?;
     outcome.recovery("what waited was out", out, OUT_WITHIN);
     outcome.note(format!("read after {read:.1?}; {published} orders on the new topic before republish"));
     outcome.expect(published < history.attempts.len(), "nothing was lost with the disk".to_owned());
     Ok(outcome)
 }
 
-async fn republish(bench: &Bench) -> Result<()> {
+async fn republish(rig: &Rig) -> Result<()> {
     let output = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
-        .args(["republish", "--since", "1h", "--pg-dsn", &bench.dsn])
+        .args(["republish", "--since", "1h", "--pg-dsn", &rig.dsn])
         .output()
         .await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -8,58 +8,58 @@ use serde_json::{Value, json};
 
 use crate::{
     app::SECRET,
-    bench::Bench,
     check::{self, SIX},
     load::History,
     report::Outcome,
+    rig::Rig,
     topic::{MAX_BYTES, Message, Topic},
 };
 
 /// How long a consumer may take to catch up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(crate) async fn replayed(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
-    let history = bench.load(bench.plan(100.0)).end().await?;
-    bench.topic.caught_up(&bench.group, PATIENCE).await?;
-    let mut outcome = bench.finish(&history).await?;
-    let before = check::fingerprint(&bench.db).await?;
+pub(crate) async fn replayed(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
+    let history = rig.load(rig.plan(100.0)).end().await?;
+    rig.topic.caught_up(&rig.group, PATIENCE).await?;
+    let mut outcome = rig.finish(&history).await?;
+    let before = check::fingerprint(&rig.db).await?;
     let mut slowest = Duration::ZERO;
     for _ in 0..3 {
-        bench.topic.rewind(&bench.group).await.context("rewinding the group")?;
-        ensure!(bench.topic.lag(&bench.group).await? > 0, "the group was not rewound");
-        slowest = slowest.max(read_all_again(bench).await?);
+        rig.topic.rewind(&rig.group).await.context("rewinding the group")?;
+        ensure!(rig.topic.lag(&rig.group).await? > 0, "the group was not rewound");
+        slowest = slowest.max(read_all_again(rig).await?);
     }
-    let after_rewind = check::fingerprint(&bench.db).await?;
+    let after_rewind = check::fingerprint(&rig.db).await?;
     outcome.expect(before == after_rewind, "the tables changed when the group began anew");
     let mut copies = Vec::new();
-    for message in bench.topic.read().await? {
-        for _ in 0..bench.dice.random_range(1..=5) {
+    for message in rig.topic.read().await? {
+        for _ in 0..rig.dice.random_range(1..=5) {
             copies.push(message.clone());
         }
     }
-    copies.shuffle(&mut bench.dice);
+    copies.shuffle(&mut rig.dice);
     outcome.note(format!("{} copies sent", copies.len()));
-    bench.topic.send(copies).await?;
-    slowest = slowest.max(read_all_again(bench).await?);
-    let after_copies = check::fingerprint(&bench.db).await?;
+    rig.topic.send(copies).await?;
+    slowest = slowest.max(read_all_again(rig).await?);
+    let after_copies = check::fingerprint(&rig.db).await?;
     outcome.expect(before == after_copies, "the tables changed when messages came again");
     outcome.recovery("reading all again", slowest, Duration::from_secs(15));
     Ok(outcome)
 }
 
 /// Starts a replica until it has read the topic to its end.
-async fn read_all_again(bench: &mut Bench) -> Result<Duration> {
-    bench.fleet.start_all(1).await?;
-    let took = bench.topic.caught_up(&bench.group, PATIENCE).await?;
-    bench.fleet.stop_all().await?;
+async fn read_all_again(rig: &mut Rig) -> Result<Duration> {
+    rig.fleet.start_all(1).await?;
+    let took = rig.topic.caught_up(&rig.group, PATIENCE).await?;
+    rig.fleet.stop_all().await?;
     Ok(took)
 }
 
 /// An order of another system.
-fn stranger(bench: &mut Bench, number: usize) -> Value {
+fn stranger(rig: &mut Rig, number: usize) -> Value {
     const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let digit = |_| char::from(DIGITS[bench.dice.random_range(0..DIGITS.len())]);
+    let digit = |_| char::from(DIGITS[rig.dice.random_range(0..DIGITS.len())]);
     let digits: String = (0..20).map(digit).collect();
     json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} stranger {number}"),
         "address": format!("{SECRET} Lane"), "item": "soup", "size": "small", "status": "PLACED",
@@ -72,27 +72,27 @@ fn message(value: &Value) -> Message {
 }
 
 /// Each order's statuses as another system might tell them, in any order and over each other.
-pub(crate) async fn shuffled(bench: &mut Bench) -> Result<Outcome> {
-    let count = bench.scale.orders / 2;
-    bench.fleet.start_all(1).await?;
-    let load = bench.load(crate::load::Plan { orders: bench.scale.orders - count, ..bench.plan(100.0) });
+pub(crate) async fn shuffled(rig: &mut Rig) -> Result<Outcome> {
+    let count = rig.scale.orders / 2;
+    rig.fleet.start_all(1).await?;
+    let load = rig.load(crate::load::Plan { orders: rig.scale.orders - count, ..rig.plan(100.0) });
     let mut messages = Vec::new();
     for number in 0..count {
-        let order = stranger(bench, number);
+        let order = stranger(rig, number);
         for (seq, status) in SIX[1..].iter().enumerate() {
             let mut story = order.clone();
             (story["status"], story["seq"]) = (json!(status), json!(seq + 1));
             messages.push(message(&story));
         }
     }
-    messages.shuffle(&mut bench.dice);
-    bench.topic.send(messages).await?;
+    messages.shuffle(&mut rig.dice);
+    rig.topic.send(messages).await?;
     let history = load.end().await?;
     // Our own orders come again too, when they have long gone on.
-    bench.topic.send(bench.topic.read().await?).await?;
-    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
-    let mut outcome = bench.finish(&history).await?;
-    let wanted = bench.scale.orders;
+    rig.topic.send(rig.topic.read().await?).await?;
+    let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
+    let mut outcome = rig.finish(&history).await?;
+    let wanted = rig.scale.orders;
     outcome.lost += wanted.saturating_sub(outcome.orders);
     outcome.expect(outcome.orders == wanted, format!("{} orders instead of {wanted}", outcome.orders));
     // Those on the topic are ours, on purpose.
@@ -102,14 +102,14 @@ pub(crate) async fn shuffled(bench: &mut Bench) -> Result<Outcome> {
 }
 
 /// One of many ways in which a message can be broken.
-fn mutant(bench: &mut Bench, number: usize) -> Message {
-    let mut order = stranger(bench, number);
+fn mutant(rig: &mut Rig, number: usize) -> Message {
+    let mut order = stranger(rig, number);
     let whole = message(&order);
     let bytes = whole.value.clone().unwrap_or_default();
     let with_value = |value: Vec<u8>| Message { value: Some(value), ..whole.clone() };
     match number % 11 {
         0 => with_value([&bytes[..bytes.len() / 2], &[0xff, 0xfe], &bytes[bytes.len() / 2..]].concat()),
-        1 => with_value(bytes[..bench.dice.random_range(1..bytes.len())].to_vec()),
+        1 => with_value(bytes[..rig.dice.random_range(1..bytes.len())].to_vec()),
         2 => {
             order["item"] = json!(7);
             message(&order)
@@ -137,18 +137,18 @@ fn mutant(bench: &mut Bench, number: usize) -> Message {
     }
 }
 
-pub(crate) async fn malformed(bench: &mut Bench) -> Result<Outcome> {
-    let count = bench.scale.orders / 2;
-    bench.fleet.start_all(1).await?;
+pub(crate) async fn malformed(rig: &mut Rig) -> Result<Outcome> {
+    let count = rig.scale.orders / 2;
+    rig.fleet.start_all(1).await?;
     let mut messages = Vec::new();
     for number in 0..count {
-        let good = stranger(bench, number);
-        messages.extend([message(&good), mutant(bench, number)]);
+        let good = stranger(rig, number);
+        messages.extend([message(&good), mutant(rig, number)]);
     }
-    bench.topic.send(messages).await?;
-    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
-    let letters = dead_letters(bench).read().await?;
-    let mut outcome = bench.examine_strangers().await?;
+    rig.topic.send(messages).await?;
+    let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
+    let letters = dead_letters(rig).read().await?;
+    let mut outcome = rig.examine_strangers().await?;
     let good = outcome.orders;
     outcome.lost += count.saturating_sub(good);
     outcome.expect(good == count, format!("{good} of {count} good orders are in"));
@@ -166,23 +166,23 @@ fn explains(letter: &Message) -> bool {
         .all(|header| letter.headers.contains_key(*header))
 }
 
-fn dead_letters(bench: &Bench) -> Topic {
-    Topic { name: format!("{}.dlq", bench.topic.name), ..bench.topic.clone() }
+fn dead_letters(rig: &Rig) -> Topic {
+    Topic { name: format!("{}.dlq", rig.topic.name), ..rig.topic.clone() }
 }
 
-pub(crate) async fn oversized(bench: &mut Bench) -> Result<Outcome> {
-    bench.topic.create(MAX_BYTES).await?;
-    bench.fleet.start_all(1).await?;
-    let (mut huge, small) = (stranger(bench, 0), stranger(bench, 1));
+pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
+    rig.topic.create(MAX_BYTES).await?;
+    rig.fleet.start_all(1).await?;
+    let (mut huge, small) = (stranger(rig, 0), stranger(rig, 1));
     huge["item"] = json!("x".repeat(5_000_000));
     let tombstone = Message { value: None, ..message(&small) };
-    bench.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
-    let caught_up = bench.topic.caught_up(&bench.group, PATIENCE).await?;
-    let letters = dead_letters(bench).read().await?;
-    let url = bench.fleet.replica(0)?.url.clone();
+    rig.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
+    let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
+    let letters = dead_letters(rig).read().await?;
+    let url = rig.fleet.replica(0)?.url.clone();
     let metrics = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?;
     let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
-    let mut outcome = bench.examine_strangers().await?;
+    let mut outcome = rig.examine_strangers().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
     let reference =
         letters.len() == 1 && explains(&letters[0]) && letters[0].value.as_ref().is_none_or(Vec::is_empty);
@@ -192,7 +192,7 @@ pub(crate) async fn oversized(bench: &mut Bench) -> Result<Outcome> {
     Ok(outcome)
 }
 
-impl Bench {
+impl Rig {
     /// The end of a row in which nothing was placed by way of HTTP.
     async fn examine_strangers(&mut self) -> Result<Outcome> {
         let mut outcome = self.finish(&History::default()).await?;

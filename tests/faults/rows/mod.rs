@@ -24,9 +24,9 @@ use std::pin::Pin;
 
 use anyhow::Result;
 
-use crate::{bench::Bench, report::Outcome};
+use crate::{report::Outcome, rig::Rig};
 
-type Play = for<'a> fn(&'a mut Bench) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
+type Play = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
 
 /// A row before it is run.
 pub(crate) struct Spec {
@@ -36,7 +36,7 @@ pub(crate) struct Spec {
     pub(crate) figure: &'static str,
     /// Whether it runs on every change.
     pub(crate) ci: bool,
-    pub(crate) play: Play,
+    pub(crate) run: Play,
 }
 
 /// A row can't be played here.
@@ -45,11 +45,11 @@ pub(crate) struct Spec {
 pub(crate) struct LeftOut(pub(crate) String);
 
 macro_rules! row {
-    ($id:literal, $fault:literal, $figure:literal, ci, $play:path) => {
-        Spec { id: $id, fault: $fault, figure: $figure, ci: true, play: |bench| Box::pin($play(bench)) }
+    ($id:literal, $fault:literal, $figure:literal, ci, $run:path) => {
+        Spec { id: $id, fault: $fault, figure: $figure, ci: true, run: |rig| Box::pin($run(rig)) }
     };
-    ($id:literal, $fault:literal, $figure:literal, $play:path) => {
-        Spec { id: $id, fault: $fault, figure: $figure, ci: false, play: |bench| Box::pin($play(bench)) }
+    ($id:literal, $fault:literal, $figure:literal, $run:path) => {
+        Spec { id: $id, fault: $fault, figure: $figure, ci: false, run: |rig| Box::pin($run(rig)) }
     };
 }
 

@@ -14,11 +14,11 @@ use super::{
     scale::{bearable_rate, whole, within},
 };
 use crate::{
-    bench::Bench,
     check,
     load::{History, Plan},
     readiness::{Readiness, has_words},
     report::Outcome,
+    rig::Rig,
     seed::Seed,
     stack::Part,
 };
@@ -36,55 +36,54 @@ const NAMED_WITHIN: Duration = Duration::from_secs(5);
 /// Most lines of the log that name the topic and a partition: one when a series begins, and one when it ends.
 const LINES_A_PARTITION: usize = 2;
 
-pub(crate) async fn broker_away(bench: &mut Bench) -> Result<Outcome> {
-    bench.topic.coordinate(&bench.group).await?;
-    bench.stack.start(Part::SecondKafka).await?;
-    let ran = beside(bench).await;
-    bench.topic.delete().await;
+pub(crate) async fn broker_away(rig: &mut Rig) -> Result<Outcome> {
+    rig.topic.coordinate(&rig.group).await?;
+    rig.stack.start(Part::SecondKafka).await?;
+    let ran = beside(rig).await;
+    rig.topic.delete().await;
     // The other rows have one broker.
-    drop(bench.stack.stop(Part::SecondKafka).await);
+    drop(rig.stack.stop(Part::SecondKafka).await);
     ran
 }
 
-async fn beside(bench: &mut Bench) -> Result<Outcome> {
-    bench.topic.create_on(&BROKERS).await?;
-    bench.fleet.start_all(1).await?;
+async fn beside(rig: &mut Rig) -> Result<Outcome> {
+    rig.topic.create_on(&BROKERS).await?;
+    rig.fleet.start_all(1).await?;
     // Before its first migration it is not ready.
-    let unready_before = bench.fleet.book.seen().unready;
-    let ci = bench.scale.ci;
+    let unready_before = rig.fleet.book.seen().unready;
+    let ci = rig.scale.ci;
     let (before, outage, after) = if ci { (2, 15, 2) } else { (5, 50, 5) };
     let (mut history, rate) =
-        if ci { (History::default(), 100.0) } else { bearable_rate(bench, 300.0, 1_000.0).await? };
+        if ci { (History::default(), 100.0) } else { bearable_rate(rig, 300.0, 1_000.0).await? };
     let orders = whole(rate * f64::from(before + outage + after));
-    seed().insert(&bench.dsn).await?;
+    seed().insert(&rig.dsn).await?;
     let begun = Instant::now();
-    let load = bench.load(Plan { orders, name: format!("{}-beside", bench.name), ..bench.plan(rate) });
+    let load = rig.load(Plan { orders, name: format!("{}-beside", rig.name), ..rig.plan(rate) });
     sleep_until(begun + Duration::from_secs(1) * before).await;
-    bench.strike();
+    rig.strike();
     let struck = Instant::now();
-    bench.stack.stop(Part::SecondKafka).await?;
+    rig.stack.stop(Part::SecondKafka).await?;
     sqlx::query(
         "INSERT INTO outbox (order_id, created_at) SELECT order_id, now() FROM orders WHERE order_id LIKE $1",
     )
     .bind(format!("{}%", seed().prefix))
-    .execute(&bench.db)
+    .execute(&rig.db)
     .await?;
     sleep_until(struck + Duration::from_secs(1) * outage).await;
     let mut told = Outcome::default();
-    tells(bench, &mut told).await?;
-    let wait: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&bench.db).await?;
+    tells(rig, &mut told).await?;
+    let wait: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&rig.db).await?;
     let over = Instant::now();
-    bench.stack.start(Part::SecondKafka).await?;
-    let out = emptied(bench).await;
-    let recovered =
-        within(NAMED_WITHIN, async || gauges(bench).await.is_ok_and(|away| away.is_empty())).await;
+    rig.stack.start(Part::SecondKafka).await?;
+    let out = emptied(rig).await;
+    let recovered = within(NAMED_WITHIN, async || gauges(rig).await.is_ok_and(|away| away.is_empty())).await;
     history.extend(load.end().await?);
-    let unready = bench.fleet.book.seen().unready - unready_before;
-    let mut outcome = bench.finish(&history).await?;
+    let unready = rig.fleet.book.seen().unready - unready_before;
+    let mut outcome = rig.finish(&history).await?;
     outcome.missed.extend(told.missed);
     outcome.note(format!("{rate:.0} orders a second; {wait} orders waited at the end of the outage"));
     outcome.recovery("what waited was out", out, OUT_WITHIN);
-    published(bench, &mut outcome, [struck, over]).await?;
+    published(rig, &mut outcome, [struck, over]).await?;
     outcome.expect(wait > 0, "no order waited for a partition");
     outcome.expect(recovered, "partition_unavailable is not 0 for all partitions again");
     outcome.expect(unready == 0, format!("/readyz said {unready} times 503"));
@@ -115,8 +114,8 @@ fn partitions(broker_is_away: bool) -> impl Iterator<Item = i32> {
 }
 
 /// While partitions are away, readiness, log and gauge must say which.
-async fn tells(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
-    let (url, topic) = (&bench.fleet.replica(0)?.url, bench.topic.name.as_str());
+async fn tells(rig: &Rig, outcome: &mut Outcome) -> Result<()> {
+    let (url, topic) = (&rig.fleet.replica(0)?.url, rig.topic.name.as_str());
     let http = reqwest::Client::builder().no_proxy().build()?;
     for partition in partitions(true).map(|partition| partition.to_string()) {
         let words = [topic, &partition];
@@ -129,13 +128,13 @@ async fn tells(bench: &Bench, outcome: &mut Outcome) -> Result<()> {
             format!("/readyz does not name partition {partition}"),
         );
         let lines =
-            bench.fleet.journal.warnings().iter().filter(|line| has_words(message(line), &words)).count();
+            rig.fleet.journal.warnings().iter().filter(|line| has_words(message(line), &words)).count();
         outcome.expect(
             (1..=LINES_A_PARTITION).contains(&lines),
             format!("{lines} lines of the log name partition {partition}"),
         );
     }
-    let gauges = gauges(bench).await?;
+    let gauges = gauges(rig).await?;
     let right = gauges == partitions(true).collect();
     outcome.expect(right, format!("partition_unavailable is 1 for {gauges:?}"));
     Ok(())
@@ -147,8 +146,8 @@ fn message(line: &str) -> &str {
 }
 
 /// The partitions whose gauge is 1.
-async fn gauges(bench: &Bench) -> Result<HashSet<i32>> {
-    let url = format!("{}/metrics", bench.fleet.replica(0)?.url);
+async fn gauges(rig: &Rig) -> Result<HashSet<i32>> {
+    let url = format!("{}/metrics", rig.fleet.replica(0)?.url);
     let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
     let partition = |line: &str| {
         let (partition, value) =
@@ -159,9 +158,9 @@ async fn gauges(bench: &Bench) -> Result<HashSet<i32>> {
 }
 
 /// When orders that were placed during the outage came to their partition, and that each has only one.
-async fn published(bench: &Bench, outcome: &mut Outcome, outage: [Instant; 2]) -> Result<()> {
-    let [from, to] = outage.map(|at| bench.on_database_clock(at));
-    let lines = check::lines(&bench.db).await?;
+async fn published(rig: &Rig, outcome: &mut Outcome, outage: [Instant; 2]) -> Result<()> {
+    let [from, to] = outage.map(|at| rig.on_database_clock(at));
+    let lines = check::lines(&rig.db).await?;
     let placed: HashMap<String, DateTime<Utc>> = lines
         .into_iter()
         .filter(|line| !line.order_id.starts_with(seed().prefix))
@@ -171,7 +170,7 @@ async fn published(bench: &Bench, outcome: &mut Outcome, outage: [Instant; 2]) -
     let (mut partition_of, mut slowest, mut live): (HashMap<String, i32>, _, _) =
         (HashMap::new(), Duration::ZERO, 0);
     let mut on_two = 0;
-    for message in bench.topic.read().await? {
+    for message in rig.topic.read().await? {
         let key = message.key();
         let first = partition_of.insert(key.clone(), message.partition);
         on_two += usize::from(first.is_some_and(|first| first != message.partition));

@@ -5,51 +5,51 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use crate::{bench::Bench, check::Waiting, report::Outcome, stack::Part};
+use crate::{check::Waiting, report::Outcome, rig::Rig, stack::Part};
 
-pub(crate) async fn rehearsal(bench: &mut Bench) -> Result<Outcome> {
+pub(crate) async fn rehearsal(rig: &mut Rig) -> Result<Outcome> {
     let curtain = Instant::now();
     let say = |act: &str| println!("[{:5.1} s] {act}", curtain.elapsed().as_secs_f64());
-    bench.fleet.start_all(2).await?;
+    rig.fleet.start_all(2).await?;
     say("two replicas are ready; orders come in, 50 a second");
-    let load = bench.load(bench.plan(50.0));
+    let load = rig.load(rig.plan(50.0));
     sleep(Duration::from_secs(4)).await;
     say("the broker is killed");
-    bench.strike();
-    bench.stack.kill(Part::Kafka).await?;
+    rig.strike();
+    rig.stack.kill(Part::Kafka).await?;
     sleep(Duration::from_secs(6)).await;
-    tell(bench, &say).await;
-    bench.stack.start(Part::Kafka).await?;
+    tell(rig, &say).await;
+    rig.stack.start(Part::Kafka).await?;
     say("the broker is back");
     sleep(Duration::from_secs(3)).await;
-    tell(bench, &say).await;
+    tell(rig, &say).await;
     say("the database is restarted");
-    bench.strike();
-    bench.stack.stop(Part::Postgres).await?;
+    rig.strike();
+    rig.stack.stop(Part::Postgres).await?;
     sleep(Duration::from_secs(2)).await;
-    bench.stack.start(Part::Postgres).await?;
-    bench.ready_again();
+    rig.stack.start(Part::Postgres).await?;
+    rig.ready_again();
     say("the database is back");
     sleep(Duration::from_secs(3)).await;
-    tell(bench, &say).await;
+    tell(rig, &say).await;
     say("a replica is killed");
-    bench.strike();
-    bench.fleet.kill(0).await?;
-    bench.ready_again();
+    rig.strike();
+    rig.fleet.kill(0).await?;
+    rig.ready_again();
     sleep(Duration::from_secs(3)).await;
-    bench.fleet.start(0).await?;
+    rig.fleet.start(0).await?;
     say("it is started again");
     let history = load.end().await?;
     say("the last order is accepted");
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     say("all is delivered and published; both replicas have stopped");
-    let standstill = bench.longest_standstill(&history).await?;
+    let standstill = rig.longest_standstill(&history).await?;
     outcome.recovery("longest standstill after a fault", standstill, Duration::from_secs(2));
     Ok(outcome)
 }
 
-async fn tell(bench: &Bench, say: &impl Fn(&str)) {
-    match Waiting::now(&bench.db).await {
+async fn tell(rig: &Rig, say: &impl Fn(&str)) {
+    match Waiting::now(&rig.db).await {
         Ok(Waiting { stored, undelivered, unsent }) => {
             say(&format!("{stored} orders stored, {undelivered} on their way, {unsent} wait for the broker"));
         }

@@ -8,12 +8,12 @@ use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    bench::Bench,
     check::DELAYS_MS,
     lateness::{self, Steps},
     load::{History, Plan},
     probe::{Answers, Probe},
     report::Outcome,
+    rig::Rig,
     seed::{OPEN, Seed, UNEXAMINED},
     stack::POLL,
 };
@@ -50,21 +50,21 @@ fn in_progress(count: usize) -> Seed {
 }
 
 /// F28: steps are made beside a million orders that are not due.
-pub(crate) async fn orders_wait(bench: &mut Bench) -> Result<Outcome> {
-    let ci = bench.scale.ci;
+pub(crate) async fn orders_wait(rig: &mut Rig) -> Result<Outcome> {
+    let ci = rig.scale.ci;
     let (count, lasting, replicas) =
-        if ci { (200_000, 10, 1) } else { (bench.scale.orders.max(1_000_000), 60, 3) };
-    bench.fleet.start_all(replicas).await?;
-    let alone = Period::beside(bench, "alone", Duration::from_secs(3)).await?;
+        if ci { (200_000, 10, 1) } else { (rig.scale.orders.max(1_000_000), 60, 3) };
+    rig.fleet.start_all(replicas).await?;
+    let alone = Period::beside(rig, "alone", Duration::from_secs(3)).await?;
     let seeded = Instant::now();
-    in_progress(count).insert(&bench.dsn).await?;
+    in_progress(count).insert(&rig.dsn).await?;
     let seeded = seeded.elapsed();
-    let beside = Period::beside(bench, "beside", Duration::from_secs(lasting)).await?;
+    let beside = Period::beside(rig, "beside", Duration::from_secs(lasting)).await?;
     let mut history = alone.history.clone();
     history.extend(beside.history.clone());
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.note(format!("{count} orders in progress, made in {:.0} s", seeded.as_secs_f64()));
-    let steps = bench.steps(DELAYS_MS).await?;
+    let steps = rig.steps(DELAYS_MS).await?;
     let late = |period: &Period| steps.late(period.from, period.to, 0.99);
     outcome.note(format!("p99 lateness alone {:.0?}", late(&alone)));
     outcome.recovery("p99 lateness", late(&beside), ON_TIME);
@@ -102,18 +102,18 @@ struct Period {
 
 impl Period {
     /// Places orders at a steady rate; in the second half of the time others ask how it goes.
-    async fn beside(bench: &Bench, name: &str, lasting: Duration) -> Result<Self> {
+    async fn beside(rig: &Rig, name: &str, lasting: Duration) -> Result<Self> {
         let seconds = lasting.as_secs_f64();
-        let name = format!("{}-{name}", bench.name);
-        let load = bench.load(Plan { orders: whole(RATE * (seconds + 1.0)), name, ..bench.plan(RATE) });
+        let name = format!("{}-{name}", rig.name);
+        let load = rig.load(Plan { orders: whole(RATE * (seconds + 1.0)), name, ..rig.plan(RATE) });
         // The first second warms up.
         sleep(Duration::from_secs(1)).await;
-        let first = Reads::now(&bench.db).await?;
+        let first = Reads::now(&rig.db).await?;
         sleep(lasting / 2).await;
-        let last = Reads::now(&bench.db).await?;
-        let url = bench.fleet.replica(0)?.url.clone();
+        let last = Reads::now(&rig.db).await?;
+        let url = rig.fleet.replica(0)?.url.clone();
         let newest: String =
-            sqlx::query_scalar("SELECT max(order_id) FROM orders").fetch_one(&bench.db).await?;
+            sqlx::query_scalar("SELECT max(order_id) FROM orders").fetch_one(&rig.db).await?;
         let probe = |path: &str, clients, pause| Probe {
             url: url.clone(),
             path: path.to_owned(),
@@ -124,7 +124,7 @@ impl Period {
         let readiness = probe("/readyz", 8, POLL * 2).start();
         let reading = probe(&format!("/orders/{newest}"), 2, POLL / 2).start();
         let (readiness, reading) = (readiness.await??, reading.await??);
-        let (from, to) = (first.at, Reads::now(&bench.db).await?.at);
+        let (from, to) = (first.at, Reads::now(&rig.db).await?.at);
         Ok(Self { history: load.end().await?, from, to, quiet: [first, last], readiness, reading })
     }
 
@@ -155,24 +155,24 @@ impl Reads {
 }
 
 /// F29: a backup holds a snapshot, so that no version of a row goes away.
-pub(crate) async fn snapshot(bench: &mut Bench) -> Result<Outcome> {
-    let lasting = if bench.scale.orders < 1_000 { 40.0 } else { 240.0 };
-    bench.set("STAGE_DELAYS", format!("{STAGE_MS}ms"));
-    bench.fleet.start_all(1).await?;
-    let (mut history, rate) = bearable_rate(bench, LEAST, MOST).await?;
-    let mut session = PgConnection::connect(&bench.dsn).await?;
+pub(crate) async fn snapshot(rig: &mut Rig) -> Result<Outcome> {
+    let lasting = if rig.scale.orders < 1_000 { 40.0 } else { 240.0 };
+    rig.set("STAGE_DELAYS", format!("{STAGE_MS}ms"));
+    rig.fleet.start_all(1).await?;
+    let (mut history, rate) = bearable_rate(rig, LEAST, MOST).await?;
+    let mut session = PgConnection::connect(&rig.dsn).await?;
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
     session.execute("SELECT count(*) FROM orders").await?;
-    bench.strike();
+    rig.strike();
     let from = Instant::now();
-    let (orders, name) = (whole(rate * lasting), format!("{}-snapshot", bench.name));
-    history.extend(bench.load(Plan { orders, name, ..bench.plan(rate) }).end().await?);
+    let (orders, name) = (whole(rate * lasting), format!("{}-snapshot", rig.name));
+    history.extend(rig.load(Plan { orders, name, ..rig.plan(rate) }).end().await?);
     let to = Instant::now();
     session.execute("ROLLBACK").await?;
     session.close().await?;
-    let mut outcome = bench.finish(&history).await?;
-    let steps = bench.steps([STAGE_MS; 4]).await?;
-    let (from, to) = (bench.on_database_clock(from), bench.on_database_clock(to));
+    let mut outcome = rig.finish(&history).await?;
+    let steps = rig.steps([STAGE_MS; 4]).await?;
+    let (from, to) = (rig.on_database_clock(from), rig.on_database_clock(to));
     let ranges = lateness::ranges(from, to, Duration::from_secs(10));
     let of_each =
         |at: f64| -> Vec<Duration> { ranges.iter().map(|(from, to)| steps.late(*from, *to, at)).collect() };
@@ -189,28 +189,28 @@ pub(crate) async fn snapshot(bench: &mut Bench) -> Result<Outcome> {
 
 /// How many orders a second the machine can bear for long: at most as many as are wanted, at least as many as are
 /// needed, and else six tenths of what it just bore in a hurry.
-pub(super) async fn bearable_rate(bench: &Bench, least: f64, most: f64) -> Result<(History, f64)> {
-    let (orders, name) = (whole(most * 3.0), format!("{}-trial", bench.name));
+pub(super) async fn bearable_rate(rig: &Rig, least: f64, most: f64) -> Result<(History, f64)> {
+    let (orders, name) = (whole(most * 3.0), format!("{}-trial", rig.name));
     let started = Instant::now();
-    let history = bench.load(Plan { orders, name, ..bench.plan(most) }).end().await?;
+    let history = rig.load(Plan { orders, name, ..rig.plan(most) }).end().await?;
     let took = started.elapsed().as_secs_f64();
-    bench.settle().await;
+    rig.settle().await;
     Ok((history, (most * 3.0 / took * 0.6).clamp(least, most)))
 }
 
 /// F32: readiness is asked for all the time, while millions of orders are in progress.
-pub(crate) async fn readiness_asked(bench: &mut Bench) -> Result<Outcome> {
-    let ci = bench.scale.ci;
-    let (count, lasting) = if ci { (200_000, 5) } else { (bench.scale.orders.max(2_000_000), 20) };
-    bench.fleet.start_all(1).await?;
-    let history = bench.load(Plan { orders: 20, ..bench.plan(RATE) }).end().await?;
+pub(crate) async fn readiness_asked(rig: &mut Rig) -> Result<Outcome> {
+    let ci = rig.scale.ci;
+    let (count, lasting) = if ci { (200_000, 5) } else { (rig.scale.orders.max(2_000_000), 20) };
+    rig.fleet.start_all(1).await?;
+    let history = rig.load(Plan { orders: 20, ..rig.plan(RATE) }).end().await?;
     let placed = history.placed.first().context("nothing was placed")?;
     let path = format!("/orders/{}", placed.order_id);
-    let [readiness, reading] = ask_both(bench, &path, Duration::from_secs(3)).await?;
-    in_progress(count).insert(&bench.dsn).await?;
-    let [readiness_then, reading_then] = ask_both(bench, &path, Duration::from_secs(lasting)).await?;
-    let counted = within(Duration::from_secs(5), async || gauges(bench).await.unwrap_or_default()).await;
-    let mut outcome = bench.finish(&history).await?;
+    let [readiness, reading] = ask_both(rig, &path, Duration::from_secs(3)).await?;
+    in_progress(count).insert(&rig.dsn).await?;
+    let [readiness_then, reading_then] = ask_both(rig, &path, Duration::from_secs(lasting)).await?;
+    let counted = within(Duration::from_secs(5), async || gauges(rig).await.unwrap_or_default()).await;
+    let mut outcome = rig.finish(&history).await?;
     outcome.note(format!("{count} orders in progress"));
     compare(&mut outcome, "/readyz", &readiness, &readiness_then);
     compare(&mut outcome, "an order", &reading, &reading_then);
@@ -219,8 +219,8 @@ pub(crate) async fn readiness_asked(bench: &mut Bench) -> Result<Outcome> {
 }
 
 /// What eight clients that ask for readiness without a pause are answered, and one that reads an order.
-async fn ask_both(bench: &Bench, path: &str, lasting: Duration) -> Result<[Answers; 2]> {
-    let url = bench.fleet.replica(0)?.url.clone();
+async fn ask_both(rig: &Rig, path: &str, lasting: Duration) -> Result<[Answers; 2]> {
+    let url = rig.fleet.replica(0)?.url.clone();
     let probe = |path: &str, clients| Probe {
         url: url.clone(),
         path: path.to_owned(),
@@ -233,8 +233,8 @@ async fn ask_both(bench: &Bench, path: &str, lasting: Duration) -> Result<[Answe
 }
 
 /// Whether the gauge of each status says that orders wait there.
-async fn gauges(bench: &Bench) -> Result<bool> {
-    let url = format!("{}/metrics", bench.fleet.replica(0)?.url);
+async fn gauges(rig: &Rig) -> Result<bool> {
+    let url = format!("{}/metrics", rig.fleet.replica(0)?.url);
     let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
     let value = |status: &str| -> f64 {
         let series = format!("orders_in_progress{{status=\"{status}\"}} ");

@@ -8,26 +8,26 @@ use tokio::time::Instant;
 
 use crate::{
     app::Fleet,
-    bench::Bench,
     check::{self, SIX},
     load::History,
     report::Outcome,
+    rig::Rig,
 };
 
 /// Races in a full run.
 const RACES: usize = 50;
 
-pub(crate) async fn race(bench: &mut Bench) -> Result<Outcome> {
-    let races = if bench.scale.orders < 1_000 { 5 } else { RACES };
+pub(crate) async fn race(rig: &mut Rig) -> Result<Outcome> {
+    let races = if rig.scale.orders < 1_000 { 5 } else { RACES };
     let (mut errors, mut slowest) = (Vec::new(), Duration::ZERO);
     for number in 0..races {
-        let name = format!("{}_{number}", bench.name);
-        let dsn = bench.stack.create_database(&name).await?;
-        bench.set("PG_DSN", dsn);
+        let name = format!("{}_{number}", rig.name);
+        let dsn = rig.stack.create_database(&name).await?;
+        rig.set("PG_DSN", dsn);
         // Whoever was killed before is a member of its group for a while, and others wait for it.
-        bench.set("KAFKA_GROUP", name.clone());
+        rig.set("KAFKA_GROUP", name.clone());
         let started = Instant::now();
-        let mut replicas = [(); 2].map(|()| Fleet::new(bench.fleet.settings.clone(), None));
+        let mut replicas = [(); 2].map(|()| Fleet::new(rig.fleet.settings.clone(), None));
         let [one, other] = &mut replicas;
         let (one_up, other_up) = tokio::join!(one.start_all(1), other.start_all(1));
         one_up.and(other_up)?;
@@ -37,12 +37,12 @@ pub(crate) async fn race(bench: &mut Bench) -> Result<Outcome> {
         for replica in &mut replicas {
             replica.kill(0).await?;
         }
-        bench.stack.administer(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+        rig.stack.administer(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
     }
-    let (dsn, group) = (bench.dsn.clone(), bench.group.clone());
-    bench.set("PG_DSN", dsn);
-    bench.set("KAFKA_GROUP", group);
-    let mut outcome = upgraded(bench).await?;
+    let (dsn, group) = (rig.dsn.clone(), rig.group.clone());
+    rig.set("PG_DSN", dsn);
+    rig.set("KAFKA_GROUP", group);
+    let mut outcome = upgraded(rig).await?;
     outcome.note(format!("{races} races"));
     outcome
         .expect(errors.is_empty(), format!("{} errors logged, such as {:?}", errors.len(), errors.first()));
@@ -55,9 +55,9 @@ fn is_error(line: &str) -> bool {
 }
 
 /// Orders that were under way when the schema was that of the first migration.
-async fn upgraded(bench: &mut Bench) -> Result<Outcome> {
+async fn upgraded(rig: &mut Rig) -> Result<Outcome> {
     let orders = 20;
-    old_schema(bench).await?;
+    old_schema(rig).await?;
     for number in 0..orders {
         let status = SIX[1 + number % 4];
         let order_id = format!("ORD-01KAAA0000000000000000{number:04}");
@@ -67,7 +67,7 @@ async fn upgraded(bench: &mut Bench) -> Result<Outcome> {
         )
         .bind(&order_id)
         .bind(status)
-        .execute(&bench.db)
+        .execute(&rig.db)
         .await?;
         for event in &SIX[..number % 4 + 2] {
             sqlx::query(
@@ -75,14 +75,14 @@ async fn upgraded(bench: &mut Bench) -> Result<Outcome> {
             )
             .bind(&order_id)
             .bind(event)
-            .execute(&bench.db)
+            .execute(&rig.db)
             .await?;
         }
     }
-    bench.fleet.start_all(2).await?;
-    let (took, left) = bench.settle().await;
-    bench.fleet.stop_all().await?;
-    let lines = check::lines(&bench.db).await?;
+    rig.fleet.start_all(2).await?;
+    let (took, left) = rig.settle().await;
+    rig.fleet.stop_all().await?;
+    let lines = check::lines(&rig.db).await?;
     // They were placed before there was an outbox: nobody ever promised to publish them, and their
     // made-up history is all of one moment.
     let findings = check::examine(&lines, &History::default(), None);
@@ -99,10 +99,10 @@ async fn upgraded(bench: &mut Bench) -> Result<Outcome> {
 }
 
 /// What the first migration left behind: made by running all and undoing the rest.
-async fn old_schema(bench: &mut Bench) -> Result<()> {
-    bench.fleet.start_all(1).await?;
-    bench.fleet.stop_all().await?;
-    let mut db = PgConnection::connect(&bench.dsn).await?;
+async fn old_schema(rig: &mut Rig) -> Result<()> {
+    rig.fleet.start_all(1).await?;
+    rig.fleet.stop_all().await?;
+    let mut db = PgConnection::connect(&rig.dsn).await?;
     for statement in [
         "DROP TABLE outbox, relays, idempotency_keys",
         "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite",

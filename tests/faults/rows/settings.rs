@@ -5,31 +5,31 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use crate::{bench::Bench, report::Outcome};
+use crate::{report::Outcome, rig::Rig};
 
 /// How long the service is left alone with its wrong setting.
 const ALONE: Duration = Duration::from_secs(30);
 /// Lines about one broker in that time: that it is away, and what the client itself says.
 const FEW_LINES: usize = 4;
 
-pub(crate) async fn wrong_broker(bench: &mut Bench) -> Result<Outcome> {
-    let brokers = bench.stack.brokers.clone();
-    bench.set("KAFKA_BROKERS", "127.0.0.1:9");
-    bench.fleet.start(0).await?;
-    let mut plan = bench.plan(50.0);
-    plan.orders = bench.scale.orders.min(500);
-    let history = bench.load(plan).end().await?;
+pub(crate) async fn wrong_broker(rig: &mut Rig) -> Result<Outcome> {
+    let brokers = rig.stack.brokers.clone();
+    rig.set("KAFKA_BROKERS", "127.0.0.1:9");
+    rig.fleet.start(0).await?;
+    let mut plan = rig.plan(50.0);
+    plan.orders = rig.scale.orders.min(500);
+    let history = rig.load(plan).end().await?;
     sleep(ALONE).await;
-    let lines = bench.fleet.journal.warnings();
+    let lines = rig.fleet.journal.warnings();
     // Stopping must not wait for a broker that never comes.
-    let (status, took) = bench.fleet.stop(0).await?;
-    bench.set("KAFKA_BROKERS", brokers);
+    let (status, took) = rig.fleet.stop(0).await?;
+    rig.set("KAFKA_BROKERS", brokers);
     let begun = Instant::now();
-    bench.fleet.start_all(1).await?;
-    let (_, left) = bench.settle().await;
+    rig.fleet.start_all(1).await?;
+    let (_, left) = rig.settle().await;
     let published_in = begun.elapsed();
-    let mut outcome = bench.finish(&history).await?;
-    bench.said_so(&mut outcome);
+    let mut outcome = rig.finish(&history).await?;
+    rig.said_so(&mut outcome);
     outcome.recovery("published with the right name", published_in, Duration::from_secs(10));
     outcome.expect(left.is_none(), format!("not published: {left:?}"));
     outcome.expect(lines.len() <= FEW_LINES, format!("{} warnings, such as {:?}", lines.len(), lines.last()));

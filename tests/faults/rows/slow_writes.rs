@@ -12,11 +12,11 @@ use tokio::{
 };
 
 use crate::{
-    bench::{Bench, REFUSED_WITHIN},
     check::{self, DELAYS_MS},
     lateness::{self, Steps},
     load::{Plan, draft},
     report::Outcome,
+    rig::{REFUSED_WITHIN, Rig},
     seed::Seed,
 };
 
@@ -30,31 +30,31 @@ const LEARNED_WITHIN: Duration = Duration::from_secs(10);
 const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// F31: each event costs 2 ms, and thousands of orders are due.
-pub(crate) async fn slow_rows(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
+pub(crate) async fn slow_rows(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
     for statement in [
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$",
         "CREATE TRIGGER slow BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION slow()",
     ] {
-        bench.db.execute(statement).await?;
+        rig.db.execute(statement).await?;
     }
-    let load = bench.load(Plan { orders: bench.scale.orders / 2, ..bench.plan(50.0) });
+    let load = rig.load(Plan { orders: rig.scale.orders / 2, ..rig.plan(50.0) });
     sleep(Duration::from_secs(2)).await;
-    bench.strike();
+    rig.strike();
     let seed =
         Seed { prefix: "ORD-01KAAA", count: DUE_AT_ONCE, statuses: &["PLACED"], due: "now()", unsent: true };
-    seed.insert(&bench.dsn).await?;
-    let begun = bench.on_database_clock(Instant::now());
+    seed.insert(&rig.dsn).await?;
+    let begun = rig.on_database_clock(Instant::now());
     let history = load.end().await?;
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.at_most("slowest answer", history.slowest(), REFUSED_WITHIN);
     let refused = history.refused();
     outcome
         .expect(refused * 100 <= history.attempts.len(), format!("{refused} orders were refused at first"));
 
-    let lines = check::lines(&bench.db).await?;
-    let looked = bench.on_database_clock(Instant::now());
+    let lines = check::lines(&rig.db).await?;
+    let looked = rig.on_database_clock(Instant::now());
     let due_at_once = lines.iter().filter(|line| line.order_id.starts_with(seed.prefix));
     let ended = Steps::of(due_at_once, DELAYS_MS, looked).last();
     let steps = Steps::of(&lines, DELAYS_MS, looked);
@@ -79,22 +79,19 @@ const HELD: Duration = Duration::from_millis(2_800);
 const OTHERS: usize = 8;
 
 /// F33: another session has written a key and does not say whether it will stay.
-pub(crate) async fn held_key(bench: &mut Bench) -> Result<Outcome> {
-    bench.fleet.start_all(1).await?;
-    let mut history = bench.load(Plan { orders: 100, ..bench.plan(100.0) }).end().await?;
+pub(crate) async fn held_key(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(1).await?;
+    let mut history = rig.load(Plan { orders: 100, ..rig.plan(100.0) }).end().await?;
     let mut asked = Vec::new();
     // Before the others, and among them.
     for (round, ahead) in [20, 0, 20, 0].into_iter().enumerate() {
-        bench.strike();
-        asked.extend(at_once(bench, round, Duration::from_millis(ahead)).await?);
+        rig.strike();
+        asked.extend(at_once(rig, round, Duration::from_millis(ahead)).await?);
     }
     history.extend(
-        bench
-            .load(Plan { orders: 10, name: format!("{}-after", bench.name), ..bench.plan(100.0) })
-            .end()
-            .await?,
+        rig.load(Plan { orders: 10, name: format!("{}-after", rig.name), ..rig.plan(100.0) }).end().await?,
     );
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     for (key, what, limit) in [
         (Key::None, "orders without a key", Duration::from_millis(500)),
         (Key::Own, "orders with other keys", Duration::from_secs(2)),
@@ -127,23 +124,23 @@ struct Answer {
 }
 
 /// Holds a key, orders with it, and a moment later with and without other keys.
-async fn at_once(bench: &Bench, round: usize, ahead: Duration) -> Result<Vec<Answer>> {
-    let held = format!("{}-held-{round}", bench.name);
-    let mut session = PgConnection::connect(&bench.dsn).await?;
+async fn at_once(rig: &Rig, round: usize, ahead: Duration) -> Result<Vec<Answer>> {
+    let held = format!("{}-held-{round}", rig.name);
+    let mut session = PgConnection::connect(&rig.dsn).await?;
     let mut tx = session.begin().await?;
     sqlx::query("INSERT INTO idempotency_keys (key, order_id, created_at) VALUES ($1, $1, now())")
         .bind(&held)
         .execute(&mut *tx)
         .await?;
     let until = Instant::now() + HELD;
-    let url = bench.fleet.replica(0)?.url.clone();
+    let url = rig.fleet.replica(0)?.url.clone();
     let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
     let mut asked = JoinSet::new();
     asked.spawn(order(http.clone(), url.clone(), Key::Held, held));
     sleep(ahead).await;
     for number in 0..OTHERS {
         for (key, kind) in [(Key::None, "none"), (Key::Own, "own")] {
-            let name = format!("{}-{kind}-{round}-{number}", bench.name);
+            let name = format!("{}-{kind}-{round}-{number}", rig.name);
             asked.spawn(order(http.clone(), url.clone(), key, name));
         }
     }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::LeftOut;
-use crate::{app::Targets, bench::Bench, check::SIX, report::Outcome};
+use crate::{app::Targets, check::SIX, report::Outcome, rig::Rig};
 
 /// Pages that follow an order each.
 const FOLLOWERS: usize = 500;
@@ -23,38 +23,37 @@ const DELAY: Duration = Duration::from_secs(5);
 /// How long a page may wait for its last event.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(crate) async fn followed(bench: &mut Bench) -> Result<Outcome> {
-    bench.set("STAGE_DELAYS", format!("{}s", DELAY.as_secs()));
-    bench.fleet.start_all(2).await?;
-    let mut plan = bench.plan(200.0);
-    plan.orders = FOLLOWERS.min(bench.scale.orders);
-    let history = bench.load(plan).end().await?;
+pub(crate) async fn followed(rig: &mut Rig) -> Result<Outcome> {
+    rig.set("STAGE_DELAYS", format!("{}s", DELAY.as_secs()));
+    rig.fleet.start_all(2).await?;
+    let mut plan = rig.plan(200.0);
+    plan.orders = FOLLOWERS.min(rig.scale.orders);
+    let history = rig.load(plan).end().await?;
     let http = Client::builder().no_proxy().connect_timeout(Duration::from_secs(1)).build()?;
     let first = &history.placed.first().context("nothing was placed")?.order_id;
-    let url = bench.fleet.targets.pick(0).context("nobody listens")?;
+    let url = rig.fleet.targets.pick(0).context("nobody listens")?;
     if http.get(format!("{url}/orders/{first}/events")).send().await?.status() == 404 {
         return Err(LeftOut("this build has no event streams".to_owned()).into());
     }
     let mut pages = JoinSet::new();
     for (number, placed) in history.placed.iter().enumerate() {
-        let page =
-            Page { http: http.clone(), targets: bench.fleet.targets.clone(), number, seen: Vec::new() };
+        let page = Page { http: http.clone(), targets: rig.fleet.targets.clone(), number, seen: Vec::new() };
         pages.spawn(page.follow(placed.order_id.clone()));
     }
     let mut deaf = Vec::new();
     for (number, placed) in history.placed.iter().cycle().take(DEAF).enumerate() {
-        deaf.push(ask(&bench.fleet.targets, number, &placed.order_id).await?);
+        deaf.push(ask(&rig.fleet.targets, number, &placed.order_id).await?);
     }
     // Each replica goes once, one at once and one politely.
     sleep(DELAY).await;
-    bench.strike();
-    bench.fleet.kill(0).await?;
+    rig.strike();
+    rig.fleet.kill(0).await?;
     sleep(DELAY / 2).await;
-    bench.fleet.start(0).await?;
+    rig.fleet.start(0).await?;
     sleep(DELAY).await;
-    bench.strike();
-    bench.fleet.stop(1).await?;
-    bench.fleet.start(1).await?;
+    rig.strike();
+    rig.fleet.stop(1).await?;
+    rig.fleet.start(1).await?;
     let (mut wrong, mut lines) = (Vec::new(), 0);
     while let Some(page) = pages.join_next().await {
         let page = page??;
@@ -64,7 +63,7 @@ pub(crate) async fn followed(bench: &mut Bench) -> Result<Outcome> {
         }
     }
     drop(deaf);
-    let mut outcome = bench.finish(&history).await?;
+    let mut outcome = rig.finish(&history).await?;
     outcome.note(format!("{lines} events shown on {} pages", history.placed.len()));
     let missing = format!("{} pages missed or repeated events, such as {:?}", wrong.len(), wrong.first());
     outcome.expect(wrong.is_empty(), missing);

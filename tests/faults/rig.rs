@@ -56,7 +56,7 @@ struct Calm {
 }
 
 /// A row's place of work.
-pub(crate) struct Bench {
+pub(crate) struct Rig {
     pub(crate) stack: Stack,
     pub(crate) scale: Scale,
     pub(crate) dice: StdRng,
@@ -72,7 +72,7 @@ pub(crate) struct Bench {
     anchor: (Instant, DateTime<Utc>),
 }
 
-impl Bench {
+impl Rig {
     /// An empty database, a topic that is not there yet and no replica.
     pub(crate) async fn set_up(id: &str, stack: &Stack, scale: Scale) -> Result<Self> {
         let name = format!("{}_{:08x}", id.to_lowercase(), rand::random::<u32>());
