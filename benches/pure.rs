@@ -22,7 +22,7 @@ fn order() -> Order {
     Order { order_id, details, status: Status::Delivered, created_at: at, updated_at: at, due_at: None }
 }
 
-/// The body of a POST becomes a draft.
+/// The body of a POST becomes an order.
 #[divan::bench]
 fn read_a_draft(bencher: Bencher<'_, '_>) {
     let body = serde_json::to_vec(&order().details).expect("JSON");

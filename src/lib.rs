@@ -1,10 +1,10 @@
-//! Takes food orders, walks each one to the door, and can prove that none was lost.
+//! Takes food orders, walks each one to its delivery, and can prove that none was lost.
 //!
 //! The map, from the inside out; `ARCHITECTURE.md` tells the story.
 //!
 //! - [`order`]: what an order is and may become. Pure.
 //! - [`clock`], [`alarm`], [`metrics`]: time, wake-ups, and what is measured.
-//! - [`health`], [`letters`]: what is known of parts and of dead letters.
+//! - [`health`], [`dead letters`]: what is known of parts and of dead letters.
 //! - [`telemetry`]: which requests a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
@@ -13,7 +13,7 @@
 //! - [`queue`]: where orders are handed in.
 //! - [`loader`]: where questions about orders wait for a shared answer.
 //! - [`search`]: finds orders by what people remember of them.
-//! - [`pipeline`]: the loops from the desk to the door.
+//! - [`pipeline`]: the loops.
 //! - [`http`]: what clients see.
 //! - [`client`]: one connection to a running service.
 //! - [`sample`], [`load`]: made-up orders, and clients that send them as fast as is asked.

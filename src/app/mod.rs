@@ -1,7 +1,7 @@
 //! Wiring: builds every part, runs the loops, and takes them down in order.
 //!
 //! Concrete types are named here and nowhere else. The shutdown is a chain of closing queues: no
-//! requests, so no desk; no desk, so the writer ends; no writer, so the relay drains and ends.
+//! requests, so no place queue; no queue, so the batch writer ends; no writer, so the relay drains and ends.
 
 pub mod config;
 mod shutdown;
@@ -150,7 +150,7 @@ impl App {
         let (flow, relaying) = health::channel();
         let (reading, consumer) = health::channel();
         let (usable, dead_letters) = health::channel();
-        let (waiting, letters) = dead_letter::channel();
+        let (waiting, dead_letter_backlog) = dead_letter::channel();
         let (queue, requests) = tracker::place_queue();
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
@@ -172,7 +172,7 @@ impl App {
             relay: relaying,
             consumer,
             dead_letters,
-            letters,
+            dead_letter_backlog,
             overview: Arc::clone(&overview),
             leaving: shutdown.leaving(),
             delays: config.pipeline.stage_delays,
@@ -188,8 +188,8 @@ impl App {
         let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
         let (fresh, fresh_out) = mpsc::channel(FRESH);
         let mint = Arc::new(Mutex::new(IdMint::default()));
-        let writer = |inbox| BatchWriter {
-            inbox,
+        let writer = |requests| BatchWriter {
+            requests,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             alarm: Arc::clone(&alarm),
@@ -238,13 +238,13 @@ impl App {
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
-        tasks.spawn("intake", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
-        tasks.spawn("progress loop", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
-        tasks.spawn("lookout", when_migrated.clone().open(notifier.poll()));
-        tasks.spawn("survey", when_migrated.clone().open(sampler.run(shutdown.soft())));
+        tasks.spawn("consumer", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
+        tasks.spawn("scheduler", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
+        tasks.spawn("poller", when_migrated.clone().open(notifier.poll()));
+        tasks.spawn("sampler", when_migrated.clone().open(sampler.run(shutdown.soft())));
         tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
-        tasks.spawn("letter watch", dead_letter_monitor.run(shutdown.soft()));
+        tasks.spawn("dead-letter monitor", dead_letter_monitor.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(queue, config.pipeline.simulate_rate, shutdown.soft()));
         }

@@ -22,17 +22,17 @@ pub(super) struct DeadLettersArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadLettersCommand {
-    /// List the letters that were not put back
+    /// List the dead letters that were not requeued
     List(ListArgs),
-    /// Show one letter whole
+    /// Show one dead letter whole
     Show(ShowArgs),
-    /// Put letters back on the orders topic
+    /// Put dead letters back on the orders topic
     Requeue(RequeueArgs),
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Also those that were put back
+    /// Also those that were requeued
     #[arg(long)]
     all: bool,
     /// Print JSON
@@ -44,7 +44,7 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// The letter's place, as listed
+    /// The dead letter's place, as listed
     #[arg(value_name = "PARTITION:OFFSET", value_parser = place)]
     place: String,
     /// Print JSON
@@ -56,10 +56,10 @@ struct ShowArgs {
 
 #[derive(Debug, Args)]
 struct RequeueArgs {
-    /// The letters' places, as listed
+    /// The dead letters' places, as listed
     #[arg(value_name = "PARTITION:OFFSET", value_parser = place, required_unless_present = "all")]
     places: Vec<String>,
-    /// All that were not put back
+    /// All that were not requeued
     #[arg(long, conflicts_with = "places")]
     all: bool,
     /// Print JSON
@@ -86,8 +86,8 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
 /// The dead-letter topic, read.
 struct DeadLetterQueue {
     kafka: Arc<Kafka>,
-    letters: Vec<DeadLetter>,
-    /// Places of letters that were put back.
+    dead_letters: Vec<DeadLetter>,
+    /// Places of dead letters that were requeued.
     requeued: HashSet<String>,
 }
 
@@ -103,40 +103,44 @@ impl DeadLetterQueue {
         let (reader, topic) = (Arc::clone(&kafka), config.dlq_topic());
         let all = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
-            reader.read_all(&topic, |letter| all.push(letter))?;
+            reader.read_all(&topic, |dead_letter| all.push(dead_letter))?;
             Ok::<_, BrokerError>(all)
         });
         let all = all.await?.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))?;
-        let (notes, letters): (Vec<DeadLetter>, Vec<DeadLetter>) =
-            all.into_iter().partition(|letter| letter.notes_requeue_of().is_some());
+        let (notes, dead_letters): (Vec<DeadLetter>, Vec<DeadLetter>) =
+            all.into_iter().partition(|dead_letter| dead_letter.notes_requeue_of().is_some());
         let requeued = notes.iter().filter_map(DeadLetter::notes_requeue_of).map(str::to_owned).collect();
-        Ok(Self { kafka, letters, requeued })
+        Ok(Self { kafka, dead_letters, requeued })
     }
 
     fn waiting(&self) -> impl Iterator<Item = &DeadLetter> {
-        self.letters.iter().filter(|letter| !self.requeued.contains(&letter.place()))
+        self.dead_letters.iter().filter(|dead_letter| !self.requeued.contains(&dead_letter.place()))
     }
 
     fn find(&self, place: &str) -> anyhow::Result<&DeadLetter> {
-        let found = self.letters.iter().find(|letter| letter.place() == place);
-        found.with_context(|| format!("there is no letter at {place}; `dead-letters list --all` shows all"))
+        let found = self.dead_letters.iter().find(|dead_letter| dead_letter.place() == place);
+        found.with_context(|| {
+            format!("there is no dead letter at {place}; `dead-letters list --all` shows all")
+        })
     }
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let queue = DeadLetterQueue::open(&args.kafka).await?;
-    let letters: Vec<&DeadLetter> =
-        if args.all { queue.letters.iter().collect() } else { queue.waiting().collect() };
+    let dead_letters: Vec<&DeadLetter> =
+        if args.all { queue.dead_letters.iter().collect() } else { queue.waiting().collect() };
     if args.json {
-        return output::print_json(&letters.iter().map(|letter| as_json(&queue, letter)).collect::<Vec<_>>());
+        return output::print_json(
+            &dead_letters.iter().map(|dead_letter| as_json(&queue, dead_letter)).collect::<Vec<_>>(),
+        );
     }
     let mut text = String::new();
-    for letter in letters {
-        let header = |name| clean::line(letter.header(name).unwrap_or("?"));
-        let done = if queue.requeued.contains(&letter.place()) { "  (put back)" } else { "" };
+    for dead_letter in dead_letters {
+        let header = |name| clean::line(dead_letter.header(name).unwrap_or("?"));
+        let done = if queue.requeued.contains(&dead_letter.place()) { "  (requeued)" } else { "" };
         let origin = format!("{} {}:{}", header("dlq_topic"), header("dlq_partition"), header("dlq_offset"));
         let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
-        let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", letter.place());
+        let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", dead_letter.place());
     }
     if text.is_empty() {
         output::note("there are no dead letters");
@@ -147,17 +151,17 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let queue = DeadLetterQueue::open(&args.kafka).await?;
-    let letter = queue.find(&args.place)?;
+    let dead_letter = queue.find(&args.place)?;
     if args.json {
-        return output::print_json(&as_json(&queue, letter));
+        return output::print_json(&as_json(&queue, dead_letter));
     }
     let mut text = String::new();
-    for (name, value) in &letter.headers {
+    for (name, value) in &dead_letter.headers {
         let _ = writeln!(text, "{}: {}", clean::line(name), clean::line(value));
     }
-    let _ = writeln!(text, "key: {}", clean::line(&text_of(letter.record.key.as_deref())));
+    let _ = writeln!(text, "key: {}", clean::line(&text_of(dead_letter.record.key.as_deref())));
     // A value may have many lines, as JSON that somebody has laid out.
-    let _ = writeln!(text, "\n{}", text_of(letter.record.value.as_deref()));
+    let _ = writeln!(text, "\n{}", text_of(dead_letter.record.value.as_deref()));
     output::print(text.trim_end())
 }
 
@@ -171,16 +175,16 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
     let (receipts, _unused) = mpsc::channel(1);
     let publisher = queue.kafka.publisher(receipts)?;
     let (mut done, mut told, mut failure) = (Vec::new(), Ok(()), None);
-    for letter in &chosen {
-        let requeued = async { Ok(publisher.requeued(&whole(&queue, letter).await?).await?) };
+    for dead_letter in &chosen {
+        let requeued = async { Ok(publisher.requeued(&whole(&queue, dead_letter).await?).await?) };
         if let Err(error) = requeued.await {
             failure = Some(error);
             break;
         }
-        done.push(letter.place());
-        // Whoever has left still wants the others put back.
+        done.push(dead_letter.place());
+        // Whoever has left still wants the others requeued.
         if told.is_ok() && !args.json {
-            told = output::print(&format!("{} is put back", letter.place()));
+            told = output::print(&format!("{} is requeued", dead_letter.place()));
         }
     }
     if args.json {
@@ -188,35 +192,36 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
     }
     match failure {
         Some(error) => Err(error),
-        None if chosen.is_empty() => bail!("there is nothing to put back"),
+        None if chosen.is_empty() => bail!("there is nothing to requeued"),
         None => told,
     }
 }
 
-/// The letter with its message; what was too large to copy is fetched from where it came from.
-async fn whole(queue: &DeadLetterQueue, letter: &DeadLetter) -> anyhow::Result<DeadLetter> {
-    if !letter.is_partial() {
-        return Ok(letter.clone());
+/// The dead letter with its message; what was too large to copy is fetched from where it came from.
+async fn whole(queue: &DeadLetterQueue, dead_letter: &DeadLetter) -> anyhow::Result<DeadLetter> {
+    if !dead_letter.is_partial() {
+        return Ok(dead_letter.clone());
     }
-    let header = |name| letter.header(name).with_context(|| format!("the letter has no header {name}"));
+    let header =
+        |name| dead_letter.header(name).with_context(|| format!("the dead letter has no header {name}"));
     let (topic, partition) = (header("dlq_topic")?.to_owned(), header("dlq_partition")?.parse()?);
     let (offset, kafka) = (header("dlq_offset")?.parse()?, Arc::clone(&queue.kafka));
     let original = tokio::task::spawn_blocking(move || kafka.read_one(&topic, partition, offset)).await??;
-    let mut whole = letter.clone();
+    let mut whole = dead_letter.clone();
     (whole.record.key, whole.record.value) = (original.record.key, original.record.value);
     whole.record.headers = original.record.headers;
     Ok(whole)
 }
 
-fn as_json(queue: &DeadLetterQueue, letter: &DeadLetter) -> Value {
+fn as_json(queue: &DeadLetterQueue, dead_letter: &DeadLetter) -> Value {
     let headers: serde_json::Map<String, Value> =
-        letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        dead_letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
-        "place": letter.place(),
-        "put_back": queue.requeued.contains(&letter.place()),
+        "place": dead_letter.place(),
+        "put_back": queue.requeued.contains(&dead_letter.place()),
         "headers": headers,
-        "key": text_of(letter.record.key.as_deref()),
-        "value": text_of(letter.record.value.as_deref()),
+        "key": text_of(dead_letter.record.key.as_deref()),
+        "value": text_of(dead_letter.record.value.as_deref()),
     })
 }
 

@@ -34,7 +34,7 @@ use clap_complete::Shell;
 
 use crate::app::config::LogConfig;
 
-/// Takes food orders, walks each one to the door, and can prove that none was lost
+/// Takes food orders, walks each one to its delivery, and can prove that none was lost
 ///
 /// Without a command it serves. Without settings it keeps orders in ./data and starts a broker of
 /// its own, so nothing else is needed.
@@ -67,7 +67,7 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Publish orders again that a broker has lost; a running service does it
     Republish(Box<republish::RepublishArgs>),
-    /// Look at messages that could not become orders, and put them back
+    /// Look at messages that could not become orders, and requeues them
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Print a completion script for a shell
     Completions {

@@ -89,7 +89,7 @@ pub(super) async fn follow(
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
-    // First the bell, then the timeline: a step between the two is rung for.
+    // First the subscription, then the timeline: a step between the two is rung for.
     let connection = connection.map(|Extension(connection)| connection);
     let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
     let subscriber = state.notifier.follow(order_id, address.map(client::holder));

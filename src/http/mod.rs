@@ -1,6 +1,6 @@
 //! What clients see: routes, and the layers around them.
 //!
-//! A handler parses, asks the desk or the store, and shapes the answer. Errors are [`Problem`]s.
+//! A handler parses, asks the tracker or the store, and shapes the answer. Errors are [`Problem`]s.
 //!
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
@@ -74,7 +74,7 @@ pub struct AppState {
     /// For the board and `/readyz`: whether the dead-letter topic can be used.
     pub dead_letters: health::Watcher,
     /// For the board: what lies on the dead-letter topic.
-    pub letters: dead_letter::Watcher,
+    pub dead_letter_backlog: dead_letter::Watcher,
     /// For the board and `/readyz`: what waits.
     pub overview: Arc<Overview>,
     /// Cancelled as soon as the service is told to stop, while requests are still served.
@@ -118,7 +118,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .merge(pages)
-        .fallback(pages::elsewhere)
+        .fallback(pages::not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))

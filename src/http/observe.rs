@@ -18,7 +18,7 @@ use super::{
 use crate::telemetry::{RequestId, metrics::Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The route of every path that is not ours, so that strangers can't make series.
+/// The route of every path that is not ours, so that clients can't make series.
 pub(super) const UNMATCHED: &str = "unmatched";
 /// The method of every request that a route does not take.
 pub(super) const OTHER: &str = "OTHER";

@@ -26,7 +26,7 @@ use super::{events, ops, orders, problem};
 )]
 struct Described;
 
-const ABOUT: &str = "Takes food orders, walks each one to the door, and shows where it is.\n\n\
+const ABOUT: &str = "Takes food orders, walks each one to its delivery, and shows where it is.\n\n\
     Every error is a problem (RFC 9457). A path that is not here answers 404, a method that is not here 405 \
     with `Allow`. Send `x-request-id` (1 to 64 letters, digits, `-_.`) to find a request in the logs.";
 

@@ -216,7 +216,7 @@ fn next_link(last: OrderId, limit: usize, status: Option<Status>) -> String {
     format!("</orders?limit={limit}{status}&cursor={cursor}>; rel=\"next\"")
 }
 
-/// Bare, or quoted as the IETF draft (`details-ietf-httpapi-idempotency-key-header`) wants it.
+/// Bare, or quoted as the IETF draft (`draft-ietf-httpapi-idempotency-key-header`) wants it.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };

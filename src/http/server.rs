@@ -112,7 +112,7 @@ impl Server {
                 drop(seat);
             });
         }
-        // The router holds the desk, and the writer ends when the last desk is gone.
+        // The router holds the place queue, and the writer ends when the last copy is gone.
         drop((listener, router));
         connections.close();
         connections.wait().await;

@@ -23,7 +23,7 @@ use crate::order::{OrderId, Status, Timestamp, TrackedOrder};
 /// Pause between two looks at one order.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Orders that are followed to the door.
+/// Orders that are followed until they are delivered.
 #[derive(Debug)]
 pub struct Watch {
     ids: Vec<OrderId>,

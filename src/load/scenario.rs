@@ -9,7 +9,7 @@ use crate::{
 
 /// `POST /orders` of an order that somebody might place.
 pub fn new_order() -> ClientRequest {
-    let details = serde_json::to_vec(&sample::plausible_order()).expect("a draft is JSON");
+    let details = serde_json::to_vec(&sample::plausible_order()).expect("an order is JSON");
     ClientRequest::post("/orders", details)
 }
 

@@ -18,7 +18,7 @@ use crate::{
     store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
 };
 
-/// A step later than this means that the progress loop is behind; promised are 2 s.
+/// A step later than this means that the scheduler is behind; promised are 2 s.
 pub const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 /// Most late orders that are listed.
 const LOOKS: usize = 5;

@@ -130,10 +130,11 @@ pub async fn verify(
     let topic = topic.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         let (mut duplicates, mut others) = (0, 0);
-        let extent = kafka.read_all(&topic, |letter| match order_of(letter.record.key.as_deref()) {
-            Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
-            None => others += 1,
-        });
+        let extent =
+            kafka.read_all(&topic, |dead_letter| match order_of(dead_letter.record.key.as_deref()) {
+                Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
+                None => others += 1,
+            });
         extent.map(|extent| (extent, duplicates, others, sent))
     });
     let (extent, duplicates, others, sent) = read.await.map_err(|error| BrokerError(error.to_string()))??;

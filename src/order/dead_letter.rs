@@ -6,10 +6,10 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{RejectReason, Timestamp};
 
-/// The reason of letters that name none of ours: others wrote them.
+/// The reason of dead letters that name none of ours: others wrote them.
 pub const OTHER: &str = "other";
 
-/// Letters that nobody has put back.
+/// Letters that nobody has requeued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterBacklog {
     /// How many, by reason; reasons without any are not there.
@@ -29,7 +29,7 @@ impl DeadLetterBacklog {
     }
 }
 
-/// Enough of a letter to find it.
+/// Enough of a dead letter to find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterRef {
     /// Where it lies, as `dead-letters show` takes it.

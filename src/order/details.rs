@@ -76,7 +76,7 @@ pub struct OrderDetails {
     pub size: Size,
 }
 
-/// A draft as somebody sent it: any field may be missing or of any type; unknown ones are ignored.
+/// An order as somebody sent it: any field may be missing or of any type; unknown ones are ignored.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(expecting = "a JSON object")]
 #[schema(as = NewOrder)]
@@ -95,7 +95,7 @@ pub struct OrderRequest {
     size: Option<Value>,
 }
 
-/// Every fault of a draft at once.
+/// Everything that is wrong with it at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetailsErrors(pub Vec<FieldError>);
 
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_draft_is_trimmed_and_unknown_fields_are_ignored() {
+    fn a_good_order_is_trimmed_and_unknown_fields_are_ignored() {
         let body = json!({"customer_name": "  Ada ", "address": "1 High St\u{3000}", "item": "pizza",
             "size": "large", "status": "DELIVERED", "order_id": 7});
         let details: OrderDetails = serde_json::from_value(body).expect("valid");
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_is_a_draft() {
+    fn only_an_object_is_an_order() {
         for bad in [
             r#" ["Ada", "1 High St", "pizza", "small"]"#,
             "null",

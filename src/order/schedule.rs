@@ -70,16 +70,16 @@ impl StageDelays {
     /// A step is stamped with the moment it is made, and the next one counts from there, so that
     /// no stamp is earlier than its delay allows; further steps are due at once only where their
     /// delay is zero.
-    pub fn moves(&self, status: Status, due_at: Timestamp, now: Timestamp) -> Path {
-        let mut moves = Path { status, due_at: Some(due_at), steps: Vec::new() };
-        while let (Some(due), Some(next)) = (moves.due_at, moves.status.next())
+    pub fn path(&self, status: Status, due_at: Timestamp, now: Timestamp) -> Path {
+        let mut path = Path { status, due_at: Some(due_at), steps: Vec::new() };
+        while let (Some(due), Some(next)) = (path.due_at, path.status.next())
             && due <= now
         {
-            moves.status = next;
-            moves.due_at = self.due_after(next, now);
-            moves.steps.push(next);
+            path.status = next;
+            path.due_at = self.due_after(next, now);
+            path.steps.push(next);
         }
-        moves
+        path
     }
 }
 
@@ -181,14 +181,14 @@ mod tests {
         let delays = StageDelays::default();
         let due = delays.due_after(Status::Placed, at).expect("not the end");
         assert_eq!(due - at, TimeDelta::seconds(3));
-        assert!(delays.moves(Status::Placed, due, due - TimeDelta::milliseconds(1)).steps.is_empty());
-        let moves = delays.moves(Status::Placed, due, due);
-        assert_eq!(moves.steps, [Status::Preparing]);
-        assert_eq!(moves.due_at, Some(due + TimeDelta::seconds(5)));
+        assert!(delays.path(Status::Placed, due, due - TimeDelta::milliseconds(1)).steps.is_empty());
+        let path = delays.path(Status::Placed, due, due);
+        assert_eq!(path.steps, [Status::Preparing]);
+        assert_eq!(path.due_at, Some(due + TimeDelta::seconds(5)));
     }
 
     #[test]
-    fn an_estimate_tightens_with_every_step_and_ends_at_the_door() {
+    fn an_estimate_tightens_with_every_step_and_ends_with_the_delivery() {
         let delays = StageDelays::default();
         let mut last = None;
         let mut order = order_due(delays.due_after(Status::Placed, Timestamp::UNIX_EPOCH));
@@ -239,9 +239,9 @@ mod tests {
     #[test]
     fn without_delays_all_stages_pass_in_one_write() {
         let at = Timestamp::UNIX_EPOCH;
-        let moves = StageDelays::uniform(Duration::ZERO).moves(Status::Placed, at, at);
-        assert_eq!(moves.steps, Status::ALL[1..]);
-        assert_eq!((moves.status, moves.due_at), (Status::Delivered, None));
+        let path = StageDelays::uniform(Duration::ZERO).path(Status::Placed, at, at);
+        assert_eq!(path.steps, Status::ALL[1..]);
+        assert_eq!((path.status, path.due_at), (Status::Delivered, None));
     }
 
     proptest! {
@@ -256,14 +256,14 @@ mod tests {
             for wait in looks {
                 now += TimeDelta::milliseconds(wait);
                 let Some(due) = due_at else { break };
-                let moves = delays.moves(status, due, now);
-                for step in &moves.steps {
+                let path = delays.path(status, due, now);
+                for step in &path.steps {
                     prop_assert!(status.may_become(*step));
                     prop_assert!(now - entered >= TimeDelta::from_std(delays.0[status as usize]).expect("small"));
                     (status, entered) = (*step, now);
                 }
-                prop_assert_eq!(moves.status, status);
-                due_at = moves.due_at;
+                prop_assert_eq!(path.status, status);
+                due_at = path.due_at;
             }
         }
     }

@@ -17,7 +17,7 @@ pub enum Status {
     Cooking,
     /// With the courier.
     OutForDelivery,
-    /// At the door; the end.
+    /// Handed over; the end.
     Delivered,
 }
 

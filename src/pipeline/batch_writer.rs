@@ -1,4 +1,4 @@
-//! Group commit: all orders that wait at the desk at one moment are stored in one transaction.
+//! Group commit: all orders that wait at one moment are stored in one transaction.
 //!
 //! There is no timer: an idle writer writes a lone order at once, a busy one finds more waiting. But
 //! before it goes it lets the handlers run that have something to do: what has reached the process comes along.
@@ -38,15 +38,15 @@ const ENOUGH: usize = 64;
 /// How long a batch is retried before its callers are told that the database is away.
 const RETRY_FOR: Duration = Duration::from_millis(1500);
 
-/// Writes orders. Ends when every [`crate::tracker::PlaceQueue`] is dropped and all slips are answered.
+/// Writes orders. Ends when every [`crate::tracker::PlaceQueue`] is dropped and all requests are answered.
 pub struct BatchWriter {
-    /// Where slips wait.
-    pub inbox: mpsc::Receiver<PlaceRequest>,
+    /// Where requests wait.
+    pub requests: mpsc::Receiver<PlaceRequest>,
     /// Where they are stored.
     pub store: Arc<dyn Store>,
     /// To the relay: orders to publish from memory.
     pub fresh: mpsc::Sender<OrderPlaced>,
-    /// Tells the progress loop when the first step of a new order is due.
+    /// Tells the scheduler when the first step of a new order is due.
     pub alarm: Arc<Alarm>,
     /// How long after being placed that is.
     pub first_delay: Duration,
@@ -70,7 +70,7 @@ impl BatchWriter {
         while self.step().await != Outcome::Finished {}
     }
 
-    /// Waits for slips and stores all that wait.
+    /// Waits for requests and stores all that wait.
     pub async fn step(&mut self) -> Outcome {
         let requests = self.gather().await;
         if requests.is_empty() {
@@ -96,16 +96,16 @@ impl BatchWriter {
         Outcome::Worked(orders.len())
     }
 
-    /// All slips that wait, and those that requests bring which are here already; none if nothing comes any more.
+    /// All requests that wait, and those that requests bring which are here already; none if nothing comes any more.
     async fn gather(&mut self) -> Vec<PlaceRequest> {
         let mut requests = Vec::new();
         let batch = self.portion.size();
-        let mut more = self.inbox.recv_many(&mut requests, batch).await;
+        let mut more = self.requests.recv_many(&mut requests, batch).await;
         while more > 0 && requests.len() < ENOUGH.min(batch) {
             // Every handler that can run does, after a look at the sockets.
             yield_now().await;
             let before = requests.len();
-            let waiting = std::iter::from_fn(|| self.inbox.try_recv().ok());
+            let waiting = std::iter::from_fn(|| self.requests.try_recv().ok());
             requests.extend(waiting.take(batch - before));
             more = requests.len() - before;
         }

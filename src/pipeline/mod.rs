@@ -1,4 +1,4 @@
-//! The loops that carry an order from the desk to the door.
+//! The loops that carry an order from the queue to its delivery.
 //!
 //! `writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
 //! `scheduler` makes due steps, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up

@@ -18,7 +18,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A survey of what `overview` reads.
+    /// A sampler of what `overview` reads.
     pub fn new(overview: Arc<Overview>, metrics: Arc<Metrics>) -> Self {
         Self { overview, metrics }
     }
@@ -33,7 +33,7 @@ impl Sampler {
                         backoff.reset();
                         sleep(EVERY).await;
                     }
-                    Err(error) => pause("the survey", &mut backoff, &error).await,
+                    Err(error) => pause("the sampler", &mut backoff, &error).await,
                 }
             }
         };

@@ -1,5 +1,5 @@
 //! Makes due steps. A timer is a row (`due_at`), so it survives any crash; this loop only decides
-//! when to look: at the next due time, when the bell rings, and at least every second for what
+//! when to look: at the next due time, when the alarm goes off, and at least every second for what
 //! other replicas left behind. Steps that are due within a few milliseconds share a commit.
 //!
 //! A second loop beside it takes what made a set fail: it moves those that can move and puts the others
@@ -115,7 +115,7 @@ impl Scheduler {
                 }
                 Err(error) => {
                     tell(condition, Health::Down(error.to_string()));
-                    pause("the progress loop", &mut backoff, &error).await;
+                    pause("the scheduler", &mut backoff, &error).await;
                 }
             }
         }
@@ -154,7 +154,7 @@ impl Scheduler {
         Health::Degraded(format!("{}{more}", named.join("; ")))
     }
 
-    /// Moves what is due now and sets the bell for what is due next; worked means that there is more.
+    /// Moves what is due now and sets the alarm for what is due next; worked means that there is more.
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let (started, limit) = (Instant::now(), self.portion.size());
         let due = Due::Soonest { limit, after: self.held().passed() };
@@ -162,8 +162,8 @@ impl Scheduler {
             Ok(advance) => {
                 self.portion.fits(advance.orders(), started.elapsed());
                 self.made(&advance, started);
-                let more = advance.next_due_in == Some(Duration::ZERO) && !advance.moves.is_empty();
-                Ok(if more { Outcome::Worked(advance.moves.len()) } else { Outcome::Idle })
+                let more = advance.next_due_in == Some(Duration::ZERO) && !advance.transitions.is_empty();
+                Ok(if more { Outcome::Worked(advance.transitions.len()) } else { Outcome::Idle })
             }
             Err(error) => {
                 let suspects = self.blamed(due, &self.portion, error).await?;
@@ -278,7 +278,7 @@ impl Scheduler {
         let started = Instant::now();
         let advance = self.store.advance_due(due).await?;
         self.made(&advance, started);
-        let moved: HashSet<OrderId> = advance.moves.iter().map(|step| step.order_id).collect();
+        let moved: HashSet<OrderId> = advance.transitions.iter().map(|step| step.order_id).collect();
         Ok(orders.iter().map(|order_id| moved.contains(order_id)).collect())
     }
 
@@ -335,11 +335,11 @@ impl Scheduler {
         if let Some(wait) = advance.next_due_in {
             self.alarm.wake_in(wait);
         }
-        if !advance.moves.is_empty() {
+        if !advance.transitions.is_empty() {
             self.moved.fetch_add(1, Ordering::Relaxed);
-            self.notifier.moved(&advance.moves);
+            self.notifier.moved(&advance.transitions);
             self.metrics.step_done(Step::Advance, started.elapsed());
-            self.metrics.moved(&advance.moves);
+            self.metrics.moved(&advance.transitions);
         }
     }
 }

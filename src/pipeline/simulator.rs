@@ -1,4 +1,4 @@
-//! Places orders by itself, through the same desk as a POST.
+//! Places orders by itself, through the same queue as a POST.
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ pub struct DueOrders {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advance {
     /// Every step made, in the order made.
-    pub moves: Vec<Transition>,
+    pub transitions: Vec<Transition>,
     /// How long until the next step is due, counted from the answer; zero if more was due than the limit
     /// allowed, `None` if none waits.
     pub next_due_in: Option<Duration>,
@@ -64,7 +64,7 @@ pub struct Advance {
 impl Advance {
     /// How many orders were moved.
     pub fn orders(&self) -> usize {
-        self.moves.chunk_by(|one, next| one.order_id == next.order_id).count()
+        self.transitions.chunk_by(|one, next| one.order_id == next.order_id).count()
     }
 }
 

@@ -165,14 +165,14 @@ impl Store for MemoryStore {
 
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
-        let (mut moves, orders) = (Vec::new(), database.due(due, now));
+        let (mut transitions, orders) = (Vec::new(), database.due(due, now));
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
         for Place { order_id, .. } in orders {
             let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
             let Some(due_at) = tracked.order.due_at else { continue };
-            let path = self.delays.moves(tracked.order.status, due_at, now);
+            let path = self.delays.path(tracked.order.status, due_at, now);
             for to in path.steps {
-                moves.push(Transition { order_id, from: tracked.order.status, to });
+                transitions.push(Transition { order_id, from: tracked.order.status, to });
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
                 tracked.order.status = to;
                 tracked.order.updated_at = now;
@@ -182,7 +182,7 @@ impl Store for MemoryStore {
         let after = |due: &Timestamp| *due > now;
         let next = database.orders.values().filter_map(|tracked| tracked.order.due_at).filter(after).min();
         let next = if full { Some(now) } else { next };
-        Ok(Advance { moves, next_due_in: next.map(|due| (due - now).to_std().unwrap_or_default()) })
+        Ok(Advance { transitions, next_due_in: next.map(|due| (due - now).to_std().unwrap_or_default()) })
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

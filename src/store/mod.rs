@@ -186,7 +186,7 @@ pub enum Placement {
     Placed(OrderPlaced),
     /// Its idempotency key had placed this order before.
     Replayed(OrderId),
-    /// Its idempotency key had placed another draft before; nothing was written.
+    /// Its idempotency key had placed another order before; nothing was written.
     KeyReused,
 }
 

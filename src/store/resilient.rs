@@ -88,7 +88,7 @@ impl Store for Resilient {
     async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
         let started = Instant::now();
         let advance = self.read(self.inner.advance_due(due)).await?;
-        if !advance.moves.is_empty() {
+        if !advance.transitions.is_empty() {
             self.metrics.db_written(started.elapsed());
         }
         Ok(advance)

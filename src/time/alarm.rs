@@ -1,4 +1,4 @@
-//! Wakes the progress loop in time: at the earliest moment that anybody has asked for.
+//! Wakes the scheduler in time: at the earliest moment that anybody has asked for.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// A bell that many may set and one waits for. A ring before the wait is not lost.
+/// An alarm that many may set and one waits for. One that goes off before the wait is not lost.
 #[derive(Debug, Default)]
 pub struct Alarm {
     earliest: Mutex<Option<Instant>>,

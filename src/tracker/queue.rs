@@ -1,4 +1,4 @@
-//! The front desk: where an order is handed in, by a POST or by the simulator, and waits for the
+//! Where an order is handed in, by a POST or by the simulator, and waits for the batch
 //! writer. Bounded; when it is full the answer is "busy", at once.
 
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub struct PlaceRequest {
     pub answer: Answer,
 }
 
-/// Takes the answer to a slip.
+/// Takes the answer to a request.
 pub type Answer = oneshot::Sender<Result<Accepted, PlaceError>>;
 
 /// An order that is stored.
@@ -78,7 +78,7 @@ impl From<&StoreError> for PlaceError {
     }
 }
 
-/// The writers' ends of a desk: orders with an idempotency key are written apart from those without, since
+/// The writers' ends of the queue: orders with an idempotency key are written apart from those without, since
 /// a key may be locked by somebody else and a new order can't.
 #[derive(Debug)]
 pub struct PlaceRequests {
@@ -88,7 +88,7 @@ pub struct PlaceRequests {
     pub keyed: mpsc::Receiver<PlaceRequest>,
 }
 
-/// Makes a desk and the writers' ends of it.
+/// Makes a queue and the writers' ends of it.
 pub fn place_queue() -> (PlaceQueue, PlaceRequests) {
     let ((to_keyless, keyless), (to_keyed, keyed)) = (mpsc::channel(CAPACITY), mpsc::channel(CAPACITY));
     (PlaceQueue { keyless: to_keyless, keyed: to_keyed }, PlaceRequests { keyless, keyed })
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_desk_is_busy_and_a_slow_one_is_left() {
+    async fn a_full_queue_is_busy_and_a_slow_one_is_left() {
         let (queue, requests) = place_queue();
         let waiting = (0..CAPACITY).map(|_| queue.place(details(), None, None));
         let (outcomes, refused) =

@@ -22,7 +22,7 @@ after(async () => {
 const arrived = (page) => page.getByRole("heading", { name: "Delivered", level: 1 }).waitFor();
 const steps = (page) => page.locator(".steps li").allInnerTexts();
 
-test("an order placed on the board is followed to the door without a reload", async () => {
+test("an order placed on the board is followed until it is delivered without a reload", async () => {
   const page = await open(browser);
   await page.goto(service.url);
   await page.getByRole("button", { name: "Place a demo order" }).click();

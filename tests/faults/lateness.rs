@@ -73,7 +73,7 @@ impl Steps {
     }
 }
 
-/// One stretch of time after the other, from the first moment to the last.
+/// One range of time after the other, from the first moment to the last.
 pub(crate) fn ranges(
     from: DateTime<Utc>,
     to: DateTime<Utc>,

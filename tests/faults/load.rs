@@ -160,7 +160,7 @@ impl Customer {
         let url = self.targets.pick(turn)?;
         let at = Instant::now();
         let request = self.http.post(format!("{url}/orders")).header("Idempotency-Key", &self.key);
-        let answer = request.json(&draft(&self.key)).send().await;
+        let answer = request.json(&order_body(&self.key)).send().await;
         let answer = match answer {
             Ok(answer) => whole(answer).await,
             Err(error) => Err(error),
@@ -183,7 +183,7 @@ impl Customer {
 }
 
 /// The order that belongs to a key: always the same.
-pub(crate) fn draft(key: &str) -> Value {
+pub(crate) fn order_body(key: &str) -> Value {
     json!({"customer_name": format!("{SECRET} {key}"), "address": format!("{SECRET} Lane"), "item": "pizza",
         "size": "large"})
 }

@@ -14,7 +14,7 @@ use crate::{
     kafka::{DLQ, DeadLetter, Kafka, TOPIC, foreign},
 };
 
-const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 fn document() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/asyncapi.yaml");
@@ -29,21 +29,21 @@ fn keeps_to(document: &Value, schema: &str, part: &Value) {
     assert_eq!(errors, Vec::<String>::new(), "{part}");
 }
 
-fn is_described(document: &Value, name: &str, letter: &DeadLetter) {
+fn is_described(document: &Value, name: &str, dead_letter: &DeadLetter) {
     let message = format!("/components/messages/{name}");
     let told = &document["components"]["messages"][name];
-    keeps_to(document, &format!("{message}/headers"), &json!(letter.headers));
+    keeps_to(document, &format!("{message}/headers"), &json!(dead_letter.headers));
     let headers = |value: &Value| value.as_object().expect("headers").keys().cloned().collect::<Vec<_>>();
-    let sent: BTreeMap<_, _> = letter.headers.iter().collect();
-    assert!(headers(&told["headers"]["properties"]).iter().eq(sent.into_keys()), "{letter:?}");
+    let sent: BTreeMap<_, _> = dead_letter.headers.iter().collect();
+    assert!(headers(&told["headers"]["properties"]).iter().eq(sent.into_keys()), "{dead_letter:?}");
     assert!(told["examples"][0]["headers"].is_object(), "{name} has an example");
     keeps_to(document, &format!("{message}/headers"), &told["examples"][0]["headers"]);
 }
 
-/// The example with this letter's own id and moment.
-fn example_of(document: &Value, letter: &DeadLetter) -> Value {
+/// The example with this dead letter's own id and moment.
+fn example_of(document: &Value, dead_letter: &DeadLetter) -> Value {
     let example = &document["components"]["messages"]["orderPlaced"]["examples"][0];
-    let (told, sent) = (&example["payload"], letter.json());
+    let (told, sent) = (&example["payload"], dead_letter.json());
     let text = json!({"headers": example["headers"], "payload": told}).to_string();
     let own = |text: String, field: &str| {
         text.replace(told[field].as_str().expect("text"), sent[field].as_str().expect("text"))
@@ -61,44 +61,47 @@ async fn the_topics_are_as_their_document_says() {
     is_described(&document, "orderPlaced", &order);
     let payload = "/components/messages/orderPlaced/payload";
     keeps_to(&document, payload, &order.json());
-    keeps_to(&document, payload, &foreign(STRANGER));
+    keeps_to(&document, payload, &foreign(FOREIGN));
     assert_eq!(json!({"headers": order.headers, "payload": order.json()}), example_of(&document, &order));
     let told = document["components"]["schemas"]["order"]["properties"].as_object().expect("fields");
     assert!(told.keys().eq(order.json().as_object().expect("fields").keys()), "{told:?}");
 
-    kafka.put(Some("another"), Some(foreign(STRANGER).to_string().as_bytes())).await;
-    let letter = kafka.read(DLQ, 1).await.pop().expect("a letter");
-    is_described(&document, "deadLetter", &letter);
+    kafka.put(Some("another"), Some(foreign(FOREIGN).to_string().as_bytes())).await;
+    let dead_letter = kafka.read(DLQ, 1).await.pop().expect("a dead letter");
+    is_described(&document, "deadLetter", &dead_letter);
     let example = &document["components"]["messages"]["deadLetter"]["examples"][0]["headers"];
     for header in ["dlq_reason", "dlq_detail", "dlq_topic"] {
-        assert_eq!(example[header], letter.headers[header]);
+        assert_eq!(example[header], dead_letter.headers[header]);
     }
 }
 
 /// The one with this header.
-fn with_header(letters: Vec<DeadLetter>, header: &str) -> DeadLetter {
-    letters.into_iter().find(|letter| letter.headers.contains_key(header)).expect("a message with it")
+fn with_header(dead_letters: Vec<DeadLetter>, header: &str) -> DeadLetter {
+    dead_letters
+        .into_iter()
+        .find(|dead_letter| dead_letter.headers.contains_key(header))
+        .expect("a message with it")
 }
 
-/// What a letter leaves behind on both topics when it is put back.
+/// What a dead letter leaves behind on both topics when it is requeued.
 #[tokio::test]
 async fn a_requeue_is_as_the_document_says() {
     let document = document();
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let kafka = Kafka::of(&service);
-    let value = foreign(STRANGER);
+    let value = foreign(FOREIGN);
     kafka.put(Some("another"), Some(value.to_string().as_bytes())).await;
-    let letter = kafka.read(DLQ, 1).await.pop().expect("a letter");
+    let dead_letter = kafka.read(DLQ, 1).await.pop().expect("a dead letter");
     let requeue = binary(&["dead-letters", "requeue", "--all"], &[("KAFKA_BROKERS", &service.brokers)]);
     assert!(ended(requeue).await.status.success());
 
     let again = with_header(kafka.read(TOPIC, 2).await, "requeued_from");
     is_described(&document, "putBack", &again);
     assert_eq!((again.key.as_deref(), again.json()), (Some("another"), value));
-    // Beside it the note and, since the key is as wrong as before, a new letter.
+    // Beside it the note and, since the key is as wrong as before, a new dead letter.
     let note = with_header(kafka.read(DLQ, 3).await, "dlq_requeued");
     is_described(&document, "requeued", &note);
-    assert_eq!((note.key, note.value.len()), (letter.key, 0));
+    assert_eq!((note.key, note.value.len()), (dead_letter.key, 0));
     assert_eq!(note.headers["dlq_requeued"], again.headers["requeued_from"]);
     for (name, sent) in [("putBack", &again.headers), ("requeued", &note.headers)] {
         assert_eq!(document["components"]["messages"][name]["examples"][0]["headers"], json!(sent), "{name}");
@@ -113,12 +116,12 @@ async fn an_order_of_others_is_admitted_as_the_document_says() {
     let message = &document["components"]["messages"]["orderOfOthers"];
     assert!(message["headers"].is_null(), "none are needed");
     let example = &message["examples"][0]["payload"];
-    assert_eq!(*example, foreign(STRANGER));
+    assert_eq!(*example, foreign(FOREIGN));
     keeps_to(&document, "/components/messages/orderOfOthers/payload", example);
     let kafka = Kafka::of(&service);
-    let (partition, offset) = kafka.put(Some(STRANGER), Some(example.to_string().as_bytes())).await;
-    service.reached(STRANGER, "PLACED").await;
-    let meta = service.json(&format!("/orders/{STRANGER}")).await["events"][0]["meta"].take();
+    let (partition, offset) = kafka.put(Some(FOREIGN), Some(example.to_string().as_bytes())).await;
+    service.reached(FOREIGN, "PLACED").await;
+    let meta = service.json(&format!("/orders/{FOREIGN}")).await["events"][0]["meta"].take();
     let expected = json!({"source": "topic", "topic": TOPIC, "partition": partition, "offset": offset});
     assert_eq!(meta, expected);
     let told = document["operations"]["admitOrder"]["description"].as_str().expect("text");

@@ -13,7 +13,7 @@ use crate::harness::{SIX, Service, binary, ended, eventually, folder, names, wit
 /// A port where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:9";
 /// An order that nobody has placed.
-const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 pub(crate) async fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = binary(arguments, settings);
@@ -93,7 +93,7 @@ async fn orders_are_placed_and_found_by_command() {
     assert_eq!(table.lines().count(), 1, "{table}");
     assert!(table.starts_with(placed["order_id"].as_str().expect("an id")), "{table}");
 
-    let unknown = ["order", "get", STRANGER, "--url", &service.url];
+    let unknown = ["order", "get", FOREIGN, "--url", &service.url];
     assert_eq!(complaint(&unknown, &[], 1).await, "order-tracker: no order has this id");
     let empty =
         ["order", "create", "--customer-name", " ", "--address", "x", "--item", "x", "--url", &service.url];
@@ -165,7 +165,7 @@ async fn a_reader_that_leaves_ends_the_command_quietly() {
 async fn nobody_at_the_url_is_one_line_that_says_what_to_do() {
     let expected = "no answer from http://127.0.0.1:9 (connection refused): is the service running? \
         --url or ORDER_TRACKER_URL says where it listens";
-    for command in [&["order", "list"][..], &["order", "watch", STRANGER], &["simulate", "--count", "1"]] {
+    for command in [&["order", "list"][..], &["order", "watch", FOREIGN], &["simulate", "--count", "1"]] {
         let line = complaint(command, &[("ORDER_TRACKER_URL", NOBODY)], 1).await;
         assert_eq!(line, format!("order-tracker: {expected}"), "{command:?}");
     }

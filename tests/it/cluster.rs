@@ -181,8 +181,8 @@ async fn a_consumer_that_stands_still_says_so() {
     .await;
     let told = service.logged().matches("the consumer stands still").count();
     assert!((1..=2).contains(&told), "once a series, not {told} times");
-    let letters: u64 = service.metric("dead_letters_total{reason=\"refused\"}").await;
-    assert_eq!(letters, 0, "trouble of the database is no fault of a message");
+    let dead_letters: u64 = service.metric("dead_letters_total{reason=\"refused\"}").await;
+    assert_eq!(dead_letters, 0, "trouble of the database is no fault of a message");
     service.stop().await;
     console.close().await.expect("closes");
 }

@@ -179,7 +179,8 @@ async fn what_was_not_published_is_published_in_the_next_life() {
     let service = Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
     let kafka = Kafka::of(&service);
     service.counted("orders_produced_total", 20).await;
-    let mut published: Vec<_> = kafka.all(TOPIC).await.into_iter().filter_map(|letter| letter.key).collect();
+    let mut published: Vec<_> =
+        kafka.all(TOPIC).await.into_iter().filter_map(|dead_letter| dead_letter.key).collect();
     published.sort_unstable();
     assert_eq!(published, placed, "each once, ids rise as they were placed");
     service.settled().await;

@@ -14,7 +14,7 @@ use crate::{
     kafka::{DLQ, Kafka, foreign},
 };
 
-const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 /// A database and its owner, both the test's own.
 struct Database {
@@ -101,12 +101,12 @@ async fn trouble_is_waited_for(trouble: &[&str], why: &str, mend: &[&str]) {
     let id = service.place("pizza").await;
     database.by_hand(trouble).await;
     unready(&service, why).await;
-    kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
+    kafka.put(Some(FOREIGN), Some(foreign(FOREIGN).to_string().as_bytes())).await;
     is_unavailable(service.post(&details("ramen")).await).await;
     is_unavailable(service.get(&format!("/orders/{id}")).await).await;
     database.by_hand(mend).await;
     ready(&service).await;
-    service.reached(STRANGER, "PLACED").await;
+    service.reached(FOREIGN, "PLACED").await;
     service.reached(&id, "PLACED").await;
     service.place("ramen").await;
     assert_eq!(kafka.all(DLQ).await.len(), 0, "{}", service.logged());
@@ -145,7 +145,7 @@ async fn a_rule_that_no_order_can_keep_on_postgres() {
     let service = database.service().await;
     let kafka = Kafka::of(&service);
     database.inside(&["ALTER TABLE order_events ADD CONSTRAINT never CHECK (false) NOT VALID"]).await;
-    kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
+    kafka.put(Some(FOREIGN), Some(foreign(FOREIGN).to_string().as_bytes())).await;
     is_unavailable(service.post(&details("ramen")).await).await;
     unready(&service, "violates check constraint \"never\"").await;
     eventually("the message waits", async || {
@@ -154,7 +154,7 @@ async fn a_rule_that_no_order_can_keep_on_postgres() {
     .await;
     database.inside(&["ALTER TABLE order_events DROP CONSTRAINT never"]).await;
     ready(&service).await;
-    service.reached(STRANGER, "PLACED").await;
+    service.reached(FOREIGN, "PLACED").await;
     assert_eq!(kafka.all(DLQ).await.len(), 0, "{}", service.logged());
     service.stop().await;
 }
@@ -172,13 +172,13 @@ async fn a_right_that_is_taken_away_on_postgres() {
     ready(&service).await;
     database.inside(&["REVOKE INSERT ON orders, outbox FROM {}"]).await;
     unready(&service, "the role lacks the right to INSERT on orders, INSERT on outbox").await;
-    kafka.put(Some(STRANGER), Some(foreign(STRANGER).to_string().as_bytes())).await;
+    kafka.put(Some(FOREIGN), Some(foreign(FOREIGN).to_string().as_bytes())).await;
     is_unavailable(service.post(&details("ramen")).await).await;
     // What needs no such right goes on.
     assert_eq!(service.json("/orders").await, json!([]));
     database.inside(&["GRANT INSERT ON orders, outbox TO {}"]).await;
     ready(&service).await;
-    service.reached(STRANGER, "PLACED").await;
+    service.reached(FOREIGN, "PLACED").await;
     service.place("ramen").await;
     assert_eq!(kafka.all(DLQ).await.len(), 0, "{}", service.logged());
     service.stop().await;

@@ -72,7 +72,7 @@ async fn dead_letters_are_shown_harmless() {
     let value = bad.to_string();
     kafka.put(Some(HOSTILE), Some(value.as_bytes())).await;
     kafka.put(Some(HOSTILE), Some(HOSTILE.as_bytes())).await;
-    eventually("both are set aside", async || (kafka.all(DLQ).await.len() == 2).then_some(())).await;
+    eventually("both become dead letters", async || (kafka.all(DLQ).await.len() == 2).then_some(())).await;
     let settings = [("KAFKA_BROKERS", service.brokers.as_str())];
     let listed = run(&["dead-letters", "list"], &settings).await;
     let listed = harmless(&listed.stdout);

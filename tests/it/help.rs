@@ -7,7 +7,7 @@ use crate::cli::said;
 #[expect(clippy::too_many_lines, reason = "one text")]
 async fn help_of_the_service() {
     insta::assert_snapshot!(said(&["--help"]).await, @r"
-    Takes food orders, walks each one to the door, and can prove that none was lost
+    Takes food orders, walks each one to its delivery, and can prove that none was lost
 
     Without a command it serves. Without settings it keeps orders in ./data and starts a broker of its
     own, so nothing else is needed.
@@ -23,7 +23,7 @@ async fn help_of_the_service() {
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       republish     Publish orders again that a broker has lost; a running service does it
-      dead-letters  Look at messages that could not become orders, and put them back
+      dead-letters  Look at messages that could not become orders, and requeues them
       completions   Print a completion script for a shell
       man           Print the manual page; `order-tracker man | man -l -` shows it
       help          Print this message or the help of the given subcommand(s)

@@ -1,4 +1,4 @@
-//! An order over HTTP: from the POST to the door, and how it is found again.
+//! An order over HTTP: from the POST to its delivery, and how it is found again.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -97,14 +97,14 @@ impl Kafka {
             places.add_partition_offset(topic, partition, Offset::Beginning).expect("a place");
         }
         consumer.assign(&places).expect("assigned");
-        let mut letters = Vec::new();
-        while letters.len() < count {
+        let mut dead_letters = Vec::new();
+        while dead_letters.len() < count {
             let message = timeout(PATIENCE, consumer.recv()).await;
             let message =
-                message.unwrap_or_else(|_| panic!("{topic} holds only {} of {count}", letters.len()));
-            letters.push(DeadLetter::from(&message.expect("a message")));
+                message.unwrap_or_else(|_| panic!("{topic} holds only {} of {count}", dead_letters.len()));
+            dead_letters.push(DeadLetter::from(&message.expect("a message")));
         }
-        letters
+        dead_letters
     }
 }
 

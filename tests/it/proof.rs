@@ -10,7 +10,7 @@ use crate::{
     kafka::{DLQ, Kafka, foreign},
 };
 
-pub(crate) const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+pub(crate) const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
@@ -89,9 +89,9 @@ async fn tamper(data: &Path, ids: &[String]) {
          INSERT INTO order_events SELECT * FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING';
          UPDATE order_events SET \"timestamp\" = \"timestamp\" - 1 WHERE order_id = '{back}' AND event = 'COOKING';
          UPDATE orders SET status = 'COOKING', due_at = updated_at + 3600000 WHERE order_id = '{status}';
-         INSERT INTO orders SELECT '{STRANGER}', customer_name, address, item, size, status, created_at, updated_at,
+         INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, created_at, updated_at,
              due_at FROM orders WHERE order_id = '{unsent}';
-         INSERT INTO order_events SELECT 1000 + id, '{STRANGER}', event, \"timestamp\", meta FROM order_events
+         INSERT INTO order_events SELECT 1000 + id, '{FOREIGN}', event, \"timestamp\", meta FROM order_events
              WHERE order_id = '{unsent}';"
     );
     console.execute(sqlx::AssertSqlSafe(statements)).await.expect("tampers");
@@ -131,8 +131,8 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
     assert_eq!(broken(&proof), [("every order that was sent is on the topic".to_owned(), 5)]);
     service.stop().await;
 
-    let (code, told, complaint) = republish(&[&ids[0], STRANGER]).await;
-    assert_eq!(complaint, format!("order-tracker: no order has the id {STRANGER}\n"));
+    let (code, told, complaint) = republish(&[&ids[0], FOREIGN]).await;
+    assert_eq!(complaint, format!("order-tracker: no order has the id {FOREIGN}\n"));
     assert_eq!(
         (code, told.as_str()),
         (Some(1), "1 order is published again by the service that runs, or that starts next\n")
@@ -163,7 +163,7 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
 async fn dead_letters_are_listed_shown_and_put_back() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let (kafka, data) = (Kafka::of(&service), folder());
-    kafka.put(Some(STRANGER), Some(b"{\"\x1b[31m")).await;
+    kafka.put(Some(FOREIGN), Some(b"{\"\x1b[31m")).await;
     service.counted("dead_letters_total{reason=\"not_json\"}", 1).await;
     assert_eq!(kafka.all(DLQ).await.len(), 1);
 
@@ -173,20 +173,20 @@ async fn dead_letters_are_listed_shown_and_put_back() {
     let place = listed.split_whitespace().next().expect("a place").to_owned();
 
     let shown = out(&run(&["dead-letters", "show", &place]).await);
-    assert!(shown.contains("dlq_reason: not_json") && shown.contains(STRANGER), "{shown}");
-    assert!(!shown.contains('\u{1b}'), "a letter can't command the terminal: {shown:?}");
+    assert!(shown.contains("dlq_reason: not_json") && shown.contains(FOREIGN), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "a dead letter can't command the terminal: {shown:?}");
 
     let requeued = run(&["dead-letters", "requeue", &place, "--json"]).await;
     assert_eq!(requeued.status.code(), Some(0));
     assert_eq!(serde_json::from_str::<Value>(&out(&requeued)).expect("JSON"), json!({"put_back": [place]}));
-    // It is as bad as before: it comes back as a new letter, and the old one is done with.
+    // It is as bad as before: it comes back as a new dead letter, and the old one is done with.
     service.counted("dead_letters_total{reason=\"not_json\"}", 2).await;
     let listed = out(&run(&["dead-letters", "list"]).await);
     assert!(listed.lines().count() == 1 && !listed.starts_with(&format!("{place} ")), "{listed}");
     assert_eq!(out(&run(&["dead-letters", "list", "--all"]).await).lines().count(), 2);
 
     // The board tells the same: one waits, however many were set aside.
-    eventually("one letter on the board", async || {
+    eventually("one dead letter on the board", async || {
         let board = service.get("/").await.text().await.expect("text");
         board.contains("1 × not_json").then_some(())
     })
@@ -204,9 +204,9 @@ async fn dead_letters_are_listed_shown_and_put_back() {
 async fn a_large_letter_is_put_back_whole() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let (kafka, data) = (Kafka::of(&service), folder());
-    let mut large = foreign(STRANGER);
+    let mut large = foreign(FOREIGN);
     large["note"] = "x".repeat(20_000).into();
-    kafka.put(Some(STRANGER), Some(large.to_string().as_bytes())).await;
+    kafka.put(Some(FOREIGN), Some(large.to_string().as_bytes())).await;
     service.counted("dead_letters_total{reason=\"too_large\"}", 1).await;
     let requeued = run(&["dead-letters", "requeue", "--all"], &service.brokers, data.path()).await;
     assert_eq!(requeued.status.code(), Some(0), "{}", String::from_utf8_lossy(&requeued.stderr));

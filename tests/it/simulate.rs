@@ -22,7 +22,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("not JSON: {output:?}"))
 }
 
-/// As fast as it goes, each order is placed once and followed to the door; only the result is printed.
+/// As fast as it goes, each order is placed once and followed until it is delivered; only the result is printed.
 #[tokio::test]
 async fn orders_are_placed_measured_and_followed() {
     let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use crate::{
     events::{LATE, Stream, age},
     harness::{SIX, Service, binary, details, ended, eventually, names},
-    proof::{STRANGER, TAMPERED, broken},
+    proof::{FOREIGN, TAMPERED, broken},
 };
 
 pub(crate) fn variable(name: &str) -> String {
@@ -167,7 +167,7 @@ async fn steps_are_seen_from_every_replica() {
     let (here, there) = tokio::join!(join_all(here), join_all(there));
     let mut ages = [here, there].concat().concat();
     ages.sort_unstable();
-    // On a busy machine a few may be late; a bell that never rings would make them all late.
+    // On a busy machine a few may be late; an alarm that never goes off would make them all late.
     let [most, last] = [9, 10].map(|tenths| ages[(ages.len() * tenths / 10).min(ages.len() - 1)]);
     assert!(most <= LATE && last <= LATE * 4, "{ages:?}");
     one.stop().await;
@@ -223,10 +223,10 @@ async fn every_tampering_of_the_tables_is_found() {
             "UPDATE orders SET status = 'COOKING', due_at = updated_at + interval '1 hour' WHERE order_id = '{status}'"
         ),
         format!(
-            "INSERT INTO orders SELECT '{STRANGER}', customer_name, address, item, size, status, created_at, updated_at, due_at FROM orders WHERE order_id = '{unsent}'"
+            "INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, created_at, updated_at, due_at FROM orders WHERE order_id = '{unsent}'"
         ),
         format!(
-            "INSERT INTO order_events (order_id, event, \"timestamp\") SELECT '{STRANGER}', event, \"timestamp\" FROM order_events WHERE order_id = '{unsent}' ORDER BY id"
+            "INSERT INTO order_events (order_id, event, \"timestamp\") SELECT '{FOREIGN}', event, \"timestamp\" FROM order_events WHERE order_id = '{unsent}' ORDER BY id"
         ),
     ] {
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("tampers");
@@ -285,15 +285,15 @@ async fn kafka_is_reached_with_tls_and_sasl() {
     service.counted("orders_consumed_total", 1).await;
     service.stop().await;
 
-    let stranger = start(&properties("guess")).await;
+    let wrong = start(&properties("guess")).await;
     let line = eventually("the broker refuses the password", async || {
-        let ready = stranger.json("/readyz").await;
+        let ready = wrong.json("/readyz").await;
         let degraded = ready["degraded"].as_array().expect("a list").iter();
         let mut reasons = degraded.filter_map(|one| one["reason"].as_str());
         reasons.find(|reason| reason.contains("uthent")).map(str::to_owned)
     });
     assert!(!line.await.contains("guess"));
-    assert!(!stranger.logged().contains("guess"));
+    assert!(!wrong.logged().contains("guess"));
 }
 
 /// Neither the database nor the broker is there: the service lives, says so, and stops when asked.

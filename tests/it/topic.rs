@@ -10,7 +10,7 @@ use crate::{
     kafka::{DLQ, DeadLetter, Kafka, TOPIC, foreign},
 };
 
-const STRANGER: &str = "ORD-01ARZ3NDEK0000000000000000";
+const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 fn consumed(result: &str) -> String {
     format!("consumer_messages_total{{result=\"{result}\"}}")
@@ -29,26 +29,30 @@ async fn every_order_is_on_the_topic_once() {
     assert_eq!(service.metric("orders_consumed_total").await, 30);
     assert_eq!(service.metric(&consumed("known")).await, 30);
 
-    let letters = kafka.all(TOPIC).await;
-    assert_eq!(letters.len(), 30, "no order twice");
-    for letter in &letters {
-        looks_right(&service, letter).await;
+    let dead_letters = kafka.all(TOPIC).await;
+    assert_eq!(dead_letters.len(), 30, "no order twice");
+    for dead_letter in &dead_letters {
+        looks_right(&service, dead_letter).await;
     }
-    assert_eq!(letters.into_iter().filter_map(|letter| letter.key).collect::<BTreeSet<_>>(), placed);
+    assert_eq!(
+        dead_letters.into_iter().filter_map(|dead_letter| dead_letter.key).collect::<BTreeSet<_>>(),
+        placed
+    );
     assert_eq!(kafka.all(DLQ).await.len(), 0);
 }
 
-async fn looks_right(service: &Service, letter: &DeadLetter) {
-    let id = letter.key.as_deref().expect("a key");
+async fn looks_right(service: &Service, dead_letter: &DeadLetter) {
+    let id = dead_letter.key.as_deref().expect("a key");
     let order = &service.json(&format!("/orders/{id}")).await["order"];
     let mut expected = order.clone();
     expected.as_object_mut().expect("an object").remove("updated_at");
     expected["status"] = json!("PLACED");
     expected["seq"] = json!(1);
-    assert_eq!(letter.json(), expected);
+    assert_eq!(dead_letter.json(), expected);
 
-    let header =
-        |name: &str| letter.headers.get(name).unwrap_or_else(|| panic!("no {name}: {letter:?}")).as_str();
+    let header = |name: &str| {
+        dead_letter.headers.get(name).unwrap_or_else(|| panic!("no {name}: {dead_letter:?}")).as_str()
+    };
     assert_eq!(header("ce_specversion"), "1.0");
     assert_eq!(header("ce_id"), format!("{id}:1"));
     assert_eq!(header("ce_subject"), id);
@@ -64,15 +68,15 @@ async fn looks_right(service: &Service, letter: &DeadLetter) {
 async fn an_order_of_another_system_is_admitted_and_delivered() {
     let service = Service::start(&[("STAGE_DELAYS", "100ms")]).await;
     let kafka = Kafka::of(&service);
-    let message = foreign(STRANGER).to_string();
+    let message = foreign(FOREIGN).to_string();
     for _ in 0..2 {
-        kafka.put(Some(STRANGER), Some(message.as_bytes())).await;
+        kafka.put(Some(FOREIGN), Some(message.as_bytes())).await;
     }
     service.counted("orders_consumed_total", 2).await;
     assert_eq!(service.metric(&consumed("admitted")).await, 1);
     assert_eq!(service.metric(&consumed("known")).await, 1);
 
-    let tracked = service.reached(STRANGER, "DELIVERED").await;
+    let tracked = service.reached(FOREIGN, "DELIVERED").await;
     assert_eq!(names(&tracked), SIX);
     assert_eq!(tracked["order"]["item"], "ramen");
     // It is there already; to publish it again would be a duplicate of our own making.
@@ -106,26 +110,26 @@ async fn a_late_message_changes_nothing() {
 /// What can't be an order, with the word for why.
 fn poison() -> Vec<(Option<&'static str>, Vec<u8>, &'static str)> {
     let with = |field: &str, value: Value| {
-        let mut message = foreign(STRANGER);
+        let mut message = foreign(FOREIGN);
         message[field] = value;
         message.to_string().into_bytes()
     };
-    let mut incomplete = foreign(STRANGER);
+    let mut incomplete = foreign(FOREIGN);
     incomplete.as_object_mut().expect("an object").remove("address");
-    let good = foreign(STRANGER).to_string().into_bytes();
+    let good = foreign(FOREIGN).to_string().into_bytes();
     vec![
-        (Some(STRANGER), b"{\"order_id\": ".to_vec(), "not_json"),
-        (Some(STRANGER), vec![0xff, 0xfe, 0x00], "not_json"),
+        (Some(FOREIGN), b"{\"order_id\": ".to_vec(), "not_json"),
+        (Some(FOREIGN), vec![0xff, 0xfe, 0x00], "not_json"),
         (Some("ORD-01ARZ3NDEK0000000000000009"), good.clone(), "key_mismatch"),
         (Some("7"), with("order_id", json!("7")), "invalid_id"),
-        (Some(STRANGER), incomplete.to_string().into_bytes(), "invalid_field"),
-        (Some(STRANGER), with("size", json!("huge")), "invalid_field"),
-        (Some(STRANGER), with("item", json!("x".repeat(16 * 1024))), "too_large"),
+        (Some(FOREIGN), incomplete.to_string().into_bytes(), "invalid_field"),
+        (Some(FOREIGN), with("size", json!("huge")), "invalid_field"),
+        (Some(FOREIGN), with("item", json!("x".repeat(16 * 1024))), "too_large"),
         (None, good, "no_key"),
     ]
 }
 
-/// Bad messages are set aside with their reason and origin; good ones among them are admitted.
+/// Bad messages become dead letters with their reason and origin; good ones among them are admitted.
 ///
 /// Promise 5: memory, queues and time are bounded.
 #[tokio::test]
@@ -145,16 +149,19 @@ async fn a_poison_message_holds_nobody_up() {
     for id in &good {
         assert_eq!(names(&service.json(&format!("/orders/{id}")).await), SIX[..2]);
     }
-    assert_eq!(service.get(&format!("/orders/{STRANGER}")).await.status(), 404);
+    assert_eq!(service.get(&format!("/orders/{FOREIGN}")).await.status(), 404);
 
-    let letters = kafka.all(DLQ).await;
-    let origin = |letter: &DeadLetter| {
-        let header = |name: &str| letter.headers.get(name).cloned().unwrap_or_default();
+    let dead_letters = kafka.all(DLQ).await;
+    let origin = |dead_letter: &DeadLetter| {
+        let header = |name: &str| dead_letter.headers.get(name).cloned().unwrap_or_default();
         (header("dlq_reason"), header("dlq_topic"), header("dlq_partition"), header("dlq_offset"))
     };
-    assert_eq!(letters.iter().map(origin).collect::<BTreeSet<_>>(), expected);
-    assert_eq!(letters.len(), expected.len(), "no dead letter twice");
-    assert!(letters.iter().any(|letter| letter.value == b"{\"order_id\": "), "kept as it came");
+    assert_eq!(dead_letters.iter().map(origin).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(dead_letters.len(), expected.len(), "no dead letter twice");
+    assert!(
+        dead_letters.iter().any(|dead_letter| dead_letter.value == b"{\"order_id\": "),
+        "kept as it came"
+    );
 
     assert_eq!(service.metric(&consumed("rejected")).await, bad);
     assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 2);

@@ -1,6 +1,6 @@
 //! Keeps count of the dead letters, from what is new on their topic.
 //!
-//! Invariant: at most [`MOST`] messages are asked for at once and as many letters are kept, however
+//! Invariant: at most [`MOST`] messages are asked for at once and as many dead letters are kept, however
 //! many lie there. Where that is not all, [`DeadLetterBacklog::more`] says so.
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,9 +13,9 @@ use crate::order::{
     dead_letter::{DeadLetterBacklog, DeadLetterRef, OTHER, reasons},
 };
 
-/// Most messages read at once, and most letters kept.
+/// Most messages read at once, and most dead letters kept.
 const MOST: usize = 20_000;
-/// How many letters are shown.
+/// How many dead letters are shown.
 const SHOWN: usize = 3;
 
 /// Partition and offset.
@@ -24,29 +24,29 @@ type Place = (i32, i64);
 /// What is to be known of a message on the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// A letter.
+    /// A dead letter.
     DeadLetter { written: Timestamp, place: Place, reason: &'static str },
-    /// A note that the letter at this place was put back.
+    /// A note that the dead letter at this place was requeued.
     Requeued(Place),
 }
 
 impl Entry {
     /// Reads a message; `None` for a note that leads nowhere.
-    pub(super) fn of(letter: &DeadLetter) -> Option<Self> {
-        if let Some(place) = letter.notes_requeue_of() {
+    pub(super) fn of(dead_letter: &DeadLetter) -> Option<Self> {
+        if let Some(place) = dead_letter.notes_requeue_of() {
             let (partition, offset) = place.split_once(':')?;
             return Some(Self::Requeued((partition.parse().ok()?, offset.parse().ok()?)));
         }
-        let told = letter.header("dlq_reason");
+        let told = dead_letter.header("dlq_reason");
         Some(Self::DeadLetter {
-            written: letter.written,
-            place: (letter.record.partition, letter.record.offset),
+            written: dead_letter.written,
+            place: (dead_letter.record.partition, dead_letter.record.offset),
             reason: reasons().find(|reason| told == Some(*reason)).unwrap_or(OTHER),
         })
     }
 }
 
-/// A letter that waits.
+/// A dead letter that waits.
 #[derive(Debug)]
 struct Kept {
     written: Timestamp,
@@ -57,7 +57,7 @@ struct Kept {
 /// How far a partition was read.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
-    /// Every letter from here on is counted.
+    /// Every dead letter from here on is counted.
     from: i64,
     /// Where to read on.
     next: i64,
@@ -65,13 +65,13 @@ struct Progress {
     low: i64,
 }
 
-/// The letters that wait, the oldest first.
+/// The dead letters that wait, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetterIndex {
     kept: Vec<Kept>,
     partitions: BTreeMap<i32, Progress>,
-    /// What the last reading's notes speak of: a note in one partition may be read before its letter in
-    /// another, and then the letter comes with the next reading.
+    /// What the last reading's notes speak of: a note in one partition may be read before its dead letter in
+    /// another, and then the dead letter comes with the next reading.
     requeued: HashSet<Place>,
 }
 
@@ -113,7 +113,7 @@ impl DeadLetterIndex {
         unread
     }
 
-    /// Takes in what was read of these stretches.
+    /// Takes in what was read of these ranges.
     pub(super) fn enter(&mut self, read: &[OffsetRange], entries: Vec<Entry>) {
         for range in read {
             let Some(progress) = self.partitions.get_mut(&range.partition) else { continue };
@@ -133,12 +133,14 @@ impl DeadLetterIndex {
         }
         let before = std::mem::replace(&mut self.requeued, notes);
         let requeued = &self.requeued;
-        self.kept.retain(|letter| !requeued.contains(&letter.place) && !before.contains(&letter.place));
-        self.kept.sort_by_key(|letter| (letter.written, letter.place));
+        self.kept.retain(|dead_letter| {
+            !requeued.contains(&dead_letter.place) && !before.contains(&dead_letter.place)
+        });
+        self.kept.sort_by_key(|dead_letter| (dead_letter.written, dead_letter.place));
         let excess = self.kept.len().saturating_sub(MOST);
-        for letter in self.kept.drain(..excess) {
-            if let Some(progress) = self.partitions.get_mut(&letter.place.0) {
-                progress.from = progress.from.max(letter.place.1 + 1);
+        for dead_letter in self.kept.drain(..excess) {
+            if let Some(progress) = self.partitions.get_mut(&dead_letter.place.0) {
+                progress.from = progress.from.max(dead_letter.place.1 + 1);
             }
         }
     }
@@ -146,18 +148,18 @@ impl DeadLetterIndex {
     /// What waits now.
     pub(super) fn waiting(&self) -> DeadLetterBacklog {
         let mut by_reason = BTreeMap::new();
-        for letter in &self.kept {
-            *by_reason.entry(letter.reason).or_default() += 1;
+        for dead_letter in &self.kept {
+            *by_reason.entry(dead_letter.reason).or_default() += 1;
         }
-        let glimpse = |letter: &Kept| DeadLetterRef {
-            place: format!("{}:{}", letter.place.0, letter.place.1),
-            reason: letter.reason,
-            written: letter.written,
+        let reference = |dead_letter: &Kept| DeadLetterRef {
+            place: format!("{}:{}", dead_letter.place.0, dead_letter.place.1),
+            reason: dead_letter.reason,
+            written: dead_letter.written,
         };
         DeadLetterBacklog {
             by_reason,
             more: self.partitions.values().any(|progress| progress.low < progress.from),
-            newest: self.kept.iter().rev().take(SHOWN).map(glimpse).collect(),
+            newest: self.kept.iter().rev().take(SHOWN).map(reference).collect(),
             at: Instant::now(),
         }
     }
@@ -201,7 +203,7 @@ mod tests {
             place
         }
 
-        fn letter(&mut self, partition: i32, reason: &'static str) -> Place {
+        fn dead_letter(&mut self, partition: i32, reason: &'static str) -> Place {
             self.put(partition, |written, place| Entry::DeadLetter { written, place, reason })
         }
 
@@ -238,12 +240,12 @@ mod tests {
     #[test]
     fn what_was_put_back_does_not_wait_whoever_reads() {
         let (mut topic, mut old) = (Topic::default(), DeadLetterIndex::default());
-        let first = topic.letter(0, "not_json");
-        topic.letter(0, "no_key");
-        let last = topic.letter(1, "not_json");
+        let first = topic.dead_letter(0, "not_json");
+        topic.dead_letter(0, "no_key");
+        let last = topic.dead_letter(1, "not_json");
         let waiting = topic.look(&mut old);
         assert_eq!((told(&waiting), waiting.more), (vec![("no_key", 1), ("not_json", 2)], false));
-        let places = waiting.newest.iter().map(|letter| letter.place.as_str());
+        let places = waiting.newest.iter().map(|dead_letter| dead_letter.place.as_str());
         assert_eq!(places.collect::<Vec<_>>(), ["1:0", "0:1", "0:0"], "the newest first");
 
         topic.note(0, first);
@@ -260,22 +262,22 @@ mod tests {
     fn only_what_is_new_is_read() {
         let (mut topic, mut index) = (Topic::default(), DeadLetterIndex::default());
         for _ in 0..100 {
-            topic.letter(0, "not_json");
+            topic.dead_letter(0, "not_json");
         }
         topic.look(&mut index);
-        topic.letter(1, "not_json");
+        topic.dead_letter(1, "not_json");
         assert_eq!((topic.look(&mut index).total(), topic.read), (101, 101));
         topic.look(&mut index);
         assert_eq!(topic.read, 101);
     }
 
-    /// The ends of partitions are asked for one after the other; a letter and its note may come between.
+    /// The ends of partitions are asked for one after the other; a dead letter and its note may come between.
     #[test]
     fn a_note_may_be_read_before_its_letter() {
         let (mut topic, mut index) = (Topic::default(), DeadLetterIndex::default());
         let before = topic.extent()[0];
-        let letter = topic.letter(0, "not_json");
-        topic.note(1, letter);
+        let dead_letter = topic.dead_letter(0, "not_json");
+        topic.note(1, dead_letter);
         let after = topic.extent()[1];
         assert_eq!(topic.look_at(&[before, after], &mut index).total(), 0);
         assert_eq!(topic.look(&mut index).total(), 0);
@@ -284,8 +286,8 @@ mod tests {
     #[test]
     fn what_retention_deletes_waits_no_longer() {
         let (mut topic, mut index) = (Topic::default(), DeadLetterIndex::default());
-        let gone = topic.letter(0, "no_key");
-        topic.letter(0, "not_json");
+        let gone = topic.dead_letter(0, "no_key");
+        topic.dead_letter(0, "not_json");
         assert_eq!(topic.look(&mut index).total(), 2);
         topic.forget(0, 1);
         assert_eq!(told(&topic.look(&mut index)), [("not_json", 1)]);
@@ -299,12 +301,12 @@ mod tests {
     #[test]
     fn a_topic_that_begins_anew_is_read_anew() {
         let (mut topic, mut index) = (Topic::default(), DeadLetterIndex::default());
-        topic.letter(0, "no_key");
-        topic.letter(0, "no_key");
-        topic.letter(1, "no_key");
+        topic.dead_letter(0, "no_key");
+        topic.dead_letter(0, "no_key");
+        topic.dead_letter(1, "no_key");
         topic.look(&mut index);
         let mut topic = Topic::default();
-        topic.letter(0, "not_json");
+        topic.dead_letter(0, "not_json");
         assert_eq!(told(&topic.look(&mut index)), [("not_json", 1)]);
     }
 
@@ -313,12 +315,12 @@ mod tests {
     fn of_very_many_letters_the_newest_are_counted() {
         let (mut topic, mut index) = (Topic::default(), DeadLetterIndex::default());
         for _ in 0..MOST + 10 {
-            topic.letter(0, "no_key");
+            topic.dead_letter(0, "no_key");
         }
         let waiting = topic.look(&mut index);
         assert_eq!((waiting.total(), waiting.more, topic.read), (MOST as u64, true, MOST));
         // Kept in mind are only so many, too.
-        topic.letter(1, "not_json");
+        topic.dead_letter(1, "not_json");
         let waiting = topic.look(&mut index);
         assert_eq!(told(&waiting), [("no_key", MOST as u64 - 1), ("not_json", 1)]);
         // Retention takes what was not counted, and then all is.
@@ -333,10 +335,11 @@ mod tests {
             let headers = vec![(header.0.to_owned(), header.1.to_owned())];
             Entry::of(&DeadLetter { record, headers, written: Timestamp::default() })
         };
-        let letter = |reason| Entry::DeadLetter { written: Timestamp::default(), place: (2, 17), reason };
-        assert_eq!(message(("dlq_reason", "no_key")), Some(letter("no_key")));
-        assert_eq!(message(("dlq_reason", "bad mood")), Some(letter(OTHER)));
-        assert_eq!(message(("x", "y")), Some(letter(OTHER)));
+        let dead_letter =
+            |reason| Entry::DeadLetter { written: Timestamp::default(), place: (2, 17), reason };
+        assert_eq!(message(("dlq_reason", "no_key")), Some(dead_letter("no_key")));
+        assert_eq!(message(("dlq_reason", "bad mood")), Some(dead_letter(OTHER)));
+        assert_eq!(message(("x", "y")), Some(dead_letter(OTHER)));
         assert_eq!(message(("dlq_requeued", "3:4")), Some(Entry::Requeued((3, 4))));
         assert_eq!(message(("dlq_requeued", "there")), None);
     }

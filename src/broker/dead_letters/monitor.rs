@@ -1,5 +1,5 @@
-//! Watches the dead-letter topic, which it creates whenever it is missing: how many letters lie there that nobody
-//! has put back.
+//! Watches the dead-letter topic, which it creates whenever it is missing: how many dead letters lie there that nobody
+//! has requeued.
 //!
 //! Each replica asks where the topic ends and reads only what is new, so all tell the same, also after
 //! a restart. The reader lives for one reading: it costs threads and buffers.
@@ -64,7 +64,7 @@ impl DeadLetterMonitor {
             loop {
                 // That the broker is away is the broker watch's to say.
                 if *self.broker.borrow() != Health::Up {
-                    self.metrics.letters(None);
+                    self.metrics.dead_letters(None);
                     self.condition.send_replace(Health::Unknown);
                 }
                 if self.broker.wait_for(|condition| *condition == Health::Up).await.is_err() {
@@ -86,7 +86,7 @@ impl DeadLetterMonitor {
                     info!("dead letters are counted again");
                 }
                 let waiting = self.index.waiting();
-                self.metrics.letters(Some(&waiting));
+                self.metrics.dead_letters(Some(&waiting));
                 self.waiting.send_replace(Some(waiting));
                 Health::Up
             }
@@ -95,7 +95,7 @@ impl DeadLetterMonitor {
                 if self.failures == LOGGED_AT {
                     warn!(%error, "the dead-letter topic can't be used; trying again");
                 }
-                self.metrics.letters(None);
+                self.metrics.dead_letters(None);
                 Health::Down(error.to_string())
             }
         };
@@ -121,7 +121,7 @@ impl DeadLetterMonitor {
         let (kafka, ranges) = (Arc::clone(&self.kafka), unread.clone());
         let entries = blocking(move || {
             let mut entries = Vec::new();
-            kafka.read_dead_letters(&ranges, |letter| entries.extend(Entry::of(&letter)))?;
+            kafka.read_dead_letters(&ranges, |dead_letter| entries.extend(Entry::of(&dead_letter)))?;
             Ok(entries)
         });
         self.index.enter(&unread, entries.await?);

@@ -13,7 +13,7 @@ use crate::{
 const TIME: &str = "dlq_time";
 /// How many bytes of headers are left out, if they are.
 pub(super) const LEFT_OUT: &str = "dlq_headers_left_out";
-/// Where a message was put back from.
+/// Where a message was requeued from.
 const REQUEUED_FROM: &str = "requeued_from";
 /// All that we write.
 const OURS: [&str; 9] = [
@@ -64,13 +64,13 @@ pub(super) fn of_dead_letter(record: &Record, reject: &Reject, whole: bool) -> O
     if left_out.is_some() { ours } else { with_theirs(ours, record) }
 }
 
-/// The message's own, and where it was put back from.
-pub(super) fn of_put_back(letter: &DeadLetter) -> OwnedHeaders {
-    with_theirs(headers(&[(REQUEUED_FROM, &letter.place())]), &letter.record)
+/// The message's own, and where it was requeued from.
+pub(super) fn of_requeued(dead_letter: &DeadLetter) -> OwnedHeaders {
+    with_theirs(headers(&[(REQUEUED_FROM, &dead_letter.place())]), &dead_letter.record)
 }
 
 /// When the message of a dead letter was written first, in milliseconds since 1970.
-pub(super) fn first_written(letter: &DeadLetter) -> Option<i64> {
-    let time = DateTime::parse_from_rfc3339(letter.header(TIME)?).ok()?;
+pub(super) fn first_written(dead_letter: &DeadLetter) -> Option<i64> {
+    let time = DateTime::parse_from_rfc3339(dead_letter.header(TIME)?).ok()?;
     Some(time.timestamp_millis())
 }

@@ -118,7 +118,7 @@ impl Kafka {
             .set("auto.commit.interval.ms", "1000")
             .set("queued.max.messages.kbytes", "16384")
             // What arrives is nearly all our own, stored already: in large batches that costs a statement
-            // for hundreds of orders. A stranger's order waits this long at most.
+            // for hundreds of orders. Another producer's order waits this long at most.
             .set("fetch.min.bytes", "1000000")
             .set("fetch.wait.max.ms", "100")
             .set("statistics.interval.ms", "5000");

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 
 use super::{
     Context, KafkaSettings,
-    headers::{first_written, headers, of_dead_letter, of_put_back},
+    headers::{first_written, headers, of_dead_letter, of_requeued},
     reader::{DeadLetter, REQUEUED},
     refusal,
 };
@@ -67,7 +67,7 @@ impl ProducerContext for DeliveryContext {
                     error!(order_id = %receipt.order_id, "more receipts than orders in flight; one is dropped");
                 }
             }
-            // Nobody listens any more if the intake was stopped; the letter comes again then.
+            // Nobody listens any more if the consumer was stopped; the message comes again then.
             Delivery::Other(answer) => drop(answer.send(outcome)),
         }
     }
@@ -172,11 +172,11 @@ fn record<'a>(
 
 impl KafkaPublisher {
     /// Puts the message of a dead letter back on the orders topic, then notes that beside the
-    /// letter. If the note fails the message may be put back again, which changes nothing.
-    pub async fn requeued(&self, letter: &DeadLetter) -> Result<(), BrokerError> {
-        let place = letter.place();
-        let Record { key, value, .. } = &letter.record;
-        let (own, written) = (of_put_back(letter), first_written(letter));
+    /// dead letter. If the note fails the message may be requeued again, which changes nothing.
+    pub async fn requeued(&self, dead_letter: &DeadLetter) -> Result<(), BrokerError> {
+        let place = dead_letter.place();
+        let Record { key, value, .. } = &dead_letter.record;
+        let (own, written) = (of_requeued(dead_letter), first_written(dead_letter));
         self.acknowledged(&self.topic, key.as_deref(), value.as_deref(), own, written).await?;
         let note = headers(&[(REQUEUED, &place)]);
         Ok(self.acknowledged(&self.dlq_topic, key.as_deref(), Some(b""), note, None).await?)

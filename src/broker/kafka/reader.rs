@@ -58,7 +58,7 @@ pub struct DeadLetter {
     pub written: Timestamp,
 }
 
-/// The header of a note that a letter was put back; its value is the letter's place.
+/// The header of a note that a dead letter was requeued; its value is the dead letter's place.
 pub(super) const REQUEUED: &str = "dlq_requeued";
 
 impl DeadLetter {
@@ -67,7 +67,7 @@ impl DeadLetter {
         format!("{}:{}", self.record.partition, self.record.offset)
     }
 
-    /// The place of the letter that this notes to be put back; `None` if it is a letter itself.
+    /// The place of the dead letter that this notes to be requeued; `None` if it is a dead letter itself.
     pub fn notes_requeue_of(&self) -> Option<&str> {
         self.header(REQUEUED)
     }
@@ -92,9 +92,9 @@ impl Kafka {
         let consumer = self.reader(&[])?;
         let whole = self.ranges(consumer.client(), topic, TIMEOUT)?;
         let mut extent = TopicExtent { truncated: whole.iter().any(|range| range.from > 0), messages: 0 };
-        self.read_with(&consumer, topic, &whole, |letter| {
+        self.read_with(&consumer, topic, &whole, |dead_letter| {
             extent.messages += 1;
-            each(letter);
+            each(dead_letter);
         })?;
         Ok(extent)
     }
@@ -159,7 +159,7 @@ impl Kafka {
             };
             let (partition, offset) = (message.partition(), message.offset());
             if unread.iter().any(|range| range.partition == partition && offset < range.to) {
-                each(letter(&message));
+                each(dead_letter(&message));
             }
             unread.retain(|range| range.partition != partition || offset + 1 < range.to);
         }
@@ -175,7 +175,7 @@ impl Kafka {
             .and_then(|()| consumer.assign(&place))
             .map_err(|error| self.context.explain(&error))?;
         match consumer.poll(TIMEOUT) {
-            Some(Ok(message)) if message.offset() == offset => Ok(letter(&message)),
+            Some(Ok(message)) if message.offset() == offset => Ok(dead_letter(&message)),
             Some(Err(error)) if !matches!(error, KafkaError::PartitionEOF(_)) => {
                 Err(self.context.explain(&error))
             }
@@ -200,7 +200,7 @@ impl Kafka {
     }
 }
 
-fn letter(message: &impl Message) -> DeadLetter {
+fn dead_letter(message: &impl Message) -> DeadLetter {
     let record = record(message);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers = record.headers.iter();

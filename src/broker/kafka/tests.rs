@@ -46,7 +46,7 @@ fn start() -> (EmbeddedBroker, Kafka) {
     (broker, kafka)
 }
 
-/// Puts messages on a topic as a stranger would.
+/// Puts messages on a topic as another producer would.
 fn put(broker: &EmbeddedBroker, values: &[&str]) {
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", broker.address()).create().expect("connects");
@@ -123,11 +123,11 @@ async fn dead_letters_say_why_and_where_from() {
     publisher.dead_letter(&record(b"{".to_vec()), &reject).await.expect("acknowledged");
     publisher.dead_letter(&record(vec![b'x'; 20_000]), &reject).await.expect("acknowledged");
 
-    let letters = Kafka::new(
+    let dead_letters = Kafka::new(
         KafkaSettings { topic: "orders.v1.dlq".to_owned(), ..settings(&broker) },
         Arc::new(Metrics::new()),
     );
-    let mut subscription = letters.subscribe();
+    let mut subscription = dead_letters.subscribe();
     let records = read(&mut subscription, 2).await;
     assert_eq!(values(&records), ["{", ""], "what is too large is only referred to");
     assert_eq!(records[0].key.as_deref(), Some(&b"key"[..]));
@@ -162,13 +162,14 @@ async fn headers_and_time_are_kept_and_given_back() {
         let kafka = Arc::clone(&kafka);
         let all = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
-            kafka.read_all(topic, |letter| all.push(letter))?;
+            kafka.read_all(topic, |dead_letter| all.push(dead_letter))?;
             Ok::<_, BrokerError>(all)
         });
         all.await.expect("no panic").expect("reads")
     };
-    let letters = read("orders.v1.dlq").await;
-    let (whole, partial): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| !letter.is_partial());
+    let dead_letters = read("orders.v1.dlq").await;
+    let (whole, partial): (Vec<_>, Vec<_>) =
+        dead_letters.into_iter().partition(|dead_letter| !dead_letter.is_partial());
     assert_eq!((whole.len(), partial.len()), (1, 1));
     assert_eq!(partial[0].header("dlq_headers_left_out"), Some("20003"));
     assert_eq!(whole[0].notes_requeue_of(), None);
@@ -208,9 +209,9 @@ async fn an_order_goes_where_the_client_would_put_it() {
     }
     let mut found = HashMap::new();
     let read = tokio::task::spawn_blocking(move || {
-        kafka.read_all("orders.v1", |letter| {
-            let key = String::from_utf8(letter.record.key.expect("a key")).expect("text");
-            found.insert(key, letter.record.partition);
+        kafka.read_all("orders.v1", |dead_letter| {
+            let key = String::from_utf8(dead_letter.record.key.expect("a key")).expect("text");
+            found.insert(key, dead_letter.record.partition);
         })?;
         Ok::<_, BrokerError>(found)
     });
@@ -287,7 +288,7 @@ impl Replica {
     fn start(settings: KafkaSettings) -> Self {
         let metrics = Arc::new(Metrics::new());
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
-        // Nothing is published but letters, which send no receipts.
+        // Nothing is published but dead letters, which send no receipts.
         let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
         let (report, waiting) = dead_letter::channel();
         let (_, broker) = health::channel();
@@ -318,11 +319,11 @@ impl Replica {
     async fn requeued(&self, place: &str) {
         let (partition, offset) = place.split_once(':').expect("a place");
         let (kafka, at) = (Arc::clone(&self.kafka), (partition.parse(), offset.parse()));
-        let letter = tokio::task::spawn_blocking(move || {
+        let dead_letter = tokio::task::spawn_blocking(move || {
             kafka.read_one("orders.v1.dlq", at.0.expect("a partition"), at.1.expect("an offset"))
         });
-        let letter = letter.await.expect("no panic").expect("a letter");
-        self.publisher.requeued(&letter).await.expect("acknowledged");
+        let dead_letter = dead_letter.await.expect("no panic").expect("a dead letter");
+        self.publisher.requeued(&dead_letter).await.expect("acknowledged");
     }
 
     async fn look(&mut self) -> Option<DeadLetterBacklog> {
@@ -351,8 +352,9 @@ async fn letters_wait_until_they_are_put_back_across_restarts() {
 
     let mut restarted = Replica::start(settings(&broker));
     assert_eq!(restarted.by_reason().await, first.by_reason().await);
-    let letter = three.newest.iter().find(|letter| letter.reason == "not_json").expect("one of two");
-    restarted.requeued(&letter.place).await;
+    let dead_letter =
+        three.newest.iter().find(|dead_letter| dead_letter.reason == "not_json").expect("one of two");
+    restarted.requeued(&dead_letter.place).await;
     for replica in [&mut first, &mut restarted, &mut Replica::start(settings(&broker))] {
         assert_eq!(replica.by_reason().await, [("invalid_field", 1), ("not_json", 1)]);
     }

@@ -32,7 +32,7 @@ const NOTHING: &str = "there is nothing at this path";
 const REFRESH: Duration = Duration::from_secs(5);
 /// Characters that embed, override or isolate directions, those that end it, and the end of a paragraph, which ends them
 /// all. Mere marks (U+200E, U+200F, U+061C) are none: they reach no further than the `bdi` they stand in.
-const TURNING: [char; 10] = [
+const BIDI_CONTROLS: [char; 10] = [
     '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}',
     '\u{2069}', '\u{2029}',
 ];
@@ -105,7 +105,7 @@ fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
 }
 
 /// A page that says why there is nothing to see.
-fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Response {
+fn error_page(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Response {
     let icon = assets::path("lost.svg");
     let frame = Frame { title, icon, style: "track.css", script: None, refresh, preview: None };
     let content = html! {
@@ -130,11 +130,11 @@ fn regret(problem: &Problem, title: &str, words: &str, refresh: Refresh) -> Resp
 /// A page for an address where nothing is.
 fn nowhere() -> Response {
     let words = "Nothing is at this address. Please check the link.";
-    regret(&Problem::not_found(NOTHING), "There is no such page", words, Refresh::Never)
+    error_page(&Problem::not_found(NOTHING), "There is no such page", words, Refresh::Never)
 }
 
 /// The answer to a path that nothing is at: a page for who asks for one, else a problem.
-pub(super) async fn elsewhere(headers: HeaderMap) -> Response {
+pub(super) async fn not_found(headers: HeaderMap) -> Response {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let html = accepted.flat_map(|accept| accept.split(',')).any(|kind| kind.trim().starts_with("text/html"));
     let mut response = if html { nowhere() } else { Problem::not_found(NOTHING).into_response() };
@@ -148,19 +148,19 @@ fn typed(text: &str) -> Option<OrderId> {
 }
 
 /// A text without characters that turn what stands around it.
-fn still(text: &str) -> String {
-    text.replace(TURNING, "")
+fn strip_bidi(text: &str) -> String {
+    text.replace(BIDI_CONTROLS, "")
 }
 
 /// A text as a customer wrote it. A `bdi` alone does not hold an embedding that is left open.
 fn quoted(text: &str) -> Markup {
-    html! { bdi { (still(text)) } }
+    html! { bdi { (strip_bidi(text)) } }
 }
 
 /// JSON that says the same and turns nothing: such characters stand only in its strings, which can escape them.
 fn still_json(json: &str) -> String {
     let escaped = |text: String, c: char| text.replace(c, &format!("\\u{:04x}", u32::from(c)));
-    TURNING.into_iter().fold(json.to_owned(), escaped)
+    BIDI_CONTROLS.into_iter().fold(json.to_owned(), escaped)
 }
 
 /// What a status is called in front of people.

@@ -11,8 +11,8 @@ use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use super::{
-    super::AppState, Frame, Problem, Refresh, assets, moment, name, nowhere, page, quoted, regret, still,
-    typed,
+    super::AppState, Frame, Problem, Refresh, assets, error_page, moment, name, nowhere, page, quoted,
+    strip_bidi, typed,
 };
 use crate::order::{Estimate, EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
 
@@ -38,7 +38,7 @@ pub(in crate::http) async fn track(
     };
     match found.as_deref() {
         Ok(Some(tracked)) => show(tracked, &state.delays, state.clock.now()),
-        Ok(None) => regret(
+        Ok(None) => error_page(
             &Problem::not_found("no order has this id"),
             "We can't find this order",
             "Please check the link: every letter and digit of the order number counts. \
@@ -46,13 +46,13 @@ pub(in crate::http) async fn track(
             Refresh::Never,
         ),
         Err(error) => match Problem::from(error.clone()) {
-            problem if problem.status == StatusCode::SERVICE_UNAVAILABLE => regret(
+            problem if problem.status == StatusCode::SERVICE_UNAVAILABLE => error_page(
                 &problem,
                 "One moment, please",
                 "We can't look up your order right now. It is safe, and this page tries again by itself.",
                 Refresh::Always,
             ),
-            problem => regret(
+            problem => error_page(
                 &problem,
                 "Something went wrong on our side",
                 "Your order is safe. Please try again in a while.",
@@ -75,7 +75,7 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
     let late = estimate.is_some_and(|estimate| estimate.missed.is_some());
     // A title has no `bdi`: the item is isolated by characters.
     let state = if late { LATE } else { name(order.status) };
-    let title = format!("{state} · \u{2068}{}\u{2069}", still(&order.details.item));
+    let title = format!("{state} · \u{2068}{}\u{2069}", strip_bidi(&order.details.item));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),

@@ -215,7 +215,7 @@ async fn a_few_late_orders_have_another_reason_than_many() {
 async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     let api = Api::open().await;
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead letters ?Not known: the broker has not been reached yet."), "{text}");
+    assert!(text.contains("Dead dead letters ?Not known: the broker has not been reached yet."), "{text}");
 
     let newest = DeadLetterRef {
         place: "2:17".to_owned(),
@@ -224,9 +224,9 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     };
     let by_reason = [("no_key", 1), ("not_json", 2)].into();
     let waiting = DeadLetterBacklog { by_reason, more: true, newest: vec![newest], at: Instant::now() };
-    api.letters.send_replace(Some(waiting.clone()));
+    api.dead_letter_backlog.send_replace(Some(waiting.clone()));
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead letters 3+Messages"), "{text}");
+    assert!(text.contains("Dead dead letters 3+Messages"), "{text}");
     assert!(text.contains("1 × no_key2 × not_json"), "{text}");
     assert!(text.contains("2:17 not_json, 03:04:00 UTC"), "{text}");
     assert!(text.contains("order-tracker dead-letters show 2:17"), "{text}");
@@ -238,14 +238,14 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     let text = words(&api.board("/").await);
     assert!(text.contains("3+As of 3 min ago: the broker is away (connection refused)."), "{text}");
 
-    api.letters.send_replace(Some(DeadLetterBacklog {
+    api.dead_letter_backlog.send_replace(Some(DeadLetterBacklog {
         by_reason: [].into(),
         more: false,
         at: Instant::now(),
         ..waiting
     }));
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead letters 0No message waits"), "{text}");
+    assert!(text.contains("Dead dead letters 0No message waits"), "{text}");
 }
 
 #[tokio::test]

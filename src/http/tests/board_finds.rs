@@ -22,7 +22,7 @@ impl Api {
         for part in [&self.broker, &self.scheduler, &self.relay] {
             part.send_replace(Health::Up);
         }
-        self.letters.send_replace(Some(no_letters()));
+        self.dead_letter_backlog.send_replace(Some(no_letters()));
     }
 
     async fn order(&self, name: &str, item: &str) -> String {
@@ -51,18 +51,18 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     api.place("Ada").await;
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All well");
-    for card in ["Overdue ", "Unsent ", "Dead letters ", "scheduler"] {
+    for card in ["Overdue ", "Unsent ", "Dead dead letters ", "scheduler"] {
         assert!(inside.contains(card) && !before.contains(card), "{card}: {before} | {inside}");
     }
 
     // An order that waits while the broker is away needs a look before it is late.
-    api.letters.send_replace(Some(no_letters()));
+    api.dead_letter_backlog.send_replace(Some(no_letters()));
     api.broker.send_replace(Health::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");
     assert!(before.contains("Unsent ") && before.contains("connection refused"), "{before}");
-    assert!(inside.contains("Overdue ") && inside.contains("Dead letters "), "{inside}");
+    assert!(inside.contains("Overdue ") && inside.contains("Dead dead letters "), "{inside}");
 
     api.all_is_well();
     api.clock.advance(Duration::from_secs(30));
@@ -72,15 +72,19 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
         written: "2026-01-02T03:04:00Z".parse().expect("a moment"),
     };
     let by_reason = [("not_json", 1)].into();
-    api.letters.send_replace(Some(DeadLetterBacklog { by_reason, newest: vec![newest], ..no_letters() }));
+    api.dead_letter_backlog.send_replace(Some(DeadLetterBacklog {
+        by_reason,
+        newest: vec![newest],
+        ..no_letters()
+    }));
     let (line, _, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");
-    for card in ["Overdue ", "Unsent ", "Dead letters ", "scheduler", "relay"] {
+    for card in ["Overdue ", "Unsent ", "Dead dead letters ", "scheduler", "relay"] {
         assert!(before.contains(card), "{card} in {before}");
     }
     // Not to know is not to be well.
-    api.letters.send_replace(None);
-    assert!(line_of_health(&api.board("/").await).2.contains("Dead letters "));
+    api.dead_letter_backlog.send_replace(None);
+    assert!(line_of_health(&api.board("/").await).2.contains("Dead dead letters "));
 }
 
 #[tokio::test]

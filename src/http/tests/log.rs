@@ -165,9 +165,9 @@ async fn a_stream_has_its_id_to_its_end() {
     let mut body = response.await.expect("an answer").into_body().into_data_stream();
     assert_eq!(told(&captured).len(), 1, "its line comes with its head");
     api.clock.advance(Duration::from_secs(3));
-    let moves = api.store.advance(10).await.expect("advances").moves;
+    let transitions = api.store.advance(10).await.expect("advances").transitions;
     drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
-    api.notifier.moved(&moves);
+    api.notifier.moved(&transitions);
     while futures::StreamExt::next(&mut body).await.is_some() {}
     assert_eq!(captured.saying("a follower can't read its order")[0]["request_id"], "stream-1");
 }
@@ -287,9 +287,9 @@ async fn causes_of_broken_streams_share_the_room_for_lines() {
         bodies.push(response.into_body().into_data_stream());
     }
     api.clock.advance(Duration::from_secs(3));
-    let moves = api.store.advance(10).await.expect("advances").moves;
+    let transitions = api.store.advance(10).await.expect("advances").transitions;
     drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
-    api.notifier.moved(&moves);
+    api.notifier.moved(&transitions);
     for mut body in bodies {
         answered(&api.log, 1_000, 503);
         while futures::StreamExt::next(&mut body).await.is_some() {}

@@ -45,7 +45,7 @@ use crate::{
     tracker::{self, Notifier, OrderLoader, Search},
 };
 
-/// The router on a real store, with the real writer behind the desk.
+/// The router on a real store, with the real writer behind the queue.
 struct Api {
     router: Router,
     store: Arc<dyn Store>,
@@ -59,7 +59,7 @@ struct Api {
     relay: watch::Sender<Health>,
     consumer: watch::Sender<Health>,
     dead_letters: watch::Sender<Health>,
-    letters: watch::Sender<Option<DeadLetterBacklog>>,
+    dead_letter_backlog: watch::Sender<Option<DeadLetterBacklog>>,
     log: Arc<RequestLog>,
     folder: TempDir,
 }
@@ -137,8 +137,8 @@ impl Api {
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let mint = Arc::default();
-        let writer = |inbox, seed| BatchWriter {
-            inbox,
+        let writer = |requests, seed| BatchWriter {
+            requests,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             alarm: Arc::new(Alarm::default()),
@@ -159,7 +159,7 @@ impl Api {
         let (consumer, consumer_watcher) = health::channel();
         consumer.send_replace(Health::Up);
         let (dead_letters, dead_letters_watcher) = health::channel();
-        let (letters, letters_watcher) = dead_letter::channel();
+        let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
         let (stop, loader) =
             (CancellationToken::new(), OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store))));
         let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
@@ -177,7 +177,7 @@ impl Api {
             relay: relay_watcher,
             consumer: consumer_watcher,
             dead_letters: dead_letters_watcher,
-            letters: letters_watcher,
+            dead_letter_backlog: backlog_watcher,
             overview: Arc::clone(&overview),
             leaving: leaving.clone(),
             delays,
@@ -200,7 +200,7 @@ impl Api {
             relay,
             consumer,
             dead_letters,
-            letters,
+            dead_letter_backlog,
             log,
             folder,
         }

@@ -105,7 +105,7 @@ fn limits_in_the_document_are_those_of_the_code() {
     let kib = crate::http::body::MAX_BYTES / 1024;
     assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
     for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
-        assert_eq!(schemas["Draft"]["properties"][field]["maxLength"], max);
+        assert_eq!(schemas["OrderDetails"]["properties"][field]["maxLength"], max);
         let text = schemas["NewOrder"]["properties"][field]["description"].as_str().expect("text");
         assert!(text.contains(&format!("1 to {max} ")), "{text}");
     }
@@ -283,7 +283,7 @@ fn close(schemas: &mut Value) {
     for (name, schema) in schemas.as_object_mut().expect("schemas") {
         if schema["properties"].is_object() || schema["allOf"].is_array() {
             // What others are made of stays open.
-            if name != "Draft" {
+            if name != "OrderDetails" {
                 schema["unevaluatedProperties"] = json!(false);
             }
         }
@@ -304,8 +304,8 @@ async fn the_page_shows_the_whole_document_and_needs_nobody() {
     for name in document["components"]["schemas"].as_object().expect("schemas").keys() {
         assert!(page.text().contains(&format!("id=\"schema-{name}\"")), "{name}");
     }
-    for stranger in ["<script", "style=", "src=", "href=\"http"] {
-        assert!(!page.text().contains(stranger), "{stranger}");
+    for foreign in ["<script", "style=", "src=", "href=\"http"] {
+        assert!(!page.text().contains(foreign), "{foreign}");
     }
     // Every link leads to a place on the page or to a path of ours.
     for link in page.text().split("href=\"").skip(1).map(|rest| rest.split('"').next().expect("a link")) {

@@ -102,7 +102,7 @@ async fn requests_are_counted_under_their_route() {
         let method = Method::from_bytes(format!("M{n}").as_bytes()).expect("a method");
         api.send(Request::builder().method(method).uri("/orders").body(Body::empty()).expect("valid")).await;
     }
-    assert_eq!(series().await, before, "strangers can't make series");
+    assert_eq!(series().await, before, "clients can't make series");
     for series in [
         "http_requests_total{method=\"POST\",route=\"/orders\",status=\"201\"} 1",
         "http_requests_total{method=\"GET\",route=\"/orders/{id}\",status=\"200\"} 1",

@@ -112,7 +112,7 @@ async fn what_comes_behind_a_stream_is_answered_after_it() {
     stream.write_all(next.as_bytes()).await.expect("sends");
     for delay in [3, 5, 7, 10] {
         api.clock.advance(Duration::from_secs(delay));
-        api.notifier.moved(&api.store.advance(10).await.expect("advances").moves);
+        api.notifier.moved(&api.store.advance(10).await.expect("advances").transitions);
         yield_now().await;
     }
     hear(&mut stream, "{\"status\":\"ok\"}").await;

@@ -1,7 +1,7 @@
 //! From the topic back to the tables: unknown orders are admitted, known ones left alone, what
 //! can't be an order goes to the dead letters. An offset is stored only after all that.
 //!
-//! A message that can be neither admitted nor set aside holds up its own partition only: what was taken of
+//! A message that can be neither admitted nor written to the dead-letter topic holds up its own partition only: what was taken of
 //! it is kept, no more is taken, and the other partitions go on.
 
 mod queue;
@@ -39,7 +39,7 @@ use report::Reporter;
 const BATCH: usize = 500;
 /// With so many that wait no more are taken from any partition.
 const MOST_WAITING: usize = 10 * BATCH;
-/// How long everybody waits for the acknowledgement of messages that are set aside; from then on only their
+/// How long everybody waits for the acknowledgement of messages that become dead letters; from then on only their
 /// partition does.
 const DEAD_LETTER_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the topic can be read.
@@ -68,7 +68,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// An intake that reads from `subscription` and sets aside through `publisher`.
+    /// A consumer that reads from `subscription` and writes dead letters through `publisher`.
     pub fn new(
         subscription: Box<dyn Subscription>,
         store: Arc<dyn Store>,
@@ -238,7 +238,7 @@ impl Consumer {
         match answer {
             Ok(()) => {
                 let topic = &pending.record.topic;
-                warn!(topic, partition, offset, "a message is set aside as a dead letter: {reject}");
+                warn!(topic, partition, offset, "a message becomes a dead letter: {reject}");
                 self.metrics.dead_letter(reject.reason);
                 pending.done(Consumed::Rejected);
             }
@@ -300,7 +300,7 @@ fn consumed(admission: Admission, alarm: &Alarm) -> Consumed {
     match admission {
         Admission::Known => Consumed::Known,
         Admission::Admitted => {
-            // At once, not after the first delay: the progress loop looks and sets its own alarm.
+            // At once, not after the first delay: the scheduler looks and sets its own alarm.
             alarm.wake_in(Duration::ZERO);
             Consumed::Admitted
         }

@@ -72,7 +72,7 @@ pub(super) enum Why {
     Database(String),
     /// The database does not take this message; the message is not to blame.
     Message(String),
-    /// A message can't be set aside.
+    /// A message can't be written to the dead-letter topic.
     DeadLetter(String),
 }
 

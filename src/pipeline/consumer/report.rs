@@ -24,7 +24,9 @@ pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> O
             // Then no message can be handled, wherever it lies.
             Why::Database(reason) => return Some(Health::Down(format!("messages wait: {reason}"))),
             Why::Message(reason) => format!("a message waits: {reason}"),
-            Why::DeadLetter(reason) => format!("a message that is no order can't be set aside: {reason}"),
+            Why::DeadLetter(reason) => {
+                format!("a message that is no order can't be written to the dead-letter topic: {reason}")
+            }
         };
         partitions.entry(reason).or_default().push(partition);
     }

@@ -19,7 +19,7 @@ const ALL: Page = Page { status: None, before: None, limit: 200 };
 async fn all_that_wait_are_written_in_one_step() {
     let mut kitchen = Kitchen::open().await;
     let ids = kitchen.place(50).await;
-    assert!(ids.is_sorted_by(|a, b| a < b), "ids rise in the order of the desk");
+    assert!(ids.is_sorted_by(|a, b| a < b), "ids rise in the order of the queue");
     assert_eq!(kitchen.store.list(&ALL).await.expect("lists").len(), 50);
     let fresh = kitchen.fresh.as_mut().expect("not taken");
     let handed_over: Vec<_> =
@@ -83,7 +83,7 @@ async fn a_refused_order_does_not_take_its_neighbours_along() {
 #[tokio::test]
 async fn idempotency_keys_are_answered_through_the_desk() {
     let mut kitchen = Kitchen::open().await;
-    kitchen.writer.inbox = kitchen.keyed.take().expect("not taken");
+    kitchen.writer.requests = kitchen.keyed.take().expect("not taken");
     let key = || Some("key".to_owned());
     let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.queue.place(details(name), key(), None));
     let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
@@ -101,7 +101,7 @@ async fn a_batch_that_is_too_slow_is_followed_by_a_smaller_one() {
         let places = (0..100).map(|n| kitchen.queue.place(details(&n.to_string()), None, None));
         let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
         accepted.push(answers.iter().filter(|answer| answer.is_ok()).count());
-        while kitchen.writer.inbox.try_recv().is_ok() {}
+        while kitchen.writer.requests.try_recv().is_ok() {}
     }
     assert!(kitchen.writer.portion.size() <= 50, "{}", kitchen.writer.portion.size());
     assert_eq!(accepted[0], 100, "several smaller ones within the callers' patience");

@@ -1,4 +1,4 @@
-//! The intake: what is admitted, what is set aside, and in which order offsets follow.
+//! The consumer: what is admitted, what becomes a dead letter, and in which order offsets follow.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -95,9 +95,9 @@ impl Bench {
         }
     }
 
-    fn letters(&self) -> Vec<(i64, RejectReason)> {
-        let letters = self.dead_letters.kept.lock().expect("no panic");
-        letters.iter().map(|(record, reject)| (record.offset, reject.reason)).collect()
+    fn dead_letters(&self) -> Vec<(i64, RejectReason)> {
+        let dead_letters = self.dead_letters.kept.lock().expect("no panic");
+        dead_letters.iter().map(|(record, reject)| (record.offset, reject.reason)).collect()
     }
 
     fn counted(&self, series: &str) -> bool {
@@ -119,7 +119,7 @@ async fn good_messages_are_admitted_around_bad_ones() {
     let mut bench = bench([batch], &[], 0).await;
     assert_eq!(bench.consumer.step().await.expect("works"), Outcome::Worked(5));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
-    assert_eq!(bench.letters(), [(1, RejectReason::NotJson)]);
+    assert_eq!(bench.dead_letters(), [(1, RejectReason::NotJson)]);
     assert_eq!(bench.handled(), [0, 1, 2, 3, 4]);
     for series in [
         "orders_consumed_total 5",
@@ -148,7 +148,7 @@ async fn trouble_keeps_the_batch_until_it_is_done() {
     bench.handles(5).await;
     assert_eq!(bench.handled(), [0, 1, 2, 3, 4]);
     // The first failed and was sent again; the others were not.
-    assert_eq!(bench.letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
+    assert_eq!(bench.dead_letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
     assert!(bench.counted("orders_consumed_total 5"));
     assert_eq!(bench.consumer.condition(), Health::Up);
@@ -164,12 +164,15 @@ async fn a_message_that_cant_be_set_aside_holds_up_its_partition_only() {
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21], vec![1]));
     // What came with it is admitted, but its offset waits.
     assert_eq!((bench.status(1).await, bench.status(3).await), (Some(Status::Placed), Some(Status::Placed)));
-    assert_eq!(bench.degraded(), "partition 1: a message that is no order can't be set aside: away");
+    assert_eq!(
+        bench.degraded(),
+        "partition 1: a message that is no order can't be written to the dead-letter topic: away"
+    );
 
     *bench.dead_letters.failures.lock().expect("no panic") = 0;
     bench.handles(4).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21, 7, 8], vec![]));
-    assert_eq!((bench.letters().len(), bench.consumer.condition()), (1, Health::Up));
+    assert_eq!((bench.dead_letters().len(), bench.consumer.condition()), (1, Health::Up));
 }
 
 /// The client never gives up a message by itself, so its answer may not come for hours.
@@ -186,7 +189,7 @@ async fn an_answer_that_does_not_come_holds_up_its_partition_only() {
     for _ in 0..100 {
         bench.consumer.step().await.expect("works");
     }
-    assert_eq!(bench.letters().len(), 1, "it is not sent again");
+    assert_eq!(bench.dead_letters().len(), 1, "it is not sent again");
     bench.dead_letters.let_go.notify_one();
     bench.handles(3).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21, 7], vec![]));
@@ -203,7 +206,7 @@ async fn a_message_that_the_database_cant_take_alone_holds_up_its_partition_only
     bench.troubled.locked.store(false, Ordering::Relaxed);
     bench.handles(3).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 7, 8], vec![]));
-    assert_eq!(bench.letters(), []);
+    assert_eq!(bench.dead_letters(), []);
 }
 
 /// Whoever has the partition now sets the message aside.
@@ -217,7 +220,7 @@ async fn what_is_held_of_a_lost_partition_is_forgotten() {
     // This member has it again, from where the last one has committed.
     bench.handles(2).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![7, 8], vec![]));
-    assert_eq!(bench.letters().len(), 1);
+    assert_eq!(bench.dead_letters().len(), 1);
 }
 
 #[tokio::test]
@@ -225,7 +228,7 @@ async fn what_the_database_refuses_is_set_aside_alone() {
     let batch = vec![order(0, 1, "Ada"), order(1, 2, "poison"), order(2, 3, "Grace")];
     let mut bench = bench([batch], &[], 0).await;
     bench.consumer.step().await.expect("works");
-    assert_eq!(bench.letters(), [(1, RejectReason::Refused)]);
+    assert_eq!(bench.dead_letters(), [(1, RejectReason::Refused)]);
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), None));
     assert_eq!(bench.handled(), [0, 1, 2]);
 }

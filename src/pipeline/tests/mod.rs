@@ -52,7 +52,7 @@ async fn open_store(folder: &Path, clock: Arc<ManualClock>, delays: StageDelays)
     Arc::new(SqliteStore::open(folder, clock, delays).await.expect("opens"))
 }
 
-/// A store, a desk with its writer, and what they share.
+/// A store, a queue with its writer, and what they share.
 struct Kitchen {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
@@ -80,7 +80,7 @@ impl Kitchen {
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let writer = BatchWriter {
-            inbox: requests.keyless,
+            requests: requests.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,
             alarm: Arc::clone(&alarm),

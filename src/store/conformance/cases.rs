@@ -283,7 +283,7 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
         for _ in 0..5 {
             let looks = (0..4).map(|n| if n % 2 == 0 { t.store.advance(10) } else { t.replica.advance(10) });
             for advance in join_all(looks).await {
-                for step in advance.expect("advances").moves {
+                for step in advance.expect("advances").transitions {
                     assert!(moved.insert((step.order_id, step.to)), "{step:?} was made twice");
                 }
             }

@@ -67,7 +67,7 @@ pub(crate) async fn any_history_keeps_the_promises(t: Fixture, history: &[Operat
                 stored.insert(n);
             }
             Operation::Advance(limit) => {
-                for step in t.store.advance(limit).await.expect("advances").moves {
+                for step in t.store.advance(limit).await.expect("advances").transitions {
                     let legal = step.from.may_become(step.to);
                     assert!(legal && steps.insert((step.order_id, step.to)), "{step:?}");
                 }

@@ -92,13 +92,13 @@ impl Fixture {
     }
 
     async fn advance(&self) -> Vec<Transition> {
-        let mut moves = self.store.advance(1_000).await.expect("advances").moves;
+        let mut transitions = self.store.advance(1_000).await.expect("advances").transitions;
         // The clock may have been set back; one look is for what has just become due, one for all before.
         for _ in 0..2 {
             let overlooked = Due::Overlooked { limit: 1_000, after: None, except: &[] };
-            moves.extend(self.store.advance_due(overlooked).await.expect("advances").moves);
+            transitions.extend(self.store.advance_due(overlooked).await.expect("advances").transitions);
         }
-        moves
+        transitions
     }
 
     async fn backlog(&self) -> Backlog {
@@ -119,11 +119,11 @@ impl Fixture {
         for delay in DELAYS {
             self.clock.advance(seconds(delay));
             loop {
-                let moves = self.advance().await;
-                if moves.is_empty() {
+                let transitions = self.advance().await;
+                if transitions.is_empty() {
                     break;
                 }
-                steps += moves.len();
+                steps += transitions.len();
             }
         }
         steps

@@ -167,9 +167,9 @@ async fn steps(t: &Fixture, odd: &str, asked: &[OrderId], ids: [OrderId; 2]) {
     t.store.due(Due::These(asked)).await.expect("reads");
     let these = t.store.advance_due(Due::These(&asked[..asked.len() - 1])).await.expect("advances");
     let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing };
-    assert!(these.moves.contains(&step(ids[0])), "{odd}: {these:?}");
+    assert!(these.transitions.contains(&step(ids[0])), "{odd}: {these:?}");
     let moved = t.store.advance(1_000).await.expect("advances");
-    assert!(moved.moves.contains(&step(ids[1])), "{odd}: {moved:?}");
+    assert!(moved.transitions.contains(&step(ids[1])), "{odd}: {moved:?}");
     t.advance().await;
     t.deliver_all().await;
 }

@@ -18,7 +18,7 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
     let mut reached = Status::Placed;
     for delay in DELAYS {
         let advance = t.store.advance(10).await.expect("advances");
-        assert_eq!((advance.moves, advance.next_due_in), (vec![], Some(seconds(delay))));
+        assert_eq!((advance.transitions, advance.next_due_in), (vec![], Some(seconds(delay))));
         let listed = t.store.list(&Page { status: None, before: None, limit: 1 }).await.expect("lists");
         let due = [listed[0].due_at, t.find(order.order_id).await.order.due_at];
         assert_eq!(due, [Some(t.clock.now() + seconds(delay)); 2], "as it was written");
@@ -34,7 +34,7 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
     }
     assert_eq!(reached, Status::Delivered);
     let advance = t.store.advance(10).await.expect("advances");
-    assert_eq!((advance.moves, advance.next_due_in), (vec![], None));
+    assert_eq!((advance.transitions, advance.next_due_in), (vec![], None));
 }
 
 /// Promise 4: timers are rows. A late step is made once, and the next counts from there.
@@ -51,7 +51,7 @@ pub(crate) async fn a_limit_leaves_the_rest_for_the_next_call(t: Fixture) {
     t.place(&new_orders(5)).await;
     t.clock.advance(seconds(DELAYS[0]));
     let first = t.store.advance(2).await.expect("advances");
-    assert_eq!((first.moves.len(), first.next_due_in), (2, Some(Duration::ZERO)));
+    assert_eq!((first.transitions.len(), first.next_due_in), (2, Some(Duration::ZERO)));
     assert_eq!(t.advance().await.len(), 3);
 }
 
@@ -85,13 +85,13 @@ pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
     assert_eq!(due(soonest(9, two.last)).await.order_ids, [last]);
 
     let moved = async |due: Due<'_>| -> Vec<OrderId> {
-        let moves = t.store.advance_due(due).await.expect("advances").moves;
-        moves.into_iter().map(|step| step.order_id).collect()
+        let transitions = t.store.advance_due(due).await.expect("advances").transitions;
+        transitions.into_iter().map(|step| step.order_id).collect()
     };
     assert_eq!(moved(soonest(9, two.last)).await, [last]);
     let looked = t.store.advance_due(soonest(9, two.last)).await.expect("advances");
     assert_eq!(
-        (looked.moves, looked.next_due_in),
+        (looked.transitions, looked.next_due_in),
         (vec![], Some(seconds(DELAYS[1]))),
         "and no look is due for those before"
     );

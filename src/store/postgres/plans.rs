@@ -96,7 +96,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
         let mut steps = 0;
         for _ in 0..50 {
             clock.advance(Duration::from_millis(200));
-            steps += store.advance(1_000).await.expect("advances").moves.len();
+            steps += store.advance(1_000).await.expect("advances").transitions.len();
         }
         let read = flushed(&store, &mut console).await - before;
         assert!(steps >= 20, "COOKING of each: {steps}");
@@ -119,7 +119,10 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
     assert!(due.order_ids.len() >= 30 && read <= 2 * due.order_ids.len() + 10, "{read}: {due:?}");
     for due in [Due::These(&ids[..10]), Due::Alone(ids[10])] {
         let (advance, read) = reading(store, console, store.advance_due(due)).await;
-        assert!(!advance.moves.is_empty() && read <= 5 * advance.moves.len() + 5, "{read}: {due:?}");
+        assert!(
+            !advance.transitions.is_empty() && read <= 5 * advance.transitions.len() + 5,
+            "{read}: {due:?}"
+        );
     }
 
     // The others come to lie below the mark.
@@ -137,7 +140,7 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
         let (advance, read) = reading(store, console, store.advance_due(overlooked(&held))).await;
         if is_near() {
             assert!(
-                advance.moves.len() >= 19 && read <= 5 * advance.moves.len() + 300,
+                advance.transitions.len() >= 19 && read <= 5 * advance.transitions.len() + 300,
                 "{read}: {advance:?}"
             );
             break;

@@ -28,7 +28,7 @@ use super::{
 /// between may forget an idle one.
 const LIFETIME: Duration = Duration::from_mins(30);
 const REST: Duration = Duration::from_mins(10);
-/// Connections of the loops: progress, relay, intake and survey take turns.
+/// Connections of the loops: scheduler, relay, consumer and sampler take turns.
 const FOR_LOOPS: u32 = 2;
 /// Each writer writes one batch at a time.
 const FOR_PLACING: u32 = 1;

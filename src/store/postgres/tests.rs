@@ -155,7 +155,7 @@ async fn what_a_killed_replica_held_is_found_near_the_mark() {
     let mut console = database.options().connect().await.expect("connects");
     let mut killed = console.begin().await.expect("begins");
     run(&mut killed, "SELECT 1 FROM orders FOR UPDATE").await.expect("locks");
-    let moved = async |due| store.advance_due(due).await.expect("advances").moves.len();
+    let moved = async |due| store.advance_due(due).await.expect("advances").transitions.len();
     for _ in 0..5 {
         clock.advance(std::time::Duration::from_secs(1));
         assert_eq!(moved(Due::Soonest { limit: 9, after: None }).await, 0);
@@ -264,7 +264,11 @@ async fn the_database_tells_the_time() {
     store.migrate().await.expect("migrates");
     let order = new_order();
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
-    assert_eq!(store.advance(10).await.expect("advances").moves.len(), 4, "zero delays pass in one write");
+    assert_eq!(
+        store.advance(10).await.expect("advances").transitions.len(),
+        4,
+        "zero delays pass in one write"
+    );
     let found = store.find(order.order_id).await.expect("reads").expect("stored");
     let now = crate::time::SystemClock.now();
     for event in &found.events {
@@ -325,7 +329,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     let keyed = NewOrder { key: Some("key".to_owned()), ..new_order() };
     store.place(&[keyed, new_order()], Outbox::Anyones).await.expect("places");
     clock.advance(Duration::from_hours(25));
-    assert_eq!(store.advance(10).await.expect("advances").moves.len(), 2);
+    assert_eq!(store.advance(10).await.expect("advances").transitions.len(), 2);
     let unsent = take(&store, 10).await;
     store.release(&[unsent[0].order_id]).await.expect("releases");
     store.mark_sent(&[unsent[1].order_id]).await.expect("marks");

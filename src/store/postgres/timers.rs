@@ -82,10 +82,10 @@ struct Paths(Vec<(Status, Vec<Status>)>);
 impl Paths {
     fn new(delays: &StageDelays) -> Self {
         let at = Timestamp::UNIX_EPOCH;
-        Self(Status::ALL[..4].iter().map(|from| (*from, delays.moves(*from, at, at).steps)).collect())
+        Self(Status::ALL[..4].iter().map(|from| (*from, delays.path(*from, at, at).steps)).collect())
     }
 
-    fn moves(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Transition> {
+    fn transitions(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Transition> {
         let mut from = was;
         self.0[was as usize].1.iter().map(move |to| {
             let step = Transition { order_id, from, to: *to };
@@ -174,7 +174,7 @@ pub(super) async fn advance(
     }
     .fetch_all(db)
     .await?;
-    let (mut moves, mut last, mut next) = (Vec::with_capacity(rows.len()), None, None);
+    let (mut transitions, mut last, mut next) = (Vec::with_capacity(rows.len()), None, None);
     // Where nothing moved there is a row of the moment alone.
     let changed =
         rows.iter().filter(|row| row.try_get::<Option<&str>, _>("order_id").is_ok_and(|id| id.is_some()));
@@ -183,7 +183,7 @@ pub(super) async fn advance(
         count += 1;
         // What moved under an odd id has moved, though nobody can follow it.
         let told = readable(std::slice::from_ref(row), |row| Ok((order_id(row)?, parsed(row, "was")?)));
-        moves.extend(told.into_iter().flat_map(|(order_id, was)| paths.moves(order_id, was)));
+        transitions.extend(told.into_iter().flat_map(|(order_id, was)| paths.transitions(order_id, was)));
         // `-infinity` by hand is before everything.
         last = last.max(moment(row, "was_due").ok());
         next = earliest(next, moment_if_any(row, "due_at")?);
@@ -195,7 +195,7 @@ pub(super) async fn advance(
     let next_due_in = if count < most { next.map(|next| wait(next, now)) } else { Some(Duration::ZERO) };
     let full = count >= most;
     let seen = if full { last } else { Some(now) };
-    Ok(Looked { advance: Advance { moves, next_due_in }, now, seen, full })
+    Ok(Looked { advance: Advance { transitions, next_due_in }, now, seen, full })
 }
 
 fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {

@@ -196,16 +196,16 @@ impl Store for SqliteStore {
         let next_due = verbs::next_due(&self.read, None).await?;
         let now = self.clock.now();
         if next_due.is_none_or(|due| due > now) {
-            return Ok(Advance { moves: Vec::new(), next_due_in: verbs::until(next_due, now) });
+            return Ok(Advance { transitions: Vec::new(), next_due_in: verbs::until(next_due, now) });
         }
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let (orders, moves) = verbs::advance(&mut tx, due, now, &self.delays).await?;
+        let (orders, transitions) = verbs::advance(&mut tx, due, now, &self.delays).await?;
         let full =
             matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders >= limit);
         let next_due = if full { Some(now) } else { verbs::next_due(&mut *tx, Some(now)).await? };
         tx.commit().await?;
-        Ok(Advance { moves, next_due_in: verbs::until(next_due, now) })
+        Ok(Advance { transitions, next_due_in: verbs::until(next_due, now) })
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -93,15 +93,15 @@ pub(super) async fn advance(
 ) -> Result<(usize, Vec<Transition>), StoreError> {
     let due = self::due(&mut *tx, due, now).await?;
     let at = now.timestamp_millis();
-    let (mut steps, mut events, mut moves) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
+    let (mut steps, mut events, mut transitions) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
     for DueRow { order_id, status, due_at } in due {
-        let path = delays.moves(status, due_at, now);
+        let path = delays.path(status, due_at, now);
         let due_at = path.due_at.map(|due| due.timestamp_millis());
         steps.push(StepRow { order_id, from: status, to: path.status, at, due_at });
         let mut from = status;
         for to in path.steps {
             events.push(EventRow { order_id, event: EventKind::Reached(to), timestamp: at, meta: None });
-            moves.push(Transition { order_id, from, to });
+            transitions.push(Transition { order_id, from, to });
             from = to;
         }
     }
@@ -113,7 +113,7 @@ pub(super) async fn advance(
     .execute(&mut *tx)
     .await?;
     insert_events(tx, events).await?;
-    Ok((steps.len(), moves))
+    Ok((steps.len(), transitions))
 }
 
 pub(super) async fn find_all(

@@ -20,7 +20,7 @@ pub(super) struct Told {
     in_progress: Fresh,
     lag: Fresh,
     consumer: Fresh,
-    letters: Fresh,
+    dead_letters: Fresh,
     partitions: Fresh,
 }
 
@@ -33,7 +33,7 @@ impl Default for Told {
             in_progress: Fresh::within(30),
             lag: Fresh::within(15),
             consumer: Fresh::within(60),
-            letters: Fresh::within(30),
+            dead_letters: Fresh::within(30),
             partitions: Fresh::within(15),
         }
     }
@@ -41,8 +41,8 @@ impl Default for Told {
 
 impl Metrics {
     /// What waits on the dead-letter topic, as last read; `None` if it can't be.
-    pub fn letters(&self, waiting: Option<&DeadLetterBacklog>) {
-        self.fresh.letters.told(waiting.is_some());
+    pub fn dead_letters(&self, waiting: Option<&DeadLetterBacklog>) {
+        self.fresh.dead_letters.told(waiting.is_some());
         for reason in reasons() {
             let count =
                 |waiting: &DeadLetterBacklog| waiting.by_reason.get(reason).copied().unwrap_or_default();
@@ -115,7 +115,7 @@ impl Metrics {
 
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told { backlog, overdue, in_progress, lag, consumer, letters, partitions } = &self.fresh;
+        let Told { backlog, overdue, in_progress, lag, consumer, dead_letters, partitions } = &self.fresh;
         let forget: [(&Fresh, &dyn Fn()); 7] = [
             (backlog, &|| self.backlog(None)),
             (overdue, &|| self.overdue(None)),
@@ -123,7 +123,7 @@ impl Metrics {
             (lag, &|| self.lag(None)),
             // A loop that does not say that it lives does not work.
             (consumer, &|| self.consumer_up.set(0.0)),
-            (letters, &|| self.letters(None)),
+            (dead_letters, &|| self.dead_letters(None)),
             (partitions, &|| {
                 for partition in 0..self.partitions.load(Ordering::Relaxed) {
                     self.partition_unavailable.with_label_values(&[partition.to_string()]).set(f64::NAN);

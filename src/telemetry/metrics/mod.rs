@@ -150,7 +150,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "dead_letters_waiting",
-                        "Letters on the dead-letter topic not put back, NaN if not known",
+                        "Letters on the dead-letter topic not requeued, NaN if not known",
                     ),
                     &["reason"],
                 ),
@@ -183,7 +183,7 @@ impl Metrics {
         for reason in RejectReason::ALL {
             self.dead_letters.with_label_values(&[reason.as_str()]);
         }
-        self.letters(None);
+        self.dead_letters(None);
         self.backlog(None);
         self.overdue(None);
         self.in_progress(None);
@@ -239,8 +239,8 @@ impl Metrics {
     }
 
     /// Orders took these steps.
-    pub fn moved(&self, moves: &[Transition]) {
-        for step in moves {
+    pub fn moved(&self, transitions: &[Transition]) {
+        for step in transitions {
             self.transitions.with_label_values(&[step.from.as_str(), step.to.as_str()]).inc();
         }
     }

@@ -53,7 +53,7 @@ fn what_was_not_read_is_not_zero() {
     let metrics = Metrics::new();
     assert!(text(&metrics).contains("dead_letters_waiting{reason=\"not_json\"} NaN\n"));
     let by_reason = BTreeMap::from([("no_key", 2)]);
-    metrics.letters(Some(&DeadLetterBacklog {
+    metrics.dead_letters(Some(&DeadLetterBacklog {
         by_reason,
         more: false,
         newest: Vec::new(),
@@ -62,7 +62,7 @@ fn what_was_not_read_is_not_zero() {
     let text = text(&metrics);
     assert!(text.contains("dead_letters_waiting{reason=\"no_key\"} 2\n"), "{text}");
     assert!(text.contains("dead_letters_waiting{reason=\"not_json\"} 0\n"), "{text}");
-    metrics.letters(None);
+    metrics.dead_letters(None);
     assert!(self::text(&metrics).contains("dead_letters_waiting{reason=\"no_key\"} NaN\n"));
 }
 
@@ -128,7 +128,7 @@ async fn what_is_old_is_not_known() {
         metrics.partitions(2);
         metrics.partition_unavailable(1, true);
         let by_reason = BTreeMap::from([("no_key", 2)]);
-        metrics.letters(Some(&DeadLetterBacklog {
+        metrics.dead_letters(Some(&DeadLetterBacklog {
             by_reason,
             more: false,
             newest: Vec::new(),

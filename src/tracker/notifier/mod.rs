@@ -1,8 +1,8 @@
-//! Who follows which order, and the bell that wakes them when it moves.
+//! Who follows which order, and what wakes them when it moves.
 //!
-//! A bell says how far an order is and nothing else; what is shown is read from the store, so a slow
+//! A wake-up says how far an order is and nothing else; what is shown is read from the store, so a slow
 //! follower costs a query and misses nothing. A step made here rings at once ([`Notifier::moved`]). For
-//! those made elsewhere the lookout knows when each followed order is due, and from then on asks.
+//! those made by other replicas the poller knows when each followed order is due, and from then on asks.
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
 
@@ -45,7 +45,7 @@ pub struct Notifier {
     places: usize,
     stop: CancellationToken,
     orders: Mutex<Orders>,
-    /// There is something to ask for earlier than the lookout knows.
+    /// There is something to ask for earlier than the poller knows.
     sooner: Notify,
 }
 
@@ -125,12 +125,12 @@ impl Notifier {
     }
 
     /// These steps were made here, and are committed.
-    pub fn moved(&self, moves: &[Transition]) {
+    pub fn moved(&self, transitions: &[Transition]) {
         let mut orders = self.orders();
         if orders.followed.is_empty() {
             return;
         }
-        for step in moves {
+        for step in transitions {
             if let Some(followed) = orders.followed.get_mut(&step.order_id) {
                 followed.ring(step.to);
                 // When the next step is due, only the store can say.
@@ -234,7 +234,7 @@ impl Subscriber {
                 self.alarm.wait_for(further).await.ok()?;
                 match self.read(seen).await {
                     Ok(news) if !news.is_empty() => return Some(Ok(news)),
-                    Ok(_) => debug!(order_id = %self.order_id, "the bell was ahead of the store"),
+                    Ok(_) => debug!(order_id = %self.order_id, "the wake-up was ahead of the store"),
                     Err(error) if error.is_transient() => debug!(%error, "a follower will read again"),
                     Err(error) => return Some(Err(error)),
                 }

@@ -60,8 +60,8 @@ async fn a_step_made_here_rings_at_once() {
     let t = World::new().await;
     let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
     sleep(Duration::from_secs(3)).await;
-    let moves = t.elsewhere.advance(9).await.expect("advances").moves;
-    t.notifier.moved(&moves);
+    let transitions = t.elsewhere.advance(9).await.expect("advances").transitions;
+    t.notifier.moved(&transitions);
     let (news, took) = timed(subscriber.news(2)).await;
     assert_eq!((positions(news), took), (vec![3], 0));
 }
@@ -75,7 +75,7 @@ async fn a_step_made_elsewhere_is_seen_in_time() {
         let late = 37 * u64::from(seen);
         let step = async {
             sleep(Duration::from_millis(delay + late)).await;
-            assert_eq!(t.elsewhere.advance(9).await.expect("advances").moves.len(), 1);
+            assert_eq!(t.elsewhere.advance(9).await.expect("advances").transitions.len(), 1);
             Instant::now()
         };
         let (news, made) = tokio::join!(subscriber.news(seen), step);

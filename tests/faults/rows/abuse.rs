@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const NOISE: Duration = Duration::from_millis(20);
 
 /// How often each status was answered to nonsense.
-type Tally = Arc<Mutex<BTreeMap<String, usize>>>;
+type Answers = Arc<Mutex<BTreeMap<String, usize>>>;
 
 pub(crate) async fn abused(rig: &mut Rig) -> Result<Outcome> {
     rig.fleet.start_all(1).await?;
@@ -49,12 +49,12 @@ pub(crate) async fn abused(rig: &mut Rig) -> Result<Outcome> {
     sleep(Duration::from_secs(10)).await;
     rig.strike();
     let struck = Instant::now();
-    let (tally, mut crowd) = (Tally::default(), JoinSet::new());
+    let (answers, mut crowd) = (Answers::default(), JoinSet::new());
     for number in 0..IDLE {
         crowd.spawn(keep(address.clone(), number));
     }
     for number in 0..WRONG {
-        crowd.spawn(talk_nonsense(address.clone(), number, Arc::clone(&tally)));
+        crowd.spawn(talk_nonsense(address.clone(), number, Arc::clone(&answers)));
     }
     // Longer than a head may take.
     sleep(Duration::from_secs(20)).await;
@@ -69,11 +69,11 @@ pub(crate) async fn abused(rig: &mut Rig) -> Result<Outcome> {
     outcome.expect(during <= limit, format!("p99 was {before:.1?} before and {during:.1?} during"));
     let failed = history.attempts.iter().filter(|attempt| attempt.status != Some(201)).count();
     outcome.expect(failed == 0, format!("{failed} honest tries got no 201"));
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let answered: usize = tally.values().sum();
-    let refused: usize = tally.iter().filter(|(status, _)| status.starts_with('4')).map(|(_, n)| n).sum();
-    outcome.note(format!("{answered} wrong requests: {tally:?}"));
-    outcome.expect(answered > 0 && refused == answered, format!("wrong requests got {tally:?}"));
+    let answers = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let answered: usize = answers.values().sum();
+    let refused: usize = answers.iter().filter(|(status, _)| status.starts_with('4')).map(|(_, n)| n).sum();
+    outcome.note(format!("{answered} wrong requests: {answers:?}"));
+    outcome.expect(answered > 0 && refused == answered, format!("wrong requests got {answers:?}"));
     Ok(outcome)
 }
 
@@ -129,14 +129,14 @@ async fn misbehave(connection: &mut TcpStream, manner: Manner) -> Result<()> {
 }
 
 /// Sends what is no good request, and counts the answers.
-async fn talk_nonsense(address: String, number: usize, tally: Tally) {
+async fn talk_nonsense(address: String, number: usize, answers: Answers) {
     for turn in number.. {
         let status = match timeout(Duration::from_secs(5), nonsense(&address, turn)).await {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
-        *tally.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
+        *answers.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
         sleep(PAUSE).await;
     }
 }

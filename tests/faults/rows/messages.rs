@@ -57,7 +57,7 @@ async fn read_all_again(rig: &mut Rig) -> Result<Duration> {
 }
 
 /// An order of another system.
-fn stranger(rig: &mut Rig, number: usize) -> Value {
+fn foreign_order(rig: &mut Rig, number: usize) -> Value {
     const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digit = |_| char::from(DIGITS[rig.dice.random_range(0..DIGITS.len())]);
     let digits: String = (0..20).map(digit).collect();
@@ -78,7 +78,7 @@ pub(crate) async fn shuffled(rig: &mut Rig) -> Result<Outcome> {
     let load = rig.load(crate::load::Plan { orders: rig.scale.orders - count, ..rig.plan(100.0) });
     let mut messages = Vec::new();
     for number in 0..count {
-        let order = stranger(rig, number);
+        let order = foreign_order(rig, number);
         for (seq, status) in SIX[1..].iter().enumerate() {
             let mut story = order.clone();
             (story["status"], story["seq"]) = (json!(status), json!(seq + 1));
@@ -103,7 +103,7 @@ pub(crate) async fn shuffled(rig: &mut Rig) -> Result<Outcome> {
 
 /// One of many ways in which a message can be broken.
 fn mutant(rig: &mut Rig, number: usize) -> Message {
-    let mut order = stranger(rig, number);
+    let mut order = foreign_order(rig, number);
     let whole = message(&order);
     let bytes = whole.value.clone().unwrap_or_default();
     let with_value = |value: Vec<u8>| Message { value: Some(value), ..whole.clone() };
@@ -142,28 +142,33 @@ pub(crate) async fn malformed(rig: &mut Rig) -> Result<Outcome> {
     rig.fleet.start_all(1).await?;
     let mut messages = Vec::new();
     for number in 0..count {
-        let good = stranger(rig, number);
+        let good = foreign_order(rig, number);
         messages.extend([message(&good), mutant(rig, number)]);
     }
     rig.topic.send(messages).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
-    let letters = dead_letters(rig).read().await?;
+    let dead_letters = dead_letters(rig).read().await?;
     let mut outcome = rig.examine_strangers().await?;
     let good = outcome.orders;
     outcome.lost += count.saturating_sub(good);
     outcome.expect(good == count, format!("{good} of {count} good orders are in"));
-    outcome
-        .expect(letters.len() == count, format!("{} of {count} bad messages are set aside", letters.len()));
-    let named = letters.iter().filter(|letter| explains(letter)).count();
-    outcome.expect(named == letters.len(), format!("{} dead letters say not why", letters.len() - named));
+    outcome.expect(
+        dead_letters.len() == count,
+        format!("{} of {count} bad messages become dead letters", dead_letters.len()),
+    );
+    let named = dead_letters.iter().filter(|dead_letter| explains(dead_letter)).count();
+    outcome.expect(
+        named == dead_letters.len(),
+        format!("{} dead letters say not why", dead_letters.len() - named),
+    );
     outcome.recovery("reading all", caught_up, Duration::from_secs(15));
     Ok(outcome)
 }
 
-fn explains(letter: &Message) -> bool {
+fn explains(dead_letter: &Message) -> bool {
     ["dlq_reason", "dlq_topic", "dlq_partition", "dlq_offset"]
         .iter()
-        .all(|header| letter.headers.contains_key(*header))
+        .all(|header| dead_letter.headers.contains_key(*header))
 }
 
 fn dead_letters(rig: &Rig) -> Topic {
@@ -173,20 +178,21 @@ fn dead_letters(rig: &Rig) -> Topic {
 pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.create(MAX_BYTES).await?;
     rig.fleet.start_all(1).await?;
-    let (mut huge, small) = (stranger(rig, 0), stranger(rig, 1));
+    let (mut huge, small) = (foreign_order(rig, 0), foreign_order(rig, 1));
     huge["item"] = json!("x".repeat(5_000_000));
     let tombstone = Message { value: None, ..message(&small) };
     rig.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
-    let letters = dead_letters(rig).read().await?;
+    let dead_letters = dead_letters(rig).read().await?;
     let url = rig.fleet.replica(0)?.url.clone();
     let metrics = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?;
     let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
     let mut outcome = rig.examine_strangers().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
-    let reference =
-        letters.len() == 1 && explains(&letters[0]) && letters[0].value.as_ref().is_none_or(Vec::is_empty);
-    outcome.expect(reference, format!("{} dead letters, or one with the body", letters.len()));
+    let reference = dead_letters.len() == 1
+        && explains(&dead_letters[0])
+        && dead_letters[0].value.as_ref().is_none_or(Vec::is_empty);
+    outcome.expect(reference, format!("{} dead letters, or one with the body", dead_letters.len()));
     outcome.expect(counted, "the tombstone is not counted");
     outcome.recovery("reading all", caught_up, Duration::from_secs(15));
     Ok(outcome)

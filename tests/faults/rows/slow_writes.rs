@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     check::{self, DELAYS_MS},
     lateness::{self, Steps},
-    load::{Plan, draft},
+    load::{Plan, order_body},
     report::Outcome,
     rig::{REFUSED_WITHIN, Rig},
     seed::Seed,
@@ -156,7 +156,7 @@ async fn at_once(rig: &Rig, round: usize, ahead: Duration) -> Result<Vec<Answer>
 /// Places one order, once.
 async fn order(http: Client, url: String, key: Key, name: String) -> Answer {
     let asked = Instant::now();
-    let mut request = http.post(format!("{url}/orders")).json(&draft(&name));
+    let mut request = http.post(format!("{url}/orders")).json(&order_body(&name));
     if key != Key::None {
         request = request.header("Idempotency-Key", &name);
     }

@@ -1,4 +1,4 @@
-// Follows one order: each event of its stream is a bell, upon which the page is fetched again.
+// Follows one order: each event of its stream is a signal, upon which the page is fetched again.
 import { dress, mark, present, refresh } from "./page.js";
 
 const content = document.getElementById("content");

@@ -84,7 +84,7 @@ fn cards(board: &Board) -> Vec<Card> {
     vec![
         overdue.unwrap_or_else(|error| not_known("Overdue", error)),
         unsent.unwrap_or_else(|error| not_known("Unsent", error)),
-        letters(board),
+        dead_letter_backlog(board),
     ]
 }
 
@@ -167,12 +167,12 @@ fn more(shown: usize, all: u64) -> Markup {
     html! { @if more > 0 { li { "and " (at_least) (more) " more" } } }
 }
 
-/// Not to know of letters is not to have none.
-fn letters(board: &Board) -> Card {
-    let Some(waiting) = &board.letters else {
+/// Not to know of dead letters is not to have none.
+fn dead_letter_backlog(board: &Board) -> Card {
+    let Some(waiting) = &board.dead_letter_backlog else {
         let card = html! {
             section.card {
-                h2 { "Dead letters " span.number { "?" } }
+                h2 { "Dead dead letters " span.number { "?" } }
                 p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
             }
         };
@@ -181,22 +181,22 @@ fn letters(board: &Board) -> Card {
     let (total, age) = (waiting.total(), waiting.at.elapsed());
     let card = html! {
         section.card.bad[total > 0] {
-            h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
+            h2 { "Dead dead letters " span.number { (total) @if waiting.more { "+" } } }
             @if age > LETTERS_MAY_BE {
                 p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
             }
             @if total == 0 {
                 p { "No message waits to be looked at." }
             } @else {
-                p { "Messages that could not become orders, and that nobody has put back:" }
+                p { "Messages that could not become orders, and that nobody has requeued:" }
                 ul { @for (reason, count) in &waiting.by_reason { li { (count) " × " (reason) } } }
                 p { "The newest:" }
                 ul {
-                    @for letter in &waiting.newest {
-                        li { span.number { (letter.place) } " " (letter.reason) ", " (moment(letter.written, board.now)) }
+                    @for dead_letter in &waiting.newest {
+                        li { span.number { (dead_letter.place) } " " (dead_letter.reason) ", " (moment(dead_letter.written, board.now)) }
                     }
                 }
-                p { code { "order-tracker dead-letters show " (waiting.newest.first().map_or("", |letter| &letter.place)) } " tells all of one." }
+                p { code { "order-tracker dead-letters show " (waiting.newest.first().map_or("", |dead_letter| &dead_letter.place)) } " tells all of one." }
             }
             @if waiting.more { p { "There may be more: only the newest are counted." } }
         }

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{
     super::{AppState, ops},
-    Frame, Problem, Refresh, assets, page, regret, typed,
+    Frame, Problem, Refresh, assets, error_page, page, typed,
 };
 use crate::{
     ops::overview::Reading,
@@ -118,7 +118,7 @@ struct Board {
     parts: ops::Report,
     conditions: ops::PartsHealth,
     /// `None` if nobody could read them yet.
-    letters: Option<DeadLetterBacklog>,
+    dead_letter_backlog: Option<DeadLetterBacklog>,
 }
 
 /// The board.
@@ -159,7 +159,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         older,
         parts: ops::report(Some(&*reading), &conditions),
         conditions,
-        letters: state.letters.borrow().clone(),
+        dead_letter_backlog: state.dead_letter_backlog.borrow().clone(),
         now: state.clock.now(),
         choice,
         reading,
@@ -199,15 +199,15 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
     if !state.demo {
         let problem = Problem::forbidden("demo orders are for the embedded database");
         let words = "This service keeps real orders, and somebody might cook one that nobody wants.";
-        return regret(&problem, "No demo orders here", words, Refresh::Never);
+        return error_page(&problem, "No demo orders here", words, Refresh::Never);
     }
     if !from_here(&headers) {
         let problem = Problem::forbidden("this form works only from the board itself");
-        return regret(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
+        return error_page(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
     match state.queue.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
-        Err(error) => regret(
+        Err(error) => error_page(
             &error.into(),
             "The order was not placed",
             "The service can't take orders right now. Go back and try again in a moment.",

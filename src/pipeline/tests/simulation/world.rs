@@ -152,8 +152,8 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let mint = Arc::default();
-        let writer = |inbox, seed| BatchWriter {
-            inbox,
+        let writer = |requests, seed| BatchWriter {
+            requests,
             store: store.clone(),
             fresh: fresh_in.clone(),
             alarm: alarm.clone(),
