@@ -155,8 +155,7 @@ impl App {
 
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
 
-        let loader = OrderLoader::new(Arc::clone(&store));
-        let overview = Overview::new(Arc::clone(&store));
+        let (loader, overview) = (OrderLoader::new(Arc::clone(&store)), Overview::new(Arc::clone(&store)));
         let seats = seats();
         // Streams are long: a quarter of the seats stays with those who only ask.
         let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
@@ -184,10 +183,8 @@ impl App {
         };
         let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;
-
         let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
-        let (fresh, fresh_out) = mpsc::channel(FRESH);
-        let mint = Arc::new(Mutex::new(IdMint::default()));
+        let ((fresh, fresh_out), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
         let writer = |requests| BatchWriter {
             requests,
             store: Arc::clone(&store),
@@ -215,14 +212,9 @@ impl App {
             shutdown.give_up(),
         )
         .out_of_step(rand::random());
-        let subscription = Box::new(kafka.subscribe());
-        let consumer = Consumer::new(
-            subscription,
-            Arc::clone(&store),
-            to_topic,
-            Arc::clone(&alarm),
-            Arc::clone(&metrics),
-        );
+        let (subscription, of_consumer) = (Box::new(kafka.subscribe()), Arc::clone(&alarm));
+        let consumer =
+            Consumer::new(subscription, Arc::clone(&store), to_topic, of_consumer, Arc::clone(&metrics));
         let scheduler =
             Scheduler::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
         let sampler = Sampler::new(overview, Arc::clone(&metrics));

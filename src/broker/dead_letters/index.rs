@@ -126,7 +126,7 @@ impl DeadLetterIndex {
         for entry in entries {
             match entry {
                 Entry::DeadLetter { written, place, reason } => {
-                    self.kept.push(Kept { written, place, reason })
+                    self.kept.push(Kept { written, place, reason });
                 }
                 Entry::Requeued(place) => drop(notes.insert(place)),
             }

@@ -278,7 +278,7 @@ async fn customer(n: usize, replicas: Replicas, seed: u64) -> (usize, OrderId, R
         match outcome {
             Ok(accepted) => return (n, accepted.order_id, replicas),
             Err(error) => {
-                assert!(!matches!(error, PlaceError::KeyReused | PlaceError::Refused(_)), "{error}")
+                assert!(!matches!(error, PlaceError::KeyReused | PlaceError::Refused(_)), "{error}");
             }
         }
         sleep(Duration::from_millis(random.random_range(50..500))).await;

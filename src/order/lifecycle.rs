@@ -1,6 +1,10 @@
 //! The five statuses and the only way through them: forward.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    ops::{Index, IndexMut},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,6 +35,16 @@ impl Status {
         Self::ALL.get(self as usize + 1).copied()
     }
 
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        self.next().is_none()
+    }
+
+    /// Those in which an order is in progress, in the order of the life cycle.
+    pub fn open() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|status| !status.is_final())
+    }
+
     /// Whether an order in this status may become `to` in one step: only the very next one.
     pub fn may_become(self, to: Self) -> bool {
         self.next() == Some(to)
@@ -45,6 +59,36 @@ impl Status {
             Self::OutForDelivery => "OUT_FOR_DELIVERY",
             Self::Delivered => "DELIVERED",
         }
+    }
+}
+
+/// One value for each status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerStatus<T>([T; Status::ALL.len()]);
+
+impl<T> PerStatus<T> {
+    /// What `value` says of each.
+    pub fn new(value: impl FnMut(Status) -> T) -> Self {
+        Self(Status::ALL.map(value))
+    }
+
+    /// Each status with its value, in the order of the life cycle.
+    pub fn iter(&self) -> impl Iterator<Item = (Status, &T)> {
+        Status::ALL.into_iter().zip(&self.0)
+    }
+}
+
+impl<T> Index<Status> for PerStatus<T> {
+    type Output = T;
+
+    fn index(&self, status: Status) -> &T {
+        &self.0[status as usize]
+    }
+}
+
+impl<T> IndexMut<Status> for PerStatus<T> {
+    fn index_mut(&mut self, status: Status) -> &mut T {
+        &mut self.0[status as usize]
     }
 }
 
