@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, StepError, pause};
-use crate::{ops::overview::Overview, telemetry::metrics::Metrics, time::Backoff};
+use crate::{ops::overview::Overview, store::Counts, telemetry::metrics::Metrics, time::Backoff};
 
 /// How old a gauge may be.
 const EVERY: Duration = Duration::from_secs(5);
@@ -45,7 +45,36 @@ impl Sampler {
         let reading = self.overview.read().await;
         self.metrics.backlog(reading.backlog.as_ref().ok());
         self.metrics.overdue(reading.overdue.as_ref().ok());
-        self.metrics.in_progress(reading.counts.as_ref().ok().map(|counts| &counts.orders));
+        self.metrics.in_progress(reading.counts.as_ref().ok().and_then(Counts::known));
         reading.trouble().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        order::StageDelays,
+        store::{conformance::start, flaky::Flaky, memory::MemoryStore},
+        time::ManualClock,
+    };
+
+    /// Promise 6: it says what is wrong. A count of a part is no figure of the whole.
+    #[tokio::test]
+    async fn what_was_counted_in_part_is_not_known() {
+        let clock = Arc::new(ManualClock::new(start()));
+        let memory = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let store = Arc::new(Flaky::new(Arc::new(memory)));
+        let metrics = Arc::new(Metrics::new());
+        let told = async || {
+            let sampler = Sampler::new(Overview::new(store.clone()), Arc::clone(&metrics));
+            sampler.step().await.expect("reads");
+            let text = String::from_utf8(metrics.render().expect("renders")).expect("text");
+            let line = text.lines().find(|line| line.starts_with("orders_in_progress{status=\"PLACED\"}"));
+            line.and_then(|line| line.split(' ').nth(1)).expect("a gauge").to_owned()
+        };
+        assert_eq!(told().await, "0");
+        *store.since.lock().expect("no panic") = Some(start());
+        assert_eq!(told().await, "NaN");
     }
 }

@@ -79,3 +79,10 @@ pub struct Counts {
     /// among them; `None` if all were.
     pub since: Option<Timestamp>,
 }
+
+impl Counts {
+    /// What can be told as a figure of the whole database; `None` if not all was counted.
+    pub fn known(&self) -> Option<&[u64; 5]> {
+        self.since.is_none().then_some(&self.orders)
+    }
+}

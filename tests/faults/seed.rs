@@ -16,6 +16,8 @@ pub(crate) const UNEXAMINED: &str = "ORD-00";
 pub(crate) const FIRST_EXAMINED: &str = "ORD-01";
 /// Characters of an id.
 const WIDTH: usize = 30;
+/// Orders made in one transaction.
+const PART: usize = 50_000;
 
 /// Orders to be made.
 #[derive(Debug, Clone, Copy)]
@@ -37,23 +39,26 @@ impl Seed {
         format!("{}{n:0width$}", self.prefix, width = WIDTH - self.prefix.len())
     }
 
-    /// Makes them all in one transaction. The tables are analysed then, as those are that grew row by row.
+    /// Makes them a part at a time: what one long transaction writes is in the way of those who count, until it ends,
+    /// and no load looks like that. The tables are analysed then, as those are that grew row by row.
     pub(crate) async fn insert(&self, dsn: &str) -> Result<()> {
         let mut db = PgConnection::connect(dsn).await?;
         // Foreign keys and triggers need not be asked for each of millions of rows.
         db.execute("SET session_replication_role = replica").await?;
-        let mut tx = db.begin().await?;
-        for statement in self.statements() {
-            tx.execute(AssertSqlSafe(statement)).await?;
+        for first in (1..=self.count).step_by(PART) {
+            let mut tx = db.begin().await?;
+            for statement in self.statements(first, self.count.min(first + PART - 1)) {
+                tx.execute(AssertSqlSafe(statement)).await?;
+            }
+            tx.commit().await?;
         }
-        tx.commit().await?;
         db.execute("ANALYZE orders, order_events, outbox").await?;
         Ok(db.close().await?)
     }
 
     /// Events are written in their order; their stamps are those of steps that were made in time.
-    fn statements(&self) -> Vec<String> {
-        let Self { prefix, count, due, .. } = self;
+    fn statements(&self, first: usize, last: usize) -> Vec<String> {
+        let Self { prefix, due, .. } = self;
         let statuses: Vec<String> = self.statuses.iter().map(|status| format!("'{status}'")).collect();
         let (width, turns) = (WIDTH - prefix.len(), statuses.len());
         let life: Vec<String> =
@@ -63,7 +68,7 @@ impl Seed {
             SELECT n, '{prefix}' || lpad(n::text, {width}, '0') AS order_id, status, reached,
                 placed_at, placed_at + millis * interval '1 ms' AS reached_at
             FROM (SELECT date_trunc('milliseconds', now()) - interval '700 ms' AS placed_at) AS t,
-                generate_series(1, {count}) AS n JOIN (VALUES {}) AS life (status, reached, millis)
+                generate_series({first}, {last}) AS n JOIN (VALUES {}) AS life (status, reached, millis)
                 ON status = (ARRAY[{}])[1 + n % {turns}]",
             life.join(", "),
             statuses.join(", "),
