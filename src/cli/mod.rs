@@ -6,6 +6,7 @@ mod clean;
 mod client;
 mod completions;
 mod dead_letters;
+mod explain;
 mod healthcheck;
 mod list;
 mod log_fields;

@@ -1,4 +1,4 @@
-//! `order create|get|list|watch`.
+//! `order create|get|list|watch|explain`.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     clean,
     client::{Client, ClientArgs},
+    explain::{self, ExplainArgs},
     list::{self, ListArgs},
     output,
     values::{idempotency_key, order_id, sizes},
@@ -30,6 +31,8 @@ pub(super) enum OrderCommand {
     List(ListArgs),
     /// Follow an order until it is delivered; exit code 1 if that can't be seen
     Watch(WatchArgs),
+    /// Say why an order stands where it stands, and what may be done
+    Explain(ExplainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +71,7 @@ pub(super) async fn run(command: OrderCommand) -> anyhow::Result<()> {
         OrderCommand::Get(args) => get(args).await,
         OrderCommand::List(args) => list::run(args).await,
         OrderCommand::Watch(args) => watch::run(args).await,
+        OrderCommand::Explain(args) => explain::run(args).await,
     }
 }
 

@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod docs;
 mod events;
+mod explain;
 mod gzip;
 mod observe;
 mod openapi;
@@ -110,6 +111,7 @@ pub fn router(state: AppState) -> Router {
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
         .route("/orders/{id}/events", get(events::follow))
+        .route("/orders/{id}/explain", get(explain::explain))
         .route("/demo-orders", post(pages::place_demo))
         .route("/track/{id}/", get(pages::track_slash))
         .route("/robots.txt", get(pages::robots))

@@ -13,13 +13,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::diagnosis::Figures;
 use crate::{
-    order::Status,
+    order::{Status, promises::OVERDUE_AFTER},
     store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
 };
 
-/// A step later than this means that the scheduler is behind; promised are 2 s.
-pub const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 /// Most late orders that are listed.
 const LOOKS: usize = 5;
 /// How old a reading may be, whoever asks.
@@ -58,6 +57,17 @@ impl Reading {
     /// Whether it still tells how things are.
     pub fn is_fresh(&self) -> bool {
         self.at.elapsed() < OLD_AFTER.max(self.took * SHARE * 2)
+    }
+
+    /// What it says, as the diagnosis takes it.
+    pub fn figures(&self) -> Figures<'_> {
+        Figures {
+            stale: (!self.is_fresh()).then(|| self.at.elapsed()),
+            away: self.away.as_ref(),
+            backlog: self.backlog.as_ref(),
+            overdue: self.overdue.as_ref(),
+            unread: self.trouble(),
+        }
     }
 
     /// The first figure that could not be read.
@@ -128,7 +138,7 @@ impl Overview {
     }
 
     async fn overdue(&self) -> Result<LateSteps, StoreError> {
-        self.store.overdue(PROGRESS_MAY_LAG, LOOKS).await
+        self.store.overdue(OVERDUE_AFTER, LOOKS).await
     }
 
     /// Whether the others need not be asked, and why: a question that took too long may have been too much, or

@@ -21,12 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Outcome, StepError, held::Held, pause};
+use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
 use crate::{
     order::OrderId,
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
-        health::Health,
+        health::{Health, Trouble, TroubleKind, Troubles},
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff},
@@ -146,12 +146,16 @@ impl Scheduler {
         if held.postponed.is_empty() {
             return Health::Up;
         }
-        let named = held.postponed.worst(NAMED).into_iter();
-        let named: Vec<String> =
-            named.map(|one| format!("{} can't be moved: {}", one.order_id, one.reason)).collect();
+        let say = |one: &Postponed| {
+            let text = format!("{} can't be moved: {}", one.order_id, one.reason);
+            Trouble::about(TroubleKind::Held, one.order_id, text)
+        };
+        let mut troubles: Vec<Trouble> = held.postponed.worst(NAMED).into_iter().map(say).collect();
         let more = held.postponed.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Health::Degraded(format!("{}{more}", named.join("; ")))
+        if more > 0 {
+            troubles.push(Trouble::new(TroubleKind::Held, format!("and {more} more")));
+        }
+        Health::Degraded(Troubles(troubles))
     }
 
     /// Moves what is due now and sets the alarm for what is due next; worked means that there is more.

@@ -180,11 +180,12 @@ async fn help_of_order() {
     Usage: order-tracker order [OPTIONS] <COMMAND>
 
     Commands:
-      create  Place an order and print its id
-      get     Show an order and its timeline
-      list    List the newest orders
-      watch   Follow an order until it is delivered; exit code 1 if that can't be seen
-      help    Print this message or the help of the given subcommand(s)
+      create   Place an order and print its id
+      get      Show an order and its timeline
+      list     List the newest orders
+      watch    Follow an order until it is delivered; exit code 1 if that can't be seen
+      explain  Say why an order stands where it stands, and what may be done
+      help     Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help

@@ -11,6 +11,7 @@ mod crash;
 mod database;
 mod double;
 mod events;
+mod explain;
 mod foreign;
 mod harness;
 mod help;

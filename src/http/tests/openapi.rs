@@ -207,6 +207,11 @@ async fn seen() -> Value {
         "304": ask("GET", &path, &[("if-none-match", "W/\"3\"")], Value::Null).await,
         "404": ask("GET", "/orders/ORD-00000000000000000000000000", &[], Value::Null).await,
     });
+    api.overview.read().await;
+    seen["explain_order"] = json!({
+        "200": ask("GET", &format!("{path}/explain"), &[], Value::Null).await,
+        "404": ask("GET", "/orders/ORD-00000000000000000000000000/explain", &[], Value::Null).await,
+    });
     assert_eq!(ask("POST", "/orders", &[json], grace).await["headers"]["x-request-id"], "example-1");
     seen["list_orders"] = json!({
         "200": ask("GET", "/orders?limit=1", &[], Value::Null).await,

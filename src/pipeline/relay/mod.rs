@@ -30,7 +30,7 @@ use crate::{
     order::{OrderId, OrderPlaced},
     store::{Store, StoreError},
     telemetry::{
-        health::Health,
+        health::{Health, Trouble, TroubleKind, Troubles},
         metrics::{Metrics, Step},
     },
     time::{Backoff, Clock},
@@ -193,17 +193,18 @@ impl Relay {
         }
         let rows = |rows: &Postponements, what: &str| {
             let first = *rows.worst(1).first()?;
-            Some(format!("the outbox row of {} can't be {what}: {}", first.order_id, first.reason))
+            let text = format!("the outbox row of {} can't be {what}: {}", first.order_id, first.reason);
+            Some(Trouble::about(TroubleKind::Other, first.order_id, text))
         };
         let troubles = [
-            self.flight.trouble(),
+            self.flight.trouble().map(|text| Trouble::new(TroubleKind::Partition, text)),
             self.refused.trouble(),
             rows(&self.uncleared, "cleared"),
             rows(&self.unreleased, "given back"),
-            self.locked.trouble(),
+            self.locked.trouble().map(|text| Trouble::new(TroubleKind::Other, text)),
         ];
-        let troubles: Vec<String> = troubles.into_iter().flatten().collect();
-        if troubles.is_empty() { Health::Up } else { Health::Degraded(troubles.join("; ")) }
+        let troubles: Vec<Trouble> = troubles.into_iter().flatten().collect();
+        if troubles.is_empty() { Health::Up } else { Health::Degraded(Troubles(troubles)) }
     }
 
     /// Waits for the next thing that happens and sees to it: an order to publish, receipts, an answer of the

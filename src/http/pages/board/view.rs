@@ -7,11 +7,9 @@ use maud::{Markup, html};
 use super::{
     super::{assets, moment, quoted, still_json},
     Board, Choice, Found, looks,
-    reasons::why_late,
 };
 use crate::{
-    ops::overview::PROGRESS_MAY_LAG,
-    order::{Event, Order, Status, TrackedOrder},
+    order::{Event, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
     store::{COUNTED_TO, StoreError},
     tracker::AMONG,
 };
@@ -118,7 +116,7 @@ pub(super) fn span(time: Duration) -> String {
 
 /// How late an order's next step is, if it is late.
 fn lateness(order: &Order, board: &Board) -> Option<Duration> {
-    (board.now - order.due_at?).to_std().ok().filter(|late| *late > PROGRESS_MAY_LAG)
+    (board.now - order.due_at?).to_std().ok().filter(|late| *late > OVERDUE_AFTER)
 }
 
 fn orders(board: &Board) -> Markup {
@@ -243,15 +241,32 @@ fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
                 (quoted(&order.details.item)) ", " (order.details.size) " for " (quoted(&order.details.customer_name)) ", "
                 (quoted(&order.details.address))
             }
-            @if let Some(late) = lateness(order, board) {
-                p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }
-            }
+            (why(order, board))
             (timeline(tracked, board))
             p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close(board)) }
             details {
                 summary { "Raw JSON" }
                 pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
             }
+        }
+    }
+}
+
+/// Why it stands where it stands, as `order explain` says it.
+fn why(order: &Order, board: &Board) -> Markup {
+    let late = lateness(order, board);
+    html! {
+        @match &board.explanation {
+            Some(explanation) => @for (n, cause) in explanation.causes.iter().enumerate() {
+                p.reason {
+                    @match late {
+                        Some(late) if n == 0 => strong { (span(late)) " late. Why: " },
+                        _ => strong { "Why: " },
+                    }
+                    (cause.text)
+                }
+            },
+            None => @if let Some(late) = late { p.reason { strong { (span(late)) " late" } ". Why is not known." } },
         }
     }
 }
