@@ -23,7 +23,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
@@ -45,12 +45,9 @@ use crate::{
     order::{StageDelays, dead_letter},
     store::Store,
     telemetry::{health, metrics::Metrics},
-    time::Clock,
+    time::{Clock, deadlines::REQUEST as REQUEST_TIMEOUT},
     tracker::{Notifier, OrderLoader, PlaceQueue, Search},
 };
-
-/// Longest time between a request's head and its answer; body and database have shorter ones.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What handlers work with.
 pub struct AppState {

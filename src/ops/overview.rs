@@ -66,12 +66,12 @@ impl Reading {
             away: self.away.as_ref(),
             backlog: self.backlog.as_ref(),
             overdue: self.overdue.as_ref(),
-            unread: self.trouble(),
+            unread: self.first_error(),
         }
     }
 
     /// The first figure that could not be read.
-    pub fn trouble(&self) -> Option<&StoreError> {
+    pub fn first_error(&self) -> Option<&StoreError> {
         let backlog = self.backlog.as_ref().err();
         backlog.or(self.overdue.as_ref().err()).or(self.counts.as_ref().err())
     }
@@ -80,7 +80,7 @@ impl Reading {
     /// cost what it has cost.
     fn is_enough(&self) -> bool {
         let rest = FRESH_FOR.max(self.took * SHARE);
-        self.at.elapsed() < if self.trouble().is_some() { rest.min(FAILED_FOR) } else { rest }
+        self.at.elapsed() < if self.first_error().is_some() { rest.min(FAILED_FOR) } else { rest }
     }
 }
 
@@ -233,14 +233,14 @@ mod tests {
         store.make_slow(&["ping", "backlog", "overdue", "count"]);
         let begun = Instant::now();
         let silent = overview.read().await;
-        assert!(silent.away.is_some() && silent.trouble().is_some());
+        assert!(silent.away.is_some() && silent.first_error().is_some());
         assert!(silent.backlog.is_err() && silent.overdue.is_err() && silent.counts.is_err());
         assert!(begun.elapsed() < 3 * SECOND, "one wait is enough: {:?}", begun.elapsed());
         assert_eq!(store.asked(), ["backlog", "ping"]);
         store.make_slow(&[]);
         advance(SECOND).await;
         let well = overview.read().await;
-        assert!(well.away.is_none() && well.trouble().is_none());
+        assert!(well.away.is_none() && well.first_error().is_none());
     }
 
     /// One figure that can't be read leaves the others, whichever it is.

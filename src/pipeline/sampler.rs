@@ -46,6 +46,6 @@ impl Sampler {
         self.metrics.backlog(reading.backlog.as_ref().ok());
         self.metrics.overdue(reading.overdue.as_ref().ok());
         self.metrics.in_progress(reading.counts.as_ref().ok().map(|counts| &counts.orders));
-        reading.trouble().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
+        reading.first_error().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
     }
 }

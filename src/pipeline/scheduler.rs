@@ -23,10 +23,10 @@ use tracing::warn;
 
 use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
 use crate::{
-    order::OrderId,
+    order::{OrderId, promises::OVERDUE_AFTER},
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
-        health::{Health, Trouble, TroubleKind, Troubles},
+        health::{Health, Issue, IssueKind, Issues},
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff},
@@ -35,6 +35,7 @@ use crate::{
 
 /// Longest time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const _: () = assert!(LOOK_EVERY.as_millis() < OVERDUE_AFTER.as_millis(), "what others left is made in time");
 /// Shortest time between two looks, unless more was due than one batch takes: a step may be as late as that.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Longest time between two looks at what was put off or overlooked.
@@ -148,14 +149,14 @@ impl Scheduler {
         }
         let say = |one: &Postponed| {
             let text = format!("{} can't be moved: {}", one.order_id, one.reason);
-            Trouble::about(TroubleKind::Held, one.order_id, text)
+            Issue::about(IssueKind::Held, one.order_id, text)
         };
-        let mut troubles: Vec<Trouble> = held.postponed.worst(NAMED).into_iter().map(say).collect();
+        let mut issues: Vec<Issue> = held.postponed.worst(NAMED).into_iter().map(say).collect();
         let more = held.postponed.len().saturating_sub(NAMED);
         if more > 0 {
-            troubles.push(Trouble::new(TroubleKind::Held, format!("and {more} more")));
+            issues.push(Issue::new(IssueKind::Held, format!("and {more} more")));
         }
-        Health::Degraded(Troubles(troubles))
+        Health::Degraded(Issues(issues))
     }
 
     /// Moves what is due now and sets the alarm for what is due next; worked means that there is more.

@@ -14,7 +14,7 @@ pub enum Health {
     /// It answers.
     Up,
     /// It works, but something is wrong, and what.
-    Degraded(Troubles),
+    Degraded(Issues),
     /// It does not, and why.
     Down(String),
 }
@@ -24,7 +24,7 @@ impl Health {
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Unknown | Self::Up => None,
-            Self::Degraded(troubles) => Some(troubles.to_string()),
+            Self::Degraded(issues) => Some(issues.to_string()),
             Self::Down(reason) => Some(reason.clone()),
         }
     }
@@ -32,13 +32,13 @@ impl Health {
 
 /// All that is wrong with a part that works otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Troubles(pub Vec<Trouble>);
+pub struct Issues(pub Vec<Issue>);
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Issue {
     /// What kind of thing.
-    pub kind: TroubleKind,
+    pub kind: IssueKind,
     /// The order that it is about, if it names one.
     pub order_id: Option<OrderId>,
     /// Whether it is about orders that it does not name.
@@ -47,9 +47,9 @@ pub struct Trouble {
     pub text: String,
 }
 
-/// Kinds of trouble that lead to different work for a person.
+/// Kinds of issue that lead to different work for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TroubleKind {
+pub enum IssueKind {
     /// Partitions take no orders.
     Partition,
     /// The broker refuses orders.
@@ -60,14 +60,14 @@ pub enum TroubleKind {
     Other,
 }
 
-impl Trouble {
-    /// A trouble that names no order.
-    pub fn new(kind: TroubleKind, text: impl Into<String>) -> Self {
+impl Issue {
+    /// A issue that names no order.
+    pub fn new(kind: IssueKind, text: impl Into<String>) -> Self {
         Self { kind, order_id: None, others: true, text: text.into() }
     }
 
-    /// A trouble of one order.
-    pub fn about(kind: TroubleKind, order_id: OrderId, text: impl Into<String>) -> Self {
+    /// A issue of one order.
+    pub fn about(kind: IssueKind, order_id: OrderId, text: impl Into<String>) -> Self {
         Self { order_id: Some(order_id), others: false, ..Self::new(kind, text) }
     }
 
@@ -77,19 +77,19 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Troubles {
+impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, trouble) in self.0.iter().enumerate() {
+        for (n, issue) in self.0.iter().enumerate() {
             let before = if n == 0 { "" } else { "; " };
-            write!(f, "{before}{}", trouble.text)?;
+            write!(f, "{before}{}", issue.text)?;
         }
         Ok(())
     }
 }
 
-impl<T: Into<String>> From<T> for Troubles {
+impl<T: Into<String>> From<T> for Issues {
     fn from(text: T) -> Self {
-        Self(vec![Trouble::new(TroubleKind::Other, text)])
+        Self(vec![Issue::new(IssueKind::Other, text)])
     }
 }
 

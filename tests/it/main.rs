@@ -18,6 +18,7 @@ mod help;
 mod journey;
 mod kafka;
 mod log;
+mod promises;
 mod proof;
 mod raw;
 mod rights;

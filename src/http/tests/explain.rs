@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Api, board::words};
 use crate::{
     order::OrderId,
-    telemetry::health::{Health, Trouble, TroubleKind, Troubles},
+    telemetry::health::{Health, Issue, IssueKind, Issues},
 };
 
 impl Api {
@@ -42,8 +42,8 @@ async fn an_order_says_why_it_stands_where_it_stands() {
 
     api.clock.advance(Duration::from_secs(15));
     let order_id: OrderId = id.parse().expect("an id");
-    let held = Trouble::about(TroubleKind::Held, order_id, format!("{id} can't be moved: a trigger"));
-    api.scheduler.send_replace(Health::Degraded(Troubles(vec![held])));
+    let held = Issue::about(IssueKind::Held, order_id, format!("{id} can't be moved: a trigger"));
+    api.scheduler.send_replace(Health::Degraded(Issues(vec![held])));
     let late = api.explain(&id).await;
     let causes = [&late["causes"][0]["code"], &late["causes"][1]["code"]];
     assert_eq!(causes, ["order_held", "relay_behind"], "{late}");

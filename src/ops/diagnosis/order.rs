@@ -102,11 +102,11 @@ fn steps(
 
 /// What the scheduler says of this order, or of orders that it does not name; `None` if it holds no order.
 fn held_itself(order: &AuditedOrder, parts: &PartsHealth) -> Option<Vec<Cause>> {
-    let Health::Degraded(troubles) = &parts.scheduler else { return None };
-    let own = concerning(&troubles.0, Waiting::Order(order.order_id));
-    let causes = own.iter().map(|trouble| match trouble.order_id {
-        Some(_) => held(&trouble.text),
-        None => held(format!("some orders can't be moved, and this may be one of them ({troubles})")),
+    let Health::Degraded(issues) = &parts.scheduler else { return None };
+    let own = concerning(&issues.0, Waiting::Order(order.order_id));
+    let causes = own.iter().map(|issue| match issue.order_id {
+        Some(_) => held(&issue.text),
+        None => held(format!("some orders can't be moved, and this may be one of them ({issues})")),
     });
     let causes: Vec<Cause> = causes.collect();
     // All that are held are named, and this is none of them.

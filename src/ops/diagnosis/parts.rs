@@ -7,7 +7,7 @@ use crate::{
         promises::{OVERDUE_AFTER, PUBLISHED_WITHIN},
     },
     store::{Backlog, LateSteps, MOVED_AT_ONCE, StoreError},
-    telemetry::health::{Health, Trouble, TroubleKind},
+    telemetry::health::{Health, Issue, IssueKind},
 };
 
 /// How much of its work a part does.
@@ -91,7 +91,7 @@ fn told(part: &'static str, health: &Health, not_yet: &str, code: CauseCode, rem
     match health {
         Health::Up => PartLine::ok(part, "ok"),
         Health::Unknown => wrong(State::Down, CauseCode::NotKnownYet, not_yet, JUST_STARTED),
-        Health::Degraded(troubles) => wrong(State::Degraded, code, &troubles.to_string(), remedy),
+        Health::Degraded(issues) => wrong(State::Degraded, code, &issues.to_string(), remedy),
         Health::Down(reason) => wrong(State::Down, code, reason, remedy),
     }
 }
@@ -189,7 +189,7 @@ fn scheduler(late: &LateSteps) -> PartLine {
 fn scheduler_causes(health: &Health) -> Vec<Cause> {
     match health {
         Health::Down(reason) => vec![Cause::new(CauseCode::SchedulerDown, reason, MEND_DATABASE)],
-        Health::Degraded(troubles) => vec![held(troubles.to_string())],
+        Health::Degraded(issues) => vec![held(issues.to_string())],
         Health::Unknown | Health::Up => Vec::new(),
     }
 }
@@ -201,26 +201,26 @@ pub(super) fn held(what: impl Into<String>) -> Cause {
 pub(super) fn relay_causes(health: &Health) -> Vec<Cause> {
     match health {
         Health::Down(reason) => vec![Cause::new(CauseCode::RelayDegraded, reason, MEND_BROKER)],
-        Health::Degraded(troubles) => troubles.0.iter().map(|trouble| unpublished(trouble, "")).collect(),
+        Health::Degraded(issues) => issues.0.iter().map(|issue| unpublished(issue, "")).collect(),
         Health::Unknown | Health::Up => Vec::new(),
     }
 }
 
-/// What one trouble of the relay means, and what to do.
-fn unpublished(trouble: &Trouble, goes_out: &str) -> Cause {
-    let (code, step) = match trouble.kind {
-        TroubleKind::Partition => {
+/// What one issue of the relay means, and what to do.
+fn unpublished(issue: &Issue, goes_out: &str) -> Cause {
+    let (code, step) = match issue.kind {
+        IssueKind::Partition => {
             (CauseCode::PartitionAway, "Bring the partition's leader back; all other partitions go on.")
         }
-        TroubleKind::Refused => (
+        IssueKind::Refused => (
             CauseCode::OrderRefused,
             "Mend what the broker names; a refused order is tried again after 5 minutes at most, and holds up no other.",
         ),
-        TroubleKind::Held | TroubleKind::Other => {
+        IssueKind::Held | IssueKind::Other => {
             (CauseCode::RelayDegraded, "Mend what the reason names; all other orders go on.")
         }
     };
-    Cause::new(code, &trouble.text, format!("{goes_out}{step}"))
+    Cause::new(code, &issue.text, format!("{goes_out}{step}"))
 }
 
 /// Why steps are late. What one transaction can move stays behind only if it is passed over, or if the transaction
@@ -280,7 +280,7 @@ pub(super) fn unpublished_causes(parts: &PartsHealth, who: Waiting) -> Vec<Cause
     let mut causes = Vec::new();
     let broker = match &parts.broker {
         Health::Down(reason) => Some(format!("the broker is away ({})", first_line(reason))),
-        Health::Degraded(troubles) => Some(troubles.to_string()),
+        Health::Degraded(issues) => Some(issues.to_string()),
         Health::Up | Health::Unknown => None,
     };
     let step = format!("{go_out}Mend the broker, or the way to it.");
@@ -290,9 +290,9 @@ pub(super) fn unpublished_causes(parts: &PartsHealth, who: Waiting) -> Vec<Cause
             let step = format!("{go_out}Mend what the reason names.");
             causes.push(Cause::new(CauseCode::RelayDegraded, reason, step));
         }
-        Health::Degraded(troubles) => {
-            let troubles = concerning(&troubles.0, who).into_iter();
-            causes.extend(troubles.map(|trouble| unpublished(trouble, go_out)));
+        Health::Degraded(issues) => {
+            let issues = concerning(&issues.0, who).into_iter();
+            causes.extend(issues.map(|issue| unpublished(issue, go_out)));
         }
         Health::Up | Health::Unknown => {}
     }
@@ -322,11 +322,11 @@ fn them(who: Waiting) -> &'static str {
     }
 }
 
-/// The troubles that hold these orders up: of one order what names it, else what may be about it.
-pub(super) fn concerning(troubles: &[Trouble], who: Waiting) -> Vec<&Trouble> {
-    let Waiting::Order(order_id) = who else { return troubles.iter().collect() };
-    let own: Vec<&Trouble> = troubles.iter().filter(|trouble| trouble.order_id == Some(order_id)).collect();
-    if own.is_empty() { troubles.iter().filter(|trouble| trouble.may_be_of(order_id)).collect() } else { own }
+/// The issues that hold these orders up: of one order what names it, else what may be about it.
+pub(super) fn concerning(issues: &[Issue], who: Waiting) -> Vec<&Issue> {
+    let Waiting::Order(order_id) = who else { return issues.iter().collect() };
+    let own: Vec<&Issue> = issues.iter().filter(|issue| issue.order_id == Some(order_id)).collect();
+    if own.is_empty() { issues.iter().filter(|issue| issue.may_be_of(order_id)).collect() } else { own }
 }
 
 /// Why dead letters can't be counted.

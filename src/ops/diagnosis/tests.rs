@@ -8,7 +8,7 @@ use super::{CauseCode as C, *};
 use crate::{
     order::{AuditedOrder, IdMint, OrderId},
     store::MOVED_AT_ONCE,
-    telemetry::health::{Trouble, TroubleKind, Troubles},
+    telemetry::health::{Issue, IssueKind, Issues},
 };
 
 const WELL: PartsHealth = PartsHealth {
@@ -43,8 +43,8 @@ fn order(status: Status) -> AuditedOrder {
     }
 }
 
-fn degraded(troubles: Vec<Trouble>) -> Health {
-    Health::Degraded(Troubles(troubles))
+fn degraded(issues: Vec<Issue>) -> Health {
+    Health::Degraded(Issues(issues))
 }
 
 /// What was read: so many unsent orders for so long, and so many late ones.
@@ -97,11 +97,11 @@ fn assert_part(line: &PartLine, state: State, codes: &[CauseCode], reason: &str)
 fn a_part_that_complains_is_judged_by_what_it_says() {
     let read = Read::of(0, 0);
     let down = |reason: &str| Health::Down(reason.to_owned());
-    let partition = Trouble::new(TroubleKind::Partition, "partition 3 has no leader");
-    let refused = Trouble::about(TroubleKind::Refused, id(7), "the broker refuses it: too large");
-    let locked = Trouble::new(TroubleKind::Other, "another session holds 2 outbox rows");
-    let held = Trouble::about(TroubleKind::Held, id(7), "ORD-7 can't be moved: a trigger");
-    let more = Trouble::new(TroubleKind::Held, "and 4 more");
+    let partition = Issue::new(IssueKind::Partition, "partition 3 has no leader");
+    let refused = Issue::about(IssueKind::Refused, id(7), "the broker refuses it: too large");
+    let locked = Issue::new(IssueKind::Other, "another session holds 2 outbox rows");
+    let held = Issue::about(IssueKind::Held, id(7), "ORD-7 can't be moved: a trigger");
+    let more = Issue::new(IssueKind::Held, "and 4 more");
     let (relayed, moved) = (degraded(vec![partition, refused, locked]), degraded(vec![held, more]));
     let part_of = |parts: PartsHealth, name: &str| part(Some(&read.figures()), &parts, name);
 
@@ -190,9 +190,9 @@ fn a_late_step_says_what_holds_it_up() {
     let late = |read: &Read, scheduler: Health| {
         explain(&order, at(22), Some(&read.figures()), &PartsHealth { scheduler, ..WELL })
     };
-    let mine = Trouble::about(TroubleKind::Held, order.order_id, "it can't be moved: a trigger");
-    let other = Trouble::about(TroubleKind::Held, id(9), "ORD-9 can't be moved: a trigger");
-    let more = Trouble::new(TroubleKind::Held, "and 4 more");
+    let mine = Issue::about(IssueKind::Held, order.order_id, "it can't be moved: a trigger");
+    let other = Issue::about(IssueKind::Held, id(9), "ORD-9 can't be moved: a trigger");
+    let more = Issue::new(IssueKind::Held, "and 4 more");
     let cases = [
         (
             late(&few, Health::Down("locked".to_owned())),
@@ -229,10 +229,10 @@ fn an_order_that_is_not_published_says_why() {
         let codes: Vec<CauseCode> = rest.iter().map(|cause| cause.code).collect();
         (codes, rest.iter().map(|cause| cause.text.as_str()).collect::<String>())
     };
-    let partition = Trouble::new(TroubleKind::Partition, "partition 3 has no leader");
-    let mine = Trouble::about(TroubleKind::Refused, unsent.order_id, "the broker refuses it: too large");
-    let other = Trouble::about(TroubleKind::Refused, id(9), "the broker refuses ORD-9: too large");
-    let many = Trouble { others: true, ..other.clone() };
+    let partition = Issue::new(IssueKind::Partition, "partition 3 has no leader");
+    let mine = Issue::about(IssueKind::Refused, unsent.order_id, "the broker refuses it: too large");
+    let other = Issue::about(IssueKind::Refused, id(9), "the broker refuses ORD-9: too large");
+    let many = Issue { others: true, ..other.clone() };
     let down = || Health::Down("connection refused".to_owned());
     for (broker, relay, codes, words) in [
         (

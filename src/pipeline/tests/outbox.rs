@@ -23,7 +23,7 @@ use crate::{
     pipeline::{Outcome, Relay},
     store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
     telemetry::{
-        health::{self, Health, TroubleKind},
+        health::{self, Health, IssueKind},
         metrics::Metrics,
     },
     time::VirtualClock,
@@ -61,7 +61,7 @@ async fn refused_rows_hide_no_others() {
     let store = Arc::clone(&kitchen.store);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = |condition: &Health| {
-        matches!(condition, Health::Degraded(why) if why.0[0].kind == TroubleKind::Refused
+        matches!(condition, Health::Degraded(why) if why.0[0].kind == IssueKind::Refused
             && why.0[0].text.contains("the broker refuses 1500 orders")
             && why.0[0].text.contains("message.max.bytes in KAFKA_PROPERTIES"))
     };
