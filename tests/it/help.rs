@@ -23,7 +23,7 @@ async fn help_of_the_service() {
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       republish     Publish orders again that a broker has lost; a running service does it
-      dead-letters  Look at messages that could not become orders, and requeues them
+      dead-letters  Look at messages that could not become orders, and requeue them
       completions   Print a completion script for a shell
       man           Print the manual page; `order-tracker man | man -l -` shows it
       help          Print this message or the help of the given subcommand(s)

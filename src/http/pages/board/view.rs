@@ -14,7 +14,7 @@ use crate::{
     tracker::AMONG,
 };
 
-/// What the tab says: trouble first.
+/// What the tab says: first what is wrong.
 pub(super) fn title(board: &Board) -> String {
     match (&board.reading.away, &board.reading.overdue) {
         (Some(_), _) => "(!) Order Tracker".to_owned(),
@@ -215,8 +215,8 @@ fn found(board: &Board) -> Markup {
     html! {
         @match &board.found {
             Ok(Found::Unasked) => {}
-            Ok(Found::Order(Some(tracked))) => (story(tracked, board)),
-            Ok(Found::Orders(1, orders)) => @for tracked in orders { (story(tracked, board)) },
+            Ok(Found::Order(Some(tracked))) => (one(tracked, board)),
+            Ok(Found::Orders(1, orders)) => @for tracked in orders { (one(tracked, board)) },
             Ok(Found::Orders(..)) => {}
             Ok(Found::Order(None)) => section.card.one {
                 h2 { "No such order" }
@@ -232,7 +232,7 @@ fn found(board: &Board) -> Markup {
     }
 }
 
-fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
+fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
     let order = &tracked.order;
     html! {
         section.card.one {
