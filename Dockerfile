@@ -34,7 +34,7 @@ COPY --from=build /image/order-tracker /usr/local/bin/
 FROM scratch
 ARG BUILD_COMMIT=
 LABEL org.opencontainers.image.title="order-tracker" \
-      org.opencontainers.image.description="Takes food orders, walks each one to the door, and can prove that none was lost" \
+      org.opencontainers.image.description="Takes food orders, walks each one to its delivery, and can prove that none was lost" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${BUILD_COMMIT}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/

@@ -28,7 +28,7 @@ use crate::{
     },
     http::{self, AppState, RequestLog, Server, TrustedProxies},
     ops::overview::Overview,
-    order::{IdMint, StageDelays, Status, dead_letter},
+    order::{IdMint, StageDelays, Status, dead_letter, promises::RELAY_QUEUE as FRESH},
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
@@ -37,9 +37,6 @@ use crate::{
     time::{Alarm, SystemClock},
     tracker::{self, Notifier, OrderLoader, Search},
 };
-
-/// How many orders may wait between writer and relay; more are found through the outbox.
-const FRESH: usize = 4_096;
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 8_192;

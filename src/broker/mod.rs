@@ -26,9 +26,8 @@ use crate::{
     telemetry::health::Health,
 };
 
-/// How many orders may wait for an acknowledgement at once; the capacity of the receipt channel,
-/// so that a receipt always finds a place.
-pub const IN_FLIGHT: usize = 10_000;
+// Also the capacity of the receipt channel, so that a receipt always finds a place.
+pub use crate::order::promises::IN_FLIGHT;
 
 /// Puts orders on the topic.
 #[async_trait]

@@ -74,8 +74,8 @@ impl Client {
     }
 
     /// Sends a request and reads the answer's JSON.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, ask: ClientRequest) -> anyhow::Result<T> {
-        self.read(&self.send(ask).await?)
+    pub(super) async fn ask<T: DeserializeOwned>(&self, request: ClientRequest) -> anyhow::Result<T> {
+        self.read(&self.send(request).await?)
     }
 
     /// The JSON of an answer.
@@ -85,11 +85,11 @@ impl Client {
     }
 
     /// Sends a request, again if need be and if twice is as good as once; a problem becomes an error that says what to do.
-    pub(super) async fn send(&self, ask: ClientRequest) -> anyhow::Result<Answer> {
-        let patience = if ask.is_repeatable() { self.patience } else { Duration::ZERO };
+    pub(super) async fn send(&self, request: ClientRequest) -> anyhow::Result<Answer> {
+        let patience = if request.is_repeatable() { self.patience } else { Duration::ZERO };
         let mut retry = Retry::new(patience);
         loop {
-            let outcome = self.once(ask.clone()).await;
+            let outcome = self.once(request.clone()).await;
             let Some(pause) = retry.pause(&outcome) else { return self.checked(outcome) };
             if retry.is_first() {
                 output::note(&format!("{}; trying again", self.state(&outcome)));
@@ -98,26 +98,26 @@ impl Client {
         }
     }
 
-    async fn once(&self, ask: ClientRequest) -> Result<Answer, ClientError> {
-        Connection::open(&self.target).await?.ask(ask).await
+    async fn once(&self, request: ClientRequest) -> Result<Answer, ClientError> {
+        Connection::open(&self.target).await?.ask(request).await
     }
 
     /// An answer that comes in parts.
-    pub(super) async fn stream(&self, ask: ClientRequest) -> Result<Stream, ClientError> {
-        Connection::open(&self.target).await?.stream(ask).await
+    pub(super) async fn stream(&self, request: ClientRequest) -> Result<Stream, ClientError> {
+        Connection::open(&self.target).await?.stream(request).await
     }
 
     /// Why it is asked again, in a few words.
     pub(super) fn state(&self, outcome: &Result<Answer, ClientError>) -> String {
         match outcome {
             Ok(answer) => format!("{} answers {}", shown(&self.base), answer.status),
-            Err(trouble) => format!("{}: {trouble}", shown(&self.base)),
+            Err(error) => format!("{}: {error}", shown(&self.base)),
         }
     }
 
     /// An answer that is well; all else becomes an error that says what to do.
     pub(super) fn checked(&self, outcome: Result<Answer, ClientError>) -> anyhow::Result<Answer> {
-        let answer = outcome.map_err(|trouble| no_answer(&self.base, &trouble, self.whence))?;
+        let answer = outcome.map_err(|error| no_answer(&self.base, &error, self.whence))?;
         if answer.status.is_success() {
             return Ok(answer);
         }
@@ -155,9 +155,9 @@ fn refused(told: &Told, problem: Value) -> Refused {
 }
 
 /// Nobody answers: where, why in a few words, and what to do.
-pub(super) fn no_answer(url: &Url, trouble: &ClientError, whence: &str) -> anyhow::Error {
+pub(super) fn no_answer(url: &Url, error: &ClientError, whence: &str) -> anyhow::Error {
     let url = shown(url);
-    match trouble {
+    match error {
         ClientError::Tls(why) => anyhow!("no trust in {url}: {why}"),
         ClientError::NotHttp => anyhow!("{url} answered something else: is this an order-tracker?"),
         why => anyhow!("no answer from {url} ({why}): is the service running? {whence} where it listens"),

@@ -26,7 +26,7 @@ enum DeadLettersCommand {
     List(ListArgs),
     /// Show one dead letter whole
     Show(ShowArgs),
-    /// Put dead letters back on the orders topic
+    /// Publish dead letters on the orders topic again
     Requeue(RequeueArgs),
 }
 

@@ -6,6 +6,7 @@ mod clean;
 mod client;
 mod completions;
 mod dead_letters;
+mod explain;
 mod healthcheck;
 mod list;
 mod log_fields;
@@ -67,7 +68,7 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Publish orders again that a broker has lost; a running service does it
     Republish(Box<republish::RepublishArgs>),
-    /// Look at messages that could not become orders, and requeues them
+    /// Look at messages that could not become orders, and requeue them
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Print a completion script for a shell
     Completions {

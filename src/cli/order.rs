@@ -1,4 +1,4 @@
-//! `order create|get|list|watch`.
+//! `order create|get|list|watch|explain`.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     clean,
     client::{Client, ClientArgs},
+    explain::{self, ExplainArgs},
     list::{self, ListArgs},
     output,
     values::{idempotency_key, order_id, sizes},
@@ -30,6 +31,8 @@ pub(super) enum OrderCommand {
     List(ListArgs),
     /// Follow an order until it is delivered; exit code 1 if that can't be seen
     Watch(WatchArgs),
+    /// Say why an order stands where it stands, and what may be done
+    Explain(ExplainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +71,7 @@ pub(super) async fn run(command: OrderCommand) -> anyhow::Result<()> {
         OrderCommand::Get(args) => get(args).await,
         OrderCommand::List(args) => list::run(args).await,
         OrderCommand::Watch(args) => watch::run(args).await,
+        OrderCommand::Explain(args) => explain::run(args).await,
     }
 }
 
@@ -75,11 +79,11 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let body = json!({
         "customer_name": args.customer_name, "address": args.address, "item": args.item, "size": args.size,
     });
-    let mut ask = ClientRequest::post("/orders", body.to_string());
+    let mut request = ClientRequest::post("/orders", body.to_string());
     if let Some(key) = args.idempotency_key {
-        ask = ask.with(IDEMPOTENCY_KEY, key);
+        request = request.with(IDEMPOTENCY_KEY, key);
     }
-    let placed: Value = Client::new(args.client.url).ask(ask).await?;
+    let placed: Value = Client::new(args.client.url).ask(request).await?;
     if args.client.json {
         return output::print_json(&placed);
     }
@@ -89,10 +93,10 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn get(args: GetArgs) -> anyhow::Result<()> {
     let client = Client::new(args.client.url);
     let tracked: TrackedOrder = client.ask(ClientRequest::get(format!("/orders/{}", args.order_id))).await?;
-    if args.client.json { output::print_json(&tracked) } else { output::print(story(&tracked).trim_end()) }
+    if args.client.json { output::print_json(&tracked) } else { output::print(timeline(&tracked).trim_end()) }
 }
 
-fn story(tracked: &TrackedOrder) -> String {
+fn timeline(tracked: &TrackedOrder) -> String {
     let TrackedOrder { order, events } = tracked;
     let details = &order.details;
     let [item, name, address] =

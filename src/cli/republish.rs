@@ -161,18 +161,18 @@ async fn these(store: &dyn Store, order_ids: &[OrderId], report: &mut Report) ->
     let (portion, mut patience, mut rest) = (Portion::new(AT_ONCE), Patience::default(), order_ids.to_vec());
     loop {
         let answers = in_portions(&portion, rest.len(), |part| store.republish(&rest[part])).await;
-        let (mut again, mut trouble) = (Vec::new(), None);
+        let (mut again, mut failure) = (Vec::new(), None);
         for (order_id, answer) in rest.iter().zip(answers) {
             match answer {
                 Ok(what) => report.add(*order_id, what),
                 Err(error) if error.is_transient() => {
                     again.push(*order_id);
-                    trouble = Some(error);
+                    failure = Some(error);
                 }
                 Err(_) => report.refused.push(*order_id),
             }
         }
-        let Some(error) = trouble else { return Ok(()) };
+        let Some(error) = failure else { return Ok(()) };
         if !patience.wait().await {
             return Err(error);
         }
@@ -246,9 +246,9 @@ mod tests {
     /// Promise 2: everything accepted reaches the topic, again if a broker has lost it; and nothing is sent twice
     /// since the database was away in between.
     #[tokio::test(start_paused = true)]
-    async fn a_run_that_met_trouble_goes_on_from_where_it_ended() {
+    async fn a_run_that_failed_goes_on_from_where_it_ended() {
         let (store, ids) = sent(100).await;
-        // Slow pages and a broken connection are no trouble.
+        // Slow pages and a broken connection are no failure.
         store.most.store(9, Ordering::Relaxed);
         store.failures.store(3, Ordering::Relaxed);
         let mut whole = Report::default();

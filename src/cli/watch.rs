@@ -33,7 +33,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How long to try again after a lost connection.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a stream may be silent: two of its heartbeats and a bit.
-const SILENCE: Duration = Duration::from_secs(35);
+const SILENCE: Duration = crate::time::deadlines::STREAM_SILENCE;
 /// A stream that lasted no longer has led to nothing.
 const SHORT: Duration = Duration::from_secs(5);
 /// Longest event that is taken for one.
@@ -108,7 +108,7 @@ async fn connect(
             Ok(stream) if stream.status == StatusCode::NO_CONTENT => return Ok(None),
             Ok(stream) if stream.status.is_success() => return Ok(Some(stream)),
             Ok(stream) => stream.whole().await,
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         };
         let pause = if may_pass(&outcome, again) { retry.next(asked(&outcome)) } else { None };
         let Some(pause) = pause else { return client.checked(outcome).map(|_| None) };
@@ -118,8 +118,8 @@ async fn connect(
 }
 
 fn ask(order_id: OrderId, seen: u8) -> ClientRequest {
-    let ask = ClientRequest::get(format!("/orders/{order_id}/events"));
-    if seen > 0 { ask.with(LAST_EVENT_ID, u16::from(seen).into()) } else { ask }
+    let request = ClientRequest::get(format!("/orders/{order_id}/events"));
+    if seen > 0 { request.with(LAST_EVENT_ID, u16::from(seen).into()) } else { request }
 }
 
 /// Whether it is worth to come again. Where nothing has ever answered, the address is more likely to be wrong.

@@ -37,14 +37,14 @@ impl Connection {
     }
 
     /// Sends one request and reads the whole answer.
-    pub async fn ask(&mut self, ask: ClientRequest) -> Result<Answer, ClientError> {
+    pub async fn ask(&mut self, request: ClientRequest) -> Result<Answer, ClientError> {
         let line = self.line.take().filter(|line| !line.is_closed() && self.used.elapsed() < STALE);
         let exchange = async {
             let mut line = match line {
                 Some(line) => line,
                 None => self.call().await?,
             };
-            let (head, body) = self.send(&mut line, ask).await?.into_parts();
+            let (head, body) = self.send(&mut line, request).await?.into_parts();
             let body = body.collect().await.map_err(|_| ClientError::Lost)?.to_bytes();
             // After `Connection: close` there is no next request.
             let line = line.ready().await.is_ok().then_some(line);
@@ -56,13 +56,13 @@ impl Connection {
     }
 
     /// Sends one request whose answer has no end; only its head has to come in time.
-    pub async fn stream(mut self, ask: ClientRequest) -> Result<Stream, ClientError> {
+    pub async fn stream(mut self, request: ClientRequest) -> Result<Stream, ClientError> {
         let exchange = async {
             let mut line = match self.line.take() {
                 Some(line) => line,
                 None => self.call().await?,
             };
-            let (head, body) = self.send(&mut line, ask).await?.into_parts();
+            let (head, body) = self.send(&mut line, request).await?.into_parts();
             let now = tokio::time::Instant::now();
             Ok(Stream { status: head.status, headers: head.headers, body, heard: now, _line: line })
         };
@@ -72,9 +72,9 @@ impl Connection {
     async fn send(
         &self,
         line: &mut SendRequest<Full<Bytes>>,
-        ask: ClientRequest,
+        request: ClientRequest,
     ) -> Result<Response<Incoming>, ClientError> {
-        let sent = line.send_request(self.request(ask)).await;
+        let sent = line.send_request(self.request(request)).await;
         sent.map_err(|error| if error.is_parse() { ClientError::NotHttp } else { ClientError::Lost })
     }
 
@@ -89,8 +89,8 @@ impl Connection {
         if *tls { drive(tls::secure(stream, host).await?).await } else { drive(stream).await }
     }
 
-    fn request(&self, ask: ClientRequest) -> Request<Full<Bytes>> {
-        let ClientRequest { method, path, headers, body } = ask;
+    fn request(&self, request: ClientRequest) -> Request<Full<Bytes>> {
+        let ClientRequest { method, path, headers, body } = request;
         let Target { authority, prefix, authorization, .. } = &self.target;
         let has_body = !body.is_empty();
         let mut request = Request::builder()

@@ -7,7 +7,7 @@ mod connection;
 mod target;
 mod tls;
 
-use std::{borrow::Cow, io, time::Duration};
+use std::{borrow::Cow, io};
 
 use hyper::{
     Method,
@@ -23,8 +23,7 @@ pub use hyper::{HeaderMap, StatusCode, header};
 pub use connection::{Connection, Stream};
 pub use target::{Target, shown};
 
-/// How long a whole answer may take, and a connection until it is made.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub use crate::time::deadlines::CLIENT as PATIENCE;
 
 /// One request.
 #[derive(Debug, Clone)]

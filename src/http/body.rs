@@ -1,7 +1,5 @@
 //! Reads a JSON body: of the right type, not too large, not too slow.
 
-use std::time::Duration;
-
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
@@ -12,10 +10,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use super::Problem;
 
-/// Longest body, in bytes.
-pub(super) const MAX_BYTES: usize = 16 * 1024;
-/// How long a body may take to arrive.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) use crate::order::promises::MAX_BODY_BYTES as MAX_BYTES;
+use crate::time::deadlines::BODY as TIMEOUT;
 
 /// The bytes of a JSON body.
 pub(super) struct JsonBytes(pub Bytes);

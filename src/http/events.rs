@@ -42,7 +42,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like not to collect the stream.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// How often an idle stream shows that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = crate::time::deadlines::STREAM_BEAT;
 /// What clients are told to wait before they connect again, in milliseconds; spread, since after a restart
 /// all of them do.
 const RETRY_MS: std::ops::Range<u64> = 1_500..2_500;

@@ -8,6 +8,7 @@ mod body;
 mod client;
 mod docs;
 mod events;
+mod explain;
 mod gzip;
 mod observe;
 mod openapi;
@@ -22,7 +23,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
@@ -44,12 +45,9 @@ use crate::{
     order::{StageDelays, dead_letter},
     store::Store,
     telemetry::{health, metrics::Metrics},
-    time::Clock,
+    time::{Clock, deadlines::REQUEST as REQUEST_TIMEOUT},
     tracker::{Notifier, OrderLoader, PlaceQueue, Search},
 };
-
-/// Longest time between a request's head and its answer; body and database have shorter ones.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What handlers work with.
 pub struct AppState {
@@ -110,6 +108,7 @@ pub fn router(state: AppState) -> Router {
         .route("/orders", get(orders::list).post(orders::place))
         .route("/orders/{id}", get(orders::find))
         .route("/orders/{id}/events", get(events::follow))
+        .route("/orders/{id}/explain", get(explain::explain))
         .route("/demo-orders", post(pages::place_demo))
         .route("/track/{id}/", get(pages::track_slash))
         .route("/robots.txt", get(pages::robots))

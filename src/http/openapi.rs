@@ -12,7 +12,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, ops, orders, problem};
+use super::{events, explain, ops, orders, problem};
 
 /// The service as its code describes it.
 #[derive(OpenApi)]
@@ -22,7 +22,7 @@ use super::{events, ops, orders, problem};
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
     components(schemas(problem::ProblemBody)),
-    paths(orders::place, orders::find, orders::list, events::follow, ops::healthz, ops::readyz, ops::metrics, serve),
+    paths(orders::place, orders::find, orders::list, events::follow, explain::explain, ops::healthz, ops::readyz, ops::metrics, serve),
 )]
 struct Described;
 

@@ -1,6 +1,6 @@
 //! What operators and their machines ask: `/healthz`, `/readyz`, `/metrics`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -13,14 +13,9 @@ use utoipa::ToSchema;
 
 use super::{AppState, Problem};
 use crate::{
-    ops::overview::{PROGRESS_MAY_LAG, Reading},
-    order::Timestamp,
-    store::{Backlog, LateSteps, StoreError},
-    telemetry::{health::Health, metrics},
+    ops::diagnosis::{PartsHealth, State as PartState, diagnose},
+    telemetry::metrics,
 };
-
-/// An unsent order older than this means that the relay is behind.
-pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
@@ -79,13 +74,13 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     } else {
         state.store.ping().await.err().map(|error| error.to_string())
     };
-    let lines = report(state.overview.last().as_deref(), &PartsHealth::of(&state));
-    let degraded = lines.into_iter().filter_map(|(part, line)| match line {
+    let reading = state.overview.last();
+    let figures = reading.as_ref().map(|reading| reading.figures());
+    let lines = diagnose(figures.as_ref(), &parts(&state)).into_iter();
+    let degraded = lines
         // What the ping says of the database is newer.
-        Line::Down(_) if part == DATABASE => None,
-        Line::Degraded(reason) | Line::Down(reason) => Some(Degraded { part, reason }),
-        Line::Ok(_) => None,
-    });
+        .filter(|line| line.state != PartState::Ok && (line.state, line.part) != (PartState::Down, DATABASE))
+        .map(|line| Degraded { part: line.part, reason: line.reason() });
     let (code, status) = match reason {
         None => (StatusCode::OK, "ok"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -95,127 +90,15 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 
 const DATABASE: &str = "database";
 
-/// What is to be said of a part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Line {
-    /// It does its work.
-    Ok(String),
-    /// It works, but not for all.
-    Degraded(String),
-    /// It can't do its work.
-    Down(String),
-}
-
-/// Every part and its line.
-pub(super) type Report = [(&'static str, Line); 6];
-
 /// What the loops say of themselves.
-pub(super) struct PartsHealth {
-    pub(super) broker: Health,
-    pub(super) relay: Health,
-    pub(super) consumer: Health,
-    pub(super) dead_letters: Health,
-    pub(super) scheduler: Health,
-}
-
-impl PartsHealth {
-    pub(super) fn of(state: &AppState) -> Self {
-        Self {
-            broker: state.broker.borrow().clone(),
-            relay: state.relay.borrow().clone(),
-            consumer: state.consumer.borrow().clone(),
-            dead_letters: state.dead_letters.borrow().clone(),
-            scheduler: state.scheduler.borrow().clone(),
-        }
+pub(super) fn parts(state: &AppState) -> PartsHealth {
+    PartsHealth {
+        broker: state.broker.borrow().clone(),
+        relay: state.relay.borrow().clone(),
+        consumer: state.consumer.borrow().clone(),
+        dead_letters: state.dead_letters.borrow().clone(),
+        scheduler: state.scheduler.borrow().clone(),
     }
-}
-
-/// Judges every part.
-pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
-    // Why there are none is told of the database, once.
-    let figures = reading.filter(|reading| reading.away.is_none());
-    [
-        (DATABASE, database(reading)),
-        ("broker", told(&conditions.broker, "not reached yet")),
-        ("relay", judge(&conditions.relay, figures.map(|reading| &reading.backlog), relay)),
-        ("consumer", told(&conditions.consumer, "has not read the topic yet")),
-        ("dead_letters", dead_letters(&conditions.dead_letters)),
-        ("scheduler", judge(&conditions.scheduler, figures.map(|reading| &reading.overdue), scheduler)),
-    ]
-}
-
-/// What a part says of itself.
-fn told(condition: &Health, not_yet: &str) -> Line {
-    match condition {
-        Health::Up => Line::Ok("ok".to_owned()),
-        Health::Unknown => Line::Down(not_yet.to_owned()),
-        Health::Degraded(reason) => Line::Degraded(reason.clone()),
-        Health::Down(reason) => Line::Down(reason.clone()),
-    }
-}
-
-fn dead_letters(condition: &Health) -> Line {
-    match condition {
-        // They are looked at while the broker is up, and it speaks for itself.
-        Health::Unknown => Line::Ok("not looked at".to_owned()),
-        condition => told(condition, ""),
-    }
-}
-
-fn database(reading: Option<&Reading>) -> Line {
-    match reading {
-        None => Line::Degraded("not read yet".to_owned()),
-        Some(reading) if !reading.is_fresh() => {
-            Line::Degraded(format!("last read {} s ago", reading.at.elapsed().as_secs()))
-        }
-        Some(Reading { away: Some(error), .. }) => Line::Down(error.to_string()),
-        Some(reading) => match reading.trouble() {
-            Some(error) => Line::Degraded(format!("not all figures can be read: {error}")),
-            None => Line::Ok("ok".to_owned()),
-        },
-    }
-}
-
-/// What its figures say of a part, unless it says something of itself.
-fn judge<T>(condition: &Health, figures: Option<&Result<T, StoreError>>, line: impl Fn(&T) -> Line) -> Line {
-    match (condition, figures) {
-        (Health::Degraded(reason), _) => Line::Degraded(reason.clone()),
-        (Health::Down(reason), _) => Line::Down(reason.clone()),
-        (_, Some(Ok(figures))) => line(figures),
-        (_, Some(Err(error))) => Line::Degraded(format!("not known: {error}")),
-        (_, None) => Line::Degraded("not known without the database".to_owned()),
-    }
-}
-
-fn relay(backlog: &Backlog) -> Line {
-    let Backlog { unsent, oldest_unsent_age: age, since, .. } = backlog;
-    let line = format!("{unsent} orders unsent, the oldest for {:.1} s", age.as_secs_f64());
-    if let Some(since) = since {
-        return Line::Degraded(format!(
-            "{line}; of orders placed before {} that is not known",
-            shown(*since)
-        ));
-    }
-    if *age > RELAY_MAY_LAG { Line::Degraded(line) } else { Line::Ok(format!("ok, {line}")) }
-}
-
-fn scheduler(late: &LateSteps) -> Line {
-    let line = format!("the most overdue step is {:.1} s late", late.most.as_secs_f64());
-    match late.since {
-        Some(since) if late.known().is_none() => {
-            Line::Degraded(format!("whether steps due before {} are late is not known", shown(since)))
-        }
-        Some(since) => {
-            Line::Degraded(format!("{line}; of steps due before {} that is not known", shown(since)))
-        }
-        None if late.most > PROGRESS_MAY_LAG => Line::Degraded(line),
-        None => Line::Ok(format!("ok, {line}")),
-    }
-}
-
-/// A moment in a line for people and machines.
-pub(super) fn shown(at: Timestamp) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// All metrics, in the Prometheus text format

@@ -35,8 +35,7 @@ use super::{
 const MAX_REFUSALS: usize = 64;
 /// How long a request's head may take, and a connection may idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest head, in bytes.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+use crate::order::promises::MAX_HEAD_BYTES;
 /// Most headers.
 const MAX_HEADERS: usize = 64;
 /// How long the rest of a refused body is read, so that the client gets to see the answer.

@@ -13,13 +13,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::diagnosis::Figures;
 use crate::{
-    order::Status,
+    order::{Status, promises::OVERDUE_AFTER},
     store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
 };
 
-/// A step later than this means that the scheduler is behind; promised are 2 s.
-pub const PROGRESS_MAY_LAG: Duration = Duration::from_secs(2);
 /// Most late orders that are listed.
 const LOOKS: usize = 5;
 /// How old a reading may be, whoever asks.
@@ -60,8 +59,19 @@ impl Reading {
         self.at.elapsed() < OLD_AFTER.max(self.took * SHARE * 2)
     }
 
+    /// What it says, as the diagnosis takes it.
+    pub fn figures(&self) -> Figures<'_> {
+        Figures {
+            stale: (!self.is_fresh()).then(|| self.at.elapsed()),
+            away: self.away.as_ref(),
+            backlog: self.backlog.as_ref(),
+            overdue: self.overdue.as_ref(),
+            unread: self.first_error(),
+        }
+    }
+
     /// The first figure that could not be read.
-    pub fn trouble(&self) -> Option<&StoreError> {
+    pub fn first_error(&self) -> Option<&StoreError> {
         let backlog = self.backlog.as_ref().err();
         backlog.or(self.overdue.as_ref().err()).or(self.counts.as_ref().err())
     }
@@ -70,7 +80,7 @@ impl Reading {
     /// cost what it has cost.
     fn is_enough(&self) -> bool {
         let rest = FRESH_FOR.max(self.took * SHARE);
-        self.at.elapsed() < if self.trouble().is_some() { rest.min(FAILED_FOR) } else { rest }
+        self.at.elapsed() < if self.first_error().is_some() { rest.min(FAILED_FOR) } else { rest }
     }
 }
 
@@ -128,7 +138,7 @@ impl Overview {
     }
 
     async fn overdue(&self) -> Result<LateSteps, StoreError> {
-        self.store.overdue(PROGRESS_MAY_LAG, LOOKS).await
+        self.store.overdue(OVERDUE_AFTER, LOOKS).await
     }
 
     /// Whether the others need not be asked, and why: a question that took too long may have been too much, or
@@ -223,14 +233,14 @@ mod tests {
         store.make_slow(&["ping", "backlog", "overdue", "count"]);
         let begun = Instant::now();
         let silent = overview.read().await;
-        assert!(silent.away.is_some() && silent.trouble().is_some());
+        assert!(silent.away.is_some() && silent.first_error().is_some());
         assert!(silent.backlog.is_err() && silent.overdue.is_err() && silent.counts.is_err());
         assert!(begun.elapsed() < 3 * SECOND, "one wait is enough: {:?}", begun.elapsed());
         assert_eq!(store.asked(), ["backlog", "ping"]);
         store.make_slow(&[]);
         advance(SECOND).await;
         let well = overview.read().await;
-        assert!(well.away.is_none() && well.trouble().is_none());
+        assert!(well.away.is_none() && well.first_error().is_none());
     }
 
     /// One figure that can't be read leaves the others, whichever it is.

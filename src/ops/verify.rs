@@ -3,13 +3,13 @@
 //! The database is read first and the topic after it, so that whatever the database says was sent
 //! must be found. Needs 17 bytes of memory for each order.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
-    order::{OrderId, Timestamp, Violation},
+    order::{OrderId, Timestamp, Violation, promises::PUBLISHED_WITHIN},
     store::{AuditPage, Pages, Store, StoreError},
 };
 
@@ -19,8 +19,6 @@ const PAGE: usize = 2_000;
 const TRIES: usize = 5;
 /// How many orders are named for each broken rule.
 const EXAMPLES: usize = 5;
-/// How long an order may wait in the outbox while the broker is there.
-const MAY_BE_UNSENT: Duration = Duration::from_secs(10);
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -130,11 +128,10 @@ pub async fn verify(
     let topic = topic.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         let (mut duplicates, mut others) = (0, 0);
-        let extent =
-            kafka.read_all(&topic, |dead_letter| match order_of(dead_letter.record.key.as_deref()) {
-                Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
-                None => others += 1,
-            });
+        let extent = kafka.read_all(&topic, |message| match order_of(message.record.key.as_deref()) {
+            Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
+            None => others += 1,
+        });
         extent.map(|extent| (extent, duplicates, others, sent))
     });
     let (extent, duplicates, others, sent) = read.await.map_err(|error| BrokerError(error.to_string()))??;
@@ -209,7 +206,8 @@ impl Sent {
 }
 
 async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
-    let mut rule = Rule::new("no order waits for more than 10 s to be sent");
+    let mut rule =
+        Rule::new(&format!("no order waits for more than {} s to be sent", PUBLISHED_WITHIN.as_secs()));
     let mut backlog = store.backlog().await;
     // What is too much at once is read less far back the next time.
     for _ in 0..TRIES {
@@ -218,7 +216,7 @@ async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
         }
     }
     let backlog = backlog?;
-    if backlog.oldest_unsent_age > MAY_BE_UNSENT {
+    if backlog.oldest_unsent_age > PUBLISHED_WITHIN {
         rule.violations = 1;
         rule.examples.push(format!("the oldest waits for {:.0} s", backlog.oldest_unsent_age.as_secs_f64()));
     }

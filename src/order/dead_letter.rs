@@ -9,7 +9,7 @@ use super::{RejectReason, Timestamp};
 /// The reason of dead letters that name none of ours: others wrote them.
 pub const OTHER: &str = "other";
 
-/// Letters that nobody has requeued.
+/// Dead letters that nobody has requeued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterBacklog {
     /// How many, by reason; reasons without any are not there.
@@ -43,7 +43,7 @@ pub struct DeadLetterRef {
 /// Where others read what waits; `None` until the topic was read once.
 pub type Watcher = watch::Receiver<Option<DeadLetterBacklog>>;
 
-/// Letters that nobody has looked for yet.
+/// Dead letters that nobody has looked for yet.
 pub fn channel() -> (watch::Sender<Option<DeadLetterBacklog>>, Watcher) {
     watch::channel(None)
 }

@@ -37,6 +37,11 @@ impl OrderId {
         Self(millis << RANDOM_BITS)
     }
 
+    /// The greatest id that is smaller; none before the first.
+    pub fn previous(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
     /// The text form in a buffer of its own, without an allocation.
     fn text(self) -> [u8; TEXT_LEN] {
         let mut text = [0; TEXT_LEN];

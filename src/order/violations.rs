@@ -1,11 +1,6 @@
 //! Whether a stored order tells a story that can have happened.
 
-use std::time::Duration;
-
-use super::{EventKind, OrderId, Status, Timestamp};
-
-/// How late a step may be before it counts as forgotten.
-const MAY_BE_LATE: Duration = Duration::from_secs(2);
+use super::{EventKind, OrderId, Status, Timestamp, promises::OVERDUE_AFTER};
 
 /// An order as an auditor reads it: nothing about it is taken for granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +34,7 @@ pub enum Violation {
     StampGoesBack,
     /// The row's status is not that of the last event, or its stamps are not those of the events.
     RowDiffers,
-    /// A step is more than 2 s late, or an unfinished order waits for none.
+    /// A step is later than promised, or an unfinished order waits for none.
     Overdue,
 }
 
@@ -77,7 +72,7 @@ impl AuditedOrder {
             Violation::StampGoesBack => self.stamps_rise(),
             Violation::RowDiffers => self.row_agrees(),
             Violation::Overdue => match self.due_at {
-                Some(due) => now - due <= chrono::TimeDelta::from_std(MAY_BE_LATE).unwrap_or_default(),
+                Some(due) => now - due <= chrono::TimeDelta::from_std(OVERDUE_AFTER).unwrap_or_default(),
                 None => self.status == Status::Delivered,
             },
         };

@@ -27,7 +27,7 @@ use crate::{
         RequestId,
         metrics::{Metrics, Step},
     },
-    time::{Alarm, Backoff, Clock},
+    time::{Alarm, Backoff, Clock, deadlines::RETRY as RETRY_FOR},
     tracker::{Accepted, PlaceError, PlaceRequest},
 };
 
@@ -35,8 +35,6 @@ use crate::{
 pub const WRITTEN_AT_ONCE: usize = 512;
 /// So many have paid for their commit: nobody else is waited for, or the database would have nothing to do meanwhile.
 const ENOUGH: usize = 64;
-/// How long a batch is retried before its callers are told that the database is away.
-const RETRY_FOR: Duration = Duration::from_millis(1500);
 
 /// Writes orders. Ends when every [`crate::tracker::PlaceQueue`] is dropped and all requests are answered.
 pub struct BatchWriter {

@@ -46,7 +46,7 @@ impl Sampler {
         self.metrics.backlog(reading.backlog.as_ref().ok());
         self.metrics.overdue(reading.overdue.as_ref().ok());
         self.metrics.in_progress(reading.counts.as_ref().ok().and_then(Counts::known));
-        reading.trouble().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
+        reading.first_error().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
     }
 }
 

@@ -21,12 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Outcome, StepError, held::Held, pause};
+use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
 use crate::{
-    order::OrderId,
+    order::{OrderId, promises::OVERDUE_AFTER},
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
-        health::Health,
+        health::{Health, Issue, IssueKind, Issues},
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff},
@@ -35,6 +35,7 @@ use crate::{
 
 /// Longest time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const _: () = assert!(LOOK_EVERY.as_millis() < OVERDUE_AFTER.as_millis(), "what others left is made in time");
 /// Shortest time between two looks, unless more was due than one batch takes: a step may be as late as that.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Longest time between two looks at what was put off or overlooked.
@@ -146,12 +147,16 @@ impl Scheduler {
         if held.postponed.is_empty() {
             return Health::Up;
         }
-        let named = held.postponed.worst(NAMED).into_iter();
-        let named: Vec<String> =
-            named.map(|one| format!("{} can't be moved: {}", one.order_id, one.reason)).collect();
+        let say = |one: &Postponed| {
+            let text = format!("{} can't be moved: {}", one.order_id, one.reason);
+            Issue::about(IssueKind::Held, one.order_id, text)
+        };
+        let mut issues: Vec<Issue> = held.postponed.worst(NAMED).into_iter().map(say).collect();
         let more = held.postponed.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Health::Degraded(format!("{}{more}", named.join("; ")))
+        if more > 0 {
+            issues.push(Issue::new(IssueKind::Held, format!("and {more} more")));
+        }
+        Health::Degraded(Issues(issues))
     }
 
     /// Moves what is due now and sets the alarm for what is due next; worked means that there is more.

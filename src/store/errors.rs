@@ -1,13 +1,12 @@
 //! The one place that tells trouble of a database from the fault of a row.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use sqlx::postgres::PgDatabaseError;
 
 use super::StoreError;
 
-/// How long the server works at one statement.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_800);
+pub(super) use crate::time::deadlines::STATEMENT as STATEMENT_TIMEOUT;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

@@ -19,7 +19,7 @@ use super::{
 use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
 
 /// How long a verb takes that is too slow.
-const TOO_SLOW: Duration = Duration::from_secs(2);
+const TOO_SLOW: Duration = crate::time::deadlines::GUARD;
 
 /// A store with trouble for readers.
 pub(crate) struct Flaky {

@@ -140,11 +140,7 @@ pub trait Store: Send + Sync + 'static {
 /// connection after a restart of the server, and the loops have said so already.
 pub const LOG_FILTER: &str = "sqlx::pool=error";
 
-/// How long an idempotency key is honoured, at least.
-pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
-
-/// How old an own outbox row must be to count as lost: older than any write may still be under way.
-pub const LOST_AFTER: Duration = Duration::from_secs(10);
+pub use crate::{order::promises::KEY_LIFETIME, time::deadlines::LOST as LOST_AFTER};
 
 /// An order to be written.
 #[derive(Debug, Clone)]

@@ -15,10 +15,9 @@ use super::{
 use crate::{
     order::{Order, OrderId, OrderPlaced, Status, TrackedOrder},
     telemetry::metrics::Metrics,
+    time::deadlines::GUARD as CALL_TIMEOUT,
 };
 
-/// How long any one verb may take; no driver setting covers a database that just goes silent.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pauses between the tries of a read, in milliseconds.
 const RETRY_PAUSES: [u64; 4] = [5, 20, 50, 100];
 

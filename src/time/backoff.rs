@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// The cap is how late a loop may be after the trouble is over: promised are 2 s.
+use crate::order::promises::OVERDUE_AFTER;
+
+/// The cap is how late a loop may be after the trouble is over.
 const SCHEDULE_MS: [u64; 4] = [100, 250, 500, 1_000];
+const _: () =
+    assert!((SCHEDULE_MS[3] as u128) < OVERDUE_AFTER.as_millis(), "a loop is back before a step is overdue");
 
 /// Where a loop stands in its pauses.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 mod alarm;
 mod backoff;
 mod clock;
+pub mod deadlines;
 
 pub use alarm::Alarm;
 pub use backoff::Backoff;

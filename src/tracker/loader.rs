@@ -30,7 +30,7 @@ const ENOUGH: usize = 24;
 /// Queries of a kind at once: one is being answered while the other's rows are read.
 const AT_ONCE: usize = 2;
 /// How long a question may wait for its answer, all queries before it included.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = crate::time::deadlines::QUEUE;
 
 /// Reads orders for many at once. Cheap to clone.
 #[derive(Clone)]

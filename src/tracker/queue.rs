@@ -1,8 +1,6 @@
 //! Where an order is handed in, by a POST or by the simulator, and waits for the batch
 //! writer. Bounded; when it is full the answer is "busy", at once.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -10,15 +8,11 @@ use tokio::{
 };
 
 use crate::{
-    order::{OrderDetails, OrderId},
+    order::{OrderDetails, OrderId, promises::PLACE_QUEUE as CAPACITY},
     store::StoreError,
     telemetry::RequestId,
+    time::deadlines::QUEUE as PATIENCE,
 };
-
-/// How many orders may wait for a writer.
-const CAPACITY: usize = 4_096;
-/// How long one may wait for its commit, retries included.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An order handed in.
 #[derive(Debug)]

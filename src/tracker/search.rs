@@ -31,7 +31,7 @@ const OLDEST: Duration = Duration::from_secs(3);
 /// How long it may be before what could not be read is asked for again: the next time it may not cost what it has cost.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 /// How long a reading may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = crate::time::deadlines::QUEUE;
 /// So many characters of a number's end can be searched for; fewer are too common.
 const END: usize = 6;
 

@@ -102,7 +102,7 @@ async fn a_tab_in_bash_offers_what_comes_next() {
     let folder = folder();
     let mut bash = Bash::start(folder.path()).await;
     for (line, expected) in [
-        ("order-tracker order ", &["create", "get", "list", "watch"][..]),
+        ("order-tracker order ", &["create", "get", "list", "watch", "explain"][..]),
         ("order-tracker dead-letters ", &["list", "show", "requeue"]),
         ("order-tracker order list --st", &[]),
         ("order-tracker order create --size ", &["small", "medium", "large"]),

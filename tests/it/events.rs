@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use futures::future::join_all;
-use order_tracker::time::{Clock as _, SystemClock};
+use order_tracker::{
+    order::promises::LIVE_WITHIN,
+    time::{Clock as _, SystemClock},
+};
 use reqwest::Response;
 use serde_json::Value;
 use tokio::{
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// How late a step may be seen.
-pub(crate) const LATE: TimeDelta = TimeDelta::milliseconds(300);
+pub(crate) const LATE: TimeDelta = TimeDelta::new(0, LIVE_WITHIN.subsec_nanos()).expect("under a second");
 
 /// A frame of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -23,7 +23,7 @@ async fn help_of_the_service() {
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       republish     Publish orders again that a broker has lost; a running service does it
-      dead-letters  Look at messages that could not become orders, and requeues them
+      dead-letters  Look at messages that could not become orders, and requeue them
       completions   Print a completion script for a shell
       man           Print the manual page; `order-tracker man | man -l -` shows it
       help          Print this message or the help of the given subcommand(s)
@@ -180,11 +180,12 @@ async fn help_of_order() {
     Usage: order-tracker order [OPTIONS] <COMMAND>
 
     Commands:
-      create  Place an order and print its id
-      get     Show an order and its timeline
-      list    List the newest orders
-      watch   Follow an order until it is delivered; exit code 1 if that can't be seen
-      help    Print this message or the help of the given subcommand(s)
+      create   Place an order and print its id
+      get      Show an order and its timeline
+      list     List the newest orders
+      watch    Follow an order until it is delivered; exit code 1 if that can't be seen
+      explain  Say why an order stands where it stands, and what may be done
+      help     Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help

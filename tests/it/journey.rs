@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
+use order_tracker::order::promises::OVERDUE_AFTER;
 use reqwest::{Method, Response, header};
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// How late a step may be.
-const LATE: TimeDelta = TimeDelta::seconds(2);
+const LATE: TimeDelta = TimeDelta::seconds(OVERDUE_AFTER.as_secs().cast_signed());
 
 pub(crate) fn at(text: &Value) -> DateTime<Utc> {
     text.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no moment: {text}"))

@@ -185,7 +185,7 @@ async fn dead_letters_are_listed_shown_and_put_back() {
     assert!(listed.lines().count() == 1 && !listed.starts_with(&format!("{place} ")), "{listed}");
     assert_eq!(out(&run(&["dead-letters", "list", "--all"]).await).lines().count(), 2);
 
-    // The board tells the same: one waits, however many were set aside.
+    // The board tells the same: one waits, however many dead letters were written.
     eventually("one dead letter on the board", async || {
         let board = service.get("/").await.text().await.expect("text");
         board.contains("1 × not_json").then_some(())

@@ -165,5 +165,5 @@ async fn a_poison_message_holds_nobody_up() {
 
     assert_eq!(service.metric(&consumed("rejected")).await, bad);
     assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 2);
-    assert_eq!(service.logged().matches("set aside").count() as u64, bad, "each is logged once");
+    assert_eq!(service.logged().matches("becomes a dead letter").count() as u64, bad, "each is logged once");
 }

@@ -212,10 +212,10 @@ async fn a_few_late_orders_have_another_reason_than_many() {
 
 /// Promise 6: it says what is wrong. Not to know of dead letters is not to have none.
 #[tokio::test]
-async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
+async fn the_board_tells_which_dead_letters_wait_or_that_nobody_knows() {
     let api = Api::open().await;
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead dead letters ?Not known: the broker has not been reached yet."), "{text}");
+    assert!(text.contains("Dead letters ?Not known: the broker has not been reached yet."), "{text}");
 
     let newest = DeadLetterRef {
         place: "2:17".to_owned(),
@@ -226,7 +226,7 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
     let waiting = DeadLetterBacklog { by_reason, more: true, newest: vec![newest], at: Instant::now() };
     api.dead_letter_backlog.send_replace(Some(waiting.clone()));
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead dead letters 3+Messages"), "{text}");
+    assert!(text.contains("Dead letters 3+Messages"), "{text}");
     assert!(text.contains("1 × no_key2 × not_json"), "{text}");
     assert!(text.contains("2:17 not_json, 03:04:00 UTC"), "{text}");
     assert!(text.contains("order-tracker dead-letters show 2:17"), "{text}");
@@ -245,7 +245,7 @@ async fn the_board_tells_which_letters_wait_or_that_nobody_knows() {
         ..waiting
     }));
     let text = words(&api.board("/").await);
-    assert!(text.contains("Dead dead letters 0No message waits"), "{text}");
+    assert!(text.contains("Dead letters 0No message waits"), "{text}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod board;
 mod board_finds;
 mod compressed;
 mod events;
+mod explain;
 mod limits;
 mod log;
 mod openapi;

@@ -157,6 +157,19 @@ async fn codes_in_the_document_are_those_of_the_answers() {
     assert!(told.iter().all(|code| description.contains(&format!("`{code}`: "))), "{description}");
 }
 
+/// Whoever is told a code finds it in the runbook.
+#[test]
+fn every_cause_is_in_the_runbook() {
+    let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md");
+    let runbook = fs::read_to_string(runbook).expect("text");
+    let codes = &openapi::document()["components"]["schemas"]["CauseCode"]["enum"];
+    let codes = codes.as_array().expect("codes");
+    assert!(codes.len() > 10, "{codes:?}");
+    for code in codes.iter().filter_map(Value::as_str) {
+        assert!(runbook.contains(&format!("`{code}`")), "docs/runbook.md says nothing of {code}");
+    }
+}
+
 /// What is kept of an answer: the same at each run.
 fn kept(answer: &Answer) -> Value {
     let names = ["etag", "idempotency-replayed", "link", "location", "retry-after", "x-request-id"];
@@ -206,6 +219,11 @@ async fn seen() -> Value {
         "200": ask("GET", &path, &[], Value::Null).await,
         "304": ask("GET", &path, &[("if-none-match", "W/\"3\"")], Value::Null).await,
         "404": ask("GET", "/orders/ORD-00000000000000000000000000", &[], Value::Null).await,
+    });
+    api.overview.read().await;
+    seen["explain_order"] = json!({
+        "200": ask("GET", &format!("{path}/explain"), &[], Value::Null).await,
+        "404": ask("GET", "/orders/ORD-00000000000000000000000000/explain", &[], Value::Null).await,
     });
     assert_eq!(ask("POST", "/orders", &[json], grace).await["headers"]["x-request-id"], "example-1");
     seen["list_orders"] = json!({

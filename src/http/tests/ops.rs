@@ -56,7 +56,7 @@ async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
     );
     api.dead_letters.send_replace(Health::Up);
 
-    api.scheduler.send_replace(Health::Degraded("ORD-1 can't be moved".to_owned()));
+    api.scheduler.send_replace(Health::Degraded("ORD-1 can't be moved".into()));
     assert_eq!(ready().await.json(), degraded("ORD-1 can't be moved"));
 
     api.store.close().await;

@@ -34,7 +34,7 @@ pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> O
         .into_iter()
         .map(|(reason, partitions)| format!("{}: {reason}", named(&partitions)))
         .collect();
-    (!told.is_empty()).then(|| Health::Degraded(told.join("; ")))
+    (!told.is_empty()).then(|| Health::Degraded(told.join("; ").into()))
 }
 
 fn named(partitions: &[i32]) -> String {
@@ -59,7 +59,8 @@ impl Reporter {
 
     pub(super) fn tell(&mut self, now: Health) {
         match &now {
-            Health::Down(reason) | Health::Degraded(reason) => {
+            Health::Down(_) | Health::Degraded(_) => {
+                let reason = now.reason().unwrap_or_default();
                 if self.logged.len() < LOGGED && self.logged.insert(reason.clone()) {
                     warn!(reason, "the consumer stands still, at least in part; it tries again by itself");
                 }

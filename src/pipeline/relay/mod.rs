@@ -30,10 +30,10 @@ use crate::{
     order::{OrderId, OrderPlaced},
     store::{Store, StoreError},
     telemetry::{
-        health::Health,
+        health::{Health, Issue, IssueKind, Issues},
         metrics::{Metrics, Step},
     },
-    time::{Backoff, Clock},
+    time::{Backoff, Clock, deadlines},
 };
 use flight::Flight;
 use locked::Locked;
@@ -46,11 +46,11 @@ const BATCH: usize = 1_000;
 /// How often a sweep of the outbox begins, if the last one has ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often others are told that this replica lives; it keeps our rows ours.
-const BEAT_EVERY: Duration = Duration::from_secs(1);
+const BEAT_EVERY: Duration = deadlines::SIGN_OF_LIFE;
 /// The same after one that failed.
 const BEAT_AGAIN: Duration = Duration::from_millis(250);
 /// Without a sign of life for so long others may have taken us for gone.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
+const SILENT_AFTER: Duration = deadlines::SILENT;
 /// How often partitions are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often own rows are looked for that this relay does not hold.
@@ -193,17 +193,18 @@ impl Relay {
         }
         let rows = |rows: &Postponements, what: &str| {
             let first = *rows.worst(1).first()?;
-            Some(format!("the outbox row of {} can't be {what}: {}", first.order_id, first.reason))
+            let text = format!("the outbox row of {} can't be {what}: {}", first.order_id, first.reason);
+            Some(Issue::about(IssueKind::Other, first.order_id, text))
         };
-        let troubles = [
-            self.flight.trouble(),
+        let issues = [
+            self.flight.trouble().map(|text| Issue::new(IssueKind::Partition, text)),
             self.refused.trouble(),
             rows(&self.uncleared, "cleared"),
             rows(&self.unreleased, "given back"),
-            self.locked.trouble(),
+            self.locked.trouble().map(|text| Issue::new(IssueKind::Other, text)),
         ];
-        let troubles: Vec<String> = troubles.into_iter().flatten().collect();
-        if troubles.is_empty() { Health::Up } else { Health::Degraded(troubles.join("; ")) }
+        let issues: Vec<Issue> = issues.into_iter().flatten().collect();
+        if issues.is_empty() { Health::Up } else { Health::Degraded(Issues(issues)) }
     }
 
     /// Waits for the next thing that happens and sees to it: an order to publish, receipts, an answer of the

@@ -9,6 +9,7 @@ use tracing::warn;
 use crate::{
     broker::{Blame, Refusal},
     order::OrderId,
+    telemetry::health::{Issue, IssueKind},
     time::Backoff,
 };
 
@@ -144,12 +145,18 @@ impl Refused {
     }
 
     /// How many are refused, in words; nothing if none is.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<Issue> {
         let (order_id, reason) = self.last.as_ref()?;
         match self.orders.len() {
             0 => None,
-            1 => Some(format!("the broker refuses {order_id}: {reason}")),
-            count => Some(format!("the broker refuses {count} orders, {order_id} is the last: {reason}")),
+            1 => {
+                let text = format!("the broker refuses {order_id}: {reason}");
+                Some(Issue::about(IssueKind::Refused, *order_id, text))
+            }
+            count => {
+                let text = format!("the broker refuses {count} orders, {order_id} is the last: {reason}");
+                Some(Issue { others: true, ..Issue::about(IssueKind::Refused, *order_id, text) })
+            }
         }
     }
 }

@@ -89,10 +89,8 @@ impl Bench {
     }
 
     fn degraded(&self) -> String {
-        match self.consumer.condition() {
-            Health::Degraded(reason) | Health::Down(reason) => reason,
-            other => format!("{other:?}"),
-        }
+        let condition = self.consumer.condition();
+        condition.reason().unwrap_or_else(|| format!("{condition:?}"))
     }
 
     fn dead_letters(&self) -> Vec<(i64, RejectReason)> {

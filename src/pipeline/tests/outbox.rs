@@ -23,7 +23,7 @@ use crate::{
     pipeline::{Outcome, Relay},
     store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
     telemetry::{
-        health::{self, Health},
+        health::{self, Health, IssueKind},
         metrics::Metrics,
     },
     time::VirtualClock,
@@ -61,8 +61,9 @@ async fn refused_rows_hide_no_others() {
     let store = Arc::clone(&kitchen.store);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = |condition: &Health| {
-        matches!(condition, Health::Degraded(why) if why.contains("the broker refuses 1500 orders")
-            && why.contains("message.max.bytes in KAFKA_PROPERTIES"))
+        matches!(condition, Health::Degraded(why) if why.0[0].kind == IssueKind::Refused
+            && why.0[0].text.contains("the broker refuses 1500 orders")
+            && why.0[0].text.contains("message.max.bytes in KAFKA_PROPERTIES"))
     };
     until(&mut watcher, named).await;
     let cleared = async { while store.backlog().await.expect("reads").unsent > 1_500 {} };
@@ -141,8 +142,8 @@ async fn rows_that_another_session_holds_are_cleared_later() {
     store.held.lock().expect("no panic").extend(&all[3..5]);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = |condition: &Health| {
-        matches!(condition, Health::Degraded(why) if why.contains("holds 2 outbox rows")
-            && why.contains(&all[3].to_string()))
+        matches!(condition, Health::Degraded(why) if why.0[0].text.contains("holds 2 outbox rows")
+            && why.0[0].text.contains(&all[3].to_string()))
     };
     until(&mut watcher, named).await;
     assert_eq!((kitchen.unsent().await, broker.keys()), (2, texts(&all)));
@@ -172,8 +173,11 @@ async fn a_row_that_cant_be_cleared_holds_up_no_other() {
     bad_rows(&kitchen, &store, &all[17..18]).await;
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = format!("the outbox row of {} can't be cleared", all[17]);
-    until(&mut watcher, |condition| matches!(condition, Health::Degraded(why) if why.starts_with(&named)))
-        .await;
+    until(&mut watcher, |condition| {
+        matches!(condition, Health::Degraded(why) if why.0[0].order_id == Some(all[17])
+            && why.0[0].text.starts_with(&named))
+    })
+    .await;
     assert_eq!(kitchen.unsent().await, 1);
 
     // It goes with a later try, and nothing was sent twice.

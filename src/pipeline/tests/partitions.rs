@@ -9,7 +9,7 @@ use crate::{
     broker::{IN_FLIGHT, Publisher as _},
     order::OrderId,
     store::Outbox,
-    telemetry::health::{self, Health},
+    telemetry::health::{self, Health, Issue, IssueKind, Issues},
 };
 
 const AWAY: i32 = 1;
@@ -50,7 +50,8 @@ async fn a_partition_without_a_leader_holds_up_its_own_orders_only() {
     let relay = tokio::spawn(broker.relay(&mut kitchen).run(condition));
     let sent = async { while kitchen.unsent().await > held_up.len() as u64 {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("the others are sent");
-    let says = Health::Degraded(format!("partition {AWAY} of topic {TOPIC} has no leader"));
+    let says = Issue::new(IssueKind::Partition, format!("partition {AWAY} of topic {TOPIC} has no leader"));
+    let says = Health::Degraded(Issues(vec![says]));
     tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == says))
         .await
         .expect("in time")

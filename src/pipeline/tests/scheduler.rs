@@ -12,7 +12,7 @@ use super::{
 use crate::{
     order::Status,
     pipeline::{Scheduler, pause},
-    telemetry::health::Health,
+    telemetry::health::{Health, IssueKind},
     time::Backoff,
     tracker::{Notifier, OrderLoader},
 };
@@ -52,7 +52,7 @@ async fn an_order_walks_to_the_door() {
     }
 }
 
-/// Promise 4: timers are rows. Trouble delays a step and repeats nothing.
+/// Promise 4: timers are rows. Issue delays a step and repeats nothing.
 #[tokio::test]
 async fn a_lost_answer_moves_nothing_twice() {
     let (mut kitchen, store) = Kitchen::troubled().await;
@@ -85,7 +85,9 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     assert_eq!(scheduler.condition(), Health::Up, "nobody is blamed for the company that he was in");
     scheduler.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [49, 0]);
-    let Health::Degraded(reason) = scheduler.condition() else { panic!("{:?}", scheduler.condition()) };
+    let Health::Degraded(why) = scheduler.condition() else { panic!("{:?}", scheduler.condition()) };
+    assert_eq!((why.0[0].kind, why.0[0].order_id), (IssueKind::Held, Some(stuck)));
+    let reason = why.to_string();
     assert!(reason.contains(&stuck.to_string()) && reason.contains("its event is there already"), "{reason}");
 
     kitchen.clock.advance(Duration::from_secs(5));

@@ -58,9 +58,8 @@ use rehearsal::{Kind, Rehearsals};
 use session::Access;
 use timers::{Among, Looked, Which};
 
-/// How long a verb may take before its connections are given up: nothing else notices a server
-/// that has gone silent.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1_900);
+use crate::time::deadlines::CALL as CALL_TIMEOUT;
+
 /// How to reach the database.
 #[derive(Clone)]
 pub struct PgSettings {

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::order::{OrderId, OrderPlaced, Timestamp};
 
-/// How long a replica that gives no sign of life keeps its outbox rows.
-pub(super) const CLAIM: Duration = Duration::from_secs(3);
+pub(super) use crate::time::deadlines::CLAIM;
 /// How long it keeps them if it has no session either: a process that was killed has none.
 pub(super) const CLAIM_WITHOUT_SESSION: Duration = Duration::from_millis(1_500);
 

@@ -24,8 +24,7 @@ use super::{
     tunnel,
 };
 
-/// How long a session may take to begin; as long as a call waits for one.
-pub(super) const WITHIN: Duration = Duration::from_millis(1_500);
+pub(super) use crate::time::deadlines::SESSION as WITHIN;
 /// The oldest server that the statements are tested with, as `server_version_num` tells it.
 const MIN_VERSION: i32 = 150_000;
 

@@ -42,7 +42,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// Connections that only read; more gain nothing on a file.
 const READERS: u32 = 4;
 /// How long a call waits for a free connection, and a connection for the file's lock.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+const ACQUIRE_TIMEOUT: Duration = crate::time::deadlines::GUARD;
 
 /// The adapter for SQLite.
 pub struct SqliteStore {

@@ -24,13 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    order::{Event, EventKind, OrderId, Status},
+    order::{Event, EventKind, OrderId, Status, promises::LIVE_WITHIN},
     store::{Position, Store, StoreError, Transition},
     tracker::OrderLoader,
 };
 
-/// Pause between two looks at orders that are due; promised are 300 ms from commit to client.
+/// Pause between two looks at orders that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const _: () = assert!(LOOK_EVERY.as_millis() < LIVE_WITHIN.as_millis(), "a step is seen in time");
 /// How long the store's word on the next step is believed: its clock may be set.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// Pause after a read that failed or brought nothing.

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
+use order_tracker::order::promises;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -38,7 +39,7 @@ const DELAY: Duration = Duration::from_secs(7);
 const OPENED_WITHIN_CI: Duration = Duration::from_secs(2);
 const DELAY_CI: Duration = Duration::from_secs(1);
 /// What is promised, from the commit to the reader.
-const LIVE_WITHIN: Duration = Duration::from_millis(300);
+const LIVE_WITHIN: Duration = promises::LIVE_WITHIN;
 /// How long after the last order was due a page may wait for its last event.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The position of the last event, which all orders reach at one moment.

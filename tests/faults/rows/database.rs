@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use order_tracker::order::promises;
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
     process::Command,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// What both kinds of restart must reach.
-const RECOVERY: Duration = Duration::from_secs(2);
+const RECOVERY: Duration = promises::OVERDUE_AFTER;
 
 pub(crate) async fn restarted(rig: &mut Rig) -> Result<Outcome> {
     down_and_up(rig, false).await

@@ -73,7 +73,7 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F15", "rebalance storm", "lag 0 <= 15 s", broker::rebalances),
     row!("F16", "every message again", "tables equal", ci, messages::replayed),
     row!("F17", "messages out of order", "never back", ci, messages::shuffled),
-    row!("F18", "malformed messages", "good in, bad set aside", ci, messages::malformed),
+    row!("F18", "malformed messages", "good in, bad dead letters", ci, messages::malformed),
     row!("F19", "5 MB message, tombstone", "reference only, counted", messages::oversized),
     row!("F20", "clock steps", "DB clock decides, late <= 0.25 s", clocks::stepped),
     row!("F21", "replicas racing, killed in turn", "takeover <= 5 s", ci, process::racing),

@@ -6,24 +6,22 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{
-    super::super::ops::{self, Line},
     super::moment,
     Board,
-    reasons::{why_late, why_unread, why_unsent},
     view::{at_least, short, span, unread},
 };
 use crate::{
-    ops::overview::PROGRESS_MAY_LAG,
-    order::Timestamp,
+    ops::diagnosis::{self, ON_ITS_WAY, PartLine, State, sentences, shown},
+    order::{
+        Timestamp,
+        promises::{OVERDUE_AFTER, PUBLISHED_WITHIN},
+    },
     store::{Backlog, COUNTED_TO, LateSteps, StoreError},
     telemetry::health::Health,
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
-const LETTERS_MAY_BE: Duration = Duration::from_secs(20);
-
-/// An order on its way to the topic takes some 100 ms; what takes longer is worth a look.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
+const DEAD_LETTERS_MAY_BE: Duration = Duration::from_secs(20);
 
 /// A card, and whether somebody should look at it.
 struct Card {
@@ -33,16 +31,17 @@ struct Card {
 
 pub(super) fn health(board: &Board) -> Markup {
     let (looks, well): (Vec<Card>, Vec<Card>) = cards(board).into_iter().partition(|card| card.look);
-    let is_ok = |line: &Line| matches!(line, Line::Ok(_));
-    let all_well = looks.is_empty() && board.parts.iter().all(|(_, line)| is_ok(line));
+    let lines = diagnosis::diagnose(Some(&board.reading.figures()), &board.parts);
+    let is_ok = |line: &PartLine| line.state == State::Ok;
+    let all_well = looks.is_empty() && lines.iter().all(is_ok);
     html! {
         section #health aria-label="Health" {
-            (parts(board, |line| !is_ok(line)))
+            (parts(&lines, |line| !is_ok(line)))
             @if !looks.is_empty() { div #looks.looks { @for card in &looks { (card.card) } } }
-            @if !well.is_empty() || board.parts.iter().any(|(_, line)| is_ok(line)) {
+            @if !well.is_empty() || lines.iter().any(is_ok) {
                 details #well {
                     summary { @if all_well { "All well" } @else { "All else is well" } }
-                    (parts(board, is_ok))
+                    (parts(&lines, is_ok))
                     @if !well.is_empty() { div.looks { @for card in &well { (card.card) } } }
                 }
             }
@@ -51,28 +50,24 @@ pub(super) fn health(board: &Board) -> Markup {
 }
 
 /// The parts with such a line.
-fn parts(board: &Board, such: impl Fn(&Line) -> bool) -> Markup {
-    let parts: Vec<_> = board.parts.iter().filter(|(_, line)| such(line)).collect();
+fn parts(lines: &[PartLine], such: impl Fn(&PartLine) -> bool) -> Markup {
+    let parts: Vec<&PartLine> = lines.iter().filter(|line| such(line)).collect();
     html! {
         @if !parts.is_empty() {
             ul.parts {
-                @for (part, line) in parts {
-                    li.bad[!matches!(line, Line::Ok(_))] {
-                        strong { (part) } " "
-                        @match line {
-                            Line::Ok(line) => (line),
-                            Line::Degraded(reason) => (first_line(reason)),
-                            Line::Down(reason) => { b { "DOWN" } ", " (first_line(reason)) }
+                @for line in parts {
+                    li.bad[line.state != State::Ok] {
+                        strong { (line.part) } " "
+                        @match line.state {
+                            State::Ok => (line.well),
+                            State::Degraded => (sentences(&line.causes)),
+                            State::Down => { b { "DOWN" } ", " (sentences(&line.causes)) }
                         }
                     }
                 }
             }
         }
     }
-}
-
-fn first_line(reason: &str) -> &str {
-    reason.lines().next().unwrap_or_default()
 }
 
 fn cards(board: &Board) -> Vec<Card> {
@@ -100,9 +95,9 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
         section.card.bad[look] {
             h2 { "Overdue " span.number { (at_least(late.orders, !known)) } }
             @if late.orders == 0 {
-                @if known { p { "No step is more than " (PROGRESS_MAY_LAG.as_secs()) " s late." } }
+                @if known { p { "No step is more than " (OVERDUE_AFTER.as_secs()) " s late." } }
             } @else {
-                p.reason { strong { "Why: " } (why_late(board)) }
+                p.reason { strong { "Why: " } (sentences(&diagnosis::late(Some(&board.reading.figures()), &board.parts))) }
                 ul {
                     @for late in &late.first {
                         li {
@@ -123,7 +118,7 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
 fn read_in_part(what: &str, since: Timestamp) -> Markup {
     html! {
         p.reason {
-            strong { "Not known: " } (what) " before " (ops::shown(since)) " can't be read in time. That passes by itself; if \
+            strong { "Not known: " } (what) " before " (shown(since)) " can't be read in time. That passes by itself; if \
             it lasts, a session of the database keeps an old transaction open."
         }
     }
@@ -132,18 +127,18 @@ fn read_in_part(what: &str, since: Timestamp) -> Markup {
 fn unsent(board: &Board, backlog: &Backlog) -> Card {
     // Those on their way come and go, and the table below would jump with them.
     let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
-    let (broker, relay) = (&board.conditions.broker, &board.conditions.relay);
+    let (broker, relay) = (&board.parts.broker, &board.parts.relay);
     let held_up =
         [broker, relay].into_iter().any(|part| matches!(part, Health::Down(_) | Health::Degraded(_)));
     let known = backlog.since.is_none();
-    let look = backlog.oldest_unsent_age > ops::RELAY_MAY_LAG || held_up && !waiting.is_empty() || !known;
+    let look = backlog.oldest_unsent_age > PUBLISHED_WITHIN || held_up && !waiting.is_empty() || !known;
     let card = html! {
         section.card.bad[look] {
             h2 { "Unsent " span.number { (at_least(backlog.unsent, !known)) } }
             @if waiting.is_empty() {
                 @if known { p { "No order has waited for " (ON_ITS_WAY.as_secs()) " s to be on the topic." } }
             } @else {
-                p.reason { strong { "Why: " } (why_unsent(&board.conditions)) }
+                p.reason { strong { "Why: " } (sentences(&diagnosis::unsent(&board.parts))) }
                 ul {
                     @for row in &waiting {
                         li {
@@ -169,11 +164,12 @@ fn more(shown: usize, all: u64) -> Markup {
 
 /// Not to know of dead letters is not to have none.
 fn dead_letter_backlog(board: &Board) -> Card {
+    let why = diagnosis::unread(&board.parts).text();
     let Some(waiting) = &board.dead_letter_backlog else {
         let card = html! {
             section.card {
-                h2 { "Dead dead letters " span.number { "?" } }
-                p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
+                h2 { "Dead letters " span.number { "?" } }
+                p.reason { strong { "Not known: " } (why) }
             }
         };
         return Card { look: true, card };
@@ -181,9 +177,9 @@ fn dead_letter_backlog(board: &Board) -> Card {
     let (total, age) = (waiting.total(), waiting.at.elapsed());
     let card = html! {
         section.card.bad[total > 0] {
-            h2 { "Dead dead letters " span.number { (total) @if waiting.more { "+" } } }
-            @if age > LETTERS_MAY_BE {
-                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
+            h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
+            @if age > DEAD_LETTERS_MAY_BE {
+                p.reason { strong { "As of " (span(age)) " ago: " } (why) }
             }
             @if total == 0 {
                 p { "No message waits to be looked at." }
@@ -201,5 +197,5 @@ fn dead_letter_backlog(board: &Board) -> Card {
             @if waiting.more { p { "There may be more: only the newest are counted." } }
         }
     };
-    Card { look: total > 0 || waiting.more || age > LETTERS_MAY_BE, card }
+    Card { look: total > 0 || waiting.more || age > DEAD_LETTERS_MAY_BE, card }
 }

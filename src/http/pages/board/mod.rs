@@ -1,7 +1,6 @@
 //! `GET /`: the kitchen's board, and `POST /demo-orders` behind its button.
 
 mod looks;
-mod reasons;
 mod view;
 
 use std::sync::Arc;
@@ -21,7 +20,11 @@ use super::{
     Frame, Problem, Refresh, assets, error_page, page, typed,
 };
 use crate::{
-    ops::overview::Reading,
+    ops::{
+        diagnosis::{Explanation, PartsHealth},
+        explain::explain,
+        overview::Reading,
+    },
     order::{
         Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
         sample::plausible_order,
@@ -115,8 +118,9 @@ struct Board {
     /// Where the next page of orders begins.
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
-    parts: ops::Report,
-    conditions: ops::PartsHealth,
+    /// Why the one order that is shown stands where it stands, if that could be read.
+    explanation: Option<Explanation>,
+    parts: PartsHealth,
     /// `None` if nobody could read them yet.
     dead_letter_backlog: Option<DeadLetterBacklog>,
 }
@@ -153,12 +157,13 @@ async fn read(state: &AppState, choice: Choice) -> Board {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);
-    let conditions = ops::PartsHealth::of(state);
+    let parts = ops::parts(state);
+    let explanation = explained(state, &found, &parts).await;
     Board {
         demo: state.demo,
         older,
-        parts: ops::report(Some(&*reading), &conditions),
-        conditions,
+        explanation,
+        parts,
         dead_letter_backlog: state.dead_letter_backlog.borrow().clone(),
         now: state.clock.now(),
         choice,
@@ -172,6 +177,20 @@ async fn read(state: &AppState, choice: Choice) -> Board {
 async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreError> {
     let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
     Ok(state.loader.list(page).await?.orders.clone())
+}
+
+/// Why the one order that was found stands where it stands; not to know takes no board down.
+async fn explained(
+    state: &AppState,
+    found: &Result<Found, StoreError>,
+    parts: &PartsHealth,
+) -> Option<Explanation> {
+    let order_id = match found {
+        Ok(Found::Order(Some(tracked))) => tracked.order.order_id,
+        Ok(Found::Orders(1, orders)) => orders.first()?.order.order_id,
+        _ => return None,
+    };
+    explain(&*state.store, &state.overview, parts, order_id).await.ok().flatten()
 }
 
 async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {

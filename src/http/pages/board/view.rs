@@ -7,16 +7,14 @@ use maud::{Markup, html};
 use super::{
     super::{assets, moment, quoted, still_json},
     Board, Choice, Found, looks,
-    reasons::why_late,
 };
 use crate::{
-    ops::overview::PROGRESS_MAY_LAG,
-    order::{Event, Order, Status, TrackedOrder},
+    order::{Event, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
     store::{COUNTED_TO, StoreError},
     tracker::AMONG,
 };
 
-/// What the tab says: trouble first.
+/// What the tab says: first what is wrong.
 pub(super) fn title(board: &Board) -> String {
     match (&board.reading.away, &board.reading.overdue) {
         (Some(_), _) => "(!) Order Tracker".to_owned(),
@@ -118,7 +116,7 @@ pub(super) fn span(time: Duration) -> String {
 
 /// How late an order's next step is, if it is late.
 fn lateness(order: &Order, board: &Board) -> Option<Duration> {
-    (board.now - order.due_at?).to_std().ok().filter(|late| *late > PROGRESS_MAY_LAG)
+    (board.now - order.due_at?).to_std().ok().filter(|late| *late > OVERDUE_AFTER)
 }
 
 fn orders(board: &Board) -> Markup {
@@ -217,8 +215,8 @@ fn found(board: &Board) -> Markup {
     html! {
         @match &board.found {
             Ok(Found::Unasked) => {}
-            Ok(Found::Order(Some(tracked))) => (story(tracked, board)),
-            Ok(Found::Orders(1, orders)) => @for tracked in orders { (story(tracked, board)) },
+            Ok(Found::Order(Some(tracked))) => (one(tracked, board)),
+            Ok(Found::Orders(1, orders)) => @for tracked in orders { (one(tracked, board)) },
             Ok(Found::Orders(..)) => {}
             Ok(Found::Order(None)) => section.card.one {
                 h2 { "No such order" }
@@ -234,7 +232,7 @@ fn found(board: &Board) -> Markup {
     }
 }
 
-fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
+fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
     let order = &tracked.order;
     html! {
         section.card.one {
@@ -243,15 +241,32 @@ fn story(tracked: &TrackedOrder, board: &Board) -> Markup {
                 (quoted(&order.details.item)) ", " (order.details.size) " for " (quoted(&order.details.customer_name)) ", "
                 (quoted(&order.details.address))
             }
-            @if let Some(late) = lateness(order, board) {
-                p.reason { strong { (span(late)) " late. Why: " } (why_late(board)) }
-            }
+            (why(order, board))
             (timeline(tracked, board))
             p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close(board)) }
             details {
                 summary { "Raw JSON" }
                 pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
             }
+        }
+    }
+}
+
+/// Why it stands where it stands, as `order explain` says it.
+fn why(order: &Order, board: &Board) -> Markup {
+    let late = lateness(order, board);
+    html! {
+        @match &board.explanation {
+            Some(explanation) => @for (n, cause) in explanation.causes.iter().enumerate() {
+                p.reason {
+                    @match late {
+                        Some(late) if n == 0 => strong { (span(late)) " late. Why: " },
+                        _ => strong { "Why: " },
+                    }
+                    (cause.text)
+                }
+            },
+            None => @if let Some(late) = late { p.reason { strong { (span(late)) " late" } ". Why is not known." } },
         }
     }
 }
