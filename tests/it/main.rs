@@ -16,6 +16,7 @@ mod harness;
 mod help;
 mod journey;
 mod kafka;
+mod lifecycle;
 mod log;
 mod proof;
 mod raw;

@@ -4,6 +4,7 @@ mod board;
 mod board_finds;
 mod compressed;
 mod events;
+mod lifecycle;
 mod limits;
 mod log;
 mod openapi;

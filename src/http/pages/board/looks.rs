@@ -10,7 +10,7 @@ use super::{
     super::moment,
     Board,
     reasons::{why_late, why_unread, why_unsent},
-    view::{at_least, short, span, unread},
+    view::{at_least, span, unread},
 };
 use crate::{
     ops::overview::PROGRESS_MAY_LAG,
@@ -107,7 +107,7 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
                     @for late in &late.first {
                         li {
                             a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
-                            " still " (short(late.order.status)) ", " (span(late.late)) " late"
+                            " still " (late.order.status.words().state) ", " (span(late.late)) " late"
                         }
                     }
                     (more(late.first.len(), late.orders))
