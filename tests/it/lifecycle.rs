@@ -67,7 +67,7 @@ fn a_list_of_statuses_is_whole_wherever_it_stands() {
         let mut lines = text.lines().enumerate().peekable();
         while let Some((n, line)) = lines.next() {
             let mut listed = named(line);
-            if listed.len() > 2 {
+            if listed.intersection(&open).count() + 1 >= open.len() {
                 // It may go on below.
                 listed.extend(lines.peek().into_iter().flat_map(|(_, next)| named(next)));
                 seen += 1;
