@@ -291,6 +291,10 @@ impl View {
 /// The steps of a plain life, those that are done filled: `●━●━◉─○─○`.
 fn bar(last: EventKind, color: bool) -> String {
     let mut text = String::new();
+    // What ends a life early says nothing of how far it came.
+    if last.status().is_some_and(|status| Status::plain_life().all(|step| step != status)) {
+        return text;
+    }
     for status in Status::plain_life() {
         let step = EventKind::Reached(status);
         let (paint, line, mark) = match step.cmp(&last) {
@@ -314,7 +318,8 @@ mod tests {
 
     #[test]
     fn the_bar_moves_through_the_steps() {
-        let bars = EventKind::ALL.map(|event| bar(event, false));
+        let life = std::iter::once(EventKind::Created).chain(Status::plain_life().map(EventKind::Reached));
+        let bars: Vec<String> = life.map(|event| bar(event, false)).collect();
         assert_eq!(bars, ["○─○─○─○─○", "◉─○─○─○─○", "●━◉─○─○─○", "●━●━◉─○─○", "●━●━●━◉─○", "●━●━●━●━◉"]);
         assert!(bar(EventKind::Created, true).contains("\x1b["));
     }
