@@ -59,11 +59,11 @@ fn named(text: &str) -> BTreeSet<Status> {
         .collect()
 }
 
-/// Who lists statuses has forgotten none: a list with most of those in progress has them all.
+/// Who lists statuses has forgotten none: a list with most of those in progress has them all. Code lists none.
 #[test]
 fn a_list_of_statuses_is_whole_wherever_it_stands() {
     let (open, mut seen) = (Status::open().collect::<BTreeSet<_>>(), 0);
-    for (name, text) in texts() {
+    for (name, text) in texts().into_iter().filter(|(name, _)| !name.starts_with("src/")) {
         let mut lines = text.lines().enumerate().peekable();
         while let Some((n, line)) = lines.next() {
             let mut listed = named(line);
