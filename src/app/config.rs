@@ -112,7 +112,7 @@ pub(crate) struct KafkaConfig {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Orders")]
 pub(crate) struct PipelineConfig {
-    /// Time spent in each status before the last; one value stands for all four
+    /// Time spent in each status before the last; one value stands for all
     #[arg(long, env = "STAGE_DELAYS", default_value_t = StageDelays::default(), value_name = "DURATION,...")]
     pub(crate) stage_delays: StageDelays,
     /// Orders a second that the service places by itself; 0 means none

@@ -28,7 +28,7 @@ use crate::{
     },
     http::{self, AppState, RequestLog, Server, TrustedProxies},
     ops::overview::Overview,
-    order::{IdMint, StageDelays, Status, dead_letter, promises::RELAY_QUEUE as FRESH},
+    order::{IdMint, StageDelays, dead_letter, promises::RELAY_QUEUE as FRESH},
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
@@ -187,7 +187,7 @@ impl App {
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             alarm: Arc::clone(&alarm),
-            first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
+            first_delay: config.pipeline.stage_delays.first(),
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
             mint: Arc::clone(&mint),

@@ -18,10 +18,7 @@ pub(super) fn sizes() -> impl TypedValueParser<Value = Size> {
 
 /// The statuses, in any case if the argument ignores it, with dashes too.
 pub(super) fn statuses() -> impl TypedValueParser<Value = Status> {
-    let name = |status: Status| match status {
-        Status::OutForDelivery => PossibleValue::new(status.as_str()).alias("out-for-delivery"),
-        _ => PossibleValue::new(status.as_str()),
-    };
+    let name = |status: Status| PossibleValue::new(status.as_str()).alias(status.slug());
     PossibleValuesParser::new(Status::ALL.map(name))
         .try_map(|text| text.to_ascii_uppercase().replace('-', "_").parse::<Status>())
 }

@@ -77,7 +77,7 @@ async fn watch(
     while let Some(stream) = connect(client, order_id, view, &mut retry, again).await? {
         let (seen, since) = (view.seen(), Instant::now());
         view.found()?;
-        if let Left::Delivered = Frames::of(client, stream)?.follow(view).await? {
+        if let Left::Over = Frames::of(client, stream)?.follow(view).await? {
             break;
         }
         view.lost("the connection is lost")?;
@@ -138,7 +138,8 @@ fn asked(outcome: &Result<Answer, ClientError>) -> Option<Duration> {
 
 /// How a stream ended.
 enum Left {
-    Delivered,
+    /// Nothing more will come.
+    Over,
     Lost,
 }
 
@@ -164,7 +165,7 @@ impl Frames {
             tokio::select! {
                 frame = self.next() => match frame {
                     Some((name, data)) if name == "status" => view.event(&data)?,
-                    Some((name, _)) if name == "end" => return Ok(Left::Delivered),
+                    Some((name, _)) if name == "end" => return Ok(Left::Over),
                     Some(_) => {}
                     None => return Ok(Left::Lost),
                 },
@@ -287,17 +288,21 @@ impl View {
     }
 }
 
-/// Five steps, those that are done filled: `●━●━◉─○─○`.
+/// The steps of a plain life, those that are done filled: `●━●━◉─○─○`.
 fn bar(last: EventKind, color: bool) -> String {
     let mut text = String::new();
-    for status in Status::ALL {
+    // What ends a life early says nothing of how far it came.
+    if last.status().is_some_and(|status| Status::plain_life().all(|step| step != status)) {
+        return text;
+    }
+    for status in Status::plain_life() {
         let step = EventKind::Reached(status);
         let (paint, line, mark) = match step.cmp(&last) {
             std::cmp::Ordering::Less => ("32", "━", "●"),
             std::cmp::Ordering::Equal => ("1;33", "━", "◉"),
             std::cmp::Ordering::Greater => ("2", "─", "○"),
         };
-        let line = if status == Status::Placed { "" } else { line };
+        let line = if status == Status::FIRST { "" } else { line };
         let _ = if color {
             write!(text, "\x1b[{paint}m{line}{mark}\x1b[0m")
         } else {
@@ -313,7 +318,8 @@ mod tests {
 
     #[test]
     fn the_bar_moves_through_the_steps() {
-        let bars = EventKind::ALL.map(|event| bar(event, false));
+        let life = std::iter::once(EventKind::Created).chain(Status::plain_life().map(EventKind::Reached));
+        let bars: Vec<String> = life.map(|event| bar(event, false)).collect();
         assert_eq!(bars, ["○─○─○─○─○", "◉─○─○─○─○", "●━◉─○─○─○", "●━●━◉─○─○", "●━●━●━◉─○", "●━●━●━●━◉"]);
         assert!(bar(EventKind::Created, true).contains("\x1b["));
     }

@@ -33,7 +33,7 @@ use super::{
     orders,
 };
 use crate::{
-    order::{Event, EventKind, FieldCode, FieldError, OrderId, Status},
+    order::{Event, EventKind, FieldCode, FieldError, OrderId, TrackedOrder, schema::Position},
     telemetry::RequestId,
     tracker::{NoPlace, Subscriber},
 };
@@ -49,14 +49,11 @@ const RETRY_MS: std::ops::Range<u64> = 1_500..2_500;
 /// Longest stream; its client connects again and goes on. Bounds how long a place is kept by one who is
 /// gone without a word or does not read.
 const LIFETIME: Duration = Duration::from_mins(15);
-/// The position of the last event.
-const END: u8 = EventKind::Reached(Status::Delivered).seq();
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FollowQuery {
     /// The same for those who can't set a header, which goes before it.
-    #[param(required = false, value_type = String, pattern = "^[0-6]?$")]
+    #[param(required = false, inline, value_type = Position)]
     after: Option<String>,
 }
 
@@ -68,7 +65,7 @@ pub(super) struct FollowQuery {
     get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
     params(
         ("id" = OrderId, Path, description = "The id that the order was given"),
-        ("Last-Event-ID" = String, Header, description = "The last `id` that was seen; browsers send it", pattern = "^[0-6]?$"),
+        ("Last-Event-ID" = inline(Position), Header, description = "The last `id` that was seen; browsers send it"),
         FollowQuery,
     ),
     responses(
@@ -94,16 +91,18 @@ pub(super) async fn follow(
     let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
     let subscriber = state.notifier.follow(order_id, address.map(client::holder));
     let found = state.loader.find(order_id).await?;
-    let events = &Option::as_ref(&found).ok_or_else(orders::unknown)?.events;
+    let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
     // Nobody can have seen more than there is.
-    let seen = seen.min(events.last().map_or(0, |last| last.event.seq()));
-    if seen == END {
+    let last = events.last().map_or(0, |last| last.event.seq());
+    let seen = seen.min(last);
+    if seen == last && order.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let subscriber = subscriber.map_err(Problem::from)?;
     let reader = Reader {
         subscriber,
         seen,
+        over: false,
         ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
         told: Told::Nothing,
@@ -187,9 +186,10 @@ fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
     let mut parse = |field: &str, text: Option<&str>| {
         // Some clients send the header before they have seen anything.
         let text = text.filter(|text| !text.is_empty())?;
-        let position = text.parse().ok().filter(|seen| *seen <= END && text.len() == 1);
+        let written = |seen: &u8| *seen <= EventKind::LAST_SEQ && seen.to_string() == text;
+        let position = text.parse().ok().filter(written);
         if position.is_none() {
-            let message = format!("must be the id of an event, 0 to {END}");
+            let message = format!("must be the id of an event, 0 to {}", EventKind::LAST_SEQ);
             errors.push(FieldError::new(field, FieldCode::Range, message));
         }
         position
@@ -215,6 +215,8 @@ struct Reader {
     subscriber: Subscriber,
     /// The position of the last event that was sent.
     seen: u8,
+    /// That event was the last that there will be.
+    over: bool,
     /// Read and not yet sent.
     ready: VecDeque<Event>,
     until: Instant,
@@ -229,7 +231,7 @@ impl Reader {
             self.told = Told::Retry;
             return Some(sse::Event::default().retry(Duration::from_millis(rand::random_range(RETRY_MS))));
         }
-        if self.ready.is_empty() && self.seen < END {
+        if self.ready.is_empty() && !self.over {
             match timeout_at(self.until, self.subscriber.news(self.seen)).await.ok()?? {
                 Ok(news) => self.ready = news.into(),
                 Err(error) => {
@@ -240,6 +242,7 @@ impl Reader {
         }
         if let Some(event) = self.ready.pop_front() {
             self.seen = event.event.seq();
+            self.over = event.event.is_final();
             return Some(frame(&event));
         }
         if self.told == Told::End {

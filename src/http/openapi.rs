@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::{events, explain, ops, orders, problem};
+use crate::order::Event;
 
 /// The service as its code describes it.
 #[derive(OpenApi)]
@@ -21,7 +22,7 @@ use super::{events, explain, ops, orders, problem};
     servers((url = "/")),
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
-    components(schemas(problem::ProblemBody)),
+    components(schemas(problem::ProblemBody, Event)),
     paths(orders::place, orders::find, orders::list, events::follow, explain::explain, ops::healthz, ops::readyz, ops::metrics, serve),
 )]
 struct Described;

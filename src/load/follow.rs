@@ -120,10 +120,12 @@ impl Watch {
         let mut seen = Seen::new();
         let mut line = None;
         while let Some(id) = self.ids.get(self.taken.fetch_add(1, Ordering::Relaxed)) {
-            let tracked = stop.run_until_cancelled(eta(*id, &target, &mut line, &mut seen)).await;
+            let tracked = stop.run_until_cancelled(end(*id, &target, &mut line, &mut seen)).await;
             match tracked {
-                Some(Some(tracked)) => self.note(&tracked, &mut seen),
-                Some(None) => {}
+                Some(Some(tracked)) if tracked.order.status == Status::Delivered => {
+                    self.note(&tracked, &mut seen);
+                }
+                Some(_) => {}
                 None => break,
             }
         }
@@ -132,15 +134,18 @@ impl Watch {
 
     fn note(&self, tracked: &TrackedOrder, seen: &mut Seen) {
         let (created, delivered) = (tracked.order.created_at, tracked.order.updated_at);
-        record(&mut seen.lives, (delivered - created).to_std().unwrap_or_default());
+        match (delivered - created).to_std() {
+            Ok(life) => record(&mut seen.lives, life),
+            Err(_) => seen.failed("delivered before it was created".to_owned()),
+        }
         seen.first = seen.first.into_iter().chain([created]).min();
         seen.last = seen.last.max(Some(delivered));
         self.delivered.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Looks until the order is delivered; none if there is no such order.
-async fn eta(
+/// Looks until nothing more happens to the order; none if there is no such order.
+async fn end(
     id: OrderId,
     target: &Target,
     line: &mut Option<Connection>,
@@ -151,7 +156,7 @@ async fn eta(
             Ok(answer) if answer.is_good() => {
                 let tracked: Option<TrackedOrder> = serde_json::from_slice(&answer.body).ok();
                 match tracked {
-                    Some(tracked) if tracked.order.status == Status::Delivered => return Some(tracked),
+                    Some(tracked) if tracked.order.status.is_final() => return Some(tracked),
                     Some(_) => {}
                     None => seen.failed("not the answer of an order-tracker".to_owned()),
                 }

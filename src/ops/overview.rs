@@ -155,7 +155,7 @@ impl Overview {
         }
     }
 
-    /// Counts unless that was done lately; and when to count again. Once more are delivered than are counted,
+    /// Counts unless that was done lately; and when to count again. Once more are at an end than are counted,
     /// that stays so.
     async fn count(&self, last: Option<&Reading>) -> (Result<Counts, StoreError>, Instant) {
         if let Some(last) = last
@@ -165,14 +165,16 @@ impl Overview {
             return (last.counts.clone(), last.count_again_at);
         }
         let most = COUNTED_TO.unsigned_abs();
-        let delivered = last.and_then(|last| last.counts.as_ref().ok()).map_or(0, |counts| counts.orders[4]);
-        let statuses = if delivered < most { &Status::ALL[..] } else { &Status::ALL[..4] };
-        let counted = self.store.count(statuses).await;
-        let rows = counted.as_ref().map_or(0, |counts| counts.orders.iter().sum::<u64>());
+        let known = last.and_then(|last| last.counts.as_ref().ok());
+        let is_full =
+            |status: Status| status.is_final() && known.is_some_and(|counts| counts.orders[status] >= most);
+        let (full, asked): (Vec<Status>, Vec<Status>) = Status::ALL.into_iter().partition(|s| is_full(*s));
+        let counted = self.store.count(&asked).await;
+        let rows = counted.as_ref().map_or(0, |counts| counts.orders.iter().map(|(_, count)| count).sum());
         let again_at = Instant::now() + FOR_EACH_COUNTED * u32::try_from(rows).unwrap_or(u32::MAX);
         let counts = counted.map(|mut counts| {
-            if delivered >= most {
-                counts.orders[4] = most;
+            for status in full {
+                counts.orders[status] = most;
             }
             counts
         });

@@ -179,7 +179,7 @@ fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTre
     for order in &page.orders {
         report.orders += 1;
         report.events += order.events.len() as u64;
-        report.in_progress += u64::from(order.due_at.is_some());
+        report.in_progress += u64::from(!order.status.is_final());
         for fault in order.violations(now) {
             rules.entry(fault).or_default().broken_by(order.order_id.to_string());
         }

@@ -31,7 +31,7 @@ impl OrderPlaced {
     /// The message for an order created at `created_at`.
     pub fn new(order_id: OrderId, details: OrderDetails, created_at: Timestamp) -> Self {
         let created_at = to_millis(created_at);
-        Self { order_id, details, status: Status::Placed, created_at, seq: EventKind::Created.seq() }
+        Self { order_id, details, status: Status::FIRST, created_at, seq: EventKind::Created.seq() }
     }
 
     /// Stable id of the message (`<order_id>:<seq>`), the same each time it is sent.

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
-pub use lifecycle::{ParseStatusError, PerStatus, Status};
+pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
 pub use timeline::{Event, EventKind};
@@ -57,7 +57,7 @@ pub struct Order {
     #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub updated_at: Timestamp,
-    /// When its next step is due, whatever the delays are now; `None` once delivered.
+    /// When its next step is due, whatever the delays are now; `None` at the end.
     #[serde(skip)]
     pub due_at: Option<Timestamp>,
 }
@@ -68,7 +68,7 @@ pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events in the order of the life cycle.
-    #[schema(min_items = 2, max_items = 6)]
+    #[schema(schema_with = schema::timeline)]
     pub events: Vec<Event>,
 }
 

@@ -1,38 +1,45 @@
 //! How long each stage takes, and which steps are due.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, iter, str::FromStr, time::Duration};
 
 use chrono::TimeDelta;
 
-use super::{Order, Status, Timestamp};
+use super::{Order, PerStatus, Status, Timestamp, listed};
 
 /// Longest delay of one stage.
 const MAX_DELAY: Duration = Duration::from_hours(365 * 24);
 /// How long making a step may take beside its delay, in an estimate.
 const STEP_MAY_TAKE: Duration = Duration::from_secs(1);
 
-/// Time spent in `PLACED`, `PREPARING`, `COOKING` and `OUT_FOR_DELIVERY`, in whole milliseconds.
+const _: () = assert!(Status::FIRST.next().is_some(), "nothing would ever happen to an order");
+
+/// Time spent in each status that a timer leads out of, in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageDelays([Duration; 4]);
+pub struct StageDelays(PerStatus<Option<Duration>>);
 
 impl Default for StageDelays {
     fn default() -> Self {
-        Self([3, 5, 7, 10].map(Duration::from_secs))
+        Self(PerStatus::new(Status::default_delay))
     }
 }
 
 impl StageDelays {
-    /// The same delay for all four stages.
+    /// The same delay for all stages.
     pub fn uniform(delay: Duration) -> Self {
-        Self([delay; 4])
+        Self(PerStatus::new(|status| status.next().map(|_| delay)))
     }
 
-    /// How long an order stays in `status`; `None` at the end.
+    /// How long an order stays in its first status.
+    pub fn first(&self) -> Duration {
+        self.after(Status::FIRST).expect("a status with a timer has a delay")
+    }
+
+    /// How long an order stays in `status`; `None` where nothing happens by itself.
     pub fn after(&self, status: Status) -> Option<Duration> {
-        self.0.get(status as usize).copied()
+        self.0[status]
     }
 
-    /// When an order that reached `status` at `at` is due for its next step; `None` at the end.
+    /// When an order that reached `status` at `at` is due for its next step; `None` where none is.
     pub fn due_after(&self, status: Status, at: Timestamp) -> Option<Timestamp> {
         Some(at + self.after(status)?)
     }
@@ -41,10 +48,13 @@ impl StageDelays {
     /// written to be, the steps after that as the delays are now. Never before the first moment, and later
     /// than the second only if something holds it up. Every step brings the two closer together.
     pub fn eta(&self, order: &Order) -> Option<(Timestamp, Timestamp)> {
-        let later = self.0.get(order.status as usize + 1..)?;
-        let soonest = order.due_at? + later.iter().sum::<Duration>();
-        let least = (soonest - order.updated_at).to_std().unwrap_or_default();
-        let steps = std::iter::repeat_n(STEP_MAY_TAKE, 1 + later.len());
+        let due_at = order.due_at.filter(|_| order.status.next().is_some())?;
+        // At the end nothing is waited for.
+        let later = order.status.onwards().filter_map(|status| self.after(status));
+        let soonest = due_at + later.clone().sum::<Duration>();
+        // A due moment before the last step, which only a hand can write, leaves nothing to add.
+        let least = (soonest - order.updated_at).max(TimeDelta::zero());
+        let steps = iter::repeat_n(STEP_MAY_TAKE, 1 + later.count());
         Some((soonest, soonest + least / 4 + steps.sum::<Duration>()))
     }
 
@@ -101,7 +111,7 @@ pub struct Estimate {
 pub struct Path {
     /// The status after the last step.
     pub status: Status,
-    /// When the step after that is due; `None` once delivered.
+    /// When the step after that is due; `None` where none is.
     pub due_at: Option<Timestamp>,
     /// The statuses reached, in order; empty when nothing was due.
     pub steps: Vec<Status>,
@@ -109,7 +119,8 @@ pub struct Path {
 
 impl fmt::Display for StageDelays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts = self.0.map(|delay| humantime::format_duration(delay).to_string().replace(' ', ""));
+        let text = |delay| humantime::format_duration(delay).to_string().replace(' ', "");
+        let texts: Vec<String> = Status::timed().filter_map(|status| self.after(status)).map(text).collect();
         f.write_str(&texts.join(","))
     }
 }
@@ -117,7 +128,9 @@ impl fmt::Display for StageDelays {
 /// The text is not a list of delays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be one duration or four with commas between, such as 250ms or 3s,5s,7s,10s, each at most 365 days"
+    "must be one duration, or one for each of {} with commas between, such as 250ms or {}, each at most 365 days",
+    listed(Status::timed()),
+    StageDelays::default()
 )]
 pub struct ParseDelaysError;
 
@@ -128,7 +141,10 @@ impl FromStr for StageDelays {
         let delays = text.split(',').map(parse_delay).collect::<Result<Vec<_>, _>>()?;
         match delays[..] {
             [all] => Ok(Self::uniform(all)),
-            [placed, preparing, cooking, out] => Ok(Self([placed, preparing, cooking, out])),
+            _ if delays.len() == Status::timed().count() => {
+                let each = Status::timed().zip(delays.into_iter().map(Some));
+                Ok(Self(each.collect()))
+            }
             _ => Err(ParseDelaysError),
         }
     }
@@ -240,16 +256,18 @@ mod tests {
     fn without_delays_all_stages_pass_in_one_write() {
         let at = Timestamp::UNIX_EPOCH;
         let path = StageDelays::uniform(Duration::ZERO).path(Status::Placed, at, at);
-        assert_eq!(path.steps, Status::ALL[1..]);
+        assert!(path.steps.into_iter().eq(Status::Placed.onwards()));
         assert_eq!((path.status, path.due_at), (Status::Delivered, None));
     }
 
     proptest! {
         #[test]
         fn a_step_is_never_early_and_stamps_never_go_back(
-            delays in prop::array::uniform4(0_u64..50), looks in prop::collection::vec(0_i64..100, 1..60),
+            delays in prop::collection::vec(0_u64..50, Status::timed().count()),
+            looks in prop::collection::vec(0_i64..100, 1..60),
         ) {
-            let delays = StageDelays(delays.map(Duration::from_millis));
+            let delays = delays.into_iter().map(|millis| Some(Duration::from_millis(millis)));
+            let delays = StageDelays(Status::timed().zip(delays).collect());
             let mut now = Timestamp::UNIX_EPOCH;
             let (mut status, mut entered) = (Status::Placed, now);
             let mut due_at = delays.due_after(status, now);
@@ -259,7 +277,8 @@ mod tests {
                 let path = delays.path(status, due, now);
                 for step in &path.steps {
                     prop_assert!(status.may_become(*step));
-                    prop_assert!(now - entered >= TimeDelta::from_std(delays.0[status as usize]).expect("small"));
+                    let delay = delays.after(status).expect("a timer made the step");
+                    prop_assert!(now - entered >= TimeDelta::from_std(delay).expect("small"));
                     (status, entered) = (*step, now);
                 }
                 prop_assert_eq!(path.status, status);

@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        RefOr,
-        schema::{ObjectBuilder, Schema, SchemaType, Type},
+        Ref, RefOr,
+        schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type},
     },
 };
 
 use super::{
-    EventKind, OrderId,
+    Event, EventKind, OrderId,
     details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
 };
 
@@ -54,10 +54,39 @@ impl ToSchema for EventKind {
     }
 }
 
+/// A position in a timeline as a client sends it; empty is as good as not sent.
+pub(crate) struct Position;
+
+impl PartialSchema for Position {
+    fn schema() -> RefOr<Schema> {
+        let seen: Vec<String> = (0..=EventKind::LAST_SEQ).map(|seq| seq.to_string()).collect();
+        // Up to 9 a digit is all there is to it.
+        let one =
+            if seen.len() > 10 { format!("({})", seen.join("|")) } else { format!("[0-{}]", seen.len() - 1) };
+        let pattern = format!("^{one}?$");
+        ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(pattern)).into()
+    }
+}
+
+impl ToSchema for Position {
+    fn name() -> Cow<'static, str> {
+        "Position".into()
+    }
+}
+
 /// A moment as we write it.
 pub(crate) fn timestamp() -> ObjectBuilder {
     text(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", "RFC 3339 in UTC, whole milliseconds.")
         .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)))
+}
+
+/// The events of an order: CREATED and PLACED, and what followed.
+pub(super) fn timeline() -> ArrayBuilder {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(Event::name()))
+        .min_items(Some(2))
+        .max_items(Some(EventKind::ALL.len()))
+        .description(Some("Its events in the order of the life cycle."))
 }
 
 /// Where an order came from, as its CREATED event tells.

@@ -1,4 +1,4 @@
-//! The timeline: six kinds of event in one fixed order.
+//! The timeline: a kind of event for each status, and one for the beginning, in one fixed order.
 
 use std::{fmt, str::FromStr};
 
@@ -19,22 +19,42 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// All six, in the order of the life cycle.
-    pub const ALL: [Self; 6] = [
-        Self::Created,
-        Self::Reached(Status::Placed),
-        Self::Reached(Status::Preparing),
-        Self::Reached(Status::Cooking),
-        Self::Reached(Status::OutForDelivery),
-        Self::Reached(Status::Delivered),
-    ];
+    /// All, in the order of the life cycle.
+    pub const ALL: [Self; Status::ALL.len() + 1] = {
+        let mut all = [Self::Created; Status::ALL.len() + 1];
+        let mut at = 0;
+        while at < Status::ALL.len() {
+            all[at + 1] = Self::Reached(Status::ALL[at]);
+            at += 1;
+        }
+        all
+    };
+
+    /// The greatest position that there is.
+    pub const LAST_SEQ: u8 = Self::ALL[Self::ALL.len() - 1].seq();
 
     /// The position in the timeline, 1 for CREATED to 6 for DELIVERED: `seq` in messages, `id` in
     /// event streams, the tag in `ETag`.
     pub const fn seq(self) -> u8 {
         match self {
             Self::Created => 1,
-            Self::Reached(status) => status as u8 + 2,
+            Self::Reached(status) => status.rank() + 2,
+        }
+    }
+
+    /// Whether no event follows.
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Created => false,
+            Self::Reached(status) => status.is_final(),
+        }
+    }
+
+    /// The status that it led to, if it led to one.
+    pub const fn status(self) -> Option<Status> {
+        match self {
+            Self::Created => None,
+            Self::Reached(status) => Some(status),
         }
     }
 
@@ -93,8 +113,11 @@ mod tests {
 
     #[test]
     fn positions_count_from_one_to_six() {
-        let positions: Vec<u8> = EventKind::ALL.iter().map(|kind| kind.seq()).collect();
-        assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
+        let life = std::iter::once(EventKind::Created).chain(Status::plain_life().map(EventKind::Reached));
+        assert!(life.clone().map(EventKind::seq).eq([1, 2, 3, 4, 5, 6]));
+        assert!(life.last().is_some_and(EventKind::is_final));
+        let positions = EventKind::ALL.map(EventKind::seq);
+        assert!(positions.into_iter().eq(1..=EventKind::LAST_SEQ));
         assert!(EventKind::ALL.is_sorted());
     }
 

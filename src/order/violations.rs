@@ -13,7 +13,7 @@ pub struct AuditedOrder {
     pub created_at: Timestamp,
     /// When its row says that the status last changed.
     pub updated_at: Timestamp,
-    /// When the next step is due; `None` once delivered.
+    /// When the next step is due; `None` where none is.
     pub due_at: Option<Timestamp>,
     /// Whether its outbox row is still there.
     pub unsent: bool,
@@ -64,16 +64,19 @@ impl AuditedOrder {
         let all = kinds.len();
         kinds.dedup();
         let beginning = EventKind::ALL[..2].iter().all(|kind| kinds.contains(kind));
-        let until_last = EventKind::ALL.iter().filter(|kind| Some(*kind) <= kinds.last());
+        // Without PLACED the beginning is missing, and the rest is a story all the same.
+        let mut path = vec![Status::FIRST];
+        path.extend(kinds.iter().filter_map(|kind| kind.status()));
+        path.dedup();
         let holds = |fault| match fault {
             Violation::NoBeginning => beginning,
-            Violation::Gap => until_last.clone().skip(2).all(|kind| kinds.contains(kind)),
+            Violation::Gap => path.is_sorted_by(|from, to| from.may_become(*to)),
             Violation::Doubled => kinds.len() == all,
             Violation::StampGoesBack => self.stamps_rise(),
             Violation::RowDiffers => self.row_agrees(),
             Violation::Overdue => match self.due_at {
                 Some(due) => now - due <= chrono::TimeDelta::from_std(OVERDUE_AFTER).unwrap_or_default(),
-                None => self.status == Status::Delivered,
+                None => self.status.is_final(),
             },
         };
         Violation::ALL.into_iter().filter(|fault| !holds(*fault)).collect()

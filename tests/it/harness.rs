@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use order_tracker::order::Status;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -184,7 +185,7 @@ impl Service {
 
     /// Waits until no order is on its way and none waits to be published.
     pub(crate) async fn settled(&self) {
-        for status in ["PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY"] {
+        for status in Status::open() {
             let path = format!("/orders?limit=1&status={status}");
             eventually(&path, async || (self.json(&path).await == json!([])).then_some(())).await;
         }

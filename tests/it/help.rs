@@ -123,7 +123,7 @@ async fn help_of_the_service() {
 
     Orders:
           --stage-delays <DURATION,...>
-              Time spent in each status before the last; one value stands for all four
+              Time spent in each status before the last; one value stands for all
 
               [env: STAGE_DELAYS=]
               [default: 3s,5s,7s,10s]

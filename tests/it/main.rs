@@ -17,6 +17,7 @@ mod harness;
 mod help;
 mod journey;
 mod kafka;
+mod lifecycle;
 mod log;
 mod promises;
 mod proof;

@@ -60,13 +60,7 @@ pub(super) fn path(name: &str) -> String {
 
 /// The picture of a status.
 pub(super) fn picture(status: Status) -> String {
-    path(match status {
-        Status::Placed => "placed.svg",
-        Status::Preparing => "preparing.svg",
-        Status::Cooking => "cooking.svg",
-        Status::OutForDelivery => "out-for-delivery.svg",
-        Status::Delivered => "delivered.svg",
-    })
+    path(status.picture())
 }
 
 /// Another version's address answers with this version's content, not to be kept: replicas are

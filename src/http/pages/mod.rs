@@ -21,7 +21,7 @@ pub(super) use board::{board, place_demo};
 pub(super) use track::{track, track_slash};
 
 use super::Problem;
-use crate::order::{OrderId, Status, Timestamp};
+use crate::order::{OrderId, Timestamp};
 
 const HTML: &str = "text/html; charset=utf-8";
 /// Only what comes from here, nothing inline, in nobody's frame.
@@ -161,17 +161,6 @@ fn quoted(text: &str) -> Markup {
 fn still_json(json: &str) -> String {
     let escaped = |text: String, c: char| text.replace(c, &format!("\\u{:04x}", u32::from(c)));
     BIDI_CONTROLS.into_iter().fold(json.to_owned(), escaped)
-}
-
-/// What a status is called in front of people.
-fn name(status: Status) -> &'static str {
-    match status {
-        Status::Placed => "Order placed",
-        Status::Preparing => "Preparing",
-        Status::Cooking => "Cooking",
-        Status::OutForDelivery => "Out for delivery",
-        Status::Delivered => "Delivered",
-    }
 }
 
 /// A moment in UTC; the script puts the reader's own zone in its place.

@@ -11,8 +11,8 @@ use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use super::{
-    super::AppState, Frame, Problem, Refresh, assets, error_page, moment, name, nowhere, page, quoted,
-    strip_bidi, typed,
+    super::AppState, Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted, strip_bidi,
+    typed,
 };
 use crate::order::{Estimate, EventKind, Order, StageDelays, Status, Timestamp, TrackedOrder};
 
@@ -70,39 +70,40 @@ pub(in crate::http) async fn track_slash(order_id: Result<Path<String>, PathReje
 
 fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Response {
     let order = &tracked.order;
-    let delivered = order.status == Status::Delivered;
+    let (words, delivered) = (order.status.words(), order.status == Status::Delivered);
     let estimate = delays.estimate(order, now);
     let late = estimate.is_some_and(|estimate| estimate.missed.is_some());
     // A title has no `bdi`: the item is isolated by characters.
-    let state = if late { LATE } else { name(order.status) };
+    let state = if late { LATE } else { words.label };
     let title = format!("{state} · \u{2068}{}\u{2069}", strip_bidi(&order.details.item));
     let frame = Frame {
         title: &title,
         icon: assets::picture(order.status),
         style: "track.css",
         script: Some("track.js"),
-        refresh: if delivered { Refresh::Never } else { Refresh::WithoutScript },
+        refresh: if order.status.is_final() { Refresh::Never } else { Refresh::WithoutScript },
         preview: Some(PREVIEW),
     };
-    let (headline, words) = words(order.status);
     let seq = EventKind::Reached(order.status).seq();
     let content = html! {
         header {
             p.brand { "Order Tracker" }
             p #mark hidden {}
         }
-        main #content data-order=(order.order_id) data-seq=(seq) data-status=(order.status) data-now=(now.timestamp_millis()) data-late=[late.then_some("true")] {
+        main #content data-order=(order.order_id) data-seq=(seq) data-status=(order.status) data-final[order.status.is_final()] data-delivered[delivered] data-now=(now.timestamp_millis()) data-late=[late.then_some("true")] {
             section.now {
                 div.picture { img src=(frame.icon) alt="" width="88" height="88"; }
-                h1 { (headline) }
+                h1 { (words.headline) }
                 @if delivered {
                     p { "Enjoy your " (quoted(&order.details.item)) ", " (quoted(&order.details.customer_name)) "!" }
-                } @else {
-                    p { @if late { "It takes longer than we said." } @else { (words) } }
+                } @else if late {
+                    p { "It takes longer than we said." }
+                } @else if let Some(sentence) = words.sentence {
+                    p { (sentence) }
                 }
                 (eta(order, estimate, now))
             }
-            ol.steps { @for status in Status::ALL { (step(tracked, status, now)) } }
+            ol.steps { @for status in steps(tracked) { (step(tracked, status, now)) } }
             (ordered(order))
         }
         p #announcement.unseen role="status" {}
@@ -110,20 +111,20 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
     page(StatusCode::OK, &frame, &content)
 }
 
-fn words(status: Status) -> (&'static str, &'static str) {
-    match status {
-        Status::Placed => ("We have your order", "The kitchen starts in a moment."),
-        Status::Preparing => ("The kitchen is at work", "Your order is being prepared."),
-        Status::Cooking => ("It is cooking", "Your order is in the pan or in the oven."),
-        Status::OutForDelivery => ("On its way to you", "The courier has your order."),
-        Status::Delivered => ("Delivered", ""),
-    }
+/// What an order has gone through, and what is still to come unless something comes between.
+fn steps(tracked: &TrackedOrder) -> Vec<Status> {
+    let reached = tracked.events.iter().filter_map(|event| event.event.status());
+    reached.chain(tracked.order.status.onwards()).collect()
 }
 
 /// When it comes, or when it came.
 fn eta(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup {
     let Some(Estimate { from, by, promise_ends, missed }) = estimate else {
-        return html! { p.eta { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } } };
+        return html! {
+            @if order.status == Status::Delivered {
+                p.arrival { span.label { "Arrived" } strong { (moment(order.updated_at, now)) } }
+            }
+        };
     };
     // From half an hour on, minutes would promise too much.
     let step = if from - now > HALF_AN_HOUR { 5 } else { 1 };
@@ -131,7 +132,7 @@ fn eta(order: &Order, estimate: Option<Estimate>, now: Timestamp) -> Markup {
     let last = whole_minutes(by, step, true).max(first + TimeDelta::minutes(step));
     let said = missed.map(|said| whole_minutes(said, 1, true)).filter(|said| *said < last);
     html! {
-        p.eta data-until=(promise_ends.timestamp_millis()) {
+        p.arrival data-until=(promise_ends.timestamp_millis()) {
             span.label { @if missed.is_some() { (LATE) ", now between" } @else { "Arrives between" } }
             strong.between { (minute(first, now, "")) " and " (minute(last, now, " UTC")) }
             span.left data-from=(from.timestamp_millis()) data-to=(by.timestamp_millis()) {}
@@ -157,8 +158,8 @@ fn step(tracked: &TrackedOrder, status: Status, now: Timestamp) -> Markup {
     let event = tracked.events.iter().find(|event| event.event == EventKind::Reached(status));
     let current = tracked.order.status == status;
     html! {
-        li.done[event.is_some() && (!current || status == Status::Delivered)] aria-current=[current.then_some("step")] {
-            span.step { (name(status)) }
+        li.done[event.is_some() && (!current || status.is_final())] aria-current=[current.then_some("step")] {
+            span.step { (status.words().label) }
             @match event {
                 Some(event) => (moment(event.timestamp, now)),
                 None => span.unseen { "still to come" },

@@ -5,6 +5,7 @@ mod board_finds;
 mod compressed;
 mod events;
 mod explain;
+mod lifecycle;
 mod limits;
 mod log;
 mod openapi;

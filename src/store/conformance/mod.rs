@@ -16,7 +16,9 @@ use serde_json::json;
 
 use super::{Backlog, Due, Incoming, LateSteps, NewOrder, Outbox, Placement, Store, Transition};
 use crate::{
-    order::{EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+    order::{
+        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, PerStatus, Status, Timestamp, TrackedOrder,
+    },
     time::ManualClock,
 };
 
@@ -105,7 +107,7 @@ impl Fixture {
         self.store.backlog().await.expect("reads")
     }
 
-    async fn counts(&self) -> [u64; 5] {
+    async fn counts(&self) -> PerStatus<u64> {
         self.store.count(&Status::ALL).await.expect("reads").orders
     }
 

@@ -12,7 +12,7 @@ use super::{
     rows::{moment, moment_if_any, order_id, parsed, readable},
     timers::time,
 };
-use crate::order::{Order, OrderId, Status, Timestamp, to_millis};
+use crate::order::{Order, OrderId, PerStatus, Status, Timestamp, to_millis};
 
 /// How far back each figure is read.
 #[derive(Debug, Default)]
@@ -199,10 +199,10 @@ async fn count(
     .bind(COUNTED_TO)
     .fetch_all(db)
     .await?;
-    let mut orders = [0; 5];
+    let mut orders = PerStatus::default();
     for row in &rows {
         let status: Status = parsed(row, "status")?;
-        orders[status as usize] = row.try_get::<i64, _>("orders")?.unsigned_abs();
+        orders[status] = row.try_get::<i64, _>("orders")?.unsigned_abs();
     }
     Ok(Counts { orders, since })
 }

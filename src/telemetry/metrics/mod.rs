@@ -174,11 +174,10 @@ impl Metrics {
     }
 
     fn declare_known_labels(&self) {
-        for pair in Status::ALL.windows(2) {
-            self.transitions.with_label_values(&[pair[0].as_str(), pair[1].as_str()]);
-        }
-        for status in &Status::ALL[..4] {
-            self.in_progress.with_label_values(&[status.as_str()]);
+        for from in Status::ALL {
+            for to in from.leads_to() {
+                self.transitions.with_label_values(&[from.as_str(), to.as_str()]);
+            }
         }
         for reason in RejectReason::ALL {
             self.dead_letters.with_label_values(&[reason.as_str()]);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     order::{
-        Timestamp,
+        PerStatus, Status, Timestamp,
         dead_letter::{DeadLetterBacklog, reasons},
     },
     store::{Backlog, LateSteps},
@@ -70,10 +70,10 @@ fn what_was_not_read_is_not_zero() {
 fn a_drained_backlog_goes_on_reporting_zero() {
     let metrics = Metrics::new();
     metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
-    metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
+    metrics.in_progress(Some(&PerStatus::from_iter([(Status::Placed, 3), (Status::Delivered, 9)])));
     assert!(text(&metrics).contains("orders_in_progress{status=\"PLACED\"} 3\n"));
     metrics.backlog(Some(&Backlog::default()));
-    metrics.in_progress(Some(&[0; 5]));
+    metrics.in_progress(Some(&PerStatus::default()));
     let drained = text(&metrics);
     assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
     assert!(drained.contains("outbox_pending 0\n"));
@@ -124,7 +124,7 @@ async fn what_is_old_is_not_known() {
         metrics.lag(Some(7));
         metrics.consumer_up(Some(true));
         metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
-        metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
+        metrics.in_progress(Some(&PerStatus::from_iter([(Status::Placed, 3), (Status::Delivered, 9)])));
         metrics.partitions(2);
         metrics.partition_unavailable(1, true);
         let by_reason = BTreeMap::from([("no_key", 2)]);

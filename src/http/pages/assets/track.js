@@ -3,10 +3,11 @@ import { dress, mark, present, refresh } from "./page.js";
 
 const content = document.getElementById("content");
 const announcement = document.getElementById("announcement");
-const arrived = () => content.dataset.status === "DELIVERED";
+/** Whether nothing more will come. */
+const over = () => "final" in content.dataset;
 const pause = (millis) => new Promise((done) => setTimeout(done, millis));
 
-let busy = false, again = false, ended = arrived();
+let busy = false, again = false, ended = over();
 
 /** Brings the page up to date, however often and whenever it is asked to. */
 async function renew() {
@@ -23,14 +24,14 @@ async function renew() {
       again = true;
     } else if (content.dataset.status !== status) {
       announcement.textContent = document.querySelector("h1").textContent;
-      if (arrived()) document.body.classList.add("arrived");
+      if ("delivered" in content.dataset) document.body.classList.add("arrived");
     } else if (content.dataset.late && !late) {
       announcement.textContent = document.querySelector(".arrival .label").textContent;
     }
     if (open && !ended) live();
   } while (again && !ended);
   busy = false;
-  if (arrived()) finish();
+  if (over()) finish();
 }
 
 function finish(state = "", words = "") {

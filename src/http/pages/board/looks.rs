@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::{
     super::moment,
     Board,
-    view::{at_least, short, span, unread},
+    view::{at_least, span, unread},
 };
 use crate::{
     ops::diagnosis::{self, ON_ITS_WAY, PartLine, State, sentences, shown},
@@ -102,7 +102,7 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
                     @for late in &late.first {
                         li {
                             a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
-                            " still " (short(late.order.status)) ", " (span(late.late)) " late"
+                            " still " (late.order.status.words().state) ", " (span(late.late)) " late"
                         }
                     }
                     (more(late.first.len(), late.orders))

@@ -57,9 +57,7 @@ pub(super) fn board(board: &Board) -> Markup {
 fn counts(board: &Board) -> Markup {
     // Not to know is not to have none.
     let count = |status: Status| match &board.reading.counts {
-        Ok(counts) => {
-            at_least(counts.orders[status as usize], counts.since.is_some() && status.next().is_some())
-        }
+        Ok(counts) => at_least(counts.orders[status], counts.since.is_some() && !status.is_final()),
         Err(_) => "?".to_owned(),
     };
     html! {
@@ -70,7 +68,7 @@ fn counts(board: &Board) -> Markup {
                     li {
                         a href=(board.choice.with_status(Some(status))) aria-current=[(board.choice.status == Some(status)).then_some("true")] {
                             img src=(assets::picture(status)) alt="" width="28" height="28";
-                            span { strong.number { (count(status)) } " " (short(status)) }
+                            span { strong.number { (count(status)) } " " (status.words().state) }
                         }
                     }
                 }
@@ -87,16 +85,6 @@ pub(super) fn counted(count: u64) -> String {
 pub(super) fn at_least(count: u64, more: bool) -> String {
     let most = COUNTED_TO.unsigned_abs();
     if more || count >= most { format!("{}+", count.min(most)) } else { count.to_string() }
-}
-
-pub(super) fn short(status: Status) -> &'static str {
-    match status {
-        Status::Placed => "placed",
-        Status::Preparing => "preparing",
-        Status::Cooking => "cooking",
-        Status::OutForDelivery => "out for delivery",
-        Status::Delivered => "delivered",
-    }
 }
 
 /// A number of more than three digits, as it is read in English.
@@ -126,7 +114,7 @@ fn orders(board: &Board) -> Markup {
     html! {
         section.card.orders {
             h2 {
-                @match board.choice.status { Some(status) => { "Orders " (short(status)) } None => "Recent orders" }
+                @match board.choice.status { Some(status) => { "Orders " (status.words().state) } None => "Recent orders" }
             }
             @match &board.orders {
                 Err(error) => (unread(error)),
@@ -144,7 +132,7 @@ fn orders(board: &Board) -> Markup {
 fn none(board: &Board) -> String {
     match (board.choice.before, board.choice.status) {
         (Some(_), _) => "There are no older ones.".to_owned(),
-        (None, Some(status)) => format!("No order is {} just now.", short(status)),
+        (None, Some(status)) => format!("No order is {} just now.", status.words().state),
         (None, None) if board.demo => "None yet. Place a demo order with the button above.".to_owned(),
         (None, None) => "None yet.".to_owned(),
     }
@@ -156,7 +144,7 @@ fn matches(board: &Board, count: usize, orders: &[TrackedOrder]) -> Markup {
     html! {
         section.card.orders {
             h2 {
-                @match board.choice.status { Some(status) => { "Orders " (short(status)) } None => "Orders" }
+                @match board.choice.status { Some(status) => { "Orders " (status.words().state) } None => "Orders" }
                 " with “" (quoted(&board.choice.search)) "”"
             }
             p.reason {
@@ -196,7 +184,7 @@ fn row(order: &Order, board: &Board) -> Markup {
         tr id=(order.order_id) class=[open.then_some("open")] {
             td { a.number href=(board.choice.with_order(order.order_id)) { (order.order_id) } }
             td {
-                span class={ "status " (order.status.as_str().to_ascii_lowercase()) } { (short(order.status)) }
+                span class={ "status " (order.status.slug()) } { (order.status.words().state) }
                 @if let Some(late) = lateness(order, board) { " " span.late { (span(late)) " late" } }
             }
             td { (quoted(&order.details.item)) ", " (order.details.size) }
