@@ -1,5 +1,5 @@
 //! The fault programme: breaks every part of a running system, one fault a row, and then counts
-//! what was lost, doubled or early. `cargo test --test faults -- --all`, in `ci/stack run`.
+//! what was lost, doubled or early. `cargo test --test faults -- --all`, in `tools/stack run`.
 #![expect(clippy::print_stdout, reason = "the table is for people")]
 
 mod app;
@@ -28,7 +28,7 @@ use rig::{Rig, Scale};
 use rows::{LeftOut, ROWS, Spec};
 use stack::Stack;
 
-const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --soak | --rehearse | --list | F3 F7 ... [--ci] \
+const HOW: &str = "run: tools/stack run cargo test --test faults -- --all | --ci | --soak | --rehearse | --list | F3 F7 ... [--ci] \
     [--orders N] [--seed N]";
 /// Orders a row.
 const ORDERS: usize = 2_000;

@@ -1,4 +1,4 @@
-//! The real PostgreSQL and Kafka that `ci/stack` started, and how to break each of them.
+//! The real PostgreSQL and Kafka that `tools/stack` started, and how to break each of them.
 
 use std::{
     env, fs,
@@ -26,7 +26,7 @@ pub(crate) struct Stack {
     pub(crate) brokers: String,
 }
 
-/// Who does something, as `ci/stack` calls them.
+/// Who does something, as `tools/stack` calls them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Postgres,
@@ -68,11 +68,11 @@ impl Stack {
     }
 
     async fn call(&self, part: Part, verb: &str) -> Result<()> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stack");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/stack");
         let mut command = Command::new(script);
         // No pipes: the server that is started would hold them open.
         command.arg(part.name()).arg(verb).arg(&self.dir).stdin(Stdio::null()).stdout(Stdio::null());
-        ensure!(command.status().await?.success(), "ci/stack {} {verb} failed", part.name());
+        ensure!(command.status().await?.success(), "tools/stack {} {verb} failed", part.name());
         Ok(())
     }
 

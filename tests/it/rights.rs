@@ -14,7 +14,7 @@ const GUEST: &str =
 
 /// Gives rights to the guest, or takes them.
 async fn rights(arguments: &[&str]) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stack");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/stack");
     let mut command = Command::new(script);
     command.args(["rights", &variable("STACK_DIR")]).args(arguments);
     let done = tokio::task::spawn_blocking(move || command.status().expect("the script runs"));

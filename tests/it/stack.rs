@@ -1,5 +1,5 @@
 //! On a real PostgreSQL and a real Kafka, where `PG_DSN` and `KAFKA_BROKERS` name them
-//! (`ci/stack run cargo test`); elsewhere each test says that it was left out.
+//! (`tools/stack run cargo test`); elsewhere each test says that it was left out.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
