@@ -21,7 +21,7 @@ check: lint deny test
 
 # Format, clippy and documentation, warnings as errors.
 lint:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 

@@ -11,7 +11,6 @@
 
 mod phases;
 mod plot;
-mod process;
 mod report;
 mod scripts;
 mod server;

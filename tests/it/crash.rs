@@ -180,7 +180,7 @@ async fn what_was_not_published_is_published_in_the_next_life() {
     let kafka = Kafka::of(&service);
     service.counted("orders_produced_total", 20).await;
     let mut published: Vec<_> =
-        kafka.all(TOPIC).await.into_iter().filter_map(|dead_letter| dead_letter.key).collect();
+        kafka.all(TOPIC).await.into_iter().filter_map(|message| message.key).collect();
     published.sort_unstable();
     assert_eq!(published, placed, "each once, ids rise as they were placed");
     service.settled().await;

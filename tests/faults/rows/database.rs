@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use sqlx::{Connection as _, PgConnection};
+use testkit::Part;
 use tokio::{
     process::Command,
     task::JoinSet,
@@ -17,7 +18,6 @@ use crate::{
     load::Plan,
     report::Outcome,
     rig::{REFUSED_WITHIN, Rig},
-    stack::Part,
 };
 
 /// What both kinds of restart must reach.
@@ -38,12 +38,12 @@ async fn down_and_up(rig: &mut Rig, kill: bool) -> Result<Outcome> {
         rig.pause(2_200..4_000).await;
         rig.strike();
         if kill {
-            rig.stack.kill(Part::Postgres).await?;
+            rig.servers.kill(Part::Postgres).await?;
         } else {
-            rig.stack.stop(Part::Postgres).await?;
+            rig.servers.stop(Part::Postgres).await?;
         }
         rig.pause(0..2_000).await;
-        rig.stack.start(Part::Postgres).await?;
+        rig.servers.start(Part::Postgres).await?;
         rig.ready_again();
     }
     let history = load.end().await?;
@@ -162,7 +162,7 @@ struct Disk(String);
 
 impl Disk {
     async fn mount(rig: &Rig) -> Result<Self> {
-        let folder = rig.stack.dir().join(&rig.name).display().to_string();
+        let folder = rig.servers.dir().join(&rig.name).display().to_string();
         let script = format!(
             "mkdir -p {folder} && mount -t tmpfs -o size=24m tmpfs {folder} && \
             mkdir {folder}/space && chown -R postgres: {folder}"

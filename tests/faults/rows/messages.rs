@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, seq::SliceRandom as _};
 use serde_json::{Value, json};
+use testkit::{MAX_BYTES, Message, Topic};
 
 use crate::{
     app::SECRET,
@@ -12,7 +13,6 @@ use crate::{
     load::History,
     report::Outcome,
     rig::Rig,
-    topic::{MAX_BYTES, Message, Topic},
 };
 
 /// How long a consumer may take to catch up.
@@ -67,7 +67,7 @@ fn foreign_order(rig: &mut Rig, number: usize) -> Value {
 }
 
 fn message(value: &Value) -> Message {
-    let key = value["order_id"].as_str().unwrap_or_default().as_bytes().to_vec();
+    let key = value["order_id"].as_str().unwrap_or_default().to_owned();
     Message { key: Some(key), value: Some(value.to_string().into_bytes()), ..Message::default() }
 }
 
@@ -80,9 +80,9 @@ pub(crate) async fn shuffled(rig: &mut Rig) -> Result<Outcome> {
     for number in 0..count {
         let order = foreign_order(rig, number);
         for (seq, status) in SIX[1..].iter().enumerate() {
-            let mut story = order.clone();
-            (story["status"], story["seq"]) = (json!(status), json!(seq + 1));
-            messages.push(message(&story));
+            let mut told = order.clone();
+            (told["status"], told["seq"]) = (json!(status), json!(seq + 1));
+            messages.push(message(&told));
         }
     }
     messages.shuffle(&mut rig.dice);
@@ -115,7 +115,7 @@ fn mutant(rig: &mut Rig, number: usize) -> Message {
             message(&order)
         }
         3 => with_value("[".repeat(1_000).into_bytes()),
-        4 => Message { key: Some(b"ORD-01KAAA00000000000000000000".to_vec()), ..whole },
+        4 => Message { key: Some("ORD-01KAAA00000000000000000000".to_owned()), ..whole },
         5 => Message { key: None, ..whole },
         6 => {
             order["status"] = json!("EATEN");
@@ -172,11 +172,11 @@ fn explains(dead_letter: &Message) -> bool {
 }
 
 fn dead_letters(rig: &Rig) -> Topic {
-    Topic { name: format!("{}.dlq", rig.topic.name), ..rig.topic.clone() }
+    rig.topic.dead_letters()
 }
 
 pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
-    rig.topic.create(MAX_BYTES).await?;
+    rig.topic.create(6, MAX_BYTES).await?;
     rig.fleet.start_all(1).await?;
     let (mut huge, small) = (foreign_order(rig, 0), foreign_order(rig, 1));
     huge["item"] = json!("x".repeat(5_000_000));
@@ -184,9 +184,8 @@ pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
     let dead_letters = dead_letters(rig).read().await?;
-    let url = rig.fleet.replica(0)?.url.clone();
-    let metrics = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?;
-    let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
+    let metrics = rig.fleet.replica(0)?.get("/metrics").await?;
+    let counted = metrics.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
     let mut outcome = rig.examine_strangers().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
     let reference = dead_letters.len() == 1

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rand::seq::IndexedRandom as _;
+use testkit::Part;
 use tokio::time::sleep;
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     proxy::{Loss, Mode, Proxy},
     report::Outcome,
     rig::Rig,
-    stack::Part,
 };
 
 /// Orders a second: five times what other rows place in half an hour.
@@ -99,27 +99,27 @@ async fn run(rig: &mut Rig, proxy: &Proxy, fault: Fault) -> Result<usize> {
             frozen.thaw().await;
         }
         Fault::PostgresRestarted => {
-            rig.stack.stop(Part::Postgres).await?;
+            rig.servers.stop(Part::Postgres).await?;
             rig.pause(0..2_000).await;
-            rig.stack.start(Part::Postgres).await?;
+            rig.servers.start(Part::Postgres).await?;
         }
         Fault::PostgresKilled => {
-            rig.stack.kill(Part::Postgres).await?;
+            rig.servers.kill(Part::Postgres).await?;
             rig.pause(0..2_000).await;
-            rig.stack.start(Part::Postgres).await?;
+            rig.servers.start(Part::Postgres).await?;
         }
         Fault::PostgresFrozen => {
-            let frozen = rig.stack.freeze(Part::Postgres).await?;
+            let frozen = rig.servers.freeze(Part::Postgres).await?;
             rig.pause(1_000..8_000).await;
             frozen.thaw().await;
         }
         Fault::KafkaKilled => {
-            rig.stack.kill(Part::Kafka).await?;
+            rig.servers.kill(Part::Kafka).await?;
             rig.pause(0..8_000).await;
-            rig.stack.start(Part::Kafka).await?;
+            rig.servers.start(Part::Kafka).await?;
         }
         Fault::KafkaFrozen => {
-            let frozen = rig.stack.freeze(Part::Kafka).await?;
+            let frozen = rig.servers.freeze(Part::Kafka).await?;
             rig.pause(1_000..8_000).await;
             frozen.thaw().await;
         }
