@@ -86,11 +86,16 @@ struct Replica {
 }
 
 impl Replica {
-    async fn start(slot: usize, settings: &Settings, journal: &Journal, book: &Observations) -> Result<Self> {
+    async fn start(
+        slot: usize,
+        settings: &Settings,
+        journal: &Journal,
+        observations: &Observations,
+    ) -> Result<Self> {
         let serve = command(BINARY, &["serve"], settings.iter().map(|(name, value)| (name, value)));
         let journal = journal.clone();
         let process = Process::start(serve, move |line| journal.note(slot, &line)).await?;
-        let watch = Watch::start(&process, database_port(settings), book.clone())?;
+        let watch = Watch::start(&process, database_port(settings), observations.clone())?;
         Ok(Self { process, watch: Some(watch) })
     }
 }
@@ -106,7 +111,7 @@ pub(crate) struct Fleet {
     pub(crate) settings: Settings,
     pub(crate) targets: Targets,
     pub(crate) journal: Journal,
-    pub(crate) book: Observations,
+    pub(crate) observations: Observations,
     /// What the first replicas held and counted when they were ready and had nothing to do.
     pub(crate) idle: Option<(Holdings, BTreeSet<String>)>,
     /// Parts that may be degraded while nothing else is wrong: what a row leaves broken.
@@ -121,15 +126,15 @@ impl Fleet {
     pub(crate) fn new(settings: Settings, log: Option<File>) -> Self {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
-        let (book, idle) = (Observations::default(), None);
+        let (observations, idle) = (Observations::default(), None);
         // Dead letters stay where they are; no row requeues them.
         let (lasting, replicas) = (vec!["dead_letters"], Vec::new());
-        Self { settings, targets, journal, book, idle, lasting, replicas, slowest_start }
+        Self { settings, targets, journal, observations, idle, lasting, replicas, slowest_start }
     }
 
     /// Starts the replica of this slot and shows it to clients.
     pub(crate) async fn start(&mut self, slot: usize) -> Result<()> {
-        let replica = Replica::start(slot, &self.settings, &self.journal, &self.book).await?;
+        let replica = Replica::start(slot, &self.settings, &self.journal, &self.observations).await?;
         self.slowest_start = self.slowest_start.max(replica.process.listened_in);
         self.targets.set(slot, Some(&replica.process.url));
         if self.replicas.len() <= slot {

@@ -224,7 +224,7 @@ impl Rig {
         if let Err(error) = self.fleet.ready().await {
             outcome.missed.push(format!("at the end: {error:#}"));
         }
-        let Seen { sick, most, .. } = self.fleet.book.seen();
+        let Seen { sick, most, .. } = self.fleet.observations.seen();
         outcome.expect(
             sick.is_empty(),
             format!("/healthz: {} times no 200, such as {:?}", sick.len(), sick.first()),
@@ -271,7 +271,7 @@ impl Rig {
 
     /// While something that it needs was away, a replica must have said so.
     pub(crate) fn said_so(&self, outcome: &mut Outcome) {
-        let Seen { unready, complaints, .. } = self.fleet.book.seen();
+        let Seen { unready, complaints, .. } = self.fleet.observations.seen();
         outcome.expect(complaints > 0, "/readyz never said that anything was wrong");
         outcome.note(format!("/readyz said {complaints} times what was wrong, {unready} times with 503"));
     }

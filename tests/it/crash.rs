@@ -237,7 +237,7 @@ async fn a_second_signal_ends_the_service_at_once() {
 
     service.terminate().await;
     eventually("the first signal", async || service.logged().contains("stopping").then_some(())).await;
-    // What follows within a moment is the same wish, told twice; what comes after is a second one.
+    // A signal that follows within a moment repeats the first; what comes after is a second one.
     let exit = service.insist().await;
     assert_eq!(exit.code, Some(130), "{}", service.logged());
     assert!(exit.took < Duration::from_secs(2), "{exit:?}");

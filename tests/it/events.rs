@@ -53,7 +53,7 @@ pub(crate) fn age(frame: &Frame) -> TimeDelta {
 }
 
 #[tokio::test]
-async fn an_order_is_followed_to_the_door() {
+async fn an_order_is_followed_to_its_delivery() {
     let service = Service::start(&[("STAGE_DELAYS", "300ms")]).await;
     let id = service.place("pizza").await;
     let mut stream = open(&service, &id, 0).await;
@@ -122,7 +122,7 @@ async fn five_hundred_followers_survive_restarts() {
     let (url, urls) = watch::channel(service.url.clone());
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let followers = join_all(ids.into_iter().map(|id| faithful(http.clone(), urls.clone(), id)));
-    let story = async {
+    let restarts = async {
         for restart in 0..2 {
             eventually("all follow", async || {
                 (service.metric("http_event_streams").await == 500).then_some(())
@@ -138,7 +138,7 @@ async fn five_hundred_followers_survive_restarts() {
         }
         service
     };
-    let (told, service) = tokio::join!(followers, story);
+    let (told, service) = tokio::join!(followers, restarts);
     for told in told {
         assert_eq!(told, [1, 2, 3, 4, 5, 6]);
     }

@@ -76,7 +76,7 @@ pub(crate) async fn stuck(rig: &mut Rig) -> Result<Outcome> {
     rig.fleet.lasting.push("scheduler");
     rig.fleet.start_all(REPLICAS).await?;
     // Before its first migration it is not ready.
-    let unready_before = rig.fleet.book.seen().unready;
+    let unready_before = rig.fleet.observations.seen().unready;
     let (mut seen, mut history) = (Vec::new(), History::default());
     for trial in &TRIALS {
         let one = beside(rig, trial).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn stuck(rig: &mut Rig) -> Result<Outcome> {
         seen.push(one);
     }
     let verified = verify(rig).await?;
-    let unready = rig.fleet.book.seen().unready - unready_before;
+    let unready = rig.fleet.observations.seen().unready - unready_before;
     let mut outcome = rig.finish(&history).await?;
     let steps = rig.steps(DELAYS_MS).await?;
     for (Trial { what, limit, .. }, seen) in TRIALS.iter().zip(seen) {

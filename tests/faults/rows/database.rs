@@ -130,12 +130,12 @@ fn readers(targets: &Targets, count: usize) -> JoinSet<()> {
 /// The tables lie on a small disk of their own, which a file of somebody else fills up.
 pub(crate) async fn disk_full(rig: &mut Rig) -> Result<Outcome> {
     let disk = Disk::mount(rig).await?;
-    let played = on_small_disk(rig, &disk).await;
+    let ran = on_small_disk(rig, &disk).await;
     // The tablespace must be empty before its disk can go.
     drop(rig.stack.administer(&format!("DROP DATABASE {} WITH (FORCE)", rig.name)).await);
     drop(rig.stack.administer(&format!("DROP TABLESPACE {}", rig.name)).await);
     disk.unmount().await?;
-    played
+    ran
 }
 
 async fn on_small_disk(rig: &mut Rig, disk: &Disk) -> Result<Outcome> {

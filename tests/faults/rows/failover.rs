@@ -17,13 +17,13 @@ const RECOVERY: Duration = Duration::from_secs(3);
 
 pub(crate) async fn promoted(rig: &mut Rig) -> Result<Outcome> {
     let standby = Standby::follow(rig).await?;
-    let played = fail_over(rig, &standby).await;
+    let ran = fail_over(rig, &standby).await;
     // The old primary serves the other rows again, alone.
     standby.stop().await;
     drop(rig.servers.start(Part::Postgres).await);
     rig.stack.administer("ALTER SYSTEM RESET synchronous_standby_names").await?;
     rig.stack.administer("SELECT pg_reload_conf()").await?;
-    played
+    ran
 }
 
 async fn fail_over(rig: &mut Rig, standby: &Standby) -> Result<Outcome> {

@@ -61,7 +61,7 @@ fn foreign_order(rig: &mut Rig, number: usize) -> Value {
     const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digit = |_| char::from(DIGITS[rig.dice.random_range(0..DIGITS.len())]);
     let digits: String = (0..20).map(digit).collect();
-    json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} stranger {number}"),
+    json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} foreign {number}"),
         "address": format!("{SECRET} Lane"), "item": "soup", "size": "small", "status": "PLACED",
         "created_at": "2026-01-02T03:04:05.678Z", "seq": 1})
 }
@@ -148,7 +148,7 @@ pub(crate) async fn malformed(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.send(messages).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
     let dead_letters = dead_letters(rig).read().await?;
-    let mut outcome = rig.examine_strangers().await?;
+    let mut outcome = rig.examine_foreign().await?;
     let good = outcome.orders;
     outcome.lost += count.saturating_sub(good);
     outcome.expect(good == count, format!("{good} of {count} good orders are in"));
@@ -186,7 +186,7 @@ pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
     let dead_letters = dead_letters(rig).read().await?;
     let metrics = rig.fleet.replica(0)?.get("/metrics").await?;
     let counted = metrics.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
-    let mut outcome = rig.examine_strangers().await?;
+    let mut outcome = rig.examine_foreign().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
     let reference = dead_letters.len() == 1
         && explains(&dead_letters[0])
@@ -199,7 +199,7 @@ pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
 
 impl Rig {
     /// The end of a row in which nothing was placed by way of HTTP.
-    async fn examine_strangers(&mut self) -> Result<Outcome> {
+    async fn examine_foreign(&mut self) -> Result<Outcome> {
         let mut outcome = self.finish(&History::default()).await?;
         outcome.duplicates = 0;
         Ok(outcome)

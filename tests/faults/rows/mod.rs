@@ -26,7 +26,7 @@ use anyhow::Result;
 
 use crate::{report::Outcome, rig::Rig};
 
-type Play = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
+type Run = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
 
 /// A row before it is run.
 pub(crate) struct Spec {
@@ -36,10 +36,10 @@ pub(crate) struct Spec {
     pub(crate) figure: &'static str,
     /// Whether it runs on every change.
     pub(crate) ci: bool,
-    pub(crate) run: Play,
+    pub(crate) run: Run,
 }
 
-/// A row can't be played here.
+/// A row can't be run here.
 #[derive(Debug, thiserror::Error)]
 #[error("left out: {0}")]
 pub(crate) struct LeftOut(pub(crate) String);
@@ -73,7 +73,7 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F15", "rebalance storm", "lag 0 <= 15 s", broker::rebalances),
     row!("F16", "every message again", "tables equal", ci, messages::replayed),
     row!("F17", "messages out of order", "never back", ci, messages::shuffled),
-    row!("F18", "malformed messages", "good in, bad set aside", ci, messages::malformed),
+    row!("F18", "malformed messages", "good in, bad dead letters", ci, messages::malformed),
     row!("F19", "5 MB message, tombstone", "reference only, counted", messages::oversized),
     row!("F20", "clock steps", "DB clock decides, late <= 0.25 s", clocks::stepped),
     row!("F21", "replicas racing, killed in turn", "takeover <= 5 s", ci, process::racing),

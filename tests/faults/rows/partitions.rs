@@ -51,7 +51,7 @@ async fn beside(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.create_on(&BROKERS).await?;
     rig.fleet.start_all(1).await?;
     // Before its first migration it is not ready.
-    let unready_before = rig.fleet.book.seen().unready;
+    let unready_before = rig.fleet.observations.seen().unready;
     let ci = rig.scale.ci;
     let (before, outage, after) = if ci { (2, 15, 2) } else { (5, 50, 5) };
     let (mut history, rate) =
@@ -79,7 +79,7 @@ async fn beside(rig: &mut Rig) -> Result<Outcome> {
     let out = emptied(rig).await;
     let recovered = within(NAMED_WITHIN, async || gauges(rig).await.is_ok_and(|away| away.is_empty())).await;
     history.extend(load.end().await?);
-    let unready = rig.fleet.book.seen().unready - unready_before;
+    let unready = rig.fleet.observations.seen().unready - unready_before;
     let mut outcome = rig.finish(&history).await?;
     outcome.missed.extend(told.missed);
     outcome.note(format!("{rate:.0} orders a second; {wait} orders waited at the end of the outage"));

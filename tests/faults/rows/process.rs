@@ -109,7 +109,7 @@ async fn second_signal(rig: &mut Rig) -> Result<Duration> {
     .await?;
     sleep(Duration::from_millis(300)).await;
     rig.fleet.signal(0, "TERM").await?;
-    // Closer together they would be one wish, told twice.
+    // Closer together they would count as one request to stop.
     sleep(Duration::from_millis(600)).await;
     let asked = Instant::now();
     rig.fleet.signal(0, "TERM").await.context("it ended before the second signal")?;

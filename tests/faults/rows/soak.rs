@@ -59,20 +59,20 @@ pub(crate) async fn soak(rig: &mut Rig) -> Result<Outcome> {
     let proxy = rig.proxy_to_postgres().await?;
     rig.fleet.start_all(REPLICAS).await?;
     let load = rig.load(Plan { orders: rig.scale.orders * 5, ..rig.plan(RATE) });
-    let (mut played, mut sent_again) = (Vec::new(), 0);
-    while load.goes_on() || played.is_empty() {
+    let (mut done, mut sent_again) = (Vec::new(), 0);
+    while load.goes_on() || done.is_empty() {
         rig.pause(2_000..6_000).await;
         let fault = *FAULTS.choose(&mut rig.dice).unwrap_or(&Fault::Killed);
         rig.strike();
         sent_again += run(rig, &proxy, fault).await?;
         rig.ready_again();
-        played.push(fault);
+        done.push(fault);
     }
     let history = load.end().await?;
     let mut outcome = rig.finish(&history).await?;
     outcome.recovery("first step", rig.longest_standstill(&history).await?, Duration::from_secs(5));
-    played.sort_unstable();
-    let counts = played.chunk_by(|one, other| one == other);
+    done.sort_unstable();
+    let counts = done.chunk_by(|one, other| one == other);
     let counts: Vec<String> = counts.map(|same| format!("{:?} {}", same[0], same.len())).collect();
     outcome.note(format!("seed {}: {}", rig.scale.seed, counts.join(", ")));
     outcome.note(format!("{sent_again} messages sent again by hand"));
