@@ -21,7 +21,7 @@ check: lint deny test
 
 # Format, clippy and documentation, warnings as errors.
 lint:
-    cargo fmt --check
+    cargo fmt --all --check
     cargo clippy --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
@@ -40,15 +40,15 @@ dist:
 
 # Break everything, one fault after the other, and count what was lost (about 20 minutes).
 faults *args="--all":
-    ci/stack run cargo test --test faults -- {{args}}
+    tools/stack run cargo test --test faults -- {{args}}
 
 # Half an hour of random faults; `--seed N` repeats them, `--orders N` makes it shorter (2000 is half an hour).
 soak *args:
-    ci/stack run cargo test --test faults -- --soak {{args}}
+    tools/stack run cargo test --test faults -- --soak {{args}}
 
 # Watch it: orders come in, the broker dies, the database restarts, a replica is killed; then the count.
 rehearse:
-    ci/stack run cargo test --test faults -- --rehearse
+    tools/stack run cargo test --test faults -- --rehearse
 
 # Measure the service on what is configured (embedded, or PG_DSN and KAFKA_BROKERS): about 3 minutes, `--quick` is seconds.
 bench *args:

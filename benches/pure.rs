@@ -24,7 +24,7 @@ fn order() -> Order {
 
 /// The body of a POST becomes an order.
 #[divan::bench]
-fn read_a_draft(bencher: Bencher<'_, '_>) {
+fn read_a_request(bencher: Bencher<'_, '_>) {
     let body = serde_json::to_vec(&order().details).expect("JSON");
     bencher.bench(|| {
         OrderDetails::try_from(OrderRequest::parse(black_box(&body)).expect("an object")).expect("valid")
@@ -33,7 +33,7 @@ fn read_a_draft(bencher: Bencher<'_, '_>) {
 
 /// The same with every field wrong.
 #[divan::bench]
-fn refuse_a_draft(bencher: Bencher<'_, '_>) {
+fn refuse_a_request(bencher: Bencher<'_, '_>) {
     let body = br#"{"customer_name": " ", "address": 5, "size": "huge"}"#;
     bencher.bench(|| {
         OrderDetails::try_from(OrderRequest::parse(black_box(body)).expect("an object")).expect_err("wrong")

@@ -11,9 +11,8 @@
 
 mod phases;
 mod plot;
-mod process;
 mod report;
-mod scripts;
+mod scenarios;
 mod server;
 mod stack;
 mod topic;
@@ -22,11 +21,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use phases::Bench;
+use phases::Measurement;
 
 /// Measures the service on the stack that is configured (embedded, or `PG_DSN` and `KAFKA_BROKERS`)
 #[derive(Debug, Clone, Parser)]
-struct Wish {
+struct Options {
     /// Seconds instead of minutes: shows that everything works, not how fast it is
     #[arg(long)]
     quick: bool,
@@ -53,7 +52,7 @@ struct Wish {
     bench: bool,
 }
 
-impl Wish {
+impl Options {
     fn made_quick(self) -> Self {
         if self.bench && !self.quick {
             return self;
@@ -75,10 +74,10 @@ impl Wish {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let wish = Wish::parse().made_quick();
-    let (json, plots) = (wish.json, wish.plots.clone());
+    let options = Options::parse().made_quick();
+    let (json, plots) = (options.json, options.plots.clone());
     let outcome = async {
-        let report = Bench::run(wish).await?;
+        let report = Measurement::run(options).await?;
         if json {
             println!("{}", serde_json::to_string_pretty(&report)?);
         } else {

@@ -13,9 +13,9 @@ use order_tracker::{
 };
 
 use crate::{
-    Wish,
+    Options,
     report::{Figure, Kind, Report, Row},
-    scripts::{Mixed, Reads, Same, Timed},
+    scenarios::{Mixed, Reads, Same, Timed},
     server::Server,
     stack::Stack,
     topic::Reader,
@@ -31,8 +31,8 @@ const TOPIC_RATE: f64 = 500.0;
 const CROWD: usize = 256;
 
 /// A run under way.
-pub(crate) struct Bench {
-    wish: Wish,
+pub(crate) struct Measurement {
+    options: Options,
     report: Report,
     ids: Vec<OrderId>,
 }
@@ -49,29 +49,29 @@ fn per_thousand(before: Option<f64>, after: Option<f64>, count: u64) -> Option<f
     Some((after? - before?) / count.max(1) as f64 * 1e3)
 }
 
-impl Bench {
-    pub(crate) async fn run(wish: Wish) -> Result<Report> {
+impl Measurement {
+    pub(crate) async fn run(options: Options) -> Result<Report> {
         let stack = Stack::make().await?;
         let report = Report {
             stack: stack.words(),
             processors: available_parallelism().map_or(0, Into::into),
-            seconds_per_row: wish.seconds,
+            seconds_per_row: options.seconds,
             figures: Vec::new(),
             rows: Vec::new(),
         };
-        let mut bench = Self { wish, report, ids: Vec::new() };
-        let server = bench.starts(&stack).await?;
-        bench.requests(&server, &stack).await?;
-        bench.topic(&server, &stack).await?;
-        let name = format!("memory after {} orders", bench.ids.len());
-        bench.figure(name, server.rss(), "MiB");
-        bench.loops(server, &stack).await?;
+        let mut run = Self { options, report, ids: Vec::new() };
+        let server = run.starts(&stack).await?;
+        run.requests(&server, &stack).await?;
+        run.topic(&server, &stack).await?;
+        let name = format!("memory after {} orders", run.ids.len());
+        run.figure(name, server.rss(), "MiB");
+        run.loops(server, &stack).await?;
         stack.clean_up().await?;
 
         let stack = Stack::make().await?;
-        bench.growth(&stack).await?;
+        run.growth(&stack).await?;
         stack.clean_up().await?;
-        Ok(bench.report)
+        Ok(run.report)
     }
 
     fn figure(&mut self, name: impl Into<String>, value: Option<f64>, unit: &'static str) {
@@ -106,16 +106,16 @@ impl Bench {
         }
         ensure!(!self.ids.is_empty(), "no order was placed: {:?}", self.report.rows);
         let reads = || Reads(self.ids.clone());
-        let scripts: [(&str, Arc<dyn Scenario>); 4] = [
+        let scenarios: [(&str, Arc<dyn Scenario>); 4] = [
             ("GET order c=64", Arc::new(reads())),
             ("list c=64", Arc::new(Same("/orders"))),
             ("list by status c=64", Arc::new(Same("/orders?status=PLACED"))),
             ("POST/GET/list 20/70/10 c=64", Arc::new(Mixed(reads()))),
         ];
-        for (name, scenario) in scripts {
+        for (name, scenario) in scenarios {
             self.row(server, stack, name.to_owned(), Kind::Closed, 64, scenario).await?;
         }
-        for rate in self.wish.rates.clone() {
+        for rate in self.options.rates.clone() {
             let name = format!("POST at {rate} a second");
             self.row(server, stack, name, Kind::Open(rate), CROWD, Arc::new(NewOrders::default())).await?;
         }
@@ -136,7 +136,7 @@ impl Bench {
             rate: if let Kind::Open(rate) = kind { Some(rate) } else { None },
             connections,
             count: None,
-            duration: Some(self.wish.row()),
+            duration: Some(self.options.row()),
         };
         let before = spent(server, stack);
         let summary = Run::start(&plan, scenario).await?.end().await;
@@ -163,14 +163,14 @@ impl Bench {
                 Ok(reader.count() > 0)
             })
             .await?;
-        let rate = if self.wish.quick { 50.0 } else { TOPIC_RATE };
+        let rate = if self.options.quick { 50.0 } else { TOPIC_RATE };
         let orders = Arc::new(Timed::default());
         let plan = Plan {
             target: server.target.clone(),
             rate: Some(rate),
             connections: CROWD,
             count: None,
-            duration: Some(self.wish.row()),
+            duration: Some(self.options.row()),
         };
         let before = spent(server, stack);
         let summary = Run::start(&plan, orders.clone()).await?.end().await;
@@ -199,7 +199,7 @@ impl Bench {
 
     /// Many orders due at once, then whole lives without delays.
     async fn loops(&mut self, server: Server, stack: &Stack) -> Result<()> {
-        let due = self.wish.burst;
+        let due = self.options.burst;
         let missing = due.saturating_sub(self.ids.len() as u64);
         place(&server, missing, CROWD).await?;
         server.stop().await?;
@@ -226,7 +226,7 @@ impl Bench {
             rate: None,
             connections: 64,
             count: None,
-            duration: Some(self.wish.row()),
+            duration: Some(self.options.row()),
         };
         let (before, begun) = (spent(&server, stack), Instant::now());
         let summary = Run::start(&plan, Arc::new(NewOrders::default())).await?.end().await;
@@ -249,17 +249,17 @@ impl Bench {
     async fn growth(&mut self, stack: &Stack) -> Result<()> {
         let server = Server::start(stack, NEVER).await?;
         let (mut stored, mut ids) = (0, Vec::new());
-        for size in self.wish.sizes.clone() {
+        for size in self.options.sizes.clone() {
             let more = place(&server, size.saturating_sub(stored), CROWD).await?;
             stored += more.len() as u64;
             ids.extend(more);
             let new = Arc::new(NewOrders::kept());
-            let scripts: [(&str, Arc<dyn Scenario>); 3] = [
+            let scenarios: [(&str, Arc<dyn Scenario>); 3] = [
                 ("GET", Arc::new(Reads(ids.clone()))),
                 ("list by status", Arc::new(Same("/orders?status=PLACED"))),
                 ("POST", new.clone()),
             ];
-            for (name, scenario) in scripts {
+            for (name, scenario) in scenarios {
                 let name = format!("{name} at {size} stored, c=64");
                 self.row(&server, stack, name, Kind::Stored(size), 64, scenario).await?;
             }

@@ -1,11 +1,11 @@
-// The pages on a phone, on a desk, and in browsers that speak other languages.
+// The pages on a phone, on a desktop, and in browsers that speak other languages.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { Service, launch, open, require, stay } from "./harness.mjs";
 
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
-const DESK = { viewport: { width: 1280, height: 800 } };
+const DESKTOP = { viewport: { width: 1280, height: 800 } };
 
 /** A zone in which it is before noon, so that no day ends during a test. */
 const MORNING = new Date().getUTCHours() < 12 ? { timezoneId: "UTC", offset: "Z" } : { timezoneId: "Etc/GMT+12", offset: "-12:00" };
@@ -27,7 +27,7 @@ const well = (page) => page.getByText("All well", { exact: true }).waitFor();
 
 test("orders come first where all is well", async () => {
   const id = await service.place();
-  for (const screen of [PHONE, DESK]) {
+  for (const screen of [PHONE, DESKTOP]) {
     const page = await open(browser, screen);
     await page.goto(service.url);
     await well(page);
@@ -67,7 +67,7 @@ test("what needs a look stands above the orders", async () => {
 
 test("all that can be touched is large enough", async () => {
   const id = await service.place();
-  for (const screen of [PHONE, DESK]) {
+  for (const screen of [PHONE, DESKTOP]) {
     for (const path of ["/", `/?id=${id}`, "/?id=ada", "/?status=PLACED&id=nobody", `/track/${id}`, "/track/unknown", "/docs"]) {
       const page = await open(browser, screen);
       await page.goto(service.url + path);
@@ -238,14 +238,14 @@ test("a late order shows the new estimate and no calm", async () => {
   }
 });
 
-test("axe finds nothing on a phone or a desk, late, found or in trouble", async () => {
+test("axe finds nothing on a phone or a desktop, late, found or in trouble", async () => {
   const axe = await readFile(require.resolve("axe-core/axe.min.js"), "utf8");
   const own = await Service.start({ STAGE_DELAYS: "1s" });
   try {
     const id = await own.place({ customer_name: "Asha" });
     await own.lock();
     await own.says(`/track/${id}`, /Later than expected/);
-    for (const screen of [PHONE, DESK]) {
+    for (const screen of [PHONE, DESKTOP]) {
       for (const colorScheme of ["light", "dark"]) {
         for (const url of [`${service.url}/?id=ada`, `${own.url}/`, `${own.url}/?id=asha`, `${own.url}/track/${id}`, `${service.url}/docs`]) {
           const page = await open(browser, { ...screen, colorScheme, reducedMotion: "reduce" });

@@ -15,7 +15,7 @@ const picture = async (name, url, { full = false, ready, ...options }) => {
   await page.context().close();
 };
 const phone = { viewport: { width: 390, height: 780 }, deviceScaleFactor: 1.5, isMobile: true };
-const desk = { viewport: { width: 1280, height: 800 } };
+const desktop = { viewport: { width: 1280, height: 800 } };
 
 const slow = await Service.start({ STAGE_DELAYS: "500ms,500ms,4m,11m" });
 const quick = await Service.start({ STAGE_DELAYS: "4s,6s,9s,12s", SIMULATE_RATE: "1.5" });
@@ -27,13 +27,13 @@ try {
   await picture("track-dark", `${slow.url}/track/${id}`, { ...phone, colorScheme: "dark", ready: cooking });
   const lunch = await quick.place(order);
   const done = (page) => page.locator(".timeline").getByText("COOKING").waitFor();
-  await picture("board", `${quick.url}/?id=${lunch}`, { ...desk, ready: done });
-  await picture("board-dark", `${quick.url}/?id=${lunch}`, { ...desk, colorScheme: "dark" });
+  await picture("board", `${quick.url}/?id=${lunch}`, { ...desktop, ready: done });
+  await picture("board-dark", `${quick.url}/?id=${lunch}`, { ...desktop, colorScheme: "dark" });
   if (process.env.ALL_PICTURES) {
     await picture("x-phone-board", `${quick.url}/`, { ...phone, full: true });
     await picture("x-lost", `${quick.url}/track/unknown`, phone);
     const release = await quick.lock();
-    await picture("x-overdue", `${quick.url}/`, { ...desk, ready: (page) => page.getByText("Why: this replica").waitFor() });
+    await picture("x-overdue", `${quick.url}/`, { ...desktop, ready: (page) => page.getByText("Why: this replica").waitFor() });
     await release();
     await picture("x-arrived", `${quick.url}/track/${lunch}`, { ...phone, ready: (page) => page.getByRole("heading", { name: "Delivered", level: 1 }).waitFor({ timeout: 60_000 }) });
   }

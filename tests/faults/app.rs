@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs::File,
     io::Write as _,
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -13,27 +13,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, ChildStderr, Command},
-    sync::oneshot,
-    time::{Instant, sleep, timeout},
-};
+use testkit::{Frozen, POLL, Process, Settings, command, proc};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     readiness::Readiness,
-    stack::{Frozen, POLL, signal},
-    watch::{Holdings, Observations, Watch, resident_kb, series},
+    watch::{Holdings, Observations, Watch, series},
 };
 
-/// How long a start or an end may take before the row is given up.
+/// How long replicas may take to be ready before the row is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The service.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_order-tracker");
 /// Stands in every customer's name and address, and must not stand in any log.
 pub(crate) const SECRET: &str = "Secretname";
-
-/// Settings of the service, as environment variables.
-pub(crate) type Settings = Vec<(&'static str, String)>;
 
 /// Where clients find the replicas that listen.
 #[derive(Debug, Clone, Default)]
@@ -86,38 +79,24 @@ impl Journal {
 }
 
 /// A process of the service that listens.
-pub(crate) struct Replica {
-    child: Child,
-    pid: u32,
+struct Replica {
+    process: Process,
     /// Ends as soon as the replica is meant to.
     watch: Option<Watch>,
-    pub(crate) url: String,
-    /// From the start of the process until it listened.
-    pub(crate) listened_in: Duration,
 }
 
 impl Replica {
-    async fn start(slot: usize, settings: &Settings, journal: &Journal, book: &Observations) -> Result<Self> {
-        let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
-            .env_clear()
-            .envs(settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let pid = child.id().context("it has ended already")?;
-        let log = child.stderr.take().context("stderr is piped")?;
-        let (found, url) = oneshot::channel();
-        tokio::spawn(read_log(slot, log, journal.clone(), found));
-        match timeout(PATIENCE, url).await {
-            Ok(Ok(url)) => {
-                let watch = Watch::start(pid, &url, database_port(settings), book.clone())?;
-                Ok(Self { child, pid, watch: Some(watch), url, listened_in: started.elapsed() })
-            }
-            _ => bail!("the service did not start: {:?}", child.try_wait()?),
-        }
+    async fn start(
+        slot: usize,
+        settings: &Settings,
+        journal: &Journal,
+        observations: &Observations,
+    ) -> Result<Self> {
+        let serve = command(BINARY, &["serve"], settings.iter().map(|(name, value)| (name, value)));
+        let journal = journal.clone();
+        let process = Process::start(serve, move |line| journal.note(slot, &line)).await?;
+        let watch = Watch::start(&process, database_port(settings), observations.clone())?;
+        Ok(Self { process, watch: Some(watch) })
     }
 }
 
@@ -127,27 +106,12 @@ fn database_port(settings: &Settings) -> Option<u16> {
     dsn.rsplit_once('@')?.1.split(['/', '?']).next()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// Copies the log to the journal and reports the address that it names.
-async fn read_log(slot: usize, log: ChildStderr, journal: Journal, found: oneshot::Sender<String>) {
-    let (mut lines, mut found) = (BufReader::new(log).lines(), Some(found));
-    while let Ok(Some(line)) = lines.next_line().await {
-        journal.note(slot, &line);
-        let url =
-            serde_json::from_str::<Value>(&line).ok().and_then(|line| Some(line["url"].as_str()?.to_owned()));
-        if let Some(url) = url
-            && let Some(found) = found.take()
-        {
-            drop(found.send(url));
-        }
-    }
-}
-
-/// The replicas of one row; the supervisor of this play.
+/// The replicas of one row; what a supervisor would do to them.
 pub(crate) struct Fleet {
     pub(crate) settings: Settings,
     pub(crate) targets: Targets,
     pub(crate) journal: Journal,
-    pub(crate) book: Observations,
+    pub(crate) observations: Observations,
     /// What the first replicas held and counted when they were ready and had nothing to do.
     pub(crate) idle: Option<(Holdings, BTreeSet<String>)>,
     /// Parts that may be degraded while nothing else is wrong: what a row leaves broken.
@@ -162,17 +126,17 @@ impl Fleet {
     pub(crate) fn new(settings: Settings, log: Option<File>) -> Self {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
-        let (book, idle) = (Observations::default(), None);
+        let (observations, idle) = (Observations::default(), None);
         // Dead letters stay where they are; no row requeues them.
         let (lasting, replicas) = (vec!["dead_letters"], Vec::new());
-        Self { settings, targets, journal, book, idle, lasting, replicas, slowest_start }
+        Self { settings, targets, journal, observations, idle, lasting, replicas, slowest_start }
     }
 
     /// Starts the replica of this slot and shows it to clients.
     pub(crate) async fn start(&mut self, slot: usize) -> Result<()> {
-        let replica = Replica::start(slot, &self.settings, &self.journal, &self.book).await?;
-        self.slowest_start = self.slowest_start.max(replica.listened_in);
-        self.targets.set(slot, Some(&replica.url));
+        let replica = Replica::start(slot, &self.settings, &self.journal, &self.observations).await?;
+        self.slowest_start = self.slowest_start.max(replica.process.listened_in);
+        self.targets.set(slot, Some(&replica.process.url));
         if self.replicas.len() <= slot {
             self.replicas.resize_with(slot + 1, || None);
         }
@@ -202,53 +166,47 @@ impl Fleet {
     /// Waits until every replica says that it is ready and that nothing is wrong.
     pub(crate) async fn ready(&self) -> Result<()> {
         for replica in self.replicas.iter().flatten() {
-            ready(&replica.url, &self.lasting).await?;
+            ready(&replica.process.url, &self.lasting).await?;
         }
         Ok(())
     }
 
-    fn take(&mut self, slot: usize) -> Result<Replica> {
+    fn take(&mut self, slot: usize) -> Result<Process> {
         self.targets.set(slot, None);
-        let mut replica = self.replicas.get_mut(slot).and_then(Option::take).context("no such replica")?;
-        replica.watch = None;
-        Ok(replica)
+        let replica = self.replicas.get_mut(slot).and_then(Option::take).context("no such replica")?;
+        Ok(replica.process)
     }
 
     /// `kill -9`.
     pub(crate) async fn kill(&mut self, slot: usize) -> Result<()> {
-        Ok(self.take(slot)?.child.kill().await?)
+        self.take(slot)?.kill().await
     }
 
     /// SIGTERM; answers how it ended and how long that took.
     pub(crate) async fn stop(&mut self, slot: usize) -> Result<(ExitStatus, Duration)> {
-        let Replica { mut child, pid, .. } = self.take(slot)?;
-        let asked = Instant::now();
-        signal("TERM", &[pid]).await?;
-        Ok((timeout(PATIENCE, child.wait()).await.context("SIGTERM did not end it")??, asked.elapsed()))
+        self.take(slot)?.stop().await
     }
 
     /// Sends SIGTERM and leaves the replica as it is.
     pub(crate) async fn signal(&mut self, slot: usize, name: &str) -> Result<()> {
         self.replicas.get_mut(slot).and_then(Option::as_mut).context("no such replica")?.watch = None;
-        signal(name, &[self.replica(slot)?.pid]).await
+        self.replica(slot)?.signal(name).await
     }
 
     /// Waits until a replica ends by itself.
     pub(crate) async fn ended(&mut self, slot: usize) -> Result<ExitStatus> {
-        let mut replica = self.take(slot)?;
-        Ok(timeout(PATIENCE, replica.child.wait()).await.context("it does not end")??)
+        Ok(self.take(slot)?.exit().await?.0)
     }
 
     /// Stops a replica where it stands; clients still know it.
     pub(crate) async fn freeze(&self, slot: usize) -> Result<Frozen> {
-        let pid = self.replica(slot)?.pid;
-        signal("STOP", &[pid]).await?;
-        Ok(Frozen::of(pid))
+        self.replica(slot)?.freeze().await
     }
 
     /// A replica that listens.
-    pub(crate) fn replica(&self, slot: usize) -> Result<&Replica> {
-        self.replicas.get(slot).and_then(Option::as_ref).context("no such replica")
+    pub(crate) fn replica(&self, slot: usize) -> Result<&Process> {
+        let replica = self.replicas.get(slot).and_then(Option::as_ref).context("no such replica")?;
+        Ok(&replica.process)
     }
 
     /// The slots that are taken.
@@ -263,20 +221,20 @@ impl Fleet {
     /// The most that any replica holds now.
     pub(crate) fn holdings(&self) -> Holdings {
         let database = database_port(&self.settings);
-        let each = self.replicas.iter().flatten().map(|replica| Holdings::of(replica.pid, database));
+        let each = self.replicas.iter().flatten().map(|replica| Holdings::of(replica.process.pid, database));
         each.fold(Holdings::default(), Holdings::most)
     }
 
     /// The memory of all replicas together, in KB.
     pub(crate) fn resident_kb(&self) -> u64 {
-        self.replicas.iter().flatten().map(|replica| resident_kb(replica.pid)).sum()
+        self.replicas.iter().flatten().filter_map(|replica| proc::resident_kb(replica.process.pid)).sum()
     }
 
     /// What the replicas count.
     pub(crate) async fn series(&self) -> Result<BTreeSet<String>> {
         let mut all = BTreeSet::new();
         for replica in self.replicas.iter().flatten() {
-            all.extend(series(&replica.url).await?);
+            all.extend(series(&replica.process).await?);
         }
         Ok(all)
     }

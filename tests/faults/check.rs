@@ -8,17 +8,16 @@ use std::{
 use anyhow::{Result, ensure};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
+use testkit::Message;
+pub(crate) use testkit::SIX;
 use tokio::{
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep},
 };
 
-use crate::{load::History, seed::FIRST_EXAMINED, topic::Message};
+use crate::{load::History, seed::FIRST_EXAMINED};
 
-/// A whole timeline.
-pub(crate) const SIX: [&str; 6] =
-    ["CREATED", "PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED"];
 /// How much shorter than its delay a step may look: stamps are whole milliseconds, and more.
 const TOLERANCE: Duration = Duration::from_millis(20);
 /// Times in PLACED, PREPARING, COOKING, `OUT_FOR_DELIVERY`, in milliseconds.
@@ -114,7 +113,7 @@ impl Findings {
     fn compare(&mut self, lines: &[Line], published: &[Message]) {
         let mut seen: HashMap<String, usize> = HashMap::new();
         for message in published {
-            *seen.entry(message.key()).or_default() += 1;
+            *seen.entry(message.key.clone().unwrap_or_default()).or_default() += 1;
         }
         for line in lines.iter().filter(|line| !seen.contains_key(&line.order_id)) {
             self.lost.push(format!("{} is not on the topic", line.order_id));

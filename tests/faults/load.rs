@@ -106,7 +106,7 @@ async fn place_all(targets: Targets, plan: Plan, started: Arc<AtomicUsize>) -> R
         .timeout(ANSWER_WITHIN)
         .build()?;
     let history = Arc::new(Mutex::new(History::default()));
-    let seats = Arc::new(Semaphore::new(plan.connections));
+    let permits = Arc::new(Semaphore::new(plan.connections));
     let mut tick = interval(Duration::from_secs_f64(1.0 / plan.rate));
     // The load is open: what the service did not take in time comes all the same.
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -119,7 +119,7 @@ async fn place_all(targets: Targets, plan: Plan, started: Arc<AtomicUsize>) -> R
             number,
             http: http.clone(),
             targets: targets.clone(),
-            seats: Arc::clone(&seats),
+            permits: Arc::clone(&permits),
             history: Arc::clone(&history),
         };
         customers.spawn(customer.place(Instant::now() + plan.patience));
@@ -135,7 +135,7 @@ struct Customer {
     number: usize,
     http: Client,
     targets: Targets,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     history: Arc<Mutex<History>>,
 }
 
@@ -143,9 +143,9 @@ impl Customer {
     async fn place(self, deadline: Instant) {
         let mut tries = 0;
         while Instant::now() < deadline {
-            let Ok(seat) = timeout_at(deadline, self.seats.acquire()).await else { break };
+            let Ok(permit) = timeout_at(deadline, self.permits.acquire()).await else { break };
             let placed = self.attempt(self.number + tries).await;
-            drop(seat);
+            drop(permit);
             if let Some(placed) = placed {
                 self.note(|history| history.placed.push(placed));
                 return;

@@ -1,5 +1,5 @@
 //! The fault programme: breaks every part of a running system, one fault a row, and then counts
-//! what was lost, doubled or early. `cargo test --test faults -- --all`, in `ci/stack run`.
+//! what was lost, doubled or early. `cargo test --test faults -- --all`, in `tools/stack run`.
 #![expect(clippy::print_stdout, reason = "the table is for people")]
 
 mod app;
@@ -13,8 +13,6 @@ mod report;
 mod rig;
 mod rows;
 mod seed;
-mod stack;
-mod topic;
 mod watch;
 mod wire;
 
@@ -26,9 +24,9 @@ use tokio::time::{Instant, timeout};
 use report::{End, Row};
 use rig::{Rig, Scale};
 use rows::{LeftOut, ROWS, Spec};
-use stack::Stack;
+use testkit::Servers;
 
-const HOW: &str = "run: ci/stack run cargo test --test faults -- --all | --ci | --soak | --rehearse | --list | F3 F7 ... [--ci] \
+const HOW: &str = "run: tools/stack run cargo test --test faults -- --all | --ci | --soak | --rehearse | --list | F3 F7 ... [--ci] \
     [--orders N] [--seed N]";
 /// Orders a row.
 const ORDERS: usize = 2_000;
@@ -87,27 +85,27 @@ fn main() -> Result<ExitCode> {
         println!("faults: left out; to {HOW}");
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(stack) = Stack::from_env() else {
+    let Some(servers) = Servers::from_env() else {
         bail!("PG_DSN, KAFKA_BROKERS and STACK_DIR are not set; {HOW}");
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let rows = runtime.block_on(run_all(&selection, &stack));
+    let rows = runtime.block_on(run_all(&selection, &servers));
     println!("\n{}", report::markdown(&rows));
     Ok(if rows.iter().any(Row::failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn run_all(selection: &Selection, stack: &Stack) -> Vec<Row> {
+async fn run_all(selection: &Selection, servers: &Servers) -> Vec<Row> {
     let Scale { orders, seed, .. } = selection.scale;
     println!("seed {seed}, {orders} orders a row unless a row says otherwise");
     let (mut rows, started) = (Vec::new(), Instant::now());
     for spec in &selection.specs {
         let began = Instant::now();
-        let mut row = row(spec, stack, selection.scale).await;
+        let mut row = row(spec, servers, selection.scale).await;
         if selection.scale.ci && row.only_missed_its_figure() {
             // A shared machine may have been busy; what is lost, doubled or early gets no second try.
             println!("{row}\n     {}", row.remarks().join("\n     "));
             println!("     once more, in case the machine was busy");
-            row = self::row(spec, stack, selection.scale).await;
+            row = self::row(spec, servers, selection.scale).await;
         }
         println!("{row}  [{:.0} s]", began.elapsed().as_secs_f64());
         for remark in row.remarks() {
@@ -119,9 +117,9 @@ async fn run_all(selection: &Selection, stack: &Stack) -> Vec<Row> {
     rows
 }
 
-async fn row(spec: &Spec, stack: &Stack, scale: Scale) -> Row {
+async fn row(spec: &Spec, servers: &Servers, scale: Scale) -> Row {
     let within = if spec.id == "soak" { SOAK_WITHIN } else { ROW_WITHIN };
-    let end = match timeout(within, run(spec, stack, scale)).await {
+    let end = match timeout(within, run(spec, servers, scale)).await {
         Ok(Ok(end)) => end,
         Ok(Err(error)) => End::Failed(format!("{error:#}")),
         Err(_) => End::Failed(format!("not done within {within:?}")),
@@ -129,8 +127,8 @@ async fn row(spec: &Spec, stack: &Stack, scale: Scale) -> Row {
     Row { id: spec.id, fault: spec.fault, figure: spec.figure, end }
 }
 
-async fn run(spec: &Spec, stack: &Stack, scale: Scale) -> Result<End> {
-    let mut rig = Rig::set_up(spec.id, stack, scale).await?;
+async fn run(spec: &Spec, servers: &Servers, scale: Scale) -> Result<End> {
+    let mut rig = Rig::set_up(spec.id, servers, scale).await?;
     let outcome = (spec.run)(&mut rig).await;
     rig.clean_up().await;
     match outcome {

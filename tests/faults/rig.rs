@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     ops::Range,
     path::Path,
+    process::Output,
     time::Duration,
 };
 
@@ -11,17 +12,16 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use testkit::{POLL, Servers, Stack, Topic, command};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    app::{Fleet, Settings},
+    app::{BINARY, Fleet},
     check::{self, DELAYS_MS},
     lateness::Steps,
     load::{History, Load, Plan},
     proxy::Proxy,
     report::{Outcome, quantile},
-    stack::{POLL, Stack},
-    topic::Topic,
     watch::Seen,
 };
 
@@ -57,6 +57,7 @@ struct Calm {
 
 /// A row's place of work.
 pub(crate) struct Rig {
+    pub(crate) servers: Servers,
     pub(crate) stack: Stack,
     pub(crate) scale: Scale,
     pub(crate) dice: StdRng,
@@ -74,38 +75,31 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// An empty database, a topic that is not there yet and no replica.
-    pub(crate) async fn set_up(id: &str, stack: &Stack, scale: Scale) -> Result<Self> {
-        let name = format!("{}_{:08x}", id.to_lowercase(), rand::random::<u32>());
-        let dsn = stack.create_database(&name).await?;
+    pub(crate) async fn set_up(id: &str, servers: &Servers, scale: Scale) -> Result<Self> {
+        let stack = Stack::make(&id.to_lowercase()).await?;
+        let (name, dsn) = (stack.name.clone(), stack.dsn().context("PG_DSN")?);
         let db = PgPoolOptions::new()
             .max_connections(2)
             .acquire_timeout(Duration::from_secs(3))
             .connect(&dsn)
             .await?;
         let at: DateTime<Utc> = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&db).await?;
-        let topic = Topic { brokers: stack.brokers.clone(), name: name.clone() };
         let delays: Vec<String> = DELAYS_MS.iter().map(|millis| format!("{millis}ms")).collect();
-        let settings: Settings = vec![
-            ("APP_PORT", "0".to_owned()),
-            ("LOG_FORMAT", "json".to_owned()),
-            ("PG_DSN", dsn.clone()),
-            ("KAFKA_BROKERS", stack.brokers.clone()),
-            ("KAFKA_TOPIC", name.clone()),
-            ("KAFKA_GROUP", name.clone()),
-            ("STAGE_DELAYS", delays.join(",")),
-        ];
+        let mut settings = stack.settings();
+        settings.push(("STAGE_DELAYS", delays.join(",")));
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
         fs::create_dir_all(&logs)?;
         Ok(Self {
             fleet: Fleet::new(settings, Some(File::create(logs.join(format!("{id}.log")))?)),
-            stack: stack.clone(),
+            servers: servers.clone(),
+            topic: stack.topic().context("KAFKA_BROKERS")?,
+            stack,
             scale,
             dice: StdRng::seed_from_u64(scale.seed),
             group: name.clone(),
             name,
             dsn,
             db,
-            topic,
             strikes: 0,
             calms: Vec::new(),
             anchor: (Instant::now(), at),
@@ -118,9 +112,21 @@ impl Rig {
         self.fleet.settings.push((name, value.into()));
     }
 
+    /// `host:port` of PostgreSQL.
+    pub(crate) fn postgres_address(&self) -> Result<String> {
+        self.stack.postgres_address().context("PG_DSN names no host")
+    }
+
+    /// Runs a command of the binary with the replicas' database and topic.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let settings = self.fleet.settings.iter();
+        let own = settings.filter(|(name, _)| name.starts_with("PG_") || name.starts_with("KAFKA_")).cloned();
+        Ok(command(BINARY, arguments, own).output().await?)
+    }
+
     /// Puts a proxy between the replicas to come and PostgreSQL.
     pub(crate) async fn proxy_to_postgres(&mut self) -> Result<Proxy> {
-        let proxy = Proxy::start(self.stack.postgres_address()).await?;
+        let proxy = Proxy::start(&self.postgres_address()?).await?;
         self.set("PG_DSN", proxy.dsn(&self.dsn));
         Ok(proxy)
     }
@@ -218,7 +224,7 @@ impl Rig {
         if let Err(error) = self.fleet.ready().await {
             outcome.missed.push(format!("at the end: {error:#}"));
         }
-        let Seen { sick, most, .. } = self.fleet.book.seen();
+        let Seen { sick, most, .. } = self.fleet.observations.seen();
         outcome.expect(
             sick.is_empty(),
             format!("/healthz: {} times no 200, such as {:?}", sick.len(), sick.first()),
@@ -265,7 +271,7 @@ impl Rig {
 
     /// While something that it needs was away, a replica must have said so.
     pub(crate) fn said_so(&self, outcome: &mut Outcome) {
-        let Seen { unready, complaints, .. } = self.fleet.book.seen();
+        let Seen { unready, complaints, .. } = self.fleet.observations.seen();
         outcome.expect(complaints > 0, "/readyz never said that anything was wrong");
         outcome.note(format!("/readyz said {complaints} times what was wrong, {unready} times with 503"));
     }
@@ -323,10 +329,9 @@ impl Rig {
 
     /// Leaves nothing behind.
     pub(crate) async fn clean_up(self) {
-        let Self { stack, name, db, topic, fleet, .. } = self;
+        let Self { stack, db, fleet, .. } = self;
         drop(fleet);
         db.close().await;
-        topic.delete().await;
-        drop(stack.administer(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await);
+        drop(stack.clean_up().await);
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result;
 use reqwest::Client;
+use testkit::{Process, proc};
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::readiness::Readiness;
@@ -38,7 +39,11 @@ impl Holdings {
             .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()))
             .collect();
         let to_database = links.iter().filter(|link| sockets.contains(link.as_str())).count();
-        Self { to_database, descriptors: links.len() - to_database, peak_mb: peak_mb(pid) }
+        Self {
+            to_database,
+            descriptors: links.len() - to_database,
+            peak_mb: proc::peak_kb(pid).unwrap_or_default() / 1024,
+        }
     }
 
     /// The larger of each.
@@ -61,21 +66,6 @@ fn sockets_to(pid: u32, port: Option<u16>) -> HashSet<String> {
         fields.get(2)?.ends_with(&suffix).then(|| format!("socket:[{}]", fields.get(9).unwrap_or(&"")))
     };
     table.lines().skip(1).filter_map(socket).collect()
-}
-
-fn peak_mb(pid: u32) -> u64 {
-    status_kb(pid, "VmHWM:") / 1024
-}
-
-/// The memory of a process just now.
-pub(crate) fn resident_kb(pid: u32) -> u64 {
-    status_kb(pid, "VmRSS:")
-}
-
-fn status_kb(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or_default()
 }
 
 /// What was seen of all replicas of a fleet.
@@ -116,16 +106,21 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    pub(crate) fn start(pid: u32, url: &str, database: Option<u16>, book: Observations) -> Result<Self> {
-        let (url, http) = (url.to_owned(), Client::builder().no_proxy().timeout(ALIVE_WITHIN).build()?);
+    pub(crate) fn start(
+        process: &Process,
+        database: Option<u16>,
+        observations: Observations,
+    ) -> Result<Self> {
+        let (pid, url) = (process.pid, process.url.clone());
+        let http = Client::builder().no_proxy().timeout(ALIVE_WITHIN).build()?;
         Ok(Self(tokio::spawn(async move {
             loop {
                 if let Some(sick) = ailment(&http, pid, &url).await {
-                    book.open().sick.push(sick);
+                    observations.open().sick.push(sick);
                 }
                 let readiness = Readiness::ask(&http, &url).await.ok();
                 {
-                    let (mut seen, holds) = (book.open(), Holdings::of(pid, database));
+                    let (mut seen, holds) = (observations.open(), Holdings::of(pid, database));
                     seen.unready += usize::from(readiness.as_ref().is_some_and(|said| said.status == 503));
                     seen.complaints += usize::from(readiness.is_some_and(|said| !said.is_whole(&[])));
                     seen.most = seen.most.most(holds);
@@ -142,25 +137,19 @@ async fn ailment(http: &Client, pid: u32, url: &str) -> Option<String> {
     let look = || http.get(format!("{url}/healthz")).send();
     let answer = match look().await {
         Ok(answer) => answer,
-        Err(_) if stands_still(pid) => return None,
+        Err(_) if proc::is_frozen(pid) => return None,
         Err(_) => match look().await {
             Ok(answer) => answer,
-            Err(_) if stands_still(pid) => return None,
+            Err(_) if proc::is_frozen(pid) => return None,
             Err(error) => return Some(format!("{error:?}")),
         },
     };
     (answer.status() != 200).then(|| answer.status().to_string())
 }
 
-fn stands_still(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-}
-
 /// What `/metrics` counts apart, leaving out what an answer's status and method add.
-pub(crate) async fn series(url: &str) -> Result<BTreeSet<String>> {
-    let http = Client::builder().no_proxy().timeout(ALIVE_WITHIN).build()?;
-    let text = http.get(format!("{url}/metrics")).send().await?.text().await?;
+pub(crate) async fn series(process: &Process) -> Result<BTreeSet<String>> {
+    let text = process.get("/metrics").await?;
     let named = |line: &str| {
         let (series, _) = line.rsplit_once(' ')?;
         let labels = series.split(['{', ',', '}']);

@@ -263,7 +263,7 @@ async fn idle_connections_keep_nobody_waiting() {
 ///
 /// Promise 5: memory, queues and time are bounded.
 #[tokio::test]
-async fn strangers_make_no_series() {
+async fn clients_make_no_series() {
     let service = Service::start(&[]).await;
     let ask = async |method: &str, path: &str| {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");

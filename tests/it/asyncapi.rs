@@ -8,10 +8,11 @@ use std::{
 
 use order_tracker::order::{RejectReason, Size, Status};
 use serde_json::{Value, json};
+use testkit::Message;
 
 use crate::{
     harness::{Service, binary, ended},
-    kafka::{DLQ, DeadLetter, Kafka, TOPIC, foreign},
+    kafka::{DLQ, Kafka, TOPIC, foreign},
 };
 
 const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
@@ -29,21 +30,21 @@ fn keeps_to(document: &Value, schema: &str, part: &Value) {
     assert_eq!(errors, Vec::<String>::new(), "{part}");
 }
 
-fn is_described(document: &Value, name: &str, dead_letter: &DeadLetter) {
-    let message = format!("/components/messages/{name}");
+fn is_described(document: &Value, name: &str, message: &Message) {
+    let place = format!("/components/messages/{name}");
     let told = &document["components"]["messages"][name];
-    keeps_to(document, &format!("{message}/headers"), &json!(dead_letter.headers));
+    keeps_to(document, &format!("{place}/headers"), &json!(message.headers));
     let headers = |value: &Value| value.as_object().expect("headers").keys().cloned().collect::<Vec<_>>();
-    let sent: BTreeMap<_, _> = dead_letter.headers.iter().collect();
-    assert!(headers(&told["headers"]["properties"]).iter().eq(sent.into_keys()), "{dead_letter:?}");
+    let sent: BTreeMap<_, _> = message.headers.iter().collect();
+    assert!(headers(&told["headers"]["properties"]).iter().eq(sent.into_keys()), "{message:?}");
     assert!(told["examples"][0]["headers"].is_object(), "{name} has an example");
-    keeps_to(document, &format!("{message}/headers"), &told["examples"][0]["headers"]);
+    keeps_to(document, &format!("{place}/headers"), &told["examples"][0]["headers"]);
 }
 
-/// The example with this dead letter's own id and moment.
-fn example_of(document: &Value, dead_letter: &DeadLetter) -> Value {
+/// The example with this message's own id and moment.
+fn example_of(document: &Value, message: &Message) -> Value {
     let example = &document["components"]["messages"]["orderPlaced"]["examples"][0];
-    let (told, sent) = (&example["payload"], dead_letter.json());
+    let (told, sent) = (&example["payload"], message.json());
     let text = json!({"headers": example["headers"], "payload": told}).to_string();
     let own = |text: String, field: &str| {
         text.replace(told[field].as_str().expect("text"), sent[field].as_str().expect("text"))
@@ -76,11 +77,9 @@ async fn the_topics_are_as_their_document_says() {
 }
 
 /// The one with this header.
-fn with_header(dead_letters: Vec<DeadLetter>, header: &str) -> DeadLetter {
-    dead_letters
-        .into_iter()
-        .find(|dead_letter| dead_letter.headers.contains_key(header))
-        .expect("a message with it")
+fn with_header(messages: Vec<Message>, header: &str) -> Message {
+    let mut messages = messages.into_iter();
+    messages.find(|message| message.headers.contains_key(header)).expect("a message with it")
 }
 
 /// What a dead letter leaves behind on both topics when it is requeued.
@@ -101,7 +100,7 @@ async fn a_requeue_is_as_the_document_says() {
     // Beside it the note and, since the key is as wrong as before, a new dead letter.
     let note = with_header(kafka.read(DLQ, 3).await, "dlq_requeued");
     is_described(&document, "requeued", &note);
-    assert_eq!((note.key, note.value.len()), (dead_letter.key, 0));
+    assert_eq!((note.key, note.value), (dead_letter.key, Some(Vec::new())));
     assert_eq!(note.headers["dlq_requeued"], again.headers["requeued_from"]);
     for (name, sent) in [("putBack", &again.headers), ("requeued", &note.headers)] {
         assert_eq!(document["components"]["messages"][name]["examples"][0]["headers"], json!(sent), "{name}");

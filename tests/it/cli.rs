@@ -82,9 +82,9 @@ async fn orders_are_placed_and_found_by_command() {
     let tracked = json(order(&["get", &id, "--json"]).await);
     assert_eq!(tracked, service.json(&format!("/orders/{id}")).await);
     assert_eq!(names(&tracked), SIX);
-    let story = order(&["get", &id]).await;
+    let timeline = order(&["get", &id]).await;
     for word in SIX.into_iter().chain([id.as_str(), "small pizza for Ada, 1 High St"]) {
-        assert!(story.contains(word), "no {word} in\n{story}");
+        assert!(timeline.contains(word), "no {word} in\n{timeline}");
     }
 
     let listed = json(order(&["list", "--status", "DELIVERED", "--json"]).await);

@@ -1,73 +1,13 @@
 //! What happens to topics and rights of a real Kafka while the service runs.
 
-use std::time::Duration;
-
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer as _},
-    producer::{FutureProducer, FutureRecord},
-};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use crate::{
     harness::{Service, eventually},
-    kafka::foreign,
+    kafka::{Kafka, foreign},
     stack::{Stack, variable},
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Somebody else on the same cluster.
-pub(crate) struct Cluster {
-    config: ClientConfig,
-    admin: AdminClient<DefaultClientContext>,
-    producer: FutureProducer,
-}
-
-impl Cluster {
-    pub(crate) fn connect() -> Self {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", variable("KAFKA_BROKERS")).set("group.id", "tests");
-        // Topics are to be the service's.
-        config.set("allow.auto.create.topics", "false");
-        let (admin, producer) = (config.create().expect("connects"), config.create().expect("connects"));
-        Self { config, admin, producer }
-    }
-
-    pub(crate) async fn delete(&self, topics: &[&str]) {
-        let outcomes = self.admin.delete_topics(topics, &AdminOptions::new()).await.expect("answers");
-        for outcome in outcomes {
-            outcome.expect("deletes");
-        }
-    }
-
-    pub(crate) async fn create(&self, topics: &[&str]) {
-        let new: Vec<_> =
-            topics.iter().map(|topic| NewTopic::new(topic, 4, TopicReplication::Fixed(1))).collect();
-        for outcome in self.admin.create_topics(&new, &AdminOptions::new()).await.expect("answers") {
-            outcome.expect("creates");
-        }
-    }
-
-    pub(crate) async fn put(&self, topic: &str, partition: i32, key: &str, value: &str) {
-        let record = FutureRecord::to(topic).partition(partition).key(key).payload(value);
-        self.producer.send(record, PATIENCE).await.expect("acknowledged");
-    }
-
-    /// How many messages a topic holds; `None` if it is not there.
-    pub(crate) async fn count(&self, topic: &str) -> Option<i64> {
-        let (config, topic) = (self.config.clone(), topic.to_owned());
-        let count = tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = config.create().expect("a consumer");
-            let marks = (0..4).map(|partition| consumer.fetch_watermarks(&topic, partition, PATIENCE));
-            marks.map(|marks| marks.ok().map(|(low, high)| high - low)).sum()
-        });
-        count.await.expect("no panic")
-    }
-}
 
 /// What `/readyz` says of a part; nothing if it is well.
 pub(crate) async fn degraded(service: &Service, part: &str) -> Option<String> {
@@ -95,32 +35,32 @@ pub(crate) fn order(n: u8) -> (String, String) {
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
 async fn topics_that_are_deleted_are_made_again() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let service = stack.replica("0s").await;
     let dead_letters = format!("{}.dlq", stack.topic);
     let (before, good) = order(0);
-    cluster.put(&stack.topic, 0, &before, &good).await;
+    kafka.put_on(&stack.topic, 0, &before, &good).await;
     service.reached(&before, "DELIVERED").await;
 
-    cluster.delete(&[&dead_letters]).await;
-    cluster.put(&stack.topic, 1, "x", "not json").await;
+    kafka.delete(&[&dead_letters]).await;
+    kafka.put_on(&stack.topic, 1, "x", "not json").await;
     for (partition, n) in [(1, 1), (2, 2)] {
         let (id, good) = order(n);
-        cluster.put(&stack.topic, partition, &id, &good).await;
+        kafka.put_on(&stack.topic, partition, &id, &good).await;
         service.reached(&id, "DELIVERED").await;
     }
     service.counted("dead_letters_total{reason=\"not_json\"}", 1).await;
     well(&service).await;
-    assert_eq!(cluster.count(&dead_letters).await, Some(1));
+    assert_eq!(kafka.counts(&dead_letters).await.iter().sum::<i64>(), 1);
 
-    cluster.delete(&[&stack.topic]).await;
+    kafka.delete(&[&stack.topic]).await;
     let id = service.place("pizza").await;
     service.reached(&id, "DELIVERED").await;
     service.settled().await;
     well(&service).await;
-    assert!(cluster.count(&stack.topic).await.is_some_and(|count| count >= 1));
+    assert!(kafka.counts(&stack.topic).await.iter().sum::<i64>() >= 1);
     let (after, good) = order(3);
-    cluster.put(&stack.topic, 0, &after, &good).await;
+    kafka.put_on(&stack.topic, 0, &after, &good).await;
     service.reached(&after, "DELIVERED").await;
     assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 1);
     service.stop().await;
@@ -130,15 +70,18 @@ async fn topics_that_are_deleted_are_made_again() {
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
 async fn a_topic_that_is_made_again_is_read_from_its_beginning() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let service = stack.replica("0s").await;
     for n in 0..5 {
         if n > 0 {
-            cluster.delete(&[&stack.topic]).await;
+            kafka.delete(&[&stack.topic]).await;
         }
-        eventually("the topic is there", async || cluster.count(&stack.topic).await).await;
+        eventually("the topic is there", async || {
+            (kafka.counts(&stack.topic).await.len() == 4).then_some(())
+        })
+        .await;
         let (id, good) = order(n);
-        cluster.put(&stack.topic, 0, &id, &good).await;
+        kafka.put_on(&stack.topic, 0, &id, &good).await;
         service.reached(&id, "DELIVERED").await;
     }
     service.stop().await;
@@ -148,7 +91,7 @@ async fn a_topic_that_is_made_again_is_read_from_its_beginning() {
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
 async fn a_consumer_that_stands_still_says_so() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let service = stack.replica("0s").await;
     eventually("the lag is known", async || {
         service.metrics().await.contains("\nconsumer_lag 0\n").then_some(())
@@ -164,7 +107,7 @@ async fn a_consumer_that_stands_still_says_so() {
     run(format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await;
     run(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")).await;
     let (id, good) = order(4);
-    cluster.put(&stack.topic, 0, &id, &good).await;
+    kafka.put_on(&stack.topic, 0, &id, &good).await;
     let reason = eventually("the consumer is down", async || degraded(&service, "consumer").await).await;
     assert!(reason.contains("database"), "{reason}");
     let metrics = service.metrics().await;
@@ -191,7 +134,7 @@ async fn a_consumer_that_stands_still_says_so() {
 #[tokio::test]
 #[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
 async fn the_new_group_protocol_works() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let brokers = variable("KAFKA_BROKERS");
     let mut settings = stack.settings(&brokers, "0s");
     settings.push(("KAFKA_PROPERTIES", "group.protocol=consumer"));
@@ -199,7 +142,7 @@ async fn the_new_group_protocol_works() {
     tokio::join!(well(&one), well(&other));
     for partition in 0..4 {
         let (id, good) = order(5 + u8::try_from(partition).expect("small"));
-        cluster.put(&stack.topic, partition, &id, &good).await;
+        kafka.put_on(&stack.topic, partition, &id, &good).await;
         one.reached(&id, "DELIVERED").await;
     }
     one.stop().await;

@@ -14,7 +14,7 @@ use rustix::{
 };
 use tokio::process::{Child, Command};
 
-use crate::harness::{eventually, folder};
+use crate::harness::{BINARY, eventually, folder};
 
 /// The line editor without anything of the user's, and one TAB is enough to see what there is.
 const EDITOR: &str = "set show-all-if-ambiguous on\nset page-completions off\nset completion-query-items -1\nset bell-style none\n\
@@ -37,7 +37,7 @@ impl Bash {
         let name = ptsname(&ours, Vec::new()).expect("a name");
         let theirs = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it opens");
         let terminal = || Stdio::from(theirs.try_clone().expect("one more"));
-        let binary = Path::new(env!("CARGO_BIN_EXE_order-tracker"));
+        let binary = Path::new(BINARY);
         let path = format!(
             "{}:{}",
             binary.parent().expect("a folder").display(),

@@ -180,7 +180,7 @@ async fn what_was_not_published_is_published_in_the_next_life() {
     let kafka = Kafka::of(&service);
     service.counted("orders_produced_total", 20).await;
     let mut published: Vec<_> =
-        kafka.all(TOPIC).await.into_iter().filter_map(|dead_letter| dead_letter.key).collect();
+        kafka.all(TOPIC).await.into_iter().filter_map(|message| message.key).collect();
     published.sort_unstable();
     assert_eq!(published, placed, "each once, ids rise as they were placed");
     service.settled().await;
@@ -237,7 +237,7 @@ async fn a_second_signal_ends_the_service_at_once() {
 
     service.terminate().await;
     eventually("the first signal", async || service.logged().contains("stopping").then_some(())).await;
-    // What follows within a moment is the same wish, told twice; what comes after is a second one.
+    // A signal that follows within a moment repeats the first; what comes after is a second one.
     let exit = service.insist().await;
     assert_eq!(exit.code, Some(130), "{}", service.logged());
     assert!(exit.took < Duration::from_secs(2), "{exit:?}");

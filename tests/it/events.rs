@@ -10,6 +10,7 @@ use order_tracker::{
 };
 use reqwest::Response;
 use serde_json::Value;
+use testkit::{EventStream, Frame};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpSocket,
@@ -26,20 +27,6 @@ use crate::{
 /// How late a step may be seen.
 pub(crate) const LATE: TimeDelta = TimeDelta::new(0, LIVE_WITHIN.subsec_nanos()).expect("under a second");
 
-/// A frame of a stream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) id: Option<u8>,
-    pub(crate) event: String,
-    pub(crate) data: String,
-}
-
-/// An open stream.
-pub(crate) struct Stream {
-    response: Response,
-    text: String,
-}
-
 /// Asks for a stream after the position `seen`; `None` if nobody answers.
 async fn ask(http: &reqwest::Client, url: &str, order_id: &str, seen: u8) -> Option<Response> {
     let request = http.get(format!("{url}/orders/{order_id}/events"));
@@ -47,45 +34,19 @@ async fn ask(http: &reqwest::Client, url: &str, order_id: &str, seen: u8) -> Opt
     request.send().await.ok()
 }
 
-impl Stream {
-    pub(crate) async fn open(service: &Service, order_id: &str, seen: u8) -> Self {
-        let response = ask(&service.http, &service.url, order_id, seen).await.expect("an answer");
-        Self::of(response)
-    }
-
-    fn of(response: Response) -> Self {
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new() }
-    }
-
-    /// The next frame that says something; `None` when the stream is over.
-    pub(crate) async fn next(&mut self) -> Option<Frame> {
-        loop {
-            while let Some(end) = self.text.find("\n\n") {
-                let frame = parse(&self.text[..end]);
-                self.text.drain(..end + 2);
-                if !frame.event.is_empty() && frame.event != "beat" {
-                    return Some(frame);
-                }
-            }
-            let bytes = self.response.chunk().await.ok()??;
-            self.text.push_str(std::str::from_utf8(&bytes).expect("whole characters"));
-        }
-    }
+pub(crate) async fn open(service: &Service, order_id: &str, seen: u8) -> EventStream {
+    stream(ask(&service.http, &service.url, order_id, seen).await.expect("an answer"))
 }
 
-fn parse(text: &str) -> Frame {
-    let mut frame = Frame::default();
-    for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
-        match name {
-            "id" => frame.id = Some(value.parse().expect("a position")),
-            "event" => value.clone_into(&mut frame.event),
-            "data" => value.clone_into(&mut frame.data),
-            _ => {}
-        }
-    }
-    frame
+fn stream(response: Response) -> EventStream {
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    EventStream::of(response)
+}
+
+/// The next frame that says something; `None` when the stream is over, well or broken.
+pub(crate) async fn next(stream: &mut EventStream) -> Option<Frame> {
+    stream.next().await.ok()?
 }
 
 /// How long ago the event of this frame happened.
@@ -95,13 +56,13 @@ pub(crate) fn age(frame: &Frame) -> TimeDelta {
 }
 
 #[tokio::test]
-async fn an_order_is_followed_to_the_door() {
+async fn an_order_is_followed_to_its_delivery() {
     let service = Service::start(&[("STAGE_DELAYS", "300ms")]).await;
     let id = service.place("pizza").await;
-    let mut stream = Stream::open(&service, &id, 0).await;
+    let mut stream = open(&service, &id, 0).await;
     let (mut told, mut ages) = (Vec::new(), Vec::new());
     for (position, name) in (1..).zip(SIX) {
-        let frame = stream.next().await.expect("goes on");
+        let frame = next(&mut stream).await.expect("goes on");
         assert_eq!((frame.id, frame.event.as_str()), (Some(position), "status"));
         ages.push(age(&frame));
         let mut data: Value = serde_json::from_str(&frame.data).expect("JSON");
@@ -113,15 +74,15 @@ async fn an_order_is_followed_to_the_door() {
     let mut steps = ages.split_off(2);
     steps.sort_unstable();
     assert!(steps[steps.len() / 2] < LATE, "{steps:?}");
-    assert_eq!(stream.next().await.expect("goes on").event, "end");
-    assert_eq!(stream.next().await, None);
+    assert_eq!(next(&mut stream).await.expect("goes on").event, "end");
+    assert_eq!(next(&mut stream).await, None);
     assert_eq!(Value::from(told), service.json(&format!("/orders/{id}")).await["events"]);
 
-    let mut rest = Stream::open(&service, &id, 4).await;
+    let mut rest = open(&service, &id, 4).await;
     for position in [5, 6] {
-        assert_eq!(rest.next().await.and_then(|frame| frame.id), Some(position));
+        assert_eq!(next(&mut rest).await.and_then(|frame| frame.id), Some(position));
     }
-    assert_eq!(rest.next().await.expect("goes on").event, "end");
+    assert_eq!(next(&mut rest).await.expect("goes on").event, "end");
     let over = ask(&service.http, &service.url, &id, 6).await.expect("an answer");
     assert_eq!(over.status(), 204);
     problem(service.get(&format!("/orders/{id}/events?after=x")).await, 400, "validation-error").await;
@@ -143,8 +104,8 @@ async fn faithful(http: reqwest::Client, mut url: watch::Receiver<String>, id: S
             (!busy).then_some(answer)
         });
         if let Some(answer) = answer.await {
-            let mut stream = Stream::of(answer);
-            while let Some(frame) = stream.next().await {
+            let mut stream = stream(answer);
+            while let Some(frame) = next(&mut stream).await {
                 match frame.id {
                     Some(position) => told.push(position),
                     None => return told,
@@ -164,7 +125,7 @@ async fn five_hundred_followers_survive_restarts() {
     let (url, urls) = watch::channel(service.url.clone());
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let followers = join_all(ids.into_iter().map(|id| faithful(http.clone(), urls.clone(), id)));
-    let story = async {
+    let restarts = async {
         for restart in 0..2 {
             eventually("all follow", async || {
                 (service.metric("http_event_streams").await == 500).then_some(())
@@ -180,7 +141,7 @@ async fn five_hundred_followers_survive_restarts() {
         }
         service
     };
-    let (told, service) = tokio::join!(followers, story);
+    let (told, service) = tokio::join!(followers, restarts);
     for told in told {
         assert_eq!(told, [1, 2, 3, 4, 5, 6]);
     }
@@ -198,15 +159,15 @@ async fn a_shutdown_ends_streams() {
     let id = service.place("pizza").await;
     let mut streams = Vec::new();
     for _ in 0..5 {
-        let mut stream = Stream::open(&service, &id, 0).await;
-        assert_eq!(stream.next().await.and_then(|frame| frame.id), Some(1));
-        assert_eq!(stream.next().await.and_then(|frame| frame.id), Some(2));
+        let mut stream = open(&service, &id, 0).await;
+        assert_eq!(next(&mut stream).await.and_then(|frame| frame.id), Some(1));
+        assert_eq!(next(&mut stream).await.and_then(|frame| frame.id), Some(2));
         streams.push(stream);
     }
     let asked = Instant::now();
     service.terminate().await;
     for mut stream in streams {
-        assert_eq!(stream.next().await, None, "no word of an end: the client connects again");
+        assert_eq!(next(&mut stream).await, None, "no word of an end: the client connects again");
     }
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     let mut service = Arc::into_inner(service).expect("no other");

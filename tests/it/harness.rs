@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    process::{Output, Stdio},
+    process::Output,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,44 +11,26 @@ use order_tracker::order::Status;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+pub(crate) use testkit::SIX;
+use testkit::{POLL, Process, command, until};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
-    time::{Instant, sleep, timeout},
+    process::Command,
+    time::{Instant, timeout},
 };
 
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two looks.
-const POLL: Duration = Duration::from_millis(20);
+/// The service.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_order-tracker");
 
 /// Looks until there is something to see.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(POLL).await;
-    }
+    until(PATIENCE, what, async || Ok(look().await)).await.expect("it comes")
 }
 
 /// The binary with these settings and no others, whatever the environment of the tests holds.
 pub(crate) fn binary(arguments: &[&str], settings: &[(&str, &str)]) -> Command {
-    program(env!("CARGO_BIN_EXE_order-tracker"), arguments, settings)
-}
-
-fn program(path: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(path);
-    command.args(arguments).env_clear();
-    for kept in ["PATH", "HOME", "LLVM_PROFILE_FILE"] {
-        if let Some(value) = std::env::var_os(kept) {
-            command.env(kept, value);
-        }
-    }
-    command.envs(settings.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    command
+    command(BINARY, arguments, settings.iter().copied())
 }
 
 /// Runs a command that must end by itself.
@@ -73,10 +55,6 @@ pub(crate) fn names(tracked: &Value) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().expect("a name")).collect()
 }
 
-/// A whole timeline.
-pub(crate) const SIX: [&str; 6] =
-    ["CREATED", "PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED"];
-
 /// How an ended process ended.
 #[derive(Debug)]
 pub(crate) struct Exit {
@@ -86,7 +64,7 @@ pub(crate) struct Exit {
 
 /// A running service; killed when dropped.
 pub(crate) struct Service {
-    child: Child,
+    process: Process,
     log: Log,
     /// `http://127.0.0.1:port`.
     pub(crate) url: String,
@@ -108,36 +86,25 @@ impl Service {
     pub(crate) async fn start_small(descriptors: u32, settings: &[(&str, &str)]) -> Self {
         let data = folder();
         let limited = format!("ulimit -n {descriptors} && exec \"$0\" serve");
-        let shell = program("sh", &["-c", &limited, env!("CARGO_BIN_EXE_order-tracker")], &[]);
-        let service = Self::launch(shell, data.path(), settings).await;
+        let shell = command("sh", &["-c", &limited, BINARY], settings.iter().copied());
+        let service = Self::launch(shell, data.path()).await;
         Self { _own_data: Some(data), ..service }
     }
 
     /// A service on a given database.
     pub(crate) async fn start_in(data: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::launch(binary(&["serve"], &[]), data, settings).await
+        Self::launch(binary(&["serve"], settings), data).await
     }
 
-    async fn launch(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command
-            .envs([("APP_PORT", "0"), ("LOG_FORMAT", "json")])
-            .env("DATA_DIR", data)
-            .envs(settings.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let log = Log::read(child.stderr.take().expect("piped"));
-        let url = eventually("the service listens", async || {
-            let ended = child.try_wait().expect("waited");
-            assert!(ended.is_none(), "it did not start:\n{}", log.text());
-            log.field("url")
-        })
-        .await;
-        // Logged before the address, if the broker is the embedded one.
-        let brokers = log.field("brokers").unwrap_or_default();
+    async fn launch(mut command: Command, data: &Path) -> Self {
+        let log = Log::default();
+        let written = Arc::clone(&log);
+        command.env("DATA_DIR", data);
+        let process = Process::start(command, move |line| written.lock().expect("no panic").push(line)).await;
+        let mut process = process.unwrap_or_else(|error| panic!("{error:#}\n{}", text(&log)));
+        let (url, brokers) = (process.url.clone(), process.brokers.take().unwrap_or_default());
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
-        Self { child, log, url, brokers, http, _own_data: None }
+        Self { process, log, url, brokers, http, _own_data: None }
     }
 
     /// `host:port`, for connections without a client.
@@ -221,29 +188,26 @@ impl Service {
 
     /// All that was logged, as it was written.
     pub(crate) fn logged(&self) -> String {
-        self.log.text()
+        text(&self.log)
     }
 
     /// Ends the process as a power cut would.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.expect("killed");
+    pub(crate) async fn kill(self) {
+        self.process.kill().await.expect("killed");
     }
 
     /// Asks the process to end.
     pub(crate) async fn terminate(&self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let done = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
-        assert!(done.success());
+        self.process.signal("TERM").await.expect("it runs");
     }
 
     /// Asks the process to end again and again, as an impatient person does.
     pub(crate) async fn insist(&mut self) -> Exit {
         let started = Instant::now();
-        let pid = self.child.id().expect("it runs").to_string();
         let ended = async {
             loop {
-                Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill is there");
-                if let Ok(status) = timeout(5 * POLL, self.child.wait()).await {
+                drop(self.process.signal("TERM").await);
+                if let Ok(status) = timeout(5 * POLL, self.process.wait()).await {
                     break status.expect("waited");
                 }
             }
@@ -254,11 +218,9 @@ impl Service {
 
     /// Waits for the process to end.
     pub(crate) async fn exit(&mut self) -> Exit {
-        let started = Instant::now();
-        let Ok(status) = timeout(PATIENCE, self.child.wait()).await else {
-            panic!("still running:\n{}", self.logged())
-        };
-        Exit { code: status.expect("waited").code(), took: started.elapsed() }
+        let exit = self.process.exit().await;
+        let (status, took) = exit.unwrap_or_else(|error| panic!("{error:#}\n{}", text(&self.log)));
+        Exit { code: status.code(), took }
     }
 
     /// Asks the process to end and insists that it ends well.
@@ -274,31 +236,9 @@ pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// What a process writes to stderr, read as it comes so that the process never waits for us.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+/// What a process wrote to stderr.
+type Log = Arc<Mutex<Vec<String>>>;
 
-impl Log {
-    fn read(stderr: tokio::process::ChildStderr) -> Self {
-        let log = Self::default();
-        let written = log.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                written.0.lock().expect("no panic").push(line);
-            }
-        });
-        log
-    }
-
-    fn text(&self) -> String {
-        self.0.lock().expect("no panic").join("\n")
-    }
-
-    /// The first value of this field.
-    fn field(&self, name: &str) -> Option<String> {
-        let lines = self.0.lock().expect("no panic");
-        let mut objects = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        objects.find_map(|line| line[name].as_str().map(str::to_owned))
-    }
+fn text(log: &Log) -> String {
+    log.lock().expect("no panic").join("\n")
 }

@@ -37,11 +37,11 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name).map(|value| value.to_str().expect("text"))
 }
 
-/// The specification's main job, to the letter.
+/// The specification's main job, word for word.
 ///
 /// Promise 4: timers are rows.
 #[tokio::test]
-async fn an_order_walks_to_the_door_in_six_events() {
+async fn an_order_is_delivered_in_six_events() {
     let service = Service::start(&[("STAGE_DELAYS", "300ms,400ms,200ms,500ms")]).await;
     let response = service.post(&details("pizza")).await;
     assert_eq!(response.status(), 201);

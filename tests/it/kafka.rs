@@ -1,110 +1,83 @@
-//! Another system on the same topic: a plain Kafka client.
+//! Other systems on the same topics.
 
-use std::{collections::HashMap, time::Duration};
-
-use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _, StreamConsumer},
-    message::{BorrowedMessage, Headers as _},
-    producer::{FutureProducer, FutureRecord},
-};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use testkit::{MAX_BYTES, Message, Topic};
 
-use crate::harness::{Service, details};
+use crate::{
+    harness::{Service, details},
+    stack::variable,
+};
 
 /// Where orders go.
 pub(crate) const TOPIC: &str = "orders.v1";
 /// Where messages go that can't become orders.
 pub(crate) const DLQ: &str = "orders.v1.dlq";
-const PARTITIONS: i32 = 6;
-const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A message as it was read.
-#[derive(Debug)]
-pub(crate) struct DeadLetter {
-    pub(crate) key: Option<String>,
-    pub(crate) value: Vec<u8>,
-    pub(crate) headers: HashMap<String, String>,
-}
-
-impl DeadLetter {
-    fn from(message: &BorrowedMessage<'_>) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-        let headers = message.headers().map(|headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), text(header.value.expect("a value"))))
-                .collect()
-        });
-        Self {
-            key: message.key().map(text),
-            value: message.payload().unwrap_or_default().to_vec(),
-            headers: headers.unwrap_or_default(),
-        }
-    }
-
-    /// The value as JSON.
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.value).expect("JSON")
-    }
-}
-
-/// A client of a service's embedded broker.
-pub(crate) struct Kafka {
-    config: ClientConfig,
-    producer: FutureProducer,
-}
+/// A client of a cluster.
+pub(crate) struct Kafka(String);
 
 impl Kafka {
+    /// Of a service's embedded broker.
     pub(crate) fn of(service: &Service) -> Self {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &service.brokers).set("group.id", "tests");
-        let producer = config.create().expect("a producer");
-        Self { config, producer }
+        Self(service.brokers.clone())
+    }
+
+    /// Of the real one.
+    pub(crate) fn of_stack() -> Self {
+        Self(variable("KAFKA_BROKERS"))
+    }
+
+    fn topic(&self, name: &str) -> Topic {
+        Topic::new(&self.0, name)
     }
 
     /// Puts a message on the orders topic and answers its partition and offset.
     pub(crate) async fn put(&self, key: Option<&str>, value: Option<&[u8]>) -> (i32, i64) {
-        let mut record: FutureRecord<'_, str, [u8]> = FutureRecord::to(TOPIC);
-        record.key = key;
-        record.payload = value;
-        let delivery = self.producer.send(record, PATIENCE).await.expect("acknowledged");
-        (delivery.partition, delivery.offset)
+        self.send(TOPIC, None, key, value).await
+    }
+
+    /// Puts a message on a partition.
+    pub(crate) async fn put_on(&self, topic: &str, partition: i32, key: &str, value: &str) {
+        self.send(topic, Some(partition), Some(key), Some(value.as_bytes())).await;
+    }
+
+    async fn send(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&str>,
+        value: Option<&[u8]>,
+    ) -> (i32, i64) {
+        let (key, value) = (key.map(str::to_owned), value.map(<[u8]>::to_vec));
+        let message = Message { key, value, partition, ..Message::default() };
+        self.topic(topic).send(vec![message]).await.expect("acknowledged")[0]
     }
 
     /// All that is on a topic now.
-    pub(crate) async fn all(&self, topic: &'static str) -> Vec<DeadLetter> {
-        let config = self.config.clone();
-        let count = tokio::task::spawn_blocking(move || {
-            let consumer: BaseConsumer = config.create().expect("a consumer");
-            (0..PARTITIONS)
-                .map(|partition| {
-                    let marks = consumer.fetch_watermarks(topic, partition, PATIENCE);
-                    let (low, high) = marks.expect("watermarks");
-                    usize::try_from(high - low).expect("a count")
-                })
-                .sum()
-        });
-        self.read(topic, count.await.expect("no panic")).await
+    pub(crate) async fn all(&self, topic: &str) -> Vec<Message> {
+        self.topic(topic).read().await.expect("read")
     }
 
     /// Waits for so many messages from the beginning of a topic.
-    pub(crate) async fn read(&self, topic: &str, count: usize) -> Vec<DeadLetter> {
-        let consumer: StreamConsumer = self.config.create().expect("a consumer");
-        let mut places = TopicPartitionList::new();
-        for partition in 0..PARTITIONS {
-            places.add_partition_offset(topic, partition, Offset::Beginning).expect("a place");
+    pub(crate) async fn read(&self, topic: &str, count: usize) -> Vec<Message> {
+        self.topic(topic).read_some(count).await.expect("read")
+    }
+
+    /// How many messages each partition of a topic holds; nothing while it is not there.
+    pub(crate) async fn counts(&self, topic: &str) -> Vec<i64> {
+        self.topic(topic).counts().await.unwrap_or_default()
+    }
+
+    pub(crate) async fn create(&self, topics: &[&str]) {
+        for topic in topics {
+            self.topic(topic).create(4, MAX_BYTES).await.expect("creates");
         }
-        consumer.assign(&places).expect("assigned");
-        let mut dead_letters = Vec::new();
-        while dead_letters.len() < count {
-            let message = timeout(PATIENCE, consumer.recv()).await;
-            let message =
-                message.unwrap_or_else(|_| panic!("{topic} holds only {} of {count}", dead_letters.len()));
-            dead_letters.push(DeadLetter::from(&message.expect("a message")));
+    }
+
+    pub(crate) async fn delete(&self, topics: &[&str]) {
+        for topic in topics {
+            self.topic(topic).delete().await.expect("deletes");
         }
-        dead_letters
     }
 }
 

@@ -185,7 +185,7 @@ async fn dead_letters_are_listed_shown_and_put_back() {
     assert!(listed.lines().count() == 1 && !listed.starts_with(&format!("{place} ")), "{listed}");
     assert_eq!(out(&run(&["dead-letters", "list", "--all"]).await).lines().count(), 2);
 
-    // The board tells the same: one waits, however many dead letters were written.
+    // The board tells the same: one waits, however many there ever were.
     eventually("one dead letter on the board", async || {
         let board = service.get("/").await.text().await.expect("text");
         board.contains("1 × not_json").then_some(())
@@ -201,7 +201,7 @@ async fn dead_letters_are_listed_shown_and_put_back() {
 
 /// What was too large to copy is fetched from where it came from.
 #[tokio::test]
-async fn a_large_letter_is_put_back_whole() {
+async fn a_large_dead_letter_is_requeued_whole() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let (kafka, data) = (Kafka::of(&service), folder());
     let mut large = foreign(FOREIGN);

@@ -1,10 +1,11 @@
 //! On a Kafka that gives rights one by one: what is missing is said, nothing is lost, and all goes on by itself.
 
-use std::process::Command;
+use testkit::tool;
 
 use crate::{
-    cluster::{Cluster, degraded, order, well},
+    cluster::{degraded, order, well},
     harness::{Service, eventually},
+    kafka::Kafka,
     stack::{Stack, variable},
 };
 
@@ -14,11 +15,8 @@ const GUEST: &str =
 
 /// Gives rights to the guest, or takes them.
 async fn rights(arguments: &[&str]) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/stack");
-    let mut command = Command::new(script);
-    command.args(["rights", &variable("STACK_DIR")]).args(arguments);
-    let done = tokio::task::spawn_blocking(move || command.status().expect("the script runs"));
-    assert!(done.await.expect("no panic").success());
+    let stack = variable("STACK_DIR");
+    tool(&[&["rights", &*stack], arguments].concat()).await.expect("given");
 }
 
 async fn guest(stack: &Stack) -> Service {
@@ -39,16 +37,16 @@ async fn says(service: &Service, part: &str, words: &[&str]) {
     .await;
 }
 
-/// Both topics are there and nobody may create any: so it is where others run the cluster.
+/// Both topics are there and nobody may create any: so it is where others run the kafka.
 #[tokio::test]
 #[cfg_attr(
     not(all(with_postgres, with_kafka_guest)),
     ignore = "left out: needs PG_DSN and KAFKA_GUEST_BROKERS"
 )]
 async fn no_right_to_create_is_needed_where_topics_are() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let dead_letters = format!("{}.dlq", stack.topic);
-    cluster.create(&[&stack.topic, &dead_letters]).await;
+    kafka.create(&[&stack.topic, &dead_letters]).await;
     for topic in [&stack.topic, &dead_letters] {
         rights(&["--add", "--operation", "Read", "--operation", "Write", "--topic", topic]).await;
     }
@@ -61,10 +59,10 @@ async fn no_right_to_create_is_needed_where_topics_are() {
     assert!(!service.logged().contains("can't be"), "{}", service.logged());
 
     // One that goes missing can't be made by this user.
-    cluster.delete(&[&dead_letters]).await;
+    kafka.delete(&[&dead_letters]).await;
     let words = [&*dead_letters, "KAFKA_DLQ_TOPIC", "right"];
     says(&service, "dead_letters", &words).await;
-    cluster.create(&[&dead_letters]).await;
+    kafka.create(&[&dead_letters]).await;
     well(&service).await;
     service.stop().await;
 }
@@ -76,7 +74,7 @@ async fn no_right_to_create_is_needed_where_topics_are() {
     ignore = "left out: needs PG_DSN and KAFKA_GUEST_BROKERS"
 )]
 async fn every_right_that_is_missing_is_named_until_it_comes() {
-    let (stack, cluster) = (Stack::make().await, Cluster::connect());
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let (topic, dead_letters) = (stack.topic.as_str(), format!("{}.dlq", stack.topic));
     let service = guest(&stack).await;
     let placed = service.place("pizza").await;
@@ -87,7 +85,7 @@ async fn every_right_that_is_missing_is_named_until_it_comes() {
         rights(&["--add", "--operation", "Describe", "--topic", topic]).await;
     }
     says(&service, "broker", &[topic, "missing", "right Create"]).await;
-    cluster.create(&[topic, &dead_letters]).await;
+    kafka.create(&[topic, &dead_letters]).await;
     says(&service, "consumer", &["right Read", "KAFKA_GROUP", topic]).await;
     says(&service, "relay", &["right Write", topic]).await;
 
@@ -96,18 +94,22 @@ async fn every_right_that_is_missing_is_named_until_it_comes() {
     rights(&["--add", "--operation", "Read", "--operation", "Write", "--topic", topic]).await;
     service.settled().await;
     let (id, good) = order(1);
-    cluster.put(topic, 0, &id, &good).await;
+    kafka.put_on(topic, 0, &id, &good).await;
     service.reached(&id, "DELIVERED").await;
 
     // The dead-letter topic may be read by now and not be written to.
     rights(&["--add", "--operation", "Read", "--topic", &dead_letters]).await;
-    cluster.put(topic, 0, "x", "not json").await;
+    kafka.put_on(topic, 0, "x", "not json").await;
     says(&service, "consumer", &["partition 0", "right Write", &dead_letters]).await;
     let (id, good) = order(2);
-    cluster.put(topic, 1, &id, &good).await;
+    kafka.put_on(topic, 1, &id, &good).await;
     service.reached(&id, "DELIVERED").await;
     rights(&["--add", "--operation", "Write", "--topic", &dead_letters]).await;
     well(&service).await;
-    assert_eq!(cluster.count(&dead_letters).await, Some(1), "nothing good among the dead letters");
+    assert_eq!(
+        kafka.counts(&dead_letters).await.iter().sum::<i64>(),
+        1,
+        "nothing good among the dead letters"
+    );
     service.stop().await;
 }

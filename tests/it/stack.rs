@@ -1,25 +1,22 @@
 //! On a real PostgreSQL and a real Kafka, where `PG_DSN` and `KAFKA_BROKERS` name them
-//! (`ci/stack run cargo test`); elsewhere each test says that it was left out.
+//! (`tools/stack run cargo test`); elsewhere each test says that it was left out.
 
 use std::{collections::BTreeSet, process::Output, time::Duration};
 
 use futures::future::join_all;
-use rdkafka::{
-    ClientConfig,
-    consumer::{BaseConsumer, Consumer as _},
-};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 
 use crate::{
-    events::{LATE, Stream, age},
+    events::{LATE, age, next, open},
     harness::{SIX, Service, binary, details, ended, eventually, names},
+    kafka::Kafka,
     proof::{FOREIGN, TAMPERED, broken},
 };
 
 pub(crate) fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set any more"))
+    testkit::variable(name).unwrap_or_else(|| panic!("{name} is not set any more"))
 }
 
 /// A database and a topic of the test's own, for any number of replicas.
@@ -30,14 +27,8 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) async fn make() -> Self {
-        let name = format!("it_{:016x}", rand::random::<u64>());
-        let server: PgConnectOptions = variable("PG_DSN").parse().expect("a DSN");
-        let mut console = server.connect().await.expect("connects");
-        let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        sqlx::query(statement).execute(&mut console).await.expect("creates");
-        console.close().await.expect("closes");
-        let dsn = server.database(&name).to_url_lossy().to_string();
-        Self { dsn, topic: name }
+        let stack = testkit::Stack::make("it").await.expect("a database");
+        Self { dsn: stack.dsn().expect("PG_DSN is set"), topic: stack.name }
     }
 
     pub(crate) fn settings<'a>(&'a self, brokers: &'a str, delays: &'a str) -> Vec<(&'a str, &'a str)> {
@@ -152,14 +143,14 @@ async fn steps_are_seen_from_every_replica() {
     let (one, other) = tokio::join!(stack.replica("500ms"), stack.replica("500ms"));
     let ids = join_all((0..20).map(|_| one.place("pizza"))).await;
     let follow = async |service: &Service, id: &str| {
-        let mut stream = Stream::open(service, id, 2).await;
+        let mut stream = open(service, id, 2).await;
         let mut ages = Vec::new();
         for position in 3..=6 {
-            let frame = stream.next().await.expect("goes on");
+            let frame = next(&mut stream).await.expect("goes on");
             assert_eq!(frame.id, Some(position));
             ages.push(age(&frame));
         }
-        assert_eq!(stream.next().await.expect("goes on").event, "end");
+        assert_eq!(next(&mut stream).await.expect("goes on").event, "end");
         ages
     };
     let here = ids.iter().map(|id| follow(&one, id));
@@ -243,17 +234,8 @@ async fn every_tampering_of_the_tables_is_found() {
 async fn topics_are_created_as_asked() {
     let stack = Stack::make().await;
     let service = stack.replica("1h").await;
-    let brokers = variable("KAFKA_BROKERS");
-    let partitions = tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a consumer");
-        let metadata = consumer.fetch_metadata(None, Duration::from_secs(10)).expect("metadata");
-        let topics = metadata.topics().iter();
-        topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect::<Vec<_>>()
-    });
-    let partitions = partitions.await.expect("no panic");
     for topic in [stack.topic.clone(), format!("{}.dlq", stack.topic)] {
-        assert!(partitions.contains(&(topic.clone(), 4)), "{topic} in {partitions:?}");
+        assert_eq!(Kafka::of_stack().counts(&topic).await.len(), 4, "{topic}");
     }
     service.stop().await;
 }

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     double::{Double, answer},
-    harness::{SIX, Service, binary, ended, folder, within},
+    harness::{BINARY, SIX, Service, binary, ended, folder, within},
 };
 
 /// What a finished watch printed, without a complaint.
@@ -126,7 +126,7 @@ async fn a_terminal_gets_a_bar() {
     let service = Service::start(&[("STAGE_DELAYS", "200ms")]).await;
     for (no_color, painted) in [("", true), ("1", false)] {
         let id = service.place("pizza").await;
-        let watch = format!("{} order watch {id} --url {}", env!("CARGO_BIN_EXE_order-tracker"), service.url);
+        let watch = format!("{} order watch {id} --url {}", BINARY, service.url);
         let mut command = Command::new("script");
         command.args(["-qec", &watch, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", no_color);
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -149,7 +149,7 @@ async fn a_terminal_gets_a_bar() {
 async fn a_bar_is_shown_at_once() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let id = service.place("pizza").await;
-    let watch = format!("{} order watch {id} --url {}", env!("CARGO_BIN_EXE_order-tracker"), service.url);
+    let watch = format!("{} order watch {id} --url {}", BINARY, service.url);
     let mut command = Command::new("script");
     command.args(["-qec", &watch, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);

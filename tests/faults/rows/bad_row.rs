@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sqlx::AssertSqlSafe;
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::scale::within;
 use crate::{
@@ -79,7 +76,7 @@ pub(crate) async fn stuck(rig: &mut Rig) -> Result<Outcome> {
     rig.fleet.lasting.push("scheduler");
     rig.fleet.start_all(REPLICAS).await?;
     // Before its first migration it is not ready.
-    let unready_before = rig.fleet.book.seen().unready;
+    let unready_before = rig.fleet.observations.seen().unready;
     let (mut seen, mut history) = (Vec::new(), History::default());
     for trial in &TRIALS {
         let one = beside(rig, trial).await?;
@@ -87,7 +84,7 @@ pub(crate) async fn stuck(rig: &mut Rig) -> Result<Outcome> {
         seen.push(one);
     }
     let verified = verify(rig).await?;
-    let unready = rig.fleet.book.seen().unready - unready_before;
+    let unready = rig.fleet.observations.seen().unready - unready_before;
     let mut outcome = rig.finish(&history).await?;
     let steps = rig.steps(DELAYS_MS).await?;
     for (Trial { what, limit, .. }, seen) in TRIALS.iter().zip(seen) {
@@ -141,9 +138,9 @@ async fn beside(rig: &mut Rig, trial: &Trial) -> Result<Seen> {
         if !within(NAMED_WITHIN, async || told(&url, trial).await.unwrap_or_default()).await {
             missed.push(format!("/readyz of replica {slot} tells nothing of {prefix}"));
         }
-        let board = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/")).send().await?;
+        let board = rig.fleet.replica(slot)?.get("/").await?;
         // It lists those that are latest.
-        if trial.culprits.count == 1 && !board.text().await?.contains(prefix) {
+        if trial.culprits.count == 1 && !board.contains(prefix) {
             missed.push(format!("the board of replica {slot} tells nothing of {prefix}"));
         }
     }
@@ -183,13 +180,6 @@ struct Ended {
 
 /// What `verify` finds beside the replicas.
 async fn verify(rig: &Rig) -> Result<Ended> {
-    let settings = rig.fleet.settings.iter();
-    let output = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
-        .arg("verify")
-        .env_clear()
-        .envs(settings.filter(|(name, _)| name.starts_with("PG_") || name.starts_with("KAFKA_")).cloned())
-        .output()
-        .await
-        .context("`verify` can't be run")?;
+    let output = rig.run(&["verify"]).await.context("`verify` can't be run")?;
     Ok(Ended { code: output.status.code(), output: String::from_utf8_lossy(&output.stdout).into_owned() })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use testkit::Part;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     load::{History, Plan},
     report::Outcome,
     rig::Rig,
-    stack::Part,
 };
 
 /// How long the orders that waited may take once the broker is back.
@@ -30,10 +30,10 @@ pub(crate) async fn down(rig: &mut Rig) -> Result<Outcome> {
     sleep(Duration::from_secs(before)).await;
     rig.strike();
     let struck = Instant::now();
-    rig.stack.kill(Part::Kafka).await?;
+    rig.servers.kill(Part::Kafka).await?;
     sleep(Duration::from_secs(outage)).await;
     let over = Instant::now();
-    rig.stack.start(Part::Kafka).await?;
+    rig.servers.start(Part::Kafka).await?;
     let out = emptied(rig).await;
     let history = load.end().await?;
     let mut outcome = rig.finish(&history).await?;
@@ -80,7 +80,7 @@ pub(crate) async fn frozen(rig: &mut Rig) -> Result<Outcome> {
     let load = rig.load(Plan { orders: rig.scale.orders * 2, ..rig.plan(100.0) });
     sleep(Duration::from_secs(3)).await;
     rig.strike();
-    let frozen = rig.stack.freeze(Part::Kafka).await?;
+    let frozen = rig.servers.freeze(Part::Kafka).await?;
     sleep(lasting).await;
     frozen.thaw().await;
     let out = emptied(rig).await;
@@ -102,8 +102,8 @@ pub(crate) async fn killed(rig: &mut Rig) -> Result<Outcome> {
     while load.goes_on() && rig.strikes < 5 {
         rig.pause(1_000..3_000).await;
         rig.strike();
-        rig.stack.kill(Part::Kafka).await?;
-        rig.stack.start(Part::Kafka).await?;
+        rig.servers.kill(Part::Kafka).await?;
+        rig.servers.start(Part::Kafka).await?;
         slowest = slowest.max(emptied(rig).await);
     }
     let history = load.end().await?;

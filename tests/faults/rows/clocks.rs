@@ -16,7 +16,7 @@ const WRONG: usize = 1;
 
 pub(crate) async fn stepped(rig: &mut Rig) -> Result<Outcome> {
     let library = library().ok_or_else(|| LeftOut("needs faketime (apt install faketime)".to_owned()))?;
-    let dial = rig.stack.dir().join(format!("{}.clock", rig.name));
+    let dial = rig.servers.dir().join(format!("{}.clock", rig.name));
     fs::write(&dial, "+0")?;
     rig.fleet.start(0).await?;
     rig.set("LD_PRELOAD", library.to_string_lossy());

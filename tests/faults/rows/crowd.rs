@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
 use order_tracker::order::promises;
+use reqwest::Client;
 use serde_json::Value;
+use testkit::{EventStream, Frame, POLL};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -24,7 +24,6 @@ use crate::{
     app::Targets,
     report::{Outcome, quantile},
     rig::Rig,
-    stack::POLL,
 };
 
 /// Pages that follow an order each, and at least so many.
@@ -61,10 +60,12 @@ pub(crate) async fn crowd(rig: &mut Rig) -> Result<Outcome> {
     let history = rig.load(plan).end().await?;
 
     let before = rig.fleet.resident_kb();
+    let http = Client::builder().no_proxy().build()?;
     let (mut crowd, open) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     let deadline = Instant::now() + spread * 2 + opened_within + delay * 3 + PATIENCE;
     for (number, placed) in history.placed.iter().enumerate() {
-        let page = Page { targets: rig.fleet.targets.clone(), number, open: Arc::clone(&open) };
+        let page =
+            Page { http: http.clone(), targets: rig.fleet.targets.clone(), number, open: Arc::clone(&open) };
         crowd.spawn(page.follow(placed.order_id.clone(), deadline));
     }
     while open.load(Ordering::Relaxed) < history.placed.len() {
@@ -132,6 +133,7 @@ struct Arrival {
 
 /// One connection that reads at once whatever comes.
 struct Page {
+    http: Client,
     targets: Targets,
     number: usize,
     /// How many pages have seen the timeline so far.
@@ -141,28 +143,18 @@ struct Page {
 impl Page {
     async fn follow(self, order_id: String, deadline: Instant) -> Result<Vec<Arrival>> {
         let url = self.targets.pick(self.number).context("nobody listens")?;
-        let mut connection = TcpStream::connect(url.trim_start_matches("http://")).await?;
-        let request = format!("GET /orders/{order_id}/events HTTP/1.1\r\nhost: x\r\n\r\n");
-        connection.write_all(request.as_bytes()).await?;
-        let (mut lines, mut seen) = (BufReader::with_capacity(1_024, connection).lines(), Vec::new());
+        let answer = self.http.get(format!("{url}/orders/{order_id}/events")).send().await?;
+        let (mut stream, mut seen) = (EventStream::of(answer.error_for_status()?), Vec::new());
         loop {
-            let line = timeout_at(deadline, lines.next_line()).await;
-            let line = line.with_context(|| format!("{order_id}: only {seen:?} by now"))??;
-            let Some(line) = line else { return Ok(seen) };
+            let frame = timeout_at(deadline, stream.next()).await;
+            let frame = frame.with_context(|| format!("{order_id}: only {seen:?} by now"))??;
             let at = Instant::now();
-            if line == "event: end" {
-                return Ok(seen);
-            }
-            // What else there is, head and sizes of chunks, begins with no such word.
-            // A beat, after a long silence, holds nothing.
-            if let Some(json) = line.strip_prefix("data: ").filter(|json| *json != "{}") {
-                let event: Value = serde_json::from_str(json)?;
-                let made = event["timestamp"].as_str().context("no timestamp")?.parse()?;
-                let seq = event["seq"].as_u64().context("no seq")?;
-                seen.push(Arrival { seq: u8::try_from(seq)?, made, at });
-                if seen.len() == 2 {
-                    self.open.fetch_add(1, Ordering::Relaxed);
-                }
+            let Some(Frame { id: Some(seq), data, .. }) = frame else { return Ok(seen) };
+            let event: Value = serde_json::from_str(&data)?;
+            let made = event["timestamp"].as_str().context("no timestamp")?.parse()?;
+            seen.push(Arrival { seq, made, at });
+            if seen.len() == 2 {
+                self.open.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use order_tracker::order::promises;
 use sqlx::{Connection as _, PgConnection};
+use testkit::Part;
 use tokio::{
     process::Command,
     task::JoinSet,
@@ -18,7 +19,6 @@ use crate::{
     load::Plan,
     report::Outcome,
     rig::{REFUSED_WITHIN, Rig},
-    stack::Part,
 };
 
 /// What both kinds of restart must reach.
@@ -39,12 +39,12 @@ async fn down_and_up(rig: &mut Rig, kill: bool) -> Result<Outcome> {
         rig.pause(2_200..4_000).await;
         rig.strike();
         if kill {
-            rig.stack.kill(Part::Postgres).await?;
+            rig.servers.kill(Part::Postgres).await?;
         } else {
-            rig.stack.stop(Part::Postgres).await?;
+            rig.servers.stop(Part::Postgres).await?;
         }
         rig.pause(0..2_000).await;
-        rig.stack.start(Part::Postgres).await?;
+        rig.servers.start(Part::Postgres).await?;
         rig.ready_again();
     }
     let history = load.end().await?;
@@ -131,12 +131,12 @@ fn readers(targets: &Targets, count: usize) -> JoinSet<()> {
 /// The tables lie on a small disk of their own, which a file of somebody else fills up.
 pub(crate) async fn disk_full(rig: &mut Rig) -> Result<Outcome> {
     let disk = Disk::mount(rig).await?;
-    let played = on_small_disk(rig, &disk).await;
+    let ran = on_small_disk(rig, &disk).await;
     // The tablespace must be empty before its disk can go.
     drop(rig.stack.administer(&format!("DROP DATABASE {} WITH (FORCE)", rig.name)).await);
     drop(rig.stack.administer(&format!("DROP TABLESPACE {}", rig.name)).await);
     disk.unmount().await?;
-    played
+    ran
 }
 
 async fn on_small_disk(rig: &mut Rig, disk: &Disk) -> Result<Outcome> {
@@ -163,7 +163,7 @@ struct Disk(String);
 
 impl Disk {
     async fn mount(rig: &Rig) -> Result<Self> {
-        let folder = rig.stack.dir().join(&rig.name).display().to_string();
+        let folder = rig.servers.dir().join(&rig.name).display().to_string();
         let script = format!(
             "mkdir -p {folder} && mount -t tmpfs -o size=24m tmpfs {folder} && \
             mkdir {folder}/space && chown -R postgres: {folder}"

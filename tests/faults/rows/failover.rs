@@ -4,29 +4,26 @@ use std::{fs, net::TcpListener, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sqlx::postgres::PgPoolOptions;
+use testkit::{Part, Servers, until};
 use tokio::{
     process::Command,
     time::{Instant, sleep},
 };
 
 use super::LeftOut;
-use crate::{
-    report::Outcome,
-    rig::Rig,
-    stack::{Part, Stack},
-};
+use crate::{report::Outcome, rig::Rig};
 
 const RECOVERY: Duration = Duration::from_secs(3);
 
 pub(crate) async fn promoted(rig: &mut Rig) -> Result<Outcome> {
     let standby = Standby::follow(rig).await?;
-    let played = fail_over(rig, &standby).await;
+    let ran = fail_over(rig, &standby).await;
     // The old primary serves the other rows again, alone.
     standby.stop().await;
-    drop(rig.stack.start(Part::Postgres).await);
+    drop(rig.servers.start(Part::Postgres).await);
     rig.stack.administer("ALTER SYSTEM RESET synchronous_standby_names").await?;
     rig.stack.administer("SELECT pg_reload_conf()").await?;
-    played
+    ran
 }
 
 async fn fail_over(rig: &mut Rig, standby: &Standby) -> Result<Outcome> {
@@ -36,13 +33,13 @@ async fn fail_over(rig: &mut Rig, standby: &Standby) -> Result<Outcome> {
     sleep(Duration::from_secs(3)).await;
     rig.strike();
     let died = Instant::now();
-    rig.stack.kill(Part::Postgres).await?;
+    rig.servers.kill(Part::Postgres).await?;
     standby.promote().await?;
     proxy.flip(&standby.address);
     rig.ready_again();
     let promoted_in = died.elapsed();
     // The truth is on the other server now.
-    let dsn = rig.dsn.replace(rig.stack.postgres_address(), &standby.address);
+    let dsn = rig.dsn.replace(&rig.postgres_address()?, &standby.address);
     rig.db = PgPoolOptions::new().max_connections(2).connect(&dsn).await?;
     let history = load.end().await?;
     let mut outcome = rig.finish(&history).await?;
@@ -62,10 +59,10 @@ struct Standby {
 
 impl Standby {
     async fn follow(rig: &Rig) -> Result<Self> {
-        let stack = &rig.stack;
-        let (host, port) = stack.postgres_address().split_once(':').context("host:port")?;
+        let (stack, primary) = (&rig.stack, rig.postgres_address()?);
+        let (host, port) = primary.split_once(':').context("host:port")?;
         let own_port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let folder = stack.dir().join("standby").display().to_string();
+        let folder = rig.servers.dir().join("standby").display().to_string();
         drop(fs::remove_dir_all(&folder));
         let standby = Self { address: format!("127.0.0.1:{own_port}"), folder, tools: tools()? };
         let Self { folder, tools, .. } = &standby;
@@ -81,20 +78,19 @@ impl Standby {
         standby.as_server(&format!("{tools}/pg_ctl -D {folder}/data -l {folder}/log -w start")).await?;
         stack.administer("ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
         stack.administer("SELECT pg_reload_conf()").await?;
-        Stack::reachable(&standby.address, Duration::from_secs(10)).await?;
+        Servers::reachable(&standby.address, Duration::from_secs(10)).await?;
         standby.in_step(rig).await?;
         Ok(standby)
     }
 
     /// Waits until the primary waits for this one.
     async fn in_step(&self, rig: &Rig) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
         let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&rig.db).await? == 0 {
-            ensure!(Instant::now() < deadline, "the standby does not follow");
-            sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
+        let follows = async || {
+            let count: i64 = sqlx::query_scalar(sql).fetch_one(&rig.db).await?;
+            Ok((count > 0).then_some(()))
+        };
+        until(Duration::from_secs(20), "the standby follows", follows).await
     }
 
     async fn promote(&self) -> Result<()> {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::{process::Command, time::sleep};
+use testkit::Part;
+use tokio::time::sleep;
 
 use super::broker::{OUT_WITHIN, emptied};
-use crate::{report::Outcome, rig::Rig, stack::Part};
+use crate::{report::Outcome, rig::Rig};
 
 /// How long until the new, empty topics are read.
 const READ_WITHIN: Duration = Duration::from_secs(15);
@@ -18,27 +19,19 @@ pub(crate) async fn empty_disk(rig: &mut Rig) -> Result<Outcome> {
     let load = rig.load(rig.plan(40.0));
     sleep(Duration::from_secs(2)).await;
     rig.strike();
-    rig.stack.kill(Part::Kafka).await?;
-    rig.stack.wipe(Part::Kafka).await?;
-    rig.stack.start(Part::Kafka).await?;
+    rig.servers.kill(Part::Kafka).await?;
+    rig.servers.wipe(Part::Kafka).await?;
+    rig.servers.start(Part::Kafka).await?;
     let out = emptied(rig).await;
     let history = load.end().await?;
     let read = rig.topic.caught_up(&rig.group, READ_WITHIN).await?;
     let published = rig.topic.read().await?.len();
-    republish(rig).await?;
+    let republished = rig.run(&["republish", "--since", "1h"]).await?;
+    ensure!(republished.status.success(), "{}", String::from_utf8_lossy(&republished.stderr));
     emptied(rig).await;
     let mut outcome = rig.finish(&history).await?;
     outcome.recovery("what waited was out", out, OUT_WITHIN);
     outcome.note(format!("read after {read:.1?}; {published} orders on the new topic before republish"));
     outcome.expect(published < history.attempts.len(), "nothing was lost with the disk".to_owned());
     Ok(outcome)
-}
-
-async fn republish(rig: &Rig) -> Result<()> {
-    let output = Command::new(env!("CARGO_BIN_EXE_order-tracker"))
-        .args(["republish", "--since", "1h", "--pg-dsn", &rig.dsn])
-        .output()
-        .await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, seq::SliceRandom as _};
 use serde_json::{Value, json};
+use testkit::{MAX_BYTES, Message, Topic};
 
 use crate::{
     app::SECRET,
@@ -12,7 +13,6 @@ use crate::{
     load::History,
     report::Outcome,
     rig::Rig,
-    topic::{MAX_BYTES, Message, Topic},
 };
 
 /// How long a consumer may take to catch up.
@@ -61,13 +61,13 @@ fn foreign_order(rig: &mut Rig, number: usize) -> Value {
     const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digit = |_| char::from(DIGITS[rig.dice.random_range(0..DIGITS.len())]);
     let digits: String = (0..20).map(digit).collect();
-    json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} stranger {number}"),
+    json!({"order_id": format!("ORD-01KAAA{digits}"), "customer_name": format!("{SECRET} foreign {number}"),
         "address": format!("{SECRET} Lane"), "item": "soup", "size": "small", "status": "PLACED",
         "created_at": "2026-01-02T03:04:05.678Z", "seq": 1})
 }
 
 fn message(value: &Value) -> Message {
-    let key = value["order_id"].as_str().unwrap_or_default().as_bytes().to_vec();
+    let key = value["order_id"].as_str().unwrap_or_default().to_owned();
     Message { key: Some(key), value: Some(value.to_string().into_bytes()), ..Message::default() }
 }
 
@@ -80,9 +80,9 @@ pub(crate) async fn shuffled(rig: &mut Rig) -> Result<Outcome> {
     for number in 0..count {
         let order = foreign_order(rig, number);
         for (seq, status) in SIX[1..].iter().enumerate() {
-            let mut story = order.clone();
-            (story["status"], story["seq"]) = (json!(status), json!(seq + 1));
-            messages.push(message(&story));
+            let mut told = order.clone();
+            (told["status"], told["seq"]) = (json!(status), json!(seq + 1));
+            messages.push(message(&told));
         }
     }
     messages.shuffle(&mut rig.dice);
@@ -115,7 +115,7 @@ fn mutant(rig: &mut Rig, number: usize) -> Message {
             message(&order)
         }
         3 => with_value("[".repeat(1_000).into_bytes()),
-        4 => Message { key: Some(b"ORD-01KAAA00000000000000000000".to_vec()), ..whole },
+        4 => Message { key: Some("ORD-01KAAA00000000000000000000".to_owned()), ..whole },
         5 => Message { key: None, ..whole },
         6 => {
             order["status"] = json!("EATEN");
@@ -148,7 +148,7 @@ pub(crate) async fn malformed(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.send(messages).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
     let dead_letters = dead_letters(rig).read().await?;
-    let mut outcome = rig.examine_strangers().await?;
+    let mut outcome = rig.examine_foreign().await?;
     let good = outcome.orders;
     outcome.lost += count.saturating_sub(good);
     outcome.expect(good == count, format!("{good} of {count} good orders are in"));
@@ -172,11 +172,11 @@ fn explains(dead_letter: &Message) -> bool {
 }
 
 fn dead_letters(rig: &Rig) -> Topic {
-    Topic { name: format!("{}.dlq", rig.topic.name), ..rig.topic.clone() }
+    rig.topic.dead_letters()
 }
 
 pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
-    rig.topic.create(MAX_BYTES).await?;
+    rig.topic.create(6, MAX_BYTES).await?;
     rig.fleet.start_all(1).await?;
     let (mut huge, small) = (foreign_order(rig, 0), foreign_order(rig, 1));
     huge["item"] = json!("x".repeat(5_000_000));
@@ -184,10 +184,9 @@ pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.send(vec![message(&huge), tombstone, message(&small)]).await?;
     let caught_up = rig.topic.caught_up(&rig.group, PATIENCE).await?;
     let dead_letters = dead_letters(rig).read().await?;
-    let url = rig.fleet.replica(0)?.url.clone();
-    let metrics = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?;
-    let counted = metrics.text().await?.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
-    let mut outcome = rig.examine_strangers().await?;
+    let metrics = rig.fleet.replica(0)?.get("/metrics").await?;
+    let counted = metrics.contains("consumer_messages_total{result=\"tombstone\"} 1\n");
+    let mut outcome = rig.examine_foreign().await?;
     outcome.expect(outcome.orders == 1, format!("{} orders instead of the good one", outcome.orders));
     let reference = dead_letters.len() == 1
         && explains(&dead_letters[0])
@@ -200,7 +199,7 @@ pub(crate) async fn oversized(rig: &mut Rig) -> Result<Outcome> {
 
 impl Rig {
     /// The end of a row in which nothing was placed by way of HTTP.
-    async fn examine_strangers(&mut self) -> Result<Outcome> {
+    async fn examine_foreign(&mut self) -> Result<Outcome> {
         let mut outcome = self.finish(&History::default()).await?;
         outcome.duplicates = 0;
         Ok(outcome)

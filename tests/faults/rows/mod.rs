@@ -26,7 +26,7 @@ use anyhow::Result;
 
 use crate::{report::Outcome, rig::Rig};
 
-type Play = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
+type Run = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = Result<Outcome>> + 'a>>;
 
 /// A row before it is run.
 pub(crate) struct Spec {
@@ -36,10 +36,10 @@ pub(crate) struct Spec {
     pub(crate) figure: &'static str,
     /// Whether it runs on every change.
     pub(crate) ci: bool,
-    pub(crate) run: Play,
+    pub(crate) run: Run,
 }
 
-/// A row can't be played here.
+/// A row can't be run here.
 #[derive(Debug, thiserror::Error)]
 #[error("left out: {0}")]
 pub(crate) struct LeftOut(pub(crate) String);

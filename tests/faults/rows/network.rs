@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use testkit::Part;
 use tokio::time::sleep;
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     proxy::{Loss, Mode},
     report::Outcome,
     rig::{REFUSED_WITHIN, Rig},
-    stack::Part,
 };
 
 pub(crate) async fn replies_lost(rig: &mut Rig) -> Result<Outcome> {
@@ -57,7 +57,7 @@ pub(crate) async fn black_hole(rig: &mut Rig) -> Result<Outcome> {
     rig.ready_again();
     sleep(Duration::from_secs(3)).await;
     rig.strike();
-    let frozen = rig.stack.freeze(Part::Postgres).await?;
+    let frozen = rig.servers.freeze(Part::Postgres).await?;
     sleep(dark).await;
     frozen.thaw().await;
     rig.ready_again();

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
+use testkit::Part;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -20,7 +21,6 @@ use crate::{
     report::Outcome,
     rig::Rig,
     seed::Seed,
-    stack::Part,
 };
 
 /// The brokers of the partitions.
@@ -38,11 +38,12 @@ const LINES_A_PARTITION: usize = 2;
 
 pub(crate) async fn broker_away(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.coordinate(&rig.group).await?;
-    rig.stack.start(Part::SecondKafka).await?;
+    rig.servers.start(Part::SecondKafka).await?;
     let ran = beside(rig).await;
-    rig.topic.delete().await;
+    drop(rig.topic.delete().await);
+    drop(rig.topic.dead_letters().delete().await);
     // The other rows have one broker.
-    drop(rig.stack.stop(Part::SecondKafka).await);
+    drop(rig.servers.stop(Part::SecondKafka).await);
     ran
 }
 
@@ -50,7 +51,7 @@ async fn beside(rig: &mut Rig) -> Result<Outcome> {
     rig.topic.create_on(&BROKERS).await?;
     rig.fleet.start_all(1).await?;
     // Before its first migration it is not ready.
-    let unready_before = rig.fleet.book.seen().unready;
+    let unready_before = rig.fleet.observations.seen().unready;
     let ci = rig.scale.ci;
     let (before, outage, after) = if ci { (2, 15, 2) } else { (5, 50, 5) };
     let (mut history, rate) =
@@ -62,7 +63,7 @@ async fn beside(rig: &mut Rig) -> Result<Outcome> {
     sleep_until(begun + Duration::from_secs(1) * before).await;
     rig.strike();
     let struck = Instant::now();
-    rig.stack.stop(Part::SecondKafka).await?;
+    rig.servers.stop(Part::SecondKafka).await?;
     sqlx::query(
         "INSERT INTO outbox (order_id, created_at) SELECT order_id, now() FROM orders WHERE order_id LIKE $1",
     )
@@ -74,11 +75,11 @@ async fn beside(rig: &mut Rig) -> Result<Outcome> {
     tells(rig, &mut told).await?;
     let wait: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&rig.db).await?;
     let over = Instant::now();
-    rig.stack.start(Part::SecondKafka).await?;
+    rig.servers.start(Part::SecondKafka).await?;
     let out = emptied(rig).await;
     let recovered = within(NAMED_WITHIN, async || gauges(rig).await.is_ok_and(|away| away.is_empty())).await;
     history.extend(load.end().await?);
-    let unready = rig.fleet.book.seen().unready - unready_before;
+    let unready = rig.fleet.observations.seen().unready - unready_before;
     let mut outcome = rig.finish(&history).await?;
     outcome.missed.extend(told.missed);
     outcome.note(format!("{rate:.0} orders a second; {wait} orders waited at the end of the outage"));
@@ -147,8 +148,7 @@ fn message(line: &str) -> &str {
 
 /// The partitions whose gauge is 1.
 async fn gauges(rig: &Rig) -> Result<HashSet<i32>> {
-    let url = format!("{}/metrics", rig.fleet.replica(0)?.url);
-    let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
+    let text = rig.fleet.replica(0)?.get("/metrics").await?;
     let partition = |line: &str| {
         let (partition, value) =
             line.strip_prefix("partition_unavailable{partition=\"")?.split_once("\"} ")?;
@@ -171,11 +171,11 @@ async fn published(rig: &Rig, outcome: &mut Outcome, outage: [Instant; 2]) -> Re
         (HashMap::new(), Duration::ZERO, 0);
     let mut on_two = 0;
     for message in rig.topic.read().await? {
-        let key = message.key();
-        let first = partition_of.insert(key.clone(), message.partition);
-        on_two += usize::from(first.is_some_and(|first| first != message.partition));
+        let (key, on) = (message.key.unwrap_or_default(), message.partition.unwrap_or_default());
+        let first = partition_of.insert(key.clone(), on);
+        on_two += usize::from(first.is_some_and(|first| first != on));
         if let (Some(placed), Some(stamp), None) = (placed.get(&key), message.stamp, first)
-            && partitions(false).any(|partition| partition == message.partition)
+            && partitions(false).any(|partition| partition == on)
         {
             live += 1;
             slowest = slowest.max((stamp - *placed).to_std().unwrap_or_default());

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use testkit::POLL;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
     time::{Instant, sleep},
 };
 
-use crate::{check::OutboxWatch, load::Plan, report::Outcome, rig::Rig, stack::POLL};
+use crate::{check::OutboxWatch, load::Plan, report::Outcome, rig::Rig};
 
 pub(crate) async fn calm(rig: &mut Rig) -> Result<Outcome> {
     rig.fleet.start_all(1).await?;
@@ -91,8 +92,7 @@ async fn leave_at_once(rig: &mut Rig) -> Result<i64> {
 async fn consumed(rig: &Rig) -> Result<u64> {
     let mut sum = 0;
     for slot in rig.fleet.slots() {
-        let url = format!("{}/metrics", rig.fleet.replica(slot)?.url);
-        let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
+        let text = rig.fleet.replica(slot)?.get("/metrics").await?;
         let count = text.lines().find_map(|line| line.strip_prefix("orders_consumed_total "));
         sum += count.context("not counted")?.parse::<u64>()?;
     }
@@ -109,7 +109,7 @@ async fn second_signal(rig: &mut Rig) -> Result<Duration> {
     .await?;
     sleep(Duration::from_millis(300)).await;
     rig.fleet.signal(0, "TERM").await?;
-    // Closer together they would be one wish, told twice.
+    // Closer together they would count as one request to stop.
     sleep(Duration::from_millis(600)).await;
     let asked = Instant::now();
     rig.fleet.signal(0, "TERM").await.context("it ended before the second signal")?;

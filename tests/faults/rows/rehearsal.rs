@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use testkit::Part;
 use tokio::time::{Instant, sleep};
 
-use crate::{check::Waiting, report::Outcome, rig::Rig, stack::Part};
+use crate::{check::Waiting, report::Outcome, rig::Rig};
 
 pub(crate) async fn rehearsal(rig: &mut Rig) -> Result<Outcome> {
     let curtain = Instant::now();
@@ -16,18 +17,18 @@ pub(crate) async fn rehearsal(rig: &mut Rig) -> Result<Outcome> {
     sleep(Duration::from_secs(4)).await;
     say("the broker is killed");
     rig.strike();
-    rig.stack.kill(Part::Kafka).await?;
+    rig.servers.kill(Part::Kafka).await?;
     sleep(Duration::from_secs(6)).await;
     tell(rig, &say).await;
-    rig.stack.start(Part::Kafka).await?;
+    rig.servers.start(Part::Kafka).await?;
     say("the broker is back");
     sleep(Duration::from_secs(3)).await;
     tell(rig, &say).await;
     say("the database is restarted");
     rig.strike();
-    rig.stack.stop(Part::Postgres).await?;
+    rig.servers.stop(Part::Postgres).await?;
     sleep(Duration::from_secs(2)).await;
-    rig.stack.start(Part::Postgres).await?;
+    rig.servers.start(Part::Postgres).await?;
     rig.ready_again();
     say("the database is back");
     sleep(Duration::from_secs(3)).await;

@@ -5,6 +5,7 @@ use std::{future::Future, time::Duration};
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
+use testkit::{POLL, until};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
     report::Outcome,
     rig::Rig,
     seed::{OPEN, Seed, UNEXAMINED},
-    stack::POLL,
 };
 
 /// Orders a second beside those that wait.
@@ -234,8 +234,7 @@ async fn ask_both(rig: &Rig, path: &str, lasting: Duration) -> Result<[Answers; 
 
 /// Whether the gauge of each status says that orders wait there.
 async fn gauges(rig: &Rig) -> Result<bool> {
-    let url = format!("{}/metrics", rig.fleet.replica(0)?.url);
-    let text = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?.text().await?;
+    let text = rig.fleet.replica(0)?.get("/metrics").await?;
     let value = |status: &str| -> f64 {
         let series = format!("orders_in_progress{{status=\"{status}\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or_default()
@@ -245,14 +244,7 @@ async fn gauges(rig: &Rig) -> Result<bool> {
 
 /// Whether something is so within a time.
 pub(super) async fn within<F: Future<Output = bool>>(patience: Duration, holds: impl Fn() -> F) -> bool {
-    let deadline = Instant::now() + patience;
-    while !holds().await {
-        if Instant::now() > deadline {
-            return false;
-        }
-        sleep(POLL).await;
-    }
-    true
+    until(patience, "so", async || Ok(holds().await.then_some(()))).await.is_ok()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "orders of a few minutes")]

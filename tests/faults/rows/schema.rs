@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sqlx::{Connection as _, PgConnection};
+use testkit::Stack;
 use tokio::time::Instant;
 
 use crate::{
@@ -21,11 +22,10 @@ pub(crate) async fn race(rig: &mut Rig) -> Result<Outcome> {
     let races = if rig.scale.orders < 1_000 { 5 } else { RACES };
     let (mut errors, mut slowest) = (Vec::new(), Duration::ZERO);
     for number in 0..races {
-        let name = format!("{}_{number}", rig.name);
-        let dsn = rig.stack.create_database(&name).await?;
-        rig.set("PG_DSN", dsn);
+        let stack = Stack::make(&format!("{}_{number}", rig.name)).await?;
+        rig.set("PG_DSN", stack.dsn().context("PG_DSN")?);
         // Whoever was killed before is a member of its group for a while, and others wait for it.
-        rig.set("KAFKA_GROUP", name.clone());
+        rig.set("KAFKA_GROUP", stack.name.clone());
         let started = Instant::now();
         let mut replicas = [(); 2].map(|()| Fleet::new(rig.fleet.settings.clone(), None));
         let [one, other] = &mut replicas;
@@ -37,7 +37,7 @@ pub(crate) async fn race(rig: &mut Rig) -> Result<Outcome> {
         for replica in &mut replicas {
             replica.kill(0).await?;
         }
-        rig.stack.administer(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+        stack.clean_up().await?;
     }
     let (dsn, group) = (rig.dsn.clone(), rig.group.clone());
     rig.set("PG_DSN", dsn);

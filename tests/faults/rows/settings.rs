@@ -13,7 +13,7 @@ const ALONE: Duration = Duration::from_secs(30);
 const FEW_LINES: usize = 4;
 
 pub(crate) async fn wrong_broker(rig: &mut Rig) -> Result<Outcome> {
-    let brokers = rig.stack.brokers.clone();
+    let brokers = rig.topic.brokers.clone();
     rig.set("KAFKA_BROKERS", "127.0.0.1:9");
     rig.fleet.start(0).await?;
     let mut plan = rig.plan(50.0);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rand::seq::IndexedRandom as _;
+use testkit::Part;
 use tokio::time::sleep;
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     proxy::{Loss, Mode, Proxy},
     report::Outcome,
     rig::Rig,
-    stack::Part,
 };
 
 /// Orders a second: five times what other rows place in half an hour.
@@ -59,20 +59,20 @@ pub(crate) async fn soak(rig: &mut Rig) -> Result<Outcome> {
     let proxy = rig.proxy_to_postgres().await?;
     rig.fleet.start_all(REPLICAS).await?;
     let load = rig.load(Plan { orders: rig.scale.orders * 5, ..rig.plan(RATE) });
-    let (mut played, mut sent_again) = (Vec::new(), 0);
-    while load.goes_on() || played.is_empty() {
+    let (mut done, mut sent_again) = (Vec::new(), 0);
+    while load.goes_on() || done.is_empty() {
         rig.pause(2_000..6_000).await;
         let fault = *FAULTS.choose(&mut rig.dice).unwrap_or(&Fault::Killed);
         rig.strike();
         sent_again += run(rig, &proxy, fault).await?;
         rig.ready_again();
-        played.push(fault);
+        done.push(fault);
     }
     let history = load.end().await?;
     let mut outcome = rig.finish(&history).await?;
     outcome.recovery("first step", rig.longest_standstill(&history).await?, Duration::from_secs(5));
-    played.sort_unstable();
-    let counts = played.chunk_by(|one, other| one == other);
+    done.sort_unstable();
+    let counts = done.chunk_by(|one, other| one == other);
     let counts: Vec<String> = counts.map(|same| format!("{:?} {}", same[0], same.len())).collect();
     outcome.note(format!("seed {}: {}", rig.scale.seed, counts.join(", ")));
     outcome.note(format!("{sent_again} messages sent again by hand"));
@@ -99,27 +99,27 @@ async fn run(rig: &mut Rig, proxy: &Proxy, fault: Fault) -> Result<usize> {
             frozen.thaw().await;
         }
         Fault::PostgresRestarted => {
-            rig.stack.stop(Part::Postgres).await?;
+            rig.servers.stop(Part::Postgres).await?;
             rig.pause(0..2_000).await;
-            rig.stack.start(Part::Postgres).await?;
+            rig.servers.start(Part::Postgres).await?;
         }
         Fault::PostgresKilled => {
-            rig.stack.kill(Part::Postgres).await?;
+            rig.servers.kill(Part::Postgres).await?;
             rig.pause(0..2_000).await;
-            rig.stack.start(Part::Postgres).await?;
+            rig.servers.start(Part::Postgres).await?;
         }
         Fault::PostgresFrozen => {
-            let frozen = rig.stack.freeze(Part::Postgres).await?;
+            let frozen = rig.servers.freeze(Part::Postgres).await?;
             rig.pause(1_000..8_000).await;
             frozen.thaw().await;
         }
         Fault::KafkaKilled => {
-            rig.stack.kill(Part::Kafka).await?;
+            rig.servers.kill(Part::Kafka).await?;
             rig.pause(0..8_000).await;
-            rig.stack.start(Part::Kafka).await?;
+            rig.servers.start(Part::Kafka).await?;
         }
         Fault::KafkaFrozen => {
-            let frozen = rig.stack.freeze(Part::Kafka).await?;
+            let frozen = rig.servers.freeze(Part::Kafka).await?;
             rig.pause(1_000..8_000).await;
             frozen.thaw().await;
         }

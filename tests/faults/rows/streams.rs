@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use reqwest::Client;
+use testkit::EventStream;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -58,7 +59,7 @@ pub(crate) async fn followed(rig: &mut Rig) -> Result<Outcome> {
     while let Some(page) = pages.join_next().await {
         let page = page??;
         lines += page.len();
-        if page.iter().map(String::as_str).ne(["1", "2", "3", "4", "5", "6"]) {
+        if page != [1, 2, 3, 4, 5, 6] {
             wrong.push(page);
         }
     }
@@ -85,13 +86,13 @@ struct Page {
     http: Client,
     targets: Targets,
     number: usize,
-    /// The ids of the events, as they came.
-    seen: Vec<String>,
+    /// The positions of the events, as they came.
+    seen: Vec<u8>,
 }
 
 impl Page {
     /// Reads until the service says that nothing more will come; answers what came.
-    async fn follow(mut self, order_id: String) -> Result<Vec<String>> {
+    async fn follow(mut self, order_id: String) -> Result<Vec<u8>> {
         let deadline = Instant::now() + PATIENCE;
         for turn in self.number.. {
             ensure!(Instant::now() < deadline, "{order_id}: only {:?} by now", self.seen);
@@ -109,20 +110,15 @@ impl Page {
     async fn read(&mut self, url: &str) -> Result<bool> {
         let mut request = self.http.get(url).header("accept", "text/event-stream");
         if let Some(last) = self.seen.last() {
-            request = request.header("last-event-id", last);
+            request = request.header("last-event-id", last.to_string());
         }
-        let mut answer = request.send().await?.error_for_status()?;
+        let answer = request.send().await?.error_for_status()?;
         if answer.status() == 204 {
             return Ok(true);
         }
-        let mut rest = String::new();
-        while let Some(chunk) = answer.chunk().await? {
-            rest.push_str(std::str::from_utf8(&chunk)?);
-            while let Some((event, more)) = rest.split_once("\n\n") {
-                let id = event.lines().find_map(|line| line.strip_prefix("id:"));
-                self.seen.extend(id.map(|id| id.trim().to_owned()));
-                rest = more.to_owned();
-            }
+        let mut stream = EventStream::of(answer);
+        while let Some(frame) = stream.next().await? {
+            self.seen.extend(frame.id);
         }
         Ok(false)
     }
