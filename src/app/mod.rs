@@ -26,16 +26,19 @@ use crate::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher,
     },
-    http::{self, AppState, RequestLog, Server, TrustedProxies},
-    ops::overview::Overview,
+    http::{self, AppState, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    ops::{Operations, overview::Overview},
     order::{IdMint, StageDelays, Status, dead_letter},
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
     store::{PgSettings, PgStore, Portion, Resilient, SqliteStore, Store},
-    telemetry::{health, metrics::Metrics},
+    telemetry::{
+        health::{Part, PartsHealth},
+        metrics::Metrics,
+    },
     time::{Alarm, SystemClock},
-    tracker::{self, Notifier, OrderLoader, Search},
+    tracker::{self, Notifier, OrderLoader, Search, Tracker, Transitions},
 };
 
 /// How many orders may wait between writer and relay; more are found through the outbox.
@@ -145,11 +148,7 @@ impl App {
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
         let (receipts, receipts_out) = mpsc::channel(IN_FLIGHT);
         let publisher = Arc::new(kafka.publisher(receipts).context("the Kafka settings are not valid")?);
-        let (condition, broker) = health::channel();
-        let (pace, scheduler) = health::channel();
-        let (flow, relaying) = health::channel();
-        let (reading, consumer) = health::channel();
-        let (usable, dead_letters) = health::channel();
+        let parts = PartsHealth::default();
         let (waiting, dead_letter_backlog) = dead_letter::channel();
         let (queue, requests) = tracker::place_queue();
 
@@ -160,36 +159,34 @@ impl App {
         // Streams are long: a quarter of the seats stays with those who only ask.
         let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
         let log = RequestLog::new();
+        let search = Search::new(Arc::clone(&store));
+        let tracker = Tracker::new(queue, loader, Arc::clone(&notifier), search);
         let state = AppState {
-            store: Arc::clone(&store),
-            loader,
-            notifier: Arc::clone(&notifier),
-            queue: queue.clone(),
-            metrics: Arc::clone(&metrics),
-            broker: broker.clone(),
-            scheduler,
-            relay: relaying,
-            consumer,
-            dead_letters,
-            dead_letter_backlog,
-            overview: Arc::clone(&overview),
-            leaving: shutdown.leaving(),
-            delays: config.pipeline.stage_delays,
-            clock: Arc::new(SystemClock),
-            proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
-            log: Arc::clone(&log),
-            demo: config.store.is_embedded(),
-            search: Search::new(Arc::clone(&store)),
+            tracker: tracker.clone(),
+            operations: Operations {
+                overview: Arc::clone(&overview),
+                parts: parts.clone(),
+                dead_letter_backlog,
+                leaving: shutdown.leaving(),
+            },
+            observers: Arc::new(Observers { metrics: Arc::clone(&metrics), log: Arc::clone(&log) }),
+            settings: HttpSettings {
+                proxies: TrustedProxies::new(config.clients.trusted_proxies.clone()),
+                delays: config.pipeline.stage_delays,
+                clock: Arc::new(SystemClock),
+                demo: config.store.is_embedded(),
+            },
         };
         let server = listen(&config.http, state, seats, log).await?;
         let address = server.address()?;
         let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
+        let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let ((fresh, fresh_out), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
         let writer = |requests| BatchWriter {
             requests,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
-            alarm: Arc::clone(&alarm),
+            transitions: Arc::clone(&transitions),
             first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
@@ -212,15 +209,21 @@ impl App {
             shutdown.give_up(),
         )
         .out_of_step(rand::random());
-        let (subscription, of_consumer) = (Box::new(kafka.subscribe()), Arc::clone(&alarm));
+        let (subscription, of_consumer) = (Box::new(kafka.subscribe()), Arc::clone(&transitions));
         let consumer =
             Consumer::new(subscription, Arc::clone(&store), to_topic, of_consumer, Arc::clone(&metrics));
-        let scheduler =
-            Scheduler::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
+        let scheduler = Scheduler::new(Arc::clone(&store), alarm, transitions, Arc::clone(&metrics));
         let sampler = Sampler::new(overview, Arc::clone(&metrics));
-        let watch = BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
-        let dead_letter_monitor =
-            DeadLetterMonitor::new(kafka, Arc::clone(&publisher), broker, waiting, metrics, usable);
+        let watch =
+            BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), parts.reporter(Part::Broker));
+        let dead_letter_monitor = DeadLetterMonitor::new(
+            kafka,
+            Arc::clone(&publisher),
+            parts.watcher(Part::Broker),
+            waiting,
+            metrics,
+            parts.reporter(Part::DeadLetters),
+        );
 
         tasks.spawn("http server", server.run(shutdown.soft(), shutdown.hard()));
         tasks.spawn("writer", writer.run());
@@ -229,16 +232,22 @@ impl App {
         let (migration, migrated) = Migration::new(store.clone());
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
         tasks.spawn("schema migration", migration.run(shutdown.soft()));
-        tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
-        tasks.spawn("consumer", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
-        tasks.spawn("scheduler", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
+        tasks.spawn("relay", when_migrated.clone().open(relay.run(parts.reporter(Part::Relay))));
+        tasks.spawn(
+            "consumer",
+            when_migrated.clone().open(consumer.run(shutdown.soft(), parts.reporter(Part::Consumer))),
+        );
+        tasks.spawn(
+            "scheduler",
+            when_migrated.clone().open(scheduler.run(shutdown.soft(), parts.reporter(Part::Scheduler))),
+        );
         tasks.spawn("poller", when_migrated.clone().open(notifier.poll()));
         tasks.spawn("sampler", when_migrated.clone().open(sampler.run(shutdown.soft())));
         tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("dead-letter monitor", dead_letter_monitor.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {
-            tasks.spawn("simulator", simulator::run(queue, config.pipeline.simulate_rate, shutdown.soft()));
+            tasks.spawn("simulator", simulator::run(tracker, config.pipeline.simulate_rate, shutdown.soft()));
         }
         Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
     }

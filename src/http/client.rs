@@ -19,15 +19,15 @@ pub(super) struct Connection {
     /// The address at its other end.
     pub(super) peer: IpAddr,
     /// Whether its answer waits.
-    pub(super) waiting: DeadLetterBacklog,
+    pub(super) waiting: Waiting,
 }
 
 /// Whether the answer on a connection waits for something to happen. While it does, nothing is written that
 /// could fail, so the connection looks for the client's end itself.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DeadLetterBacklog(Arc<AtomicBool>);
+pub(super) struct Waiting(Arc<AtomicBool>);
 
-impl DeadLetterBacklog {
+impl Waiting {
     pub(super) fn set(&self, waiting: bool) {
         self.0.store(waiting, Ordering::Relaxed);
     }

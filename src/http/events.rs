@@ -91,9 +91,10 @@ pub(super) async fn follow(
     let order_id = orders::order_id(order_id)?;
     // First the subscription, then the timeline: a step between the two is rung for.
     let connection = connection.map(|Extension(connection)| connection);
-    let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
-    let subscriber = state.notifier.follow(order_id, address.map(client::holder));
-    let found = state.loader.find(order_id).await?;
+    let address =
+        connection.as_ref().map(|connection| state.settings.proxies.client(connection.peer, &headers));
+    let subscriber = state.tracker.subscribe(order_id, address.map(client::holder));
+    let found = state.tracker.find(order_id).await?;
     let events = &Option::as_ref(&found).ok_or_else(orders::unknown)?.events;
     // Nobody can have seen more than there is.
     let seen = seen.min(events.last().map_or(0, |last| last.event.seq()));
@@ -107,7 +108,7 @@ pub(super) async fn follow(
         ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
         told: Told::Nothing,
-        log: Arc::clone(&state.log),
+        log: Arc::clone(&state.observers.log),
     };
     let frames = stream::unfold(reader, async |mut reader| {
         let frame = reader.next().await?;

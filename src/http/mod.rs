@@ -1,6 +1,6 @@
 //! What clients see: routes, and the layers around them.
 //!
-//! A handler parses, asks the tracker or the store, and shapes the answer. Errors are [`Problem`]s.
+//! A handler parses, asks the tracker or the operations, and shapes the answer. Errors are [`Problem`]s.
 //!
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
@@ -31,72 +31,47 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use client::TrustedProxies;
+pub use observe::Observers;
 pub use problem::{Problem, ProblemBody};
 pub use request_log::RequestLog;
 pub use server::Server;
 
-use crate::{
-    ops::overview::Overview,
-    order::{StageDelays, dead_letter},
-    store::Store,
-    telemetry::{health, metrics::Metrics},
-    time::Clock,
-    tracker::{Notifier, OrderLoader, PlaceQueue, Search},
-};
+use crate::{ops::Operations, order::StageDelays, time::Clock, tracker::Tracker};
 
 /// Longest time between a request's head and its answer; body and database have shorter ones.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What handlers work with.
 pub struct AppState {
-    /// For what is read rarely.
-    pub store: Arc<dyn Store>,
-    /// For reading orders.
-    pub loader: OrderLoader,
-    /// For following.
-    pub notifier: Arc<Notifier>,
-    /// For placing.
-    pub queue: PlaceQueue,
-    /// For `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// For `/readyz`.
-    pub broker: health::Watcher,
-    /// For the board: why steps are late.
-    pub scheduler: health::Watcher,
-    /// For the board: why orders are unsent.
-    pub relay: health::Watcher,
-    /// For the board and `/readyz`: whether the topic is read.
-    pub consumer: health::Watcher,
-    /// For the board and `/readyz`: whether the dead-letter topic can be used.
-    pub dead_letters: health::Watcher,
-    /// For the board: what lies on the dead-letter topic.
-    pub dead_letter_backlog: dead_letter::Watcher,
-    /// For the board and `/readyz`: what waits.
-    pub overview: Arc<Overview>,
-    /// Cancelled as soon as the service is told to stop, while requests are still served.
-    pub leaving: CancellationToken,
+    /// For all that is done with orders.
+    pub tracker: Tracker,
+    /// For what operators ask.
+    pub operations: Operations,
+    /// Where requests leave a trace.
+    pub observers: Arc<Observers>,
+    /// What is set once.
+    pub settings: HttpSettings,
+}
+
+/// What does not change while the service runs.
+pub struct HttpSettings {
+    /// For telling clients apart.
+    pub proxies: TrustedProxies,
     /// For estimates on pages.
     pub delays: StageDelays,
     /// For pages: what is late now.
     pub clock: Arc<dyn Clock>,
-    /// For telling clients apart.
-    pub proxies: TrustedProxies,
-    /// For the line of each request.
-    pub log: Arc<RequestLog>,
     /// For the board: orders that nobody wants may be placed.
     pub demo: bool,
-    /// For the board.
-    pub search: Search,
 }
 
 /// All routes with all layers.
 pub fn router(state: AppState) -> Router {
-    observe::declare(&state.metrics);
-    let observers = observe::Observers { metrics: Arc::clone(&state.metrics), log: Arc::clone(&state.log) };
+    observe::declare(&state.observers.metrics);
+    let observers = Arc::clone(&state.observers);
     // What is long and made of words.
     let pages = Router::new()
         .route("/", get(pages::board))
@@ -122,7 +97,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(Arc::new(observers), observe::observe))
+        .layer(middleware::from_fn_with_state(observers, observe::observe))
         .with_state(Arc::new(state))
 }
 

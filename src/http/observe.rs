@@ -55,9 +55,11 @@ pub(super) fn declare(metrics: &Metrics) {
 }
 
 /// Where requests leave a trace.
-pub(super) struct Observers {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) log: Arc<RequestLog>,
+pub struct Observers {
+    /// Counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// A line each.
+    pub log: Arc<RequestLog>,
 }
 
 pub(super) async fn observe(

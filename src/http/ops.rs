@@ -14,9 +14,12 @@ use utoipa::ToSchema;
 use super::{AppState, Problem};
 use crate::{
     ops::overview::{PROGRESS_MAY_LAG, Reading},
-    order::Timestamp,
-    store::{Backlog, LateSteps, StoreError},
-    telemetry::{health::Health, metrics},
+    order::{Backlog, LateSteps, Timestamp},
+    telemetry::{
+        health::{Conditions, Health, Part},
+        metrics,
+    },
+    tracker::StoreError,
 };
 
 /// An unsent order older than this means that the relay is behind.
@@ -74,16 +77,13 @@ pub(super) struct Degraded {
     )
 )]
 pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
-    let reason = if state.leaving.is_cancelled() {
-        Some("the service is stopping".to_owned())
-    } else {
-        state.store.ping().await.err().map(|error| error.to_string())
-    };
-    let lines = report(state.overview.last().as_deref(), &PartsHealth::of(&state));
+    let operations = &state.operations;
+    let reason = operations.unavailable().await;
+    let lines = report(operations.overview.last().as_deref(), &operations.parts.read());
     let degraded = lines.into_iter().filter_map(|(part, line)| match line {
         // What the ping says of the database is newer.
-        Line::Down(_) if part == DATABASE => None,
-        Line::Degraded(reason) | Line::Down(reason) => Some(Degraded { part, reason }),
+        Line::Down(_) if part == Part::Database => None,
+        Line::Degraded(reason) | Line::Down(reason) => Some(Degraded { part: part.as_str(), reason }),
         Line::Ok(_) => None,
     });
     let (code, status) = match reason {
@@ -92,8 +92,6 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     };
     (code, Json(Readiness { status, reason, degraded: degraded.collect() })).into_response()
 }
-
-const DATABASE: &str = "database";
 
 /// What is to be said of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,41 +105,24 @@ pub(super) enum Line {
 }
 
 /// Every part and its line.
-pub(super) type Report = [(&'static str, Line); 6];
-
-/// What the loops say of themselves.
-pub(super) struct PartsHealth {
-    pub(super) broker: Health,
-    pub(super) relay: Health,
-    pub(super) consumer: Health,
-    pub(super) dead_letters: Health,
-    pub(super) scheduler: Health,
-}
-
-impl PartsHealth {
-    pub(super) fn of(state: &AppState) -> Self {
-        Self {
-            broker: state.broker.borrow().clone(),
-            relay: state.relay.borrow().clone(),
-            consumer: state.consumer.borrow().clone(),
-            dead_letters: state.dead_letters.borrow().clone(),
-            scheduler: state.scheduler.borrow().clone(),
-        }
-    }
-}
+pub(super) type Report = [(Part, Line); Part::ALL.len()];
 
 /// Judges every part.
-pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
+pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
     // Why there are none is told of the database, once.
     let figures = reading.filter(|reading| reading.away.is_none());
-    [
-        (DATABASE, database(reading)),
-        ("broker", told(&conditions.broker, "not reached yet")),
-        ("relay", judge(&conditions.relay, figures.map(|reading| &reading.backlog), relay)),
-        ("consumer", told(&conditions.consumer, "has not read the topic yet")),
-        ("dead_letters", dead_letters(&conditions.dead_letters)),
-        ("scheduler", judge(&conditions.scheduler, figures.map(|reading| &reading.overdue), scheduler)),
-    ]
+    Part::ALL.map(|part| {
+        let health = &conditions[part];
+        let line = match part {
+            Part::Database => database(reading),
+            Part::Broker => told(health, "not reached yet"),
+            Part::Relay => judge(health, figures.map(|reading| &reading.backlog), relay),
+            Part::Consumer => told(health, "has not read the topic yet"),
+            Part::DeadLetters => dead_letters(health),
+            Part::Scheduler => judge(health, figures.map(|reading| &reading.overdue), scheduler),
+        };
+        (part, line)
+    })
 }
 
 /// What a part says of itself.
@@ -224,8 +205,9 @@ pub(super) fn shown(at: Timestamp) -> String {
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
 pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
-    state.metrics.event_streams(state.notifier.subscribers());
-    let text = state.metrics.render().map_err(|error| {
+    let metrics = &state.observers.metrics;
+    metrics.event_streams(state.tracker.subscribers());
+    let text = metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");
         Problem::internal()
     })?;

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{AppState, Problem, body::JsonBytes};
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder},
-    store::Page,
+    tracker::Page,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -69,7 +69,7 @@ pub(super) async fn place(
     let key = idempotency_key(&headers)?;
     let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
     let accepted =
-        state.queue.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+        state.tracker.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
     let location = format!("/orders/{}", accepted.order_id);
     let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
@@ -100,7 +100,7 @@ pub(super) async fn find(
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = state.loader.find(self::order_id(order_id)?).await?;
+    let found = state.tracker.find(self::order_id(order_id)?).await?;
     let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
@@ -166,7 +166,7 @@ pub(super) async fn list(
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.
     page.limit += 1;
-    let listing = state.loader.list(page).await?;
+    let listing = state.tracker.list(page).await?;
     let orders = &listing.orders[..limit.min(listing.orders.len())];
     let more = listing.orders.len() > limit;
     let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));

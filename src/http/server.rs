@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Problem,
-    client::{Connection, DeadLetterBacklog},
+    client::{Connection, Waiting},
     request_log::RequestLog,
     wire::Wire,
 };
@@ -128,7 +128,7 @@ async fn serve(
 ) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
-    let told = Connection { peer, waiting: DeadLetterBacklog::default() };
+    let told = Connection { peer, waiting: Waiting::default() };
     let wire = Wire::new(TokioIo::new(stream), told.waiting.clone(), Arc::clone(&log));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(told.clone());

@@ -14,7 +14,7 @@ use std::{
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
-use super::{Problem, client::DeadLetterBacklog, request_log::RequestLog};
+use super::{Problem, client::Waiting, request_log::RequestLog};
 
 /// How long a client may leave what was written for it unread.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,14 +29,14 @@ pub(super) struct Wire<I> {
     /// What is left of the problem that is being written.
     problem: Vec<u8>,
     /// Whether the answer waits.
-    waiting: DeadLetterBacklog,
+    waiting: Waiting,
     /// What the client has sent meanwhile.
     ahead: Vec<u8>,
     log: Arc<RequestLog>,
 }
 
 impl<I> Wire<I> {
-    pub(super) fn new(inner: I, waiting: DeadLetterBacklog, log: Arc<RequestLog>) -> Self {
+    pub(super) fn new(inner: I, waiting: Waiting, log: Arc<RequestLog>) -> Self {
         Self { inner, stalled: None, problem: Vec::new(), waiting, ahead: Vec::new(), log }
     }
 

@@ -1,4 +1,7 @@
 //! What operators ask: what waits, what is wrong, and whether every promise was kept.
 
+mod operations;
 pub mod overview;
 pub mod verify;
+
+pub use operations::Operations;

@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    order::Status,
-    store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
+    order::{Backlog, COUNTED_TO, LateSteps, Status},
+    store::{Counts, Store, StoreError},
 };
 
 /// A step later than this means that the scheduler is behind; promised are 2 s.
@@ -85,6 +85,11 @@ impl Overview {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { store, last: Mutex::default(), turn: Turn::default() })
+    }
+
+    /// Asks the database for nothing.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
     }
 
     /// The last reading, if there was one; asks nobody.

@@ -3,6 +3,7 @@
 //! Everything that enters (a POST body, a message from the topic, a database row) becomes one of
 //! these types or is refused here, so that the rest of the code never meets a half-valid order.
 
+mod backlog;
 pub mod dead_letter;
 mod details;
 mod field_error;
@@ -14,6 +15,7 @@ pub mod sample;
 mod schedule;
 mod schema;
 mod timeline;
+mod transition;
 mod violations;
 mod visible;
 
@@ -21,6 +23,7 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+pub use backlog::{Backlog, COUNTED_TO, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
@@ -28,6 +31,7 @@ pub use lifecycle::{ParseStatusError, PerStatus, Status};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
 pub use timeline::{Event, EventKind};
+pub use transition::Transition;
 pub use violations::{AuditedOrder, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.

@@ -163,7 +163,7 @@ impl Fleet {
         let journal = Journal { file: Arc::new(Mutex::new(log)), ..Journal::default() };
         let (targets, slowest_start) = (Targets::default(), Duration::ZERO);
         let (book, idle) = (Observations::default(), None);
-        // Dead dead letters stay where they are; no row requeues them.
+        // Dead letters stay where they are; no row requeues them.
         let (lasting, replicas) = (vec!["dead_letters"], Vec::new());
         Self { settings, targets, journal, book, idle, lasting, replicas, slowest_start }
     }

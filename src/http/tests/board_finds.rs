@@ -13,14 +13,14 @@ use super::{
 };
 use crate::{
     order::dead_letter::{DeadLetterBacklog, DeadLetterRef},
-    telemetry::health::Health,
+    telemetry::health::{Health, Part},
 };
 
 impl Api {
     /// Nothing is wrong anywhere.
     fn all_is_well(&self) {
-        for part in [&self.broker, &self.scheduler, &self.relay] {
-            part.send_replace(Health::Up);
+        for part in [Part::Broker, Part::Scheduler, Part::Relay] {
+            self.report(part, Health::Up);
         }
         self.dead_letter_backlog.send_replace(Some(no_letters()));
     }
@@ -51,18 +51,18 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     api.place("Ada").await;
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All well");
-    for card in ["Overdue ", "Unsent ", "Dead dead letters ", "scheduler"] {
+    for card in ["Overdue ", "Unsent ", "Dead letters ", "scheduler"] {
         assert!(inside.contains(card) && !before.contains(card), "{card}: {before} | {inside}");
     }
 
     // An order that waits while the broker is away needs a look before it is late.
     api.dead_letter_backlog.send_replace(Some(no_letters()));
-    api.broker.send_replace(Health::Down("connection refused".to_owned()));
+    api.report(Part::Broker, Health::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");
     assert!(before.contains("Unsent ") && before.contains("connection refused"), "{before}");
-    assert!(inside.contains("Overdue ") && inside.contains("Dead dead letters "), "{inside}");
+    assert!(inside.contains("Overdue ") && inside.contains("Dead letters "), "{inside}");
 
     api.all_is_well();
     api.clock.advance(Duration::from_secs(30));
@@ -79,12 +79,12 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     }));
     let (line, _, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");
-    for card in ["Overdue ", "Unsent ", "Dead dead letters ", "scheduler", "relay"] {
+    for card in ["Overdue ", "Unsent ", "Dead letters ", "scheduler", "relay"] {
         assert!(before.contains(card), "{card} in {before}");
     }
     // Not to know is not to be well.
     api.dead_letter_backlog.send_replace(None);
-    assert!(line_of_health(&api.board("/").await).2.contains("Dead dead letters "));
+    assert!(line_of_health(&api.board("/").await).2.contains("Dead letters "));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use super::{Answer, Api, order};
 use crate::{
     http::{openapi, orders, problem},
     order::OrderDetails,
+    telemetry::health::{Health, Part},
 };
 
 /// Pages for people, what they load and the board's one form: no API.
@@ -213,12 +214,10 @@ async fn seen() -> Value {
         "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
     });
     seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
-    api.broker.send_replace(crate::telemetry::health::Health::Down(
-        "127.0.0.1:9092: connection refused".to_owned(),
-    ));
+    api.report(Part::Broker, Health::Down("127.0.0.1:9092: connection refused".to_owned()));
     api.overview.read().await;
     let degraded = ask("GET", "/readyz", &[], Value::Null).await;
-    api.broker.send_replace(crate::telemetry::health::Health::Up);
+    api.report(Part::Broker, Health::Up);
     api.leaving.cancel();
     seen["readyz"] = json!({"200": degraded, "503": ask("GET", "/readyz", &[], Value::Null).await});
     for _ in 0..3 {

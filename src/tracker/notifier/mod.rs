@@ -1,7 +1,7 @@
 //! Who follows which order, and what wakes them when it moves.
 //!
 //! A wake-up says how far an order is and nothing else; what is shown is read from the store, so a slow
-//! follower costs a query and misses nothing. A step made here rings at once ([`Notifier::moved`]). For
+//! follower costs a query and misses nothing. A step made here rings at once ([`Notifier::committed`]). For
 //! those made by other replicas the poller knows when each followed order is due, and from then on asks.
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    order::{Event, EventKind, OrderId, Status},
-    store::{Position, Store, StoreError, Transition},
+    order::{Event, EventKind, OrderId, Status, Transition},
+    store::{Position, Store, StoreError},
     tracker::OrderLoader,
 };
 
@@ -99,7 +99,7 @@ impl Notifier {
 
     /// A follower of an order for this client, as far as it is known. Whoever follows first and reads the
     /// timeline then misses no step.
-    pub fn follow(
+    pub fn subscribe(
         self: &Arc<Self>,
         order_id: OrderId,
         client: Option<IpAddr>,
@@ -125,7 +125,7 @@ impl Notifier {
     }
 
     /// These steps were made here, and are committed.
-    pub fn moved(&self, transitions: &[Transition]) {
+    pub fn committed(&self, transitions: &[Transition]) {
         let mut orders = self.orders();
         if orders.followed.is_empty() {
             return;

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     ops::overview::PROGRESS_MAY_LAG,
-    order::Timestamp,
-    store::{Backlog, COUNTED_TO, LateSteps, StoreError},
-    telemetry::health::Health,
+    order::{Backlog, COUNTED_TO, LateSteps, Timestamp},
+    telemetry::health::{Health, Part},
+    tracker::StoreError,
 };
 
 /// They are read every five seconds; if that is older, they can't be read.
@@ -58,7 +58,7 @@ fn parts(board: &Board, such: impl Fn(&Line) -> bool) -> Markup {
             ul.parts {
                 @for (part, line) in parts {
                     li.bad[!matches!(line, Line::Ok(_))] {
-                        strong { (part) } " "
+                        strong { (part.as_str()) } " "
                         @match line {
                             Line::Ok(line) => (line),
                             Line::Degraded(reason) => (first_line(reason)),
@@ -132,7 +132,7 @@ fn read_in_part(what: &str, since: Timestamp) -> Markup {
 fn unsent(board: &Board, backlog: &Backlog) -> Card {
     // Those on their way come and go, and the table below would jump with them.
     let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
-    let (broker, relay) = (&board.conditions.broker, &board.conditions.relay);
+    let (broker, relay) = (&board.conditions[Part::Broker], &board.conditions[Part::Relay]);
     let held_up =
         [broker, relay].into_iter().any(|part| matches!(part, Health::Down(_) | Health::Degraded(_)));
     let known = backlog.since.is_none();
@@ -172,8 +172,8 @@ fn dead_letter_backlog(board: &Board) -> Card {
     let Some(waiting) = &board.dead_letter_backlog else {
         let card = html! {
             section.card {
-                h2 { "Dead dead letters " span.number { "?" } }
-                p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
+                h2 { "Dead letters " span.number { "?" } }
+                p.reason { strong { "Not known: " } (why_unread(&board.conditions[Part::Broker])) }
             }
         };
         return Card { look: true, card };
@@ -181,9 +181,9 @@ fn dead_letter_backlog(board: &Board) -> Card {
     let (total, age) = (waiting.total(), waiting.at.elapsed());
     let card = html! {
         section.card.bad[total > 0] {
-            h2 { "Dead dead letters " span.number { (total) @if waiting.more { "+" } } }
+            h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
             @if age > LETTERS_MAY_BE {
-                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
+                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions[Part::Broker])) }
             }
             @if total == 0 {
                 p { "No message waits to be looked at." }

@@ -26,7 +26,8 @@ use crate::{
         Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
         sample::plausible_order,
     },
-    store::{Page, StoreError},
+    telemetry::health::Conditions,
+    tracker::{Page, StoreError},
 };
 
 /// Orders in the table.
@@ -116,7 +117,7 @@ struct Board {
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
     parts: ops::Report,
-    conditions: ops::PartsHealth,
+    conditions: Conditions,
     /// `None` if nobody could read them yet.
     dead_letter_backlog: Option<DeadLetterBacklog>,
 }
@@ -146,21 +147,21 @@ pub(in crate::http) async fn board(
 }
 
 async fn read(state: &AppState, choice: Choice) -> Board {
-    let reading = state.overview.read().await;
+    let reading = state.operations.overview.read().await;
     let (mut orders, mut found) = (Ok(Vec::new()), Ok(Found::Unasked));
     // With the database away one wait is enough.
     if reading.away.is_none() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);
-    let conditions = ops::PartsHealth::of(state);
+    let conditions = state.operations.parts.read();
     Board {
-        demo: state.demo,
+        demo: state.settings.demo,
         older,
         parts: ops::report(Some(&*reading), &conditions),
         conditions,
-        dead_letter_backlog: state.dead_letter_backlog.borrow().clone(),
-        now: state.clock.now(),
+        dead_letter_backlog: state.operations.dead_letter_backlog.borrow().clone(),
+        now: state.settings.clock.now(),
         choice,
         reading,
         orders,
@@ -171,7 +172,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
 /// The orders of the table, and one more if there is one.
 async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreError> {
     let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
-    Ok(state.loader.list(page).await?.orders.clone())
+    Ok(state.tracker.list(page).await?.orders.clone())
 }
 
 async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {
@@ -179,11 +180,11 @@ async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError
         return Ok(Found::Unasked);
     }
     if let Some(order_id) = choice.order_id() {
-        return Ok(Found::Order((*state.loader.find(order_id).await?).clone()));
+        return Ok(Found::Order((*state.tracker.find(order_id).await?).clone()));
     }
-    let found = state.search.find(&choice.search, choice.status, ROWS).await?;
+    let found = state.tracker.search(&choice.search, choice.status, ROWS).await?;
     // As they are now; they share one query.
-    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.loader.find(order_id))).await?;
+    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.tracker.find(order_id))).await?;
     Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))
 }
 
@@ -196,7 +197,7 @@ fn cut(orders: &mut Vec<Order>) -> Option<OrderId> {
 
 /// Places an order that a person might have placed, and shows it on the board.
 pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
-    if !state.demo {
+    if !state.settings.demo {
         let problem = Problem::forbidden("demo orders are for the embedded database");
         let words = "This service keeps real orders, and somebody might cook one that nobody wants.";
         return error_page(&problem, "No demo orders here", words, Refresh::Never);
@@ -205,7 +206,7 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
         let problem = Problem::forbidden("this form works only from the board itself");
         return error_page(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
-    match state.queue.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
+    match state.tracker.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
         Err(error) => error_page(
             &error.into(),

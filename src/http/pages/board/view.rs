@@ -11,9 +11,8 @@ use super::{
 };
 use crate::{
     ops::overview::PROGRESS_MAY_LAG,
-    order::{Event, Order, Status, TrackedOrder},
-    store::{COUNTED_TO, StoreError},
-    tracker::AMONG,
+    order::{COUNTED_TO, Event, Order, Status, TrackedOrder},
+    tracker::{AMONG, StoreError},
 };
 
 /// What the tab says: trouble first.
