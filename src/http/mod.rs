@@ -16,6 +16,7 @@ mod orders;
 mod pages;
 mod problem;
 mod request_log;
+mod routes;
 mod server;
 mod wire;
 
@@ -29,7 +30,6 @@ use axum::{
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -70,29 +70,10 @@ pub struct HttpSettings {
 
 /// All routes with all layers.
 pub fn router(state: AppState) -> Router {
-    observe::declare(&state.observers.metrics);
     let observers = Arc::clone(&state.observers);
-    // What is long and made of words.
-    let pages = Router::new()
-        .route("/", get(pages::board))
-        .route("/track/{id}", get(pages::track))
-        .route("/assets/{version}/{name}", get(pages::asset))
-        .route("/openapi.json", get(openapi::serve))
-        .route("/docs", get(docs::serve))
-        .route("/docs/style.css", get(docs::style))
-        .layer(middleware::from_fn(gzip::compress));
-    Router::new()
-        .route("/orders", get(orders::list).post(orders::place))
-        .route("/orders/{id}", get(orders::find))
-        .route("/orders/{id}/events", get(events::follow))
-        .route("/demo-orders", post(pages::place_demo))
-        .route("/track/{id}/", get(pages::track_slash))
-        .route("/robots.txt", get(pages::robots))
-        .route("/favicon.ico", get(pages::favicon))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics))
-        .merge(pages)
+    let metrics = &state.observers.metrics;
+    observe::declare_unmatched(metrics);
+    routes::routes(|route, method, status| metrics.declare_http(route, method, status))
         .fallback(pages::not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(within_time))

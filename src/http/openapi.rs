@@ -12,9 +12,10 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, ops, orders, problem};
+use super::{problem, routes};
+use crate::order::ID_CHARACTERS;
 
-/// The service as its code describes it.
+/// What is said of the service as a whole.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Order Tracker", license(name = "MIT", identifier = "MIT"), description = ABOUT),
@@ -22,7 +23,6 @@ use super::{events, ops, orders, problem};
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
     components(schemas(problem::ProblemBody)),
-    paths(orders::place, orders::find, orders::list, events::follow, ops::healthz, ops::readyz, ops::metrics, serve),
 )]
 struct Described;
 
@@ -37,6 +37,9 @@ const ANYWHERE: [(&str, &str, &str); 4] = [
     ("500", "Internal", "Our fault; the request id leads to the cause"),
     ("503", "Unavailable", "Busy, stopping, or without its database; try again shortly"),
 ];
+
+/// The tag of what works with orders.
+pub(super) const ORDERS: &str = "orders";
 
 /// What a test saw: by operation the request, and by status headers and body.
 const EXAMPLES: &str = include_str!("examples.json");
@@ -53,6 +56,11 @@ pub(super) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
+/// The document without routes.
+pub(super) fn frame() -> utoipa::openapi::OpenApi {
+    Described::openapi()
+}
+
 /// The document.
 pub(super) fn document() -> &'static Value {
     &DOCUMENT
@@ -60,7 +68,7 @@ pub(super) fn document() -> &'static Value {
 
 /// Adds what holds everywhere, so that it need not stand at each handler.
 fn build() -> Value {
-    let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
+    let mut document = serde_json::to_value(routes::api().into_openapi()).unwrap_or_default();
     let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
     for operation in paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
@@ -81,6 +89,10 @@ fn complete(operation: &mut Value, seen: &Value) {
         // An attribute can't say it: no header of ours must be sent.
         if parameter["in"] == "header" {
             parameter["required"] = false.into();
+        }
+        // An attribute takes no constant.
+        if parameter["name"] == "cursor" {
+            parameter["schema"]["pattern"] = format!("^{ID_CHARACTERS}$").into();
         }
         // An empty one is as good as none.
         if parameter["in"] == "query" {
@@ -123,11 +135,11 @@ fn common_headers(response: &mut Value) {
     response["headers"]["X-Request-Id"] = json!({"description": "Also in the logs", "schema": id});
     for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
         let pattern = match name.as_str() {
-            "Location" => r"^/orders/ORD-[0-7][0-9A-HJKMNP-TV-Z]{25}$",
-            "ETag" => "^W/\"[1-6]\"$",
-            "Idempotency-Replayed" => "^true$",
-            "Link" => "^</orders\\?[^>]+>; rel=\"next\"$",
-            _ => "",
+            "Location" => format!("^/orders/ORD-{ID_CHARACTERS}$"),
+            "ETag" => "^W/\"[1-6]\"$".to_owned(),
+            "Idempotency-Replayed" => "^true$".to_owned(),
+            "Link" => "^</orders\\?[^>]+>; rel=\"next\"$".to_owned(),
+            _ => String::new(),
         };
         if !pattern.is_empty() {
             header["schema"]["pattern"] = pattern.into();

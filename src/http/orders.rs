@@ -144,7 +144,7 @@ pub(super) struct ListQuery {
     #[param(required = false, value_type = u64, minimum = 1, default = 50)]
     limit: Option<String>,
     /// Where the page before ended; taken as it is from its `Link`.
-    #[param(required = false, value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    #[param(required = false, value_type = String)]
     cursor: Option<String>,
 }
 

@@ -26,7 +26,7 @@ const KEPT: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 /// What machines ask for again and again. Their lines have a target of their own, so that they can be switched off
 /// alone: `RUST_LOG=info,order_tracker::http::probes=warn`.
-const PROBED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+pub(super) const PROBED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 const PROBES: &str = "order_tracker::http::probes";
 
 /// A request as its line tells it.

@@ -30,6 +30,7 @@ pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
+pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind};
 pub use transition::Transition;
 pub use violations::{AuditedOrder, Violation};

@@ -26,7 +26,7 @@ const PROMISES: [&str; 6] = [
 const AT_HOME: [(&[&str], &[&str]); 5] = [
     (&["src/store/"], &["sqlx"]),
     (&["src/broker/"], &["rdkafka"]),
-    (&["src/http/"], &["axum", "tower", "tower_http"]),
+    (&["src/http/"], &["axum", "tower", "tower_http", "utoipa_axum"]),
     (&["src/client/", "src/http/"], &["hyper", "hyper_util"]),
     (&["src/cli/"], &["println", "print", "stdout"]),
 ];
