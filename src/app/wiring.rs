@@ -27,7 +27,7 @@ use crate::{
     },
     store::{Portion, Resilient, Store},
     telemetry::{
-        health::{Part, PartsHealth},
+        health::{HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, SystemClock},
@@ -104,7 +104,7 @@ struct Wiring<'a> {
     config: &'a Config,
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
-    parts: PartsHealth,
+    parts: HealthRegistry,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
     alarm: Arc<Alarm>,
@@ -124,7 +124,7 @@ impl<'a> Wiring<'a> {
         // Streams are long: a quarter of the seats stays with those who only ask.
         let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
         let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
-        let (parts, tasks) = (PartsHealth::default(), Supervisor::default());
+        let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
         Ok(Self { config, store, metrics, parts, loader, notifier, alarm, transitions, shutdown, tasks })
     }
 

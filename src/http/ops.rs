@@ -16,7 +16,7 @@ use crate::{
     ops::overview::{PROGRESS_MAY_LAG, Reading},
     order::{Backlog, LateSteps, Timestamp},
     telemetry::{
-        health::{Conditions, Health, Part},
+        health::{Health, Part, PartsHealth},
         metrics,
     },
     tracker::StoreError,
@@ -108,18 +108,19 @@ pub(super) enum Line {
 pub(super) type Report = [(Part, Line); Part::ALL.len()];
 
 /// Judges every part.
-pub(super) fn report(reading: Option<&Reading>, conditions: &Conditions) -> Report {
+pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
     // Why there are none is told of the database, once.
     let figures = reading.filter(|reading| reading.away.is_none());
     Part::ALL.map(|part| {
-        let health = &conditions[part];
         let line = match part {
             Part::Database => database(reading),
-            Part::Broker => told(health, "not reached yet"),
-            Part::Relay => judge(health, figures.map(|reading| &reading.backlog), relay),
-            Part::Consumer => told(health, "has not read the topic yet"),
-            Part::DeadLetters => dead_letters(health),
-            Part::Scheduler => judge(health, figures.map(|reading| &reading.overdue), scheduler),
+            Part::Broker => told(&conditions.broker, "not reached yet"),
+            Part::Relay => judge(&conditions.relay, figures.map(|reading| &reading.backlog), relay),
+            Part::Consumer => told(&conditions.consumer, "has not read the topic yet"),
+            Part::DeadLetters => dead_letters(&conditions.dead_letters),
+            Part::Scheduler => {
+                judge(&conditions.scheduler, figures.map(|reading| &reading.overdue), scheduler)
+            }
         };
         (part, line)
     })

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::overview::Overview;
-use crate::{order::dead_letter, telemetry::health::PartsHealth};
+use crate::{order::dead_letter, telemetry::health::HealthRegistry};
 
 /// Where it is told how the service is.
 pub struct Operations {
     /// What waits.
     pub overview: Arc<Overview>,
     /// What each part says of itself.
-    pub parts: PartsHealth,
+    pub parts: HealthRegistry,
     /// What lies on the dead-letter topic.
     pub dead_letter_backlog: dead_letter::Watcher,
     /// Cancelled as soon as the service is told to stop, while requests are still served.

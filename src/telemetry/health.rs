@@ -1,8 +1,6 @@
 //! What each part of the service says of itself: one registry, written by whoever does the work, read by whoever
 //! is asked.
 
-use std::ops::Index;
-
 use tokio::sync::watch;
 
 /// What was last seen of a part.
@@ -62,30 +60,33 @@ impl Part {
     }
 }
 
-/// What was last seen of every part.
+/// What each part said of itself at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conditions([Health; Part::ALL.len()]);
-
-impl Index<Part> for Conditions {
-    type Output = Health;
-
-    fn index(&self, part: Part) -> &Health {
-        &self.0[part as usize]
-    }
+pub struct PartsHealth {
+    /// Whether the broker can be reached.
+    pub broker: Health,
+    /// Whether orders are published.
+    pub relay: Health,
+    /// Whether the topic is read.
+    pub consumer: Health,
+    /// Whether the dead-letter topic can be used.
+    pub dead_letters: Health,
+    /// Whether steps are made.
+    pub scheduler: Health,
 }
 
 /// The registry. Cheap enough to clone for whoever needs one.
 #[derive(Debug, Clone)]
-pub struct PartsHealth([watch::Sender<Health>; Part::ALL.len()]);
+pub struct HealthRegistry([watch::Sender<Health>; Part::ALL.len()]);
 
-impl Default for PartsHealth {
+impl Default for HealthRegistry {
     /// Nobody has looked at anything yet.
     fn default() -> Self {
         Self(Part::ALL.map(|_| watch::Sender::new(Health::Unknown)))
     }
 }
 
-impl PartsHealth {
+impl HealthRegistry {
     /// Where a part says how it is.
     pub fn reporter(&self, part: Part) -> watch::Sender<Health> {
         self.0[part as usize].clone()
@@ -97,8 +98,15 @@ impl PartsHealth {
     }
 
     /// How all parts are now.
-    pub fn read(&self) -> Conditions {
-        Conditions(Part::ALL.map(|part| self.0[part as usize].borrow().clone()))
+    pub fn read(&self) -> PartsHealth {
+        let health = |part: Part| self.0[part as usize].borrow().clone();
+        PartsHealth {
+            broker: health(Part::Broker),
+            relay: health(Part::Relay),
+            consumer: health(Part::Consumer),
+            dead_letters: health(Part::DeadLetters),
+            scheduler: health(Part::Scheduler),
+        }
     }
 }
 
@@ -108,15 +116,20 @@ mod tests {
 
     #[test]
     fn each_part_is_read_as_it_was_reported() {
-        let parts = PartsHealth::default();
+        let parts = HealthRegistry::default();
         let watcher = parts.watcher(Part::Relay);
-        parts.reporter(Part::Relay).send_replace(Health::Degraded("slow".to_owned()));
         for part in Part::ALL {
-            let expected =
-                if part == Part::Relay { Health::Degraded("slow".to_owned()) } else { Health::Unknown };
-            assert_eq!(parts.read()[part], expected, "{part:?}");
+            parts.reporter(part).send_replace(Health::Down(part.as_str().to_owned()));
         }
-        assert_eq!(*watcher.borrow(), parts.read()[Part::Relay]);
-        assert_eq!(Part::ALL.map(|part| part as usize), [0, 1, 2, 3, 4, 5]);
+        let down = |name: &str| Health::Down(name.to_owned());
+        let expected = PartsHealth {
+            broker: down("broker"),
+            relay: down("relay"),
+            consumer: down("consumer"),
+            dead_letters: down("dead_letters"),
+            scheduler: down("scheduler"),
+        };
+        assert_eq!(parts.read(), expected);
+        assert_eq!(*watcher.borrow(), expected.relay);
     }
 }

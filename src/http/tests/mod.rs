@@ -38,7 +38,7 @@ use crate::{
     pipeline::BatchWriter,
     store::{Portion, Resilient, SqliteStore, Store},
     telemetry::{
-        health::{Health, Part, PartsHealth},
+        health::{Health, HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, ManualClock},
@@ -54,7 +54,7 @@ struct Api {
     stop: CancellationToken,
     overview: Arc<Overview>,
     leaving: CancellationToken,
-    parts: PartsHealth,
+    parts: HealthRegistry,
     dead_letter_backlog: watch::Sender<Option<DeadLetterBacklog>>,
     log: Arc<RequestLog>,
     folder: TempDir,
@@ -154,7 +154,7 @@ impl Api {
         };
         tokio::spawn(writer(requests.keyless, 7).run());
         tokio::spawn(writer(requests.keyed, 8).run());
-        let parts = PartsHealth::default();
+        let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);
         let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
         tokio::spawn(Arc::clone(&notifier).poll());

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ops::overview::PROGRESS_MAY_LAG,
     order::{Backlog, COUNTED_TO, LateSteps, Timestamp},
-    telemetry::health::{Health, Part},
+    telemetry::health::Health,
     tracker::StoreError,
 };
 
@@ -132,7 +132,7 @@ fn read_in_part(what: &str, since: Timestamp) -> Markup {
 fn unsent(board: &Board, backlog: &Backlog) -> Card {
     // Those on their way come and go, and the table below would jump with them.
     let waiting: Vec<_> = backlog.first.iter().filter(|row| row.age >= ON_ITS_WAY).collect();
-    let (broker, relay) = (&board.conditions[Part::Broker], &board.conditions[Part::Relay]);
+    let (broker, relay) = (&board.conditions.broker, &board.conditions.relay);
     let held_up =
         [broker, relay].into_iter().any(|part| matches!(part, Health::Down(_) | Health::Degraded(_)));
     let known = backlog.since.is_none();
@@ -173,7 +173,7 @@ fn dead_letter_backlog(board: &Board) -> Card {
         let card = html! {
             section.card {
                 h2 { "Dead letters " span.number { "?" } }
-                p.reason { strong { "Not known: " } (why_unread(&board.conditions[Part::Broker])) }
+                p.reason { strong { "Not known: " } (why_unread(&board.conditions.broker)) }
             }
         };
         return Card { look: true, card };
@@ -183,7 +183,7 @@ fn dead_letter_backlog(board: &Board) -> Card {
         section.card.bad[total > 0] {
             h2 { "Dead letters " span.number { (total) @if waiting.more { "+" } } }
             @if age > LETTERS_MAY_BE {
-                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions[Part::Broker])) }
+                p.reason { strong { "As of " (span(age)) " ago: " } (why_unread(&board.conditions.broker)) }
             }
             @if total == 0 {
                 p { "No message waits to be looked at." }

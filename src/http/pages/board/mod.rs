@@ -26,7 +26,7 @@ use crate::{
         Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
         sample::plausible_order,
     },
-    telemetry::health::Conditions,
+    telemetry::health::PartsHealth,
     tracker::{Page, StoreError},
 };
 
@@ -117,7 +117,7 @@ struct Board {
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
     parts: ops::Report,
-    conditions: Conditions,
+    conditions: PartsHealth,
     /// `None` if nobody could read them yet.
     dead_letter_backlog: Option<DeadLetterBacklog>,
 }

@@ -2,7 +2,7 @@
 
 use super::Board;
 use crate::{
-    telemetry::health::{Conditions, Health, Part},
+    telemetry::health::{Health, PartsHealth},
     tracker::MOVED_AT_ONCE,
 };
 
@@ -19,7 +19,7 @@ pub(super) fn why_unread(broker: &Health) -> String {
 /// What one transaction can move stays behind only if it is passed over, or if the transaction takes its time.
 pub(super) fn why_late(board: &Board) -> String {
     let many = board.reading.overdue.as_ref().is_ok_and(|late| late.orders > MOVED_AT_ONCE as u64);
-    match &board.conditions[Part::Scheduler] {
+    match &board.conditions.scheduler {
         Health::Degraded(reason) => {
             format!("{reason}. Such an order is tried again with growing pauses, and all others go on.")
         }
@@ -34,8 +34,7 @@ pub(super) fn why_late(board: &Board) -> String {
     }
 }
 
-pub(super) fn why_unsent(conditions: &Conditions) -> String {
-    let (broker, relay) = (&conditions[Part::Broker], &conditions[Part::Relay]);
+pub(super) fn why_unsent(PartsHealth { broker, relay, .. }: &PartsHealth) -> String {
     let mut reasons = Vec::new();
     match broker {
         Health::Down(reason) => reasons.push(format!("the broker is away ({reason})")),

@@ -31,7 +31,7 @@ use crate::{
         memory::{Database, MemoryStore},
     },
     telemetry::{
-        health::{Part, PartsHealth},
+        health::{HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, VirtualClock},
@@ -157,7 +157,7 @@ impl World {
         let gone = CancellationToken::new();
         let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
         let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone());
-        let (mint, parts) = (Arc::default(), PartsHealth::default());
+        let (mint, parts) = (Arc::default(), HealthRegistry::default());
         let writer = |requests, seed| BatchWriter {
             requests,
             store: store.clone(),
