@@ -4,21 +4,12 @@
 //!
 //! Invariant: nothing here waits without a limit, and nothing here knows SQL or Kafka.
 
-mod body;
-mod client;
-mod docs;
-mod events;
-mod gzip;
-mod observe;
-mod openapi;
-mod ops;
-mod orders;
+mod api;
+mod middleware;
 mod pages;
 mod problem;
-mod request_log;
 mod routes;
 mod server;
-mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -28,16 +19,16 @@ use std::{any::Any, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    middleware::{self, Next},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use client::TrustedProxies;
-pub use observe::Observers;
+pub use middleware::{observe::Observers, request_log::RequestLog};
 pub use problem::{Problem, ProblemBody};
-pub use request_log::RequestLog;
-pub use server::Server;
+pub use server::{Server, client::TrustedProxies};
+
+use middleware::observe;
 
 use crate::{ops::Operations, order::StageDelays, time::Clock, tracker::Tracker};
 
@@ -76,9 +67,9 @@ pub fn router(state: AppState) -> Router {
     routes::routes(|route, method, status| metrics.declare_http(route, method, status))
         .fallback(pages::not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(middleware::from_fn(within_time))
+        .layer(from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(observers, observe::observe))
+        .layer(from_fn_with_state(observers, observe::observe))
         .with_state(Arc::new(state))
 }
 

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
+    Router,
+    middleware::from_fn,
     routing::{MethodRouter, get, post},
 };
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{AppState, docs, events, gzip, openapi, ops, orders, pages};
+use super::{
+    AppState,
+    api::{events, health, openapi, orders},
+    middleware::gzip,
+    pages::{self, docs},
+};
 
 type Handler = MethodRouter<Arc<AppState>>;
 
@@ -20,10 +26,10 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::find))
         .routes(routes!(events::follow))
-        .routes(routes!(ops::healthz))
-        .routes(routes!(ops::readyz))
-        .routes(routes!(ops::metrics))
-        .merge(long.layer(middleware::from_fn(gzip::compress)))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .merge(long.layer(from_fn(gzip::compress)))
 }
 
 /// A page for people, something that one loads, or the board's one form: no API, so not described.
@@ -42,7 +48,7 @@ impl PageRoute {
 
     /// The same, for what is long and made of words.
     fn compressed(self) -> Self {
-        Self { handler: self.handler.layer(middleware::from_fn(gzip::compress)), ..self }
+        Self { handler: self.handler.layer(from_fn(gzip::compress)), ..self }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{RequestLog, Server, request_log::Answered},
+    super::{RequestLog, Server, middleware::request_log::Answered},
     Answer, Api, order,
 };
 use crate::telemetry::{RequestId, captured::Captured};

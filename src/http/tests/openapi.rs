@@ -10,13 +10,17 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Api, order};
 use crate::{
-    http::{observe, openapi, orders, problem, request_log, routes},
+    http::{
+        api::{body, openapi, orders},
+        middleware::{observe, request_log},
+        problem, routes,
+    },
     order::OrderDetails,
     telemetry::health::{Health, Part},
 };
 
 /// Written by `UPDATE_EXAMPLES=1 cargo test examples_are`.
-const EXAMPLES: &str = "src/http/examples.json";
+const EXAMPLES: &str = "src/http/api/examples.json";
 
 fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     let mut found = Vec::new();
@@ -98,7 +102,7 @@ fn limits_in_the_document_are_those_of_the_code() {
         key["schema"]["pattern"].as_str().expect("text").contains(&format!("1,{}", orders::MAX_KEY_CHARS))
     );
     let body = &document["paths"]["/orders"]["post"]["requestBody"]["description"];
-    let kib = crate::http::body::MAX_BYTES / 1024;
+    let kib = body::MAX_BYTES / 1024;
     assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
     for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
         assert_eq!(schemas["OrderDetails"]["properties"][field]["maxLength"], max);

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use super::{
     super::{
         RequestLog, Server,
-        client::{Connection, Waiting},
+        server::client::{Connection, Waiting},
     },
     Api,
 };

@@ -1,4 +1,4 @@
-//! Bells, places and the lookout in virtual time.
+//! Subscribers, places and the poller in virtual time.
 
 use super::*;
 use crate::{

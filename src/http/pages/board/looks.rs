@@ -6,7 +6,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{
-    super::super::ops::{self, Line},
+    super::super::api::health::{self, Line},
     super::moment,
     Board,
     reasons::{why_late, why_unread, why_unsent},
@@ -123,7 +123,7 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
 fn read_in_part(what: &str, since: Timestamp) -> Markup {
     html! {
         p.reason {
-            strong { "Not known: " } (what) " before " (ops::shown(since)) " can't be read in time. That passes by itself; if \
+            strong { "Not known: " } (what) " before " (health::shown(since)) " can't be read in time. That passes by itself; if \
             it lasts, a session of the database keeps an old transaction open."
         }
     }
@@ -136,7 +136,7 @@ fn unsent(board: &Board, backlog: &Backlog) -> Card {
     let held_up =
         [broker, relay].into_iter().any(|part| matches!(part, Health::Down(_) | Health::Degraded(_)));
     let known = backlog.since.is_none();
-    let look = backlog.oldest_unsent_age > ops::RELAY_MAY_LAG || held_up && !waiting.is_empty() || !known;
+    let look = backlog.oldest_unsent_age > health::RELAY_MAY_LAG || held_up && !waiting.is_empty() || !known;
     let card = html! {
         section.card.bad[look] {
             h2 { "Unsent " span.number { (at_least(backlog.unsent, !known)) } }

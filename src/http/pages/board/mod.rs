@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    super::{AppState, ops},
+    super::{AppState, api::health},
     Frame, Problem, Refresh, assets, error_page, page, typed,
 };
 use crate::{
@@ -116,7 +116,7 @@ struct Board {
     /// Where the next page of orders begins.
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
-    parts: ops::Report,
+    parts: health::Report,
     conditions: PartsHealth,
     /// `None` if nobody could read them yet.
     dead_letter_backlog: Option<DeadLetterBacklog>,
@@ -158,7 +158,7 @@ async fn read(state: &AppState, choice: Choice) -> Board {
     Board {
         demo: state.settings.demo,
         older,
-        parts: ops::report(Some(&*reading), &conditions),
+        parts: health::report(Some(&*reading), &conditions),
         conditions,
         dead_letter_backlog: state.operations.dead_letter_backlog.borrow().clone(),
         now: state.settings.clock.now(),

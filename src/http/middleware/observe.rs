@@ -12,19 +12,19 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    problem::{self, Cause, Problem},
+    super::problem::{self, Cause, Problem},
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of every path that is not ours, so that clients can't make series.
-pub(super) const UNMATCHED: &str = "unmatched";
+pub(in crate::http) const UNMATCHED: &str = "unmatched";
 /// The method of every request that a route does not take.
-pub(super) const OTHER: &str = "OTHER";
+pub(in crate::http) const OTHER: &str = "OTHER";
 
 /// Declares at 0 what is answered where no route is.
-pub(super) fn declare_unmatched(metrics: &Metrics) {
+pub(in crate::http) fn declare_unmatched(metrics: &Metrics) {
     metrics.declare_http(UNMATCHED, OTHER, StatusCode::NOT_FOUND.as_str());
 }
 
@@ -36,7 +36,7 @@ pub struct Observers {
     pub log: Arc<RequestLog>,
 }
 
-pub(super) async fn observe(
+pub(in crate::http) async fn observe(
     State(observers): State<Arc<Observers>>,
     request: Request,
     next: Next,

@@ -12,7 +12,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{problem, routes};
+use super::super::{problem, routes};
 use crate::order::ID_CHARACTERS;
 
 /// What is said of the service as a whole.
@@ -39,7 +39,7 @@ const ANYWHERE: [(&str, &str, &str); 4] = [
 ];
 
 /// The tag of what works with orders.
-pub(super) const ORDERS: &str = "orders";
+pub(in crate::http) const ORDERS: &str = "orders";
 
 /// What a test saw: by operation the request, and by status headers and body.
 const EXAMPLES: &str = include_str!("examples.json");
@@ -52,17 +52,17 @@ static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
     get, path = "/openapi.json", operation_id = "openapi", tag = "operation",
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-pub(super) async fn serve() -> Response {
+pub(in crate::http) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
 /// The document without routes.
-pub(super) fn frame() -> utoipa::openapi::OpenApi {
+pub(in crate::http) fn frame() -> utoipa::openapi::OpenApi {
     Described::openapi()
 }
 
 /// The document.
-pub(super) fn document() -> &'static Value {
+pub(in crate::http) fn document() -> &'static Value {
     &DOCUMENT
 }
 

@@ -10,15 +10,15 @@ use axum::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::Problem;
+use super::super::Problem;
 
 /// Longest body, in bytes.
-pub(super) const MAX_BYTES: usize = 16 * 1024;
+pub(in crate::http) const MAX_BYTES: usize = 16 * 1024;
 /// How long a body may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bytes of a JSON body.
-pub(super) struct JsonBytes(pub Bytes);
+pub(in crate::http) struct JsonBytes(pub Bytes);
 
 impl<S: Sync> FromRequest<S> for JsonBytes {
     type Rejection = Response;

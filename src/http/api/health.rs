@@ -11,7 +11,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AppState, Problem};
+use super::super::{AppState, Problem};
 use crate::{
     ops::overview::{PROGRESS_MAY_LAG, Reading},
     order::{Backlog, LateSteps, Timestamp},
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// An unsent order older than this means that the relay is behind.
-pub(super) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
+pub(in crate::http) const RELAY_MAY_LAG: Duration = Duration::from_secs(10);
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Liveness {
+pub(in crate::http) struct Liveness {
     #[schema(pattern = "^ok$")]
     status: &'static str,
 }
@@ -39,13 +39,13 @@ pub(super) struct Liveness {
     get, path = "/healthz", operation_id = "healthz", tag = "operation",
     responses((status = 200, description = "It lives", body = Liveness))
 )]
-pub(super) async fn healthz() -> Json<Liveness> {
+pub(in crate::http) async fn healthz() -> Json<Liveness> {
     Json(Liveness { status: "ok" })
 }
 
 /// Whether requests can be served here.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Readiness {
+pub(in crate::http) struct Readiness {
     /// `ok`, or `unavailable` while orders can't be placed or read here.
     #[schema(pattern = "^(ok|unavailable)$")]
     status: &'static str,
@@ -58,7 +58,7 @@ pub(super) struct Readiness {
 
 /// A part that does not do all of its work.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Degraded {
+pub(in crate::http) struct Degraded {
     /// `database`, `broker`, `relay`, `consumer`, `dead_letters` or `scheduler`.
     part: &'static str,
     /// What is wrong.
@@ -76,7 +76,7 @@ pub(super) struct Degraded {
         (status = 503, description = "No requests should be sent here", body = Readiness),
     )
 )]
-pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
+pub(in crate::http) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     let operations = &state.operations;
     let reason = operations.unavailable().await;
     let lines = report(operations.overview.last().as_deref(), &operations.parts.read());
@@ -95,7 +95,7 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
 
 /// What is to be said of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Line {
+pub(in crate::http) enum Line {
     /// It does its work.
     Ok(String),
     /// It works, but not for all.
@@ -105,10 +105,10 @@ pub(super) enum Line {
 }
 
 /// Every part and its line.
-pub(super) type Report = [(Part, Line); Part::ALL.len()];
+pub(in crate::http) type Report = [(Part, Line); Part::ALL.len()];
 
 /// Judges every part.
-pub(super) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
+pub(in crate::http) fn report(reading: Option<&Reading>, conditions: &PartsHealth) -> Report {
     // Why there are none is told of the database, once.
     let figures = reading.filter(|reading| reading.away.is_none());
     Part::ALL.map(|part| {
@@ -196,7 +196,7 @@ fn scheduler(late: &LateSteps) -> Line {
 }
 
 /// A moment in a line for people and machines.
-pub(super) fn shown(at: Timestamp) -> String {
+pub(in crate::http) fn shown(at: Timestamp) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
@@ -205,7 +205,7 @@ pub(super) fn shown(at: Timestamp) -> String {
     get, path = "/metrics", operation_id = "metrics", tag = "operation",
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
-pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
+pub(in crate::http) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
     let metrics = &state.observers.metrics;
     metrics.event_streams(state.tracker.subscribers());
     let text = metrics.render().map_err(|error| {

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{AppState, Problem, body::JsonBytes};
+use super::{
+    super::{AppState, Problem},
+    body::JsonBytes,
+};
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder},
     tracker::Page,
@@ -24,15 +27,15 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longest `Idempotency-Key`, as at Stripe.
-pub(super) const MAX_KEY_CHARS: usize = 255;
+pub(in crate::http) const MAX_KEY_CHARS: usize = 255;
 /// Page length of a list that asks for none.
-pub(super) const DEFAULT_LIMIT: usize = 50;
+pub(in crate::http) const DEFAULT_LIMIT: usize = 50;
 /// Longest page; a larger limit means this one.
-pub(super) const MAX_LIMIT: usize = 200;
+pub(in crate::http) const MAX_LIMIT: usize = 200;
 
 /// The answer to a new order.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Accepted {
+pub(in crate::http) struct Accepted {
     order_id: OrderId,
 }
 
@@ -61,7 +64,7 @@ pub(super) struct Accepted {
         (status = 422, description = "This key has placed another order"),
     )
 )]
-pub(super) async fn place(
+pub(in crate::http) async fn place(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
@@ -95,7 +98,7 @@ pub(super) async fn place(
         (status = 404, description = "No order has this id"),
     )
 )]
-pub(super) async fn find(
+pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
@@ -113,12 +116,12 @@ pub(super) async fn find(
 }
 
 /// The id in a path. What can't be one is simply not there: nobody learns how ids are made.
-pub(super) fn order_id(path: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
+pub(in crate::http) fn order_id(path: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
     path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(unknown)
 }
 
 /// 404 for an order.
-pub(super) fn unknown() -> Problem {
+pub(in crate::http) fn unknown() -> Problem {
     Problem::not_found("no order has this id")
 }
 
@@ -128,7 +131,7 @@ fn etag(tracked: &TrackedOrder) -> String {
 }
 
 /// Weak comparison, RFC 9110 section 13.1.2.
-pub(super) fn matches(seen: &HeaderValue, etag: &str) -> bool {
+pub(in crate::http) fn matches(seen: &HeaderValue, etag: &str) -> bool {
     let opaque = etag.trim_start_matches("W/");
     let Ok(seen) = seen.to_str() else { return false };
     seen.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque)
@@ -136,7 +139,7 @@ pub(super) fn matches(seen: &HeaderValue, etag: &str) -> bool {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
+pub(in crate::http) struct ListQuery {
     /// Only orders in this status.
     #[param(inline, required = false, value_type = Status)]
     status: Option<String>,
@@ -157,7 +160,7 @@ pub(super) struct ListQuery {
         (status = 400, description = "A parameter is not valid"),
     )
 )]
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(state): State<Arc<AppState>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {

@@ -28,8 +28,10 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
 use super::{
-    AppState, Problem, RequestLog,
-    client::{self, Connection},
+    super::{
+        AppState, Problem, RequestLog,
+        server::client::{self, Connection},
+    },
     orders,
 };
 use crate::{
@@ -54,7 +56,7 @@ const END: u8 = EventKind::Reached(Status::Delivered).seq();
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct FollowQuery {
+pub(in crate::http) struct FollowQuery {
     /// The same for those who can't set a header, which goes before it.
     #[param(required = false, value_type = String, pattern = "^[0-6]?$")]
     after: Option<String>,
@@ -79,7 +81,7 @@ pub(super) struct FollowQuery {
         (status = 429, description = "This client's address has half of the places for streams already"),
     )
 )]
-pub(super) async fn follow(
+pub(in crate::http) async fn follow(
     State(state): State<Arc<AppState>>,
     connection: Option<Extension<Connection>>,
     order_id: Result<Path<String>, PathRejection>,
@@ -89,7 +91,7 @@ pub(super) async fn follow(
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
-    // First the subscription, then the timeline: a step between the two is rung for.
+    // First the subscription, then the timeline: a step between the two is told of.
     let connection = connection.map(|Extension(connection)| connection);
     let address =
         connection.as_ref().map(|connection| state.settings.proxies.client(connection.peer, &headers));
