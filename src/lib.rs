@@ -1,24 +1,20 @@
 //! Takes food orders, walks each one to its delivery, and can prove that none was lost.
 //!
-//! The map, from the inside out; `ARCHITECTURE.md` tells the story.
+//! The rooms, from the inside out; each names only those before it. `ARCHITECTURE.md` tells the story.
 //!
 //! - [`order`]: what an order is and may become. Pure.
-//! - [`clock`], [`alarm`], [`metrics`]: time, wake-ups, and what is measured.
-//! - [`health`], [`dead letters`]: what is known of parts and of dead letters.
-//! - [`telemetry`]: which requests a line of the log is about.
+//! - [`time`]: clock, alarm, pauses between tries.
+//! - [`telemetry`]: metrics, health of the parts, and which requests a line of the log is about.
 //! - [`store`]: remembers. SQL lives here.
 //! - [`broker`]: carries messages. Kafka lives here.
-//! - [`notifier`]: who follows which order, and what wakes them.
-//! - [`overview`]: what waits, read once for all who ask.
-//! - [`queue`]: where orders are handed in.
-//! - [`loader`]: where questions about orders wait for a shared answer.
-//! - [`search`]: finds orders by what people remember of them.
+//! - [`tracker`]: the one door to orders, and what follows a commit that moved some.
+//! - [`ops`]: what operators ask: what waits, what is wrong, whether every promise was kept.
 //! - [`pipeline`]: the loops.
 //! - [`http`]: what clients see.
 //! - [`client`]: one connection to a running service.
-//! - [`sample`], [`load`]: made-up orders, and clients that send them as fast as is asked.
-//! - [`verify`]: checks every promise against database and topic.
-//! - [`config`], [`app`], [`cli`]: settings, wiring, and what people type.
+//! - [`load`]: clients that send orders as fast as is asked.
+//! - [`app`]: settings and wiring.
+//! - [`cli`]: what people type.
 
 pub mod app;
 pub mod broker;

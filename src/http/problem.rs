@@ -9,9 +9,8 @@ use utoipa::ToSchema;
 
 use crate::{
     order::{DetailsErrors, FieldCode, FieldError},
-    store::StoreError,
     telemetry::RequestId,
-    tracker::PlaceError,
+    tracker::{PlaceError, StoreError},
 };
 
 /// The media type of every error.

@@ -1,6 +1,8 @@
 //! What operators ask: what waits, what is wrong, and whether every promise was kept.
 
 pub mod diagnosis;
-pub mod explain;
+mod operations;
 pub mod overview;
 pub mod verify;
+
+pub use operations::Operations;

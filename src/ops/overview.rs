@@ -15,8 +15,10 @@ use tokio::{
 
 use super::diagnosis::Figures;
 use crate::{
-    order::{Status, promises::OVERDUE_AFTER},
-    store::{Backlog, COUNTED_TO, Counts, LateSteps, Store, StoreError},
+    order::{
+        AuditedOrder, Backlog, COUNTED_TO, LateSteps, OrderId, Status, Timestamp, promises::OVERDUE_AFTER,
+    },
+    store::{Counts, Store, StoreError},
 };
 
 /// Most late orders that are listed.
@@ -95,6 +97,18 @@ impl Overview {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { store, last: Mutex::default(), turn: Turn::default() })
+    }
+
+    /// Asks the database for nothing.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+
+    /// An order as an audit sees it, if there is one, and the moment that the store goes by.
+    pub async fn audited(&self, order_id: OrderId) -> Result<(Option<AuditedOrder>, Timestamp), StoreError> {
+        let after = order_id.previous().map(|id| id.to_string());
+        let page = self.store.audit(after.as_deref(), 1).await?;
+        Ok((page.orders.into_iter().find(|order| order.order_id == order_id), page.now))
     }
 
     /// The last reading, if there was one; asks nobody.

@@ -3,6 +3,7 @@
 //! Everything that enters (a POST body, a message from the topic, a database row) becomes one of
 //! these types or is refused here, so that the rest of the code never meets a half-valid order.
 
+mod backlog;
 pub mod dead_letter;
 mod details;
 mod field_error;
@@ -15,6 +16,7 @@ pub mod sample;
 mod schedule;
 pub(crate) mod schema;
 mod timeline;
+mod transition;
 mod violations;
 mod visible;
 
@@ -22,13 +24,16 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+pub use backlog::{Backlog, COUNTED_TO, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
+pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind};
+pub use transition::Transition;
 pub use violations::{AuditedOrder, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.

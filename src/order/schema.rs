@@ -15,8 +15,8 @@ use super::{
     details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
 };
 
-/// `ORD-` and a ULID.
-const ID_PATTERN: &str = "^ORD-[0-7][0-9A-HJKMNP-TV-Z]{25}$";
+/// What stands behind `ORD-`, a ULID, as a pattern.
+pub(crate) const ID_CHARACTERS: &str = "[0-7][0-9A-HJKMNP-TV-Z]{25}";
 /// What `str::trim` takes away, for a pattern in any dialect: they differ in what `\s` is.
 const SPACE: &str = r"\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 /// Control characters likewise.
@@ -28,7 +28,8 @@ const UNSEEN: &str = r"\u00ad\u0300-\u036f\u061c\u115f\u1160\u17b4\u17b5\u180b-\
 
 impl PartialSchema for OrderId {
     fn schema() -> RefOr<Schema> {
-        text(ID_PATTERN, "`ORD-` and 26 characters; later orders have greater ids.").into()
+        text(&format!("^ORD-{ID_CHARACTERS}$"), "`ORD-` and 26 characters; later orders have greater ids.")
+            .into()
     }
 }
 

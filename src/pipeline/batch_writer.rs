@@ -27,8 +27,8 @@ use crate::{
         RequestId,
         metrics::{Metrics, Step},
     },
-    time::{Alarm, Backoff, Clock, deadlines::RETRY as RETRY_FOR},
-    tracker::{Accepted, PlaceError, PlaceRequest},
+    time::{Backoff, Clock, deadlines::RETRY as RETRY_FOR},
+    tracker::{Accepted, PlaceError, PlaceRequest, Transitions},
 };
 
 /// Most orders in one transaction.
@@ -44,8 +44,8 @@ pub struct BatchWriter {
     pub store: Arc<dyn Store>,
     /// To the relay: orders to publish from memory.
     pub fresh: mpsc::Sender<OrderPlaced>,
-    /// Tells the scheduler when the first step of a new order is due.
-    pub alarm: Arc<Alarm>,
+    /// Told when the first step of a new order is due.
+    pub transitions: Arc<Transitions>,
     /// How long after being placed that is.
     pub first_delay: Duration,
     /// For the time part of ids.
@@ -155,7 +155,7 @@ impl BatchWriter {
         loop {
             match self.store.place(orders, outbox).await {
                 Ok(placements) => {
-                    self.alarm.wake_in(self.first_delay);
+                    self.transitions.placed(self.first_delay);
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }

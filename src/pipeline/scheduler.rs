@@ -30,7 +30,7 @@ use crate::{
         metrics::{Metrics, Step},
     },
     time::{Alarm, Backoff},
-    tracker::Notifier,
+    tracker::Transitions,
 };
 
 /// Longest time between two looks.
@@ -53,7 +53,7 @@ const NAMED: usize = 3;
 pub struct Scheduler {
     store: Arc<dyn Store>,
     alarm: Arc<Alarm>,
-    notifier: Arc<Notifier>,
+    transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
     /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
     portion: Portion,
@@ -66,17 +66,17 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A loop that is woken by `alarm` and tells `notifier` what it moved.
+    /// A loop that is woken by `alarm` and tells `transitions` of what it moved.
     pub fn new(
         store: Arc<dyn Store>,
         alarm: Arc<Alarm>,
-        notifier: Arc<Notifier>,
+        transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             store,
             alarm,
-            notifier,
+            transitions,
             metrics,
             portion: Portion::new(MOVED_AT_ONCE),
             overlooked: Portion::new(MOVED_AT_ONCE),
@@ -337,14 +337,10 @@ impl Scheduler {
     }
 
     fn made(&self, advance: &Advance, started: Instant) {
-        if let Some(wait) = advance.next_due_in {
-            self.alarm.wake_in(wait);
-        }
+        self.transitions.committed(&advance.transitions, advance.next_due_in);
         if !advance.transitions.is_empty() {
             self.moved.fetch_add(1, Ordering::Relaxed);
-            self.notifier.moved(&advance.transitions);
             self.metrics.step_done(Step::Advance, started.elapsed());
-            self.metrics.moved(&advance.transitions);
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use crate::{order::sample, tracker::PlaceQueue};
+use crate::{order::sample, tracker::Tracker};
 
 /// The timer is as coarse.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -19,16 +19,16 @@ pub fn distance(rate: f64) -> Duration {
 }
 
 /// Places `rate` orders a second, above 0, until told to stop, and waits for those under way.
-pub async fn run(queue: PlaceQueue, rate: f64, stop: CancellationToken) {
+pub async fn run(tracker: Tracker, rate: f64, stop: CancellationToken) {
     let mut ticks = interval(distance(rate));
     // After a pause of the whole process the rate stays what was asked for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let placing = TaskTracker::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let queue = queue.clone();
+        let tracker = tracker.clone();
         placing.spawn(async move {
             if let Err(error) =
-                queue.place(sample::plausible_order(), None, Some(json!({"source": "simulator"}))).await
+                tracker.place(sample::plausible_order(), None, Some(json!({"source": "simulator"}))).await
             {
                 debug!(%error, "a simulated order was not placed");
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::order::{OrderId, Status, Timestamp};
+use crate::order::{OrderId, Timestamp, Transition};
 
 /// How long several may take, one of which made a larger set fail.
 pub const SOON: Duration = Duration::from_millis(100);
@@ -66,15 +66,4 @@ impl Advance {
     pub fn orders(&self) -> usize {
         self.transitions.chunk_by(|one, next| one.order_id == next.order_id).count()
     }
-}
-
-/// One step of one order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Transition {
-    /// Whose step.
-    pub order_id: OrderId,
-    /// The status before.
-    pub from: Status,
-    /// The status after.
-    pub to: Status,
 }

@@ -29,8 +29,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-pub use due::{Advance, Due, DueOrders, Place, SOON, Transition};
-pub use figures::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent};
+pub use due::{Advance, Due, DueOrders, Place, SOON};
+pub use figures::Counts;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
@@ -38,7 +38,8 @@ pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{
-    AuditedOrder, Order, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
+    AuditedOrder, Backlog, COUNTED_TO, LateSteps, Order, OrderDetails, OrderId, OrderPlaced, Overdue, Status,
+    Timestamp, TrackedOrder, Transition, UNSENT_LISTED, Unsent,
 };
 
 /// What every database adapter does. `conformance` holds each to the same suite.

@@ -1,4 +1,5 @@
-//! How a part of the service says that it is up or down.
+//! What each part of the service says of itself: one registry, written by whoever does the work, read by whoever
+//! is asked.
 
 use std::fmt;
 
@@ -93,10 +94,120 @@ impl<T: Into<String>> From<T> for Issues {
     }
 }
 
-/// Where others read the health of a part.
+/// Where others read a part's health.
 pub type Watcher = watch::Receiver<Health>;
 
-/// The health of a part that nobody has looked at yet.
-pub fn channel() -> (watch::Sender<Health>, Watcher) {
+/// The two ends of one part that is tested alone.
+#[cfg(test)]
+pub(crate) fn channel() -> (watch::Sender<Health>, Watcher) {
     watch::channel(Health::Unknown)
+}
+
+/// A part that can be well or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Says nothing of itself: how it is shows in what was read from it.
+    Database,
+    /// Whether it can be reached.
+    Broker,
+    /// Whether orders are published.
+    Relay,
+    /// Whether the topic is read.
+    Consumer,
+    /// Whether the dead-letter topic can be used.
+    DeadLetters,
+    /// Whether steps are made.
+    Scheduler,
+}
+
+impl Part {
+    /// All parts, in the order in which they are told.
+    pub const ALL: [Self; 6] =
+        [Self::Database, Self::Broker, Self::Relay, Self::Consumer, Self::DeadLetters, Self::Scheduler];
+
+    /// Its name wherever it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::Broker => "broker",
+            Self::Relay => "relay",
+            Self::Consumer => "consumer",
+            Self::DeadLetters => "dead_letters",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+/// What each part said of itself at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartsHealth {
+    /// Whether the broker can be reached.
+    pub broker: Health,
+    /// Whether orders are published.
+    pub relay: Health,
+    /// Whether the topic is read.
+    pub consumer: Health,
+    /// Whether the dead-letter topic can be used.
+    pub dead_letters: Health,
+    /// Whether steps are made.
+    pub scheduler: Health,
+}
+
+/// The registry. Cheap enough to clone for whoever needs one.
+#[derive(Debug, Clone)]
+pub struct HealthRegistry([watch::Sender<Health>; Part::ALL.len()]);
+
+impl Default for HealthRegistry {
+    /// Nobody has looked at anything yet.
+    fn default() -> Self {
+        Self(Part::ALL.map(|_| watch::Sender::new(Health::Unknown)))
+    }
+}
+
+impl HealthRegistry {
+    /// Where a part says how it is.
+    pub fn reporter(&self, part: Part) -> watch::Sender<Health> {
+        self.0[part as usize].clone()
+    }
+
+    /// Where others follow how a part is.
+    pub fn watcher(&self, part: Part) -> Watcher {
+        self.0[part as usize].subscribe()
+    }
+
+    /// How all parts are now.
+    pub fn read(&self) -> PartsHealth {
+        let health = |part: Part| self.0[part as usize].borrow().clone();
+        PartsHealth {
+            broker: health(Part::Broker),
+            relay: health(Part::Relay),
+            consumer: health(Part::Consumer),
+            dead_letters: health(Part::DeadLetters),
+            scheduler: health(Part::Scheduler),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_is_read_as_it_was_reported() {
+        let parts = HealthRegistry::default();
+        let watcher = parts.watcher(Part::Relay);
+        for part in Part::ALL {
+            parts.reporter(part).send_replace(Health::Down(part.as_str().to_owned()));
+        }
+        let down = |name: &str| Health::Down(name.to_owned());
+        let expected = PartsHealth {
+            broker: down("broker"),
+            relay: down("relay"),
+            consumer: down("consumer"),
+            dead_letters: down("dead_letters"),
+            scheduler: down("scheduler"),
+        };
+        assert_eq!(parts.read(), expected);
+        assert_eq!(*watcher.borrow(), expected.relay);
+    }
 }

@@ -164,7 +164,7 @@ where
         self.take()
     }
 
-    /// Up to a batch of questions that somebody still waits for; `None`, and a seat less, if there
+    /// Up to a batch of questions that somebody still waits for; `None`, and a permit less, if there
     /// are none. Both under one lock, or a question could come in between and find nobody.
     fn take(&self) -> Option<Questions<K, V>> {
         let mut waiting = self.lock();
@@ -289,7 +289,7 @@ mod tests {
         for asked in late {
             assert_eq!(answer(asked).await, AT_ONCE);
         }
-        // Nobody is left behind: a seat that was given back is taken again.
+        // Nobody is left behind: a permit that was given back is taken again.
         assert_eq!(batcher.lock().busy, 0);
         assert_eq!(answer(ask(&batcher, 1)).await, AT_ONCE + 1);
     }

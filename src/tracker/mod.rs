@@ -1,11 +1,79 @@
-//! The only way to orders for whoever is not a loop: place one, find, list, subscribe to its events.
+//! The only way to orders for whoever is not a loop: place one, find, list, search, subscribe to its events.
+//!
+//! [`Tracker`] is the handle; each verb has a file of its own. [`Transitions`] is the other direction: what follows
+//! a commit that made steps.
 
 mod loader;
 mod notifier;
 mod queue;
 mod search;
+mod transitions;
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde_json::Value;
 
 pub use loader::{Listing, OrderLoader};
 pub use notifier::{NoPlace, Notifier, Subscriber};
 pub use queue::{Accepted, Answer, PlaceError, PlaceQueue, PlaceRequest, PlaceRequests, place_queue};
 pub use search::{AMONG, Matches, Search};
+pub use transitions::Transitions;
+
+use crate::order::{OrderDetails, OrderId, Status, TrackedOrder};
+pub use crate::store::{MOVED_AT_ONCE, Page, StoreError};
+
+/// All that can be done with orders from outside. Cheap to clone; the writers end with the last copy.
+#[derive(Clone)]
+pub struct Tracker {
+    queue: PlaceQueue,
+    loader: OrderLoader,
+    notifier: Arc<Notifier>,
+    search: Arc<Search>,
+}
+
+impl Tracker {
+    /// What stands behind each verb.
+    pub fn new(queue: PlaceQueue, loader: OrderLoader, notifier: Arc<Notifier>, search: Search) -> Self {
+        Self { queue, loader, notifier, search: Arc::new(search) }
+    }
+
+    /// Hands an order in and waits until it is stored.
+    pub async fn place(
+        &self,
+        details: OrderDetails,
+        key: Option<String>,
+        meta: Option<Value>,
+    ) -> Result<Accepted, PlaceError> {
+        self.queue.place(details, key, meta).await
+    }
+
+    /// One order with its timeline.
+    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<TrackedOrder>>, StoreError> {
+        self.loader.find(order_id).await
+    }
+
+    /// A page of orders, newest first.
+    pub async fn list(&self, page: Page) -> Result<Arc<Listing>, StoreError> {
+        self.loader.list(page).await
+    }
+
+    /// The newest `limit` orders that have these words, in this status if one is given.
+    pub async fn search(
+        &self,
+        words: &str,
+        status: Option<Status>,
+        limit: usize,
+    ) -> Result<Matches, StoreError> {
+        self.search.find(words, status, limit).await
+    }
+
+    /// Follows an order for this client, as far as it is known.
+    pub fn subscribe(&self, order_id: OrderId, client: Option<IpAddr>) -> Result<Subscriber, NoPlace> {
+        self.notifier.subscribe(order_id, client)
+    }
+
+    /// How many follow just now.
+    pub fn subscribers(&self) -> usize {
+        self.notifier.subscribers()
+    }
+}

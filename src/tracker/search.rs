@@ -90,7 +90,7 @@ impl Search {
     }
 
     /// The newest `limit` orders, in this status if one is given, with the words in their name or item, or at the end of
-    /// their number, in large dead letters or small.
+    /// their number, in large letters or small.
     pub async fn find(
         &self,
         words: &str,

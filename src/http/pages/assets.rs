@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{super::orders::matches, Problem};
+use super::{super::api::orders::matches, Problem};
 use crate::order::Status;
 
 const CSS: &str = "text/css; charset=utf-8";

@@ -6,6 +6,7 @@
 
 mod assets;
 mod board;
+pub(super) mod docs;
 mod track;
 
 use std::time::Duration;

@@ -33,11 +33,11 @@ pub(in crate::http) async fn track(
         return Redirect::permanent(&format!("/track/{order_id}")).into_response();
     }
     let found = match order_id {
-        Some(order_id) => state.loader.find(order_id).await,
+        Some(order_id) => state.tracker.find(order_id).await,
         None => Ok(Arc::default()),
     };
     match found.as_deref() {
-        Ok(Some(tracked)) => show(tracked, &state.delays, state.clock.now()),
+        Ok(Some(tracked)) => show(tracked, &state.settings.delays, state.settings.clock.now()),
         Ok(None) => error_page(
             &Problem::not_found("no order has this id"),
             "We can't find this order",

@@ -28,7 +28,7 @@ use crate::{
         flaky::Flaky,
         memory::{Database, MemoryStore},
     },
-    telemetry::health::Health,
+    telemetry::health::{Health, Part},
     time::ManualClock,
 };
 
@@ -160,8 +160,8 @@ async fn orders_on_their_way_to_the_topic_are_counted_and_not_listed() {
 #[tokio::test]
 async fn what_is_late_stands_on_top_with_the_reason() {
     let api = Api::open().await;
-    api.broker.send_replace(Health::Down("connection refused".to_owned()));
-    api.scheduler.send_replace(Health::Down("database is locked".to_owned()));
+    api.report(Part::Broker, Health::Down("connection refused".to_owned()));
+    api.report(Part::Scheduler, Health::Down("database is locked".to_owned()));
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let board = api.board("/").await;
@@ -172,7 +172,7 @@ async fn what_is_late_stands_on_top_with_the_reason() {
     assert!(text.contains("Unsent 1Why: the broker is away (connection refused)."), "{text}");
     assert!(text.contains("broker DOWN, connection refused"), "{text}");
 
-    api.broker.send_replace(Health::Up);
+    api.report(Part::Broker, Health::Up);
     let why = async || words(&api.board("/").await).split("Unsent 1Why: ").nth(1).map(str::to_owned);
     for (relay, expected) in [
         (Health::Unknown, "the service has only just started to send them."),
@@ -182,11 +182,11 @@ async fn what_is_late_stands_on_top_with_the_reason() {
             "the database does not answer (locked). They",
         ),
     ] {
-        api.relay.send_replace(relay);
+        api.report(Part::Relay, relay);
         let why = why().await;
         assert!(why.as_ref().is_some_and(|why| why.starts_with(expected)), "{why:?}");
     }
-    api.broker.send_replace(Health::Down("refused".to_owned()));
+    api.report(Part::Broker, Health::Down("refused".to_owned()));
     let why = why().await;
     let both = "the broker is away (refused), and the database does not answer (locked).";
     assert!(why.as_ref().is_some_and(|why| why.starts_with(both)), "{why:?}");
@@ -196,7 +196,7 @@ async fn what_is_late_stands_on_top_with_the_reason() {
 #[tokio::test]
 async fn a_few_late_orders_have_another_reason_than_many() {
     let api = Api::open().await;
-    api.scheduler.send_replace(Health::Up);
+    api.report(Part::Scheduler, Health::Up);
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(15));
     let text = words(&api.board(&format!("/?id={id}")).await);
@@ -231,7 +231,7 @@ async fn the_board_tells_which_dead_letters_wait_or_that_nobody_knows() {
     assert!(text.contains("2:17 not_json, 03:04:00 UTC"), "{text}");
     assert!(text.contains("order-tracker dead-letters show 2:17"), "{text}");
 
-    api.broker.send_replace(Health::Down("connection refused".to_owned()));
+    api.report(Part::Broker, Health::Down("connection refused".to_owned()));
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(3)).await;
     tokio::time::resume();
@@ -251,7 +251,7 @@ async fn the_board_tells_which_dead_letters_wait_or_that_nobody_knows() {
 #[tokio::test]
 async fn without_the_database_the_board_still_names_every_part() {
     let api = Api::open().await;
-    api.broker.send_replace(Health::Up);
+    api.report(Part::Broker, Health::Up);
     api.store.close().await;
     let answer = api.board("/").await;
     protected(&answer, StatusCode::SERVICE_UNAVAILABLE);

@@ -13,14 +13,14 @@ use super::{
 };
 use crate::{
     order::dead_letter::{DeadLetterBacklog, DeadLetterRef},
-    telemetry::health::Health,
+    telemetry::health::{Health, Part},
 };
 
 impl Api {
     /// Nothing is wrong anywhere.
     fn all_is_well(&self) {
-        for part in [&self.broker, &self.scheduler, &self.relay] {
-            part.send_replace(Health::Up);
+        for part in [Part::Broker, Part::Scheduler, Part::Relay] {
+            self.report(part, Health::Up);
         }
         self.dead_letter_backlog.send_replace(Some(no_letters()));
     }
@@ -57,7 +57,7 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
 
     // An order that waits while the broker is away needs a look before it is late.
     api.dead_letter_backlog.send_replace(Some(no_letters()));
-    api.broker.send_replace(Health::Down("connection refused".to_owned()));
+    api.report(Part::Broker, Health::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");

@@ -66,7 +66,7 @@ impl Stream {
 async fn step(api: &Api, delay: u64) {
     api.clock.advance(Duration::from_secs(delay));
     let advance = api.store.advance(10).await.expect("advances");
-    api.notifier.moved(&advance.transitions);
+    api.notifier.committed(&advance.transitions);
 }
 
 #[tokio::test]

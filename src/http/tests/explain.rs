@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Api, board::words};
 use crate::{
     order::OrderId,
-    telemetry::health::{Health, Issue, IssueKind, Issues},
+    telemetry::health::{Health, Issue, IssueKind, Issues, Part},
 };
 
 impl Api {
@@ -26,9 +26,9 @@ impl Api {
 #[tokio::test]
 async fn an_order_says_why_it_stands_where_it_stands() {
     let api = Api::open().await;
-    api.broker.send_replace(Health::Up);
-    api.relay.send_replace(Health::Up);
-    api.scheduler.send_replace(Health::Up);
+    api.report(Part::Broker, Health::Up);
+    api.report(Part::Relay, Health::Up);
+    api.report(Part::Scheduler, Health::Up);
     let id = api.place("Ada").await;
     let waits =
         "its stage is not over yet: PREPARING is due at 2026-01-02T03:04:08.678Z. Nothing is to be done.";
@@ -43,7 +43,7 @@ async fn an_order_says_why_it_stands_where_it_stands() {
     api.clock.advance(Duration::from_secs(15));
     let order_id: OrderId = id.parse().expect("an id");
     let held = Issue::about(IssueKind::Held, order_id, format!("{id} can't be moved: a trigger"));
-    api.scheduler.send_replace(Health::Degraded(Issues(vec![held])));
+    api.report(Part::Scheduler, Health::Degraded(Issues(vec![held])));
     let late = api.explain(&id).await;
     let causes = [&late["causes"][0]["code"], &late["causes"][1]["code"]];
     assert_eq!(causes, ["order_held", "relay_behind"], "{late}");

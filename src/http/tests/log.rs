@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{RequestLog, Server, request_log::Answered},
+    super::{RequestLog, Server, middleware::request_log::Answered},
     Answer, Api, order,
 };
 use crate::telemetry::{RequestId, captured::Captured};
@@ -167,7 +167,7 @@ async fn a_stream_has_its_id_to_its_end() {
     api.clock.advance(Duration::from_secs(3));
     let transitions = api.store.advance(10).await.expect("advances").transitions;
     drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
-    api.notifier.moved(&transitions);
+    api.notifier.committed(&transitions);
     while futures::StreamExt::next(&mut body).await.is_some() {}
     assert_eq!(captured.saying("a follower can't read its order")[0]["request_id"], "stream-1");
 }
@@ -289,7 +289,7 @@ async fn causes_of_broken_streams_share_the_room_for_lines() {
     api.clock.advance(Duration::from_secs(3));
     let transitions = api.store.advance(10).await.expect("advances").transitions;
     drop(api.by_hand("PRAGMA ignore_check_constraints = ON; UPDATE orders SET size = 'huge'").await);
-    api.notifier.moved(&transitions);
+    api.notifier.committed(&transitions);
     for mut body in bodies {
         answered(&api.log, 1_000, 503);
         while futures::StreamExt::next(&mut body).await.is_some() {}

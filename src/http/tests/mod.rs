@@ -30,9 +30,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, RequestLog, TrustedProxies, router};
+use super::{AppState, HttpSettings, Observers, RequestLog, TrustedProxies, router};
 use crate::{
-    ops::overview::Overview,
+    ops::{Operations, overview::Overview},
     order::{
         StageDelays,
         dead_letter::{self, DeadLetterBacklog},
@@ -40,11 +40,11 @@ use crate::{
     pipeline::BatchWriter,
     store::{Portion, Resilient, SqliteStore, Store},
     telemetry::{
-        health::{self, Health},
+        health::{Health, HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, ManualClock},
-    tracker::{self, Notifier, OrderLoader, Search},
+    tracker::{self, Notifier, OrderLoader, Search, Tracker, Transitions},
 };
 
 /// The router on a real store, with the real writer behind the queue.
@@ -56,11 +56,7 @@ struct Api {
     stop: CancellationToken,
     overview: Arc<Overview>,
     leaving: CancellationToken,
-    broker: watch::Sender<Health>,
-    scheduler: watch::Sender<Health>,
-    relay: watch::Sender<Health>,
-    consumer: watch::Sender<Health>,
-    dead_letters: watch::Sender<Health>,
+    parts: HealthRegistry,
     dead_letter_backlog: watch::Sender<Option<DeadLetterBacklog>>,
     log: Arc<RequestLog>,
     folder: TempDir,
@@ -138,12 +134,17 @@ impl Api {
             Arc::new(Resilient::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
+        let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
+        let stop = CancellationToken::new();
+        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
+        let transitions =
+            Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
         let mint = Arc::default();
         let writer = |requests, seed| BatchWriter {
             requests,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
-            alarm: Arc::new(Alarm::default()),
+            transitions: Arc::clone(&transitions),
             first_delay: Duration::ZERO,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -155,39 +156,28 @@ impl Api {
         };
         tokio::spawn(writer(requests.keyless, 7).run());
         tokio::spawn(writer(requests.keyed, 8).run());
-        let (broker, watcher) = health::channel();
-        let (scheduler, progress_watcher) = health::channel();
-        let (relay, relay_watcher) = health::channel();
-        let (consumer, consumer_watcher) = health::channel();
-        consumer.send_replace(Health::Up);
-        let (dead_letters, dead_letters_watcher) = health::channel();
+        let parts = HealthRegistry::default();
+        parts.reporter(Part::Consumer).send_replace(Health::Up);
         let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
-        let (stop, loader) =
-            (CancellationToken::new(), OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store))));
-        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
         tokio::spawn(Arc::clone(&notifier).poll());
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
+        let search = Search::new(Arc::clone(&store));
         let state = AppState {
-            store: Arc::clone(&store),
-            loader,
-            notifier: Arc::clone(&notifier),
-            queue,
-            metrics,
-            broker: watcher,
-            scheduler: progress_watcher,
-            relay: relay_watcher,
-            consumer: consumer_watcher,
-            dead_letters: dead_letters_watcher,
-            dead_letter_backlog: backlog_watcher,
-            overview: Arc::clone(&overview),
-            leaving: leaving.clone(),
-            delays,
-            clock: clock.clone(),
-            proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
-            log: Arc::clone(&log),
-            demo,
-            search: Search::new(Arc::clone(&store)),
+            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), search),
+            operations: Operations {
+                overview: Arc::clone(&overview),
+                parts: parts.clone(),
+                dead_letter_backlog: backlog_watcher,
+                leaving: leaving.clone(),
+            },
+            observers: Arc::new(Observers { metrics, log: Arc::clone(&log) }),
+            settings: HttpSettings {
+                proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
+                delays,
+                clock: clock.clone(),
+                demo,
+            },
         };
         Self {
             router: router(state),
@@ -197,15 +187,16 @@ impl Api {
             leaving,
             store,
             clock,
-            broker,
-            scheduler,
-            relay,
-            consumer,
-            dead_letters,
+            parts,
             dead_letter_backlog,
             log,
             folder,
         }
+    }
+
+    /// A part says how it is.
+    fn report(&self, part: Part, health: Health) {
+        self.parts.reporter(part).send_replace(health);
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

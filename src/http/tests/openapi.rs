@@ -10,24 +10,17 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Api, order};
 use crate::{
-    http::{openapi, orders, problem},
+    http::{
+        api::{body, openapi, orders},
+        middleware::{observe, request_log},
+        problem, routes,
+    },
     order::OrderDetails,
+    telemetry::health::{Health, Part},
 };
 
-/// Pages for people, what they load and the board's one form: no API.
-const PAGES: [&str; 9] = [
-    "/",
-    "/demo-orders",
-    "/track/{id}",
-    "/track/{id}/",
-    "/assets/{version}/{name}",
-    "/robots.txt",
-    "/favicon.ico",
-    "/docs",
-    "/docs/style.css",
-];
 /// Written by `UPDATE_EXAMPLES=1 cargo test examples_are`.
-const EXAMPLES: &str = "src/http/examples.json";
+const EXAMPLES: &str = "src/http/api/examples.json";
 
 fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     let mut found = Vec::new();
@@ -39,48 +32,55 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     found
 }
 
-/// Every path that the source hands to a router.
-fn routes() -> BTreeSet<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs");
-    let source = fs::read_to_string(source).expect("text");
-    let rest = source.split(".route(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
-    rest.map(|rest| rest.split('"').next().expect("a path").to_owned()).collect()
-}
-
 #[tokio::test]
 async fn the_document_holds_every_route_and_no_other() {
     let api = Api::open().await;
+    let document = openapi::document();
     let mut routed = BTreeSet::new();
-    for path in routes().into_iter().filter(|path| !PAGES.contains(&path.as_str())) {
+    for path in document["paths"].as_object().expect("paths").keys() {
         let method = Method::from_bytes(b"NONE").expect("a method");
         let answer =
-            api.send(Request::builder().method(method).uri(&path).body(Body::empty()).expect("valid")).await;
+            api.send(Request::builder().method(method).uri(path).body(Body::empty()).expect("valid")).await;
         answer.problem(405);
         let methods = answer.header("allow").split(',').filter(|method| *method != "HEAD");
         routed.extend(methods.map(|method| (method.to_owned(), path.clone())));
     }
-    let document = openapi::document();
     let told: BTreeSet<_> =
         operations(document).into_iter().map(|(method, path, _)| (method, path)).collect();
-    assert_eq!(told, routed, "describe it at its handler, and name it in openapi.rs");
+    assert_eq!(told, routed, "each method that is taken is described");
+    for page in routes::pages() {
+        assert!(document["paths"].get(page.path).is_none(), "{} is for people", page.path);
+    }
     assert_eq!(api.get("/openapi.json").await.json(), *document);
     assert!(!document.to_string().contains("\"content\":null"), "an index makes what is not there");
     assert!(!document.to_string().contains("\"parameters\":null"), "an index makes what is not there");
 }
 
-/// What the metrics declare is in the document too.
-#[test]
-fn known_answers_are_in_the_document() {
-    let document = openapi::document();
-    for (route, method, statuses) in crate::http::observe::KNOWN {
-        if PAGES.contains(route) || *route == crate::http::observe::UNMATCHED {
-            continue;
-        }
-        let responses = &document["paths"][route][method.to_lowercase()]["responses"];
-        for status in *statuses {
-            assert!(responses.get(status).is_some(), "{method} {route} {status} is not in the document");
-        }
+/// What the metrics declare from the start is in the document too, or a page's; and no route is left out.
+#[tokio::test]
+async fn known_answers_are_in_the_document() {
+    let (api, document, mut seen) = (Api::open().await, openapi::document(), BTreeSet::new());
+    let metrics = api.get("/metrics").await;
+    let declared = metrics.text().lines().filter_map(|line| line.strip_prefix("http_requests_total{"));
+    for line in declared {
+        let label =
+            |name: &str| line.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        let label = |name| label(name).expect("a label");
+        let (route, method, status) = (label("route"), label("method"), label("status"));
+        let page = routes::pages().into_iter().find(|page| page.path == route);
+        let known = page.map(|page| page.method == method && page.answers.contains(&status));
+        let operation = &document["paths"][route][method.to_lowercase()];
+        let described = operation["responses"].get(status).is_some();
+        let unmatched = (route, method, status) == (observe::UNMATCHED, observe::OTHER, "404");
+        assert!(unmatched || known.unwrap_or(described), "{method} {route} {status} is nowhere");
+        seen.insert((method.to_owned(), route.to_owned()));
     }
+    let pages = routes::pages().map(|page| (page.method.to_owned(), page.path.to_owned()));
+    let described = operations(document).into_iter().map(|(method, path, _)| (method, path));
+    let unmatched = (observe::OTHER.to_owned(), observe::UNMATCHED.to_owned());
+    assert_eq!(seen, described.chain(pages).chain([unmatched]).collect());
+    let probes = request_log::PROBED.iter().map(|route| &document["paths"][route]["get"]["tags"][0]);
+    assert!(probes.into_iter().all(|tag| tag == "operation"), "{:?} are routes", request_log::PROBED);
 }
 
 /// What stands in attributes, which take no constants.
@@ -102,7 +102,7 @@ fn limits_in_the_document_are_those_of_the_code() {
         key["schema"]["pattern"].as_str().expect("text").contains(&format!("1,{}", orders::MAX_KEY_CHARS))
     );
     let body = &document["paths"]["/orders"]["post"]["requestBody"]["description"];
-    let kib = crate::http::body::MAX_BYTES / 1024;
+    let kib = body::MAX_BYTES / 1024;
     assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
     for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
         assert_eq!(schemas["OrderDetails"]["properties"][field]["maxLength"], max);
@@ -231,12 +231,10 @@ async fn seen() -> Value {
         "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
     });
     seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
-    api.broker.send_replace(crate::telemetry::health::Health::Down(
-        "127.0.0.1:9092: connection refused".to_owned(),
-    ));
+    api.report(Part::Broker, Health::Down("127.0.0.1:9092: connection refused".to_owned()));
     api.overview.read().await;
     let degraded = ask("GET", "/readyz", &[], Value::Null).await;
-    api.broker.send_replace(crate::telemetry::health::Health::Up);
+    api.report(Part::Broker, Health::Up);
     api.leaving.cancel();
     seen["readyz"] = json!({"200": degraded, "503": ask("GET", "/readyz", &[], Value::Null).await});
     for _ in 0..3 {

@@ -9,7 +9,7 @@ use axum::{
 use serde_json::json;
 
 use super::Api;
-use crate::telemetry::health::Health;
+use crate::telemetry::health::{Health, Part};
 
 #[tokio::test]
 async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
@@ -26,10 +26,10 @@ async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
     let unreached = json!({"status": "ok", "degraded": [{"part": "broker", "reason": "not reached yet"}]});
     assert_eq!(answer.json(), unreached);
 
-    api.broker.send_replace(Health::Up);
+    api.report(Part::Broker, Health::Up);
     assert_eq!(ready().await.json(), json!({"status": "ok", "degraded": []}));
 
-    api.broker.send_replace(Health::Down("connection refused".to_owned()));
+    api.report(Part::Broker, Health::Down("connection refused".to_owned()));
     api.place("Ada").await;
     api.clock.advance(Duration::from_mins(1));
     let answer = ready().await;
@@ -43,20 +43,20 @@ async fn liveness_needs_nothing_and_readiness_names_what_is_degraded() {
     };
     assert_eq!(answer.json(), degraded("the most overdue step is 57.0 s late"));
 
-    api.consumer.send_replace(Health::Down("messages wait".to_owned()));
+    api.report(Part::Consumer, Health::Down("messages wait".to_owned()));
     let waits = ready().await.json();
     assert_eq!(waits["degraded"][2], json!({"part": "consumer", "reason": "messages wait"}), "{waits}");
-    api.consumer.send_replace(Health::Up);
-    api.dead_letters.send_replace(Health::Down("no such topic".to_owned()));
+    api.report(Part::Consumer, Health::Up);
+    api.report(Part::DeadLetters, Health::Down("no such topic".to_owned()));
     let missing = ready().await.json();
     assert_eq!(
         missing["degraded"][2],
         json!({"part": "dead_letters", "reason": "no such topic"}),
         "{missing}"
     );
-    api.dead_letters.send_replace(Health::Up);
+    api.report(Part::DeadLetters, Health::Up);
 
-    api.scheduler.send_replace(Health::Degraded("ORD-1 can't be moved".into()));
+    api.report(Part::Scheduler, Health::Degraded("ORD-1 can't be moved".into()));
     assert_eq!(ready().await.json(), degraded("ORD-1 can't be moved"));
 
     api.store.close().await;

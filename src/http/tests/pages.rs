@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Answer, Api};
 use crate::{
     order::{StageDelays, Status},
-    telemetry::health::Health,
+    telemetry::health::{Health, Part},
     time::Clock as _,
 };
 
@@ -214,7 +214,7 @@ async fn what_is_no_order_gets_a_kind_page() {
 async fn without_the_database_the_page_says_so_and_asks_again() {
     let api = Api::open().await;
     let path = format!("/track/{}", api.place("Ada").await);
-    api.broker.send_replace(Health::Up);
+    api.report(Part::Broker, Health::Up);
     api.store.close().await;
     let answer = api.get(&path).await;
     protected(&answer, StatusCode::SERVICE_UNAVAILABLE);

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use super::{
     super::{
         RequestLog, Server,
-        client::{Connection, DeadLetterBacklog},
+        server::client::{Connection, Waiting},
     },
     Api,
 };
@@ -112,7 +112,7 @@ async fn what_comes_behind_a_stream_is_answered_after_it() {
     stream.write_all(next.as_bytes()).await.expect("sends");
     for delay in [3, 5, 7, 10] {
         api.clock.advance(Duration::from_secs(delay));
-        api.notifier.moved(&api.store.advance(10).await.expect("advances").transitions);
+        api.notifier.committed(&api.store.advance(10).await.expect("advances").transitions);
         yield_now().await;
     }
     hear(&mut stream, "{\"status\":\"ok\"}").await;
@@ -130,7 +130,7 @@ async fn one_address_has_at_most_half_of_the_places() {
     let api = Api::open().await;
     let path = format!("/orders/{}/events", api.place("Ada").await);
     let ask = async |peer: [u8; 4], forwarded: &str| {
-        let connection = Connection { peer: IpAddr::from(peer), waiting: DeadLetterBacklog::default() };
+        let connection = Connection { peer: IpAddr::from(peer), waiting: Waiting::default() };
         let mut request = Request::get(&path).extension(connection);
         if !forwarded.is_empty() {
             request = request.header("x-forwarded-for", forwarded);

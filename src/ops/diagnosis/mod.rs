@@ -12,9 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    order::{EventKind, Status, Timestamp, rfc3339_millis, schema},
-    store::{Backlog, LateSteps, StoreError},
-    telemetry::health::Health,
+    order::{Backlog, EventKind, LateSteps, Status, Timestamp, rfc3339_millis, schema},
+    store::StoreError,
+    telemetry::health::PartsHealth,
 };
 
 pub use order::{ON_ITS_WAY, explain};
@@ -115,21 +115,6 @@ pub struct Figures<'a> {
     pub overdue: Result<&'a LateSteps, &'a StoreError>,
     /// The first figure that could not be read.
     pub unread: Option<&'a StoreError>,
-}
-
-/// What the parts say of themselves.
-#[derive(Debug, Clone)]
-pub struct PartsHealth {
-    /// The broker, as its monitor sees it.
-    pub broker: Health,
-    /// From the outbox to the topic.
-    pub relay: Health,
-    /// From the topic to the tables.
-    pub consumer: Health,
-    /// The dead-letter topic.
-    pub dead_letters: Health,
-    /// Due steps.
-    pub scheduler: Health,
 }
 
 /// Why one order stands where it stands, and what may be done.

@@ -3,10 +3,10 @@
 use super::{Cause, CauseCode, Figures, PartsHealth, first_line, shown};
 use crate::{
     order::{
-        OrderId,
+        Backlog, LateSteps, OrderId,
         promises::{OVERDUE_AFTER, PUBLISHED_WITHIN},
     },
-    store::{Backlog, LateSteps, MOVED_AT_ONCE, StoreError},
+    store::{MOVED_AT_ONCE, StoreError},
     telemetry::health::{Health, Issue, IssueKind},
 };
 

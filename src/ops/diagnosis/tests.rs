@@ -8,7 +8,7 @@ use super::{CauseCode as C, *};
 use crate::{
     order::{AuditedOrder, IdMint, OrderId},
     store::MOVED_AT_ONCE,
-    telemetry::health::{Issue, IssueKind, Issues},
+    telemetry::health::{Health, Issue, IssueKind, Issues},
 };
 
 const WELL: PartsHealth = PartsHealth {

@@ -30,7 +30,8 @@ use crate::{
         health::Health,
         metrics::{Consumed, Metrics, Step},
     },
-    time::{Alarm, Backoff},
+    time::Backoff,
+    tracker::Transitions,
 };
 use queue::{Pending, Queue, Verdict, Why};
 use report::Reporter;
@@ -55,7 +56,7 @@ pub struct Consumer {
     subscription: Box<dyn Subscription>,
     store: Arc<dyn Store>,
     publisher: Arc<dyn Publisher>,
-    alarm: Arc<Alarm>,
+    transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
     /// Taken from the topic and not done with, by partition.
     queues: BTreeMap<i32, Queue>,
@@ -73,14 +74,14 @@ impl Consumer {
         subscription: Box<dyn Subscription>,
         store: Arc<dyn Store>,
         publisher: Arc<dyn Publisher>,
-        alarm: Arc<Alarm>,
+        transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             subscription,
             store,
             publisher,
-            alarm,
+            transitions,
             metrics,
             queues: BTreeMap::new(),
             held_back: BTreeSet::new(),
@@ -167,7 +168,7 @@ impl Consumer {
     }
 
     async fn admit(&mut self) {
-        let (store, alarm) = (Arc::clone(&self.store), Arc::clone(&self.alarm));
+        let (store, transitions) = (Arc::clone(&self.store), Arc::clone(&self.transitions));
         let portion = Arc::clone(&self.portion);
         let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
         let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| eta(pending)).collect();
@@ -176,7 +177,7 @@ impl Consumer {
         let mut failed = BTreeMap::new();
         for ((partition, pending), answer) in due.into_iter().zip(answers) {
             match answer {
-                Ok(admission) => pending.done(consumed(admission, &alarm)),
+                Ok(admission) => pending.done(consumed(admission, &transitions)),
                 // Only then it is the message that is wrong.
                 Err(StoreError::Refused(detail)) => {
                     pending.verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
@@ -296,12 +297,12 @@ fn eta(pending: &Pending) -> Option<Incoming> {
     }
 }
 
-fn consumed(admission: Admission, alarm: &Alarm) -> Consumed {
+fn consumed(admission: Admission, transitions: &Transitions) -> Consumed {
     match admission {
         Admission::Known => Consumed::Known,
         Admission::Admitted => {
             // At once, not after the first delay: the scheduler looks and sets its own alarm.
-            alarm.wake_in(Duration::ZERO);
+            transitions.placed(Duration::ZERO);
             Consumed::Admitted
         }
     }

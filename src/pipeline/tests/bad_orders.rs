@@ -3,7 +3,6 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, advance, sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
     store::{NewOrder, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
-    tracker::{Notifier, OrderLoader},
+    tracker::Transitions,
 };
 
 /// Longer than any first pause.
@@ -32,10 +31,9 @@ impl Rig {
         let memory = MemoryStore::new(Arc::default(), clock.clone(), StageDelays::default(), 1);
         let store = Arc::new(made(Troubled::new(Arc::new(memory), [])));
         let shared: Arc<dyn Store> = store.clone();
-        let notifier =
-            Notifier::new(shared.clone(), OrderLoader::new(shared.clone()), 1, CancellationToken::new());
-        let scheduler =
-            Scheduler::new(shared, Arc::new(Alarm::default()), notifier, Arc::new(Metrics::new()));
+        let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
+        let transitions = Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm));
+        let scheduler = Scheduler::new(shared, alarm, transitions, metrics);
         Self { clock, store, scheduler, orders: new_orders(6_000) }
     }
 

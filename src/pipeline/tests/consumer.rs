@@ -58,7 +58,7 @@ async fn bench(
         Box::new(subscription),
         Arc::clone(&kitchen.store),
         dead_letters.clone(),
-        Arc::clone(&kitchen.alarm),
+        Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),
     );
     Bench { kitchen, troubled, consumer, dead_letters, told }

@@ -20,10 +20,10 @@ use tokio::{
 use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
+    order::{Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
     store::{
-        Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder,
-        Outbox, Page, Placement, Position, Republished, Store, StoreError,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, NewOrder, Outbox, Page, Placement,
+        Position, Republished, Store, StoreError,
     },
     telemetry::health::Health,
 };

@@ -30,7 +30,7 @@ use crate::{
     store::{NewOrder, Portion, SqliteStore, Store},
     telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
-    tracker::{self, PlaceQueue, PlaceRequest},
+    tracker::{self, PlaceQueue, PlaceRequest, Transitions},
 };
 use doubles::Troubled;
 
@@ -57,6 +57,7 @@ struct Kitchen {
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     alarm: Arc<Alarm>,
+    transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
     queue: PlaceQueue,
     writer: BatchWriter,
@@ -79,11 +80,12 @@ impl Kitchen {
         let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
+        let transitions = Transitions::unfollowed(&store, Arc::clone(&metrics), Arc::clone(&alarm));
         let writer = BatchWriter {
             requests: requests.keyless,
             store: Arc::clone(&store),
             fresh: fresh_in,
-            alarm: Arc::clone(&alarm),
+            transitions: Arc::clone(&transitions),
             first_delay: Duration::from_secs(3),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
@@ -93,7 +95,7 @@ impl Kitchen {
             portion: Portion::new(512),
         };
         let (keyed, fresh) = (Some(requests.keyed), Some(fresh));
-        Self { store, clock, alarm, metrics, queue, writer, keyed, fresh, _folder: folder }
+        Self { store, clock, alarm, transitions, metrics, queue, writer, keyed, fresh, _folder: folder }
     }
 
     /// A kitchen whose store meets what is put into its script.

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Kitchen, Outcome,
@@ -14,16 +13,13 @@ use crate::{
     pipeline::{Scheduler, pause},
     telemetry::health::{Health, IssueKind},
     time::Backoff,
-    tracker::{Notifier, OrderLoader},
 };
 
 fn scheduler(kitchen: &Kitchen) -> Scheduler {
-    let loader = OrderLoader::new(Arc::clone(&kitchen.store));
-    let notifier = Notifier::new(Arc::clone(&kitchen.store), loader, 1, CancellationToken::new());
     Scheduler::new(
         Arc::clone(&kitchen.store),
         Arc::clone(&kitchen.alarm),
-        notifier,
+        Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),
     )
 }

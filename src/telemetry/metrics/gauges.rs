@@ -5,12 +5,9 @@ use std::sync::atomic::Ordering;
 use prometheus::Gauge;
 
 use super::{MAX_PARTITIONS, Metrics, fresh::Fresh};
-use crate::{
-    order::{
-        PerStatus, Status,
-        dead_letter::{DeadLetterBacklog, reasons},
-    },
-    store::{Backlog, LateSteps},
+use crate::order::{
+    Backlog, LateSteps, PerStatus, Status,
+    dead_letter::{DeadLetterBacklog, reasons},
 };
 
 /// When gauges were told that others set from time to time.

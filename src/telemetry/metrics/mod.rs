@@ -19,10 +19,7 @@ pub use labels::{Consumed, Step};
 
 use gauges::Told;
 
-use crate::{
-    order::{RejectReason, Status},
-    store::Transition,
-};
+use crate::order::{RejectReason, Status, Transition};
 
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -238,7 +235,7 @@ impl Metrics {
     }
 
     /// Orders took these steps.
-    pub fn moved(&self, transitions: &[Transition]) {
+    pub fn transitioned(&self, transitions: &[Transition]) {
         for step in transitions {
             self.transitions.with_label_values(&[step.from.as_str(), step.to.as_str()]).inc();
         }

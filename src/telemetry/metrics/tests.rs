@@ -5,12 +5,9 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::*;
-use crate::{
-    order::{
-        PerStatus, Status, Timestamp,
-        dead_letter::{DeadLetterBacklog, reasons},
-    },
-    store::{Backlog, LateSteps},
+use crate::order::{
+    Backlog, LateSteps, PerStatus, Status, Timestamp,
+    dead_letter::{DeadLetterBacklog, reasons},
 };
 
 fn text(metrics: &Metrics) -> String {

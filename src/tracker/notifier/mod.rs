@@ -1,7 +1,7 @@
 //! Who follows which order, and what wakes them when it moves.
 //!
 //! A wake-up says how far an order is and nothing else; what is shown is read from the store, so a slow
-//! follower costs a query and misses nothing. A step made here rings at once ([`Notifier::moved`]). For
+//! follower costs a query and misses nothing. A step made here wakes at once ([`Notifier::committed`]). For
 //! those made by other replicas the poller knows when each followed order is due, and from then on asks.
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
-    order::{Event, EventKind, OrderId, Status, promises::LIVE_WITHIN},
-    store::{Position, Store, StoreError, Transition},
+    order::{Event, EventKind, OrderId, Status, Transition, promises::LIVE_WITHIN},
+    store::{Position, Store, StoreError},
     tracker::OrderLoader,
 };
 
@@ -61,14 +61,14 @@ struct Orders {
 /// An order with at least one follower.
 struct Followed {
     /// How far the order is, as far as anybody here knows.
-    alarm: watch::Sender<Option<Status>>,
+    reached: watch::Sender<Option<Status>>,
     /// When to ask the store; `None` at the end.
     ask_at: Option<Instant>,
 }
 
 impl Followed {
-    fn ring(&self, reached: Status) {
-        self.alarm.send_if_modified(|known| {
+    fn wake(&self, reached: Status) {
+        self.reached.send_if_modified(|known| {
             let news = *known < Some(reached);
             if news {
                 *known = Some(reached);
@@ -100,7 +100,7 @@ impl Notifier {
 
     /// A follower of an order for this client, as far as it is known. Whoever follows first and reads the
     /// timeline then misses no step.
-    pub fn follow(
+    pub fn subscribe(
         self: &Arc<Self>,
         order_id: OrderId,
         client: Option<IpAddr>,
@@ -120,20 +120,20 @@ impl Notifier {
         orders.subscribers += 1;
         let followed = orders.followed.entry(order_id).or_insert_with(|| {
             self.sooner.notify_one();
-            Followed { alarm: watch::Sender::new(None), ask_at: Some(Instant::now()) }
+            Followed { reached: watch::Sender::new(None), ask_at: Some(Instant::now()) }
         });
-        Ok(Subscriber { order_id, client, alarm: followed.alarm.subscribe(), notifier: Arc::clone(self) })
+        Ok(Subscriber { order_id, client, reached: followed.reached.subscribe(), notifier: Arc::clone(self) })
     }
 
     /// These steps were made here, and are committed.
-    pub fn moved(&self, transitions: &[Transition]) {
+    pub fn committed(&self, transitions: &[Transition]) {
         let mut orders = self.orders();
         if orders.followed.is_empty() {
             return;
         }
         for step in transitions {
             if let Some(followed) = orders.followed.get_mut(&step.order_id) {
-                followed.ring(step.to);
+                followed.wake(step.to);
                 // When the next step is due, only the store can say.
                 followed.ask_at = step.to.next().map(|_| Instant::now());
                 self.sooner.notify_one();
@@ -187,7 +187,7 @@ impl Notifier {
         (due, next)
     }
 
-    /// Rings where an order is further than known, and notes when to ask again.
+    /// Wakes where an order is further than known, and notes when to ask again.
     fn learn(&self, asked: &[OrderId], positions: &[Position]) {
         let now = Instant::now();
         let mut orders = self.orders();
@@ -198,9 +198,9 @@ impl Notifier {
         }
         for Position { order_id, status, due_in } in positions {
             let Some(followed) = orders.followed.get_mut(order_id) else { continue };
-            followed.ring(*status);
+            followed.wake(*status);
             // A step that was made here meanwhile makes this answer an old one.
-            let old = *followed.alarm.borrow() > Some(*status);
+            let old = *followed.reached.borrow() > Some(*status);
             let wait = if old { Some(Duration::ZERO) } else { *due_in };
             followed.ask_at = wait.map(|wait| now + wait.min(ASK_AGAIN));
         }
@@ -220,7 +220,7 @@ pub enum NoPlace {
 pub struct Subscriber {
     order_id: OrderId,
     client: Option<IpAddr>,
-    alarm: watch::Receiver<Option<Status>>,
+    reached: watch::Receiver<Option<Status>>,
     notifier: Arc<Notifier>,
 }
 
@@ -232,7 +232,7 @@ impl Subscriber {
         let work = async {
             loop {
                 let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
-                self.alarm.wait_for(further).await.ok()?;
+                self.reached.wait_for(further).await.ok()?;
                 match self.read(seen).await {
                     Ok(news) if !news.is_empty() => return Some(Ok(news)),
                     Ok(_) => debug!(order_id = %self.order_id, "the wake-up was ahead of the store"),
@@ -264,7 +264,7 @@ impl Drop for Subscriber {
                 orders.clients.remove(&client);
             }
         }
-        let last = |followed: &Followed| followed.alarm.receiver_count() == 1;
+        let last = |followed: &Followed| followed.reached.receiver_count() == 1;
         if orders.followed.get(&self.order_id).is_some_and(last) {
             orders.followed.remove(&self.order_id);
         }

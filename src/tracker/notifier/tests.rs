@@ -1,4 +1,4 @@
-//! Bells, places and the lookout in virtual time.
+//! Subscribers, places and the poller in virtual time.
 
 use super::*;
 use crate::{
@@ -58,10 +58,10 @@ fn positions(news: Option<Result<Vec<Event>, StoreError>>) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_step_made_here_rings_at_once() {
     let t = World::new().await;
-    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.subscribe(t.order_id, None).expect("a place");
     sleep(Duration::from_secs(3)).await;
     let transitions = t.elsewhere.advance(9).await.expect("advances").transitions;
-    t.notifier.moved(&transitions);
+    t.notifier.committed(&transitions);
     let (news, took) = timed(subscriber.news(2)).await;
     assert_eq!((positions(news), took), (vec![3], 0));
 }
@@ -70,7 +70,7 @@ async fn a_step_made_here_rings_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_step_made_elsewhere_is_seen_in_time() {
     let t = World::new().await;
-    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.subscribe(t.order_id, None).expect("a place");
     for (seen, delay) in [(2, 3_000), (3, 5_000), (4, 7_000), (5, 10_000)] {
         let late = 37 * u64::from(seen);
         let step = async {
@@ -88,7 +88,7 @@ async fn a_step_made_elsewhere_is_seen_in_time() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_follower_costs_nothing() {
     let t = World::new().await;
-    let subscribers = (t.notifier.follow(t.order_id, None), t.notifier.follow(t.order_id, None));
+    let subscribers = (t.notifier.subscribe(t.order_id, None), t.notifier.subscribe(t.order_id, None));
     sleep(Duration::from_millis(2_900)).await;
     assert_eq!(t.looks(), 1);
     sleep(Duration::from_secs(1)).await;
@@ -102,7 +102,7 @@ async fn an_idle_follower_costs_nothing() {
 #[tokio::test(start_paused = true)]
 async fn trouble_only_delays() {
     let t = World::new().await;
-    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.subscribe(t.order_id, None).expect("a place");
     sleep(Duration::from_millis(2_500)).await;
     t.away(true);
     sleep(Duration::from_secs(5)).await;
@@ -121,7 +121,7 @@ async fn trouble_only_delays() {
 #[tokio::test(start_paused = true)]
 async fn places_are_limited_and_given_back() {
     let t = World::new().await;
-    let follow = |client| t.notifier.follow(t.order_id, client);
+    let follow = |client| t.notifier.subscribe(t.order_id, client);
     let (first, second) = (follow(None), follow(None));
     assert!(second.is_ok());
     assert_eq!(follow(None).err(), Some(NoPlace::ForAnybody));
@@ -135,7 +135,7 @@ async fn places_are_limited_and_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_client_has_at_most_half_of_the_places() {
     let t = World::new().await;
-    let follow = |last| t.notifier.follow(t.order_id, Some(IpAddr::from([192, 0, 2, last])));
+    let follow = |last| t.notifier.subscribe(t.order_id, Some(IpAddr::from([192, 0, 2, last])));
     let greedy = follow(1).expect("a place");
     assert_eq!(follow(1).err(), Some(NoPlace::ForThisClient));
     let other = follow(2).expect("the others have theirs");
@@ -149,7 +149,7 @@ async fn a_client_has_at_most_half_of_the_places() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_every_wait() {
     let t = World::new().await;
-    let mut subscriber = t.notifier.follow(t.order_id, None).expect("a place");
+    let mut subscriber = t.notifier.subscribe(t.order_id, None).expect("a place");
     t.away(true);
     let (news, ()) = tokio::join!(timed(subscriber.news(2)), async {
         sleep(Duration::from_mins(1)).await;

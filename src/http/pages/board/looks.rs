@@ -13,11 +13,11 @@ use super::{
 use crate::{
     ops::diagnosis::{self, ON_ITS_WAY, PartLine, State, sentences, shown},
     order::{
-        Timestamp,
+        Backlog, COUNTED_TO, LateSteps, Timestamp,
         promises::{OVERDUE_AFTER, PUBLISHED_WITHIN},
     },
-    store::{Backlog, COUNTED_TO, LateSteps, StoreError},
     telemetry::health::Health,
+    tracker::StoreError,
 };
 
 /// They are read every five seconds; if that is older, they can't be read.

@@ -15,21 +15,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{
-    super::{AppState, ops},
-    Frame, Problem, Refresh, assets, error_page, page, typed,
-};
+use super::{super::AppState, Frame, Problem, Refresh, assets, error_page, page, typed};
 use crate::{
-    ops::{
-        diagnosis::{Explanation, PartsHealth},
-        explain::explain,
-        overview::Reading,
-    },
+    ops::{diagnosis::Explanation, overview::Reading},
     order::{
         Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
         sample::plausible_order,
     },
-    store::{Page, StoreError},
+    telemetry::health::PartsHealth,
+    tracker::{Page, StoreError},
 };
 
 /// Orders in the table.
@@ -150,22 +144,22 @@ pub(in crate::http) async fn board(
 }
 
 async fn read(state: &AppState, choice: Choice) -> Board {
-    let reading = state.overview.read().await;
+    let reading = state.operations.overview.read().await;
     let (mut orders, mut found) = (Ok(Vec::new()), Ok(Found::Unasked));
     // With the database away one wait is enough.
     if reading.away.is_none() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
     }
     let older = orders.as_mut().ok().and_then(cut);
-    let parts = ops::parts(state);
-    let explanation = explained(state, &found, &parts).await;
+    let parts = state.operations.parts.read();
+    let explanation = explained(state, &found).await;
     Board {
-        demo: state.demo,
+        demo: state.settings.demo,
         older,
         explanation,
         parts,
-        dead_letter_backlog: state.dead_letter_backlog.borrow().clone(),
-        now: state.clock.now(),
+        dead_letter_backlog: state.operations.dead_letter_backlog.borrow().clone(),
+        now: state.settings.clock.now(),
         choice,
         reading,
         orders,
@@ -176,21 +170,17 @@ async fn read(state: &AppState, choice: Choice) -> Board {
 /// The orders of the table, and one more if there is one.
 async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreError> {
     let page = Page { status: choice.status, before: choice.before, limit: ROWS + 1 };
-    Ok(state.loader.list(page).await?.orders.clone())
+    Ok(state.tracker.list(page).await?.orders.clone())
 }
 
 /// Why the one order that was found stands where it stands; not to know takes no board down.
-async fn explained(
-    state: &AppState,
-    found: &Result<Found, StoreError>,
-    parts: &PartsHealth,
-) -> Option<Explanation> {
+async fn explained(state: &AppState, found: &Result<Found, StoreError>) -> Option<Explanation> {
     let order_id = match found {
         Ok(Found::Order(Some(tracked))) => tracked.order.order_id,
         Ok(Found::Orders(1, orders)) => orders.first()?.order.order_id,
         _ => return None,
     };
-    explain(&*state.store, &state.overview, parts, order_id).await.ok().flatten()
+    state.operations.explain(order_id).await.ok().flatten()
 }
 
 async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {
@@ -198,11 +188,11 @@ async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError
         return Ok(Found::Unasked);
     }
     if let Some(order_id) = choice.order_id() {
-        return Ok(Found::Order((*state.loader.find(order_id).await?).clone()));
+        return Ok(Found::Order((*state.tracker.find(order_id).await?).clone()));
     }
-    let found = state.search.find(&choice.search, choice.status, ROWS).await?;
+    let found = state.tracker.search(&choice.search, choice.status, ROWS).await?;
     // As they are now; they share one query.
-    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.loader.find(order_id))).await?;
+    let orders = try_join_all(found.orders.into_iter().map(|order_id| state.tracker.find(order_id))).await?;
     Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))
 }
 
@@ -215,7 +205,7 @@ fn cut(orders: &mut Vec<Order>) -> Option<OrderId> {
 
 /// Places an order that a person might have placed, and shows it on the board.
 pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
-    if !state.demo {
+    if !state.settings.demo {
         let problem = Problem::forbidden("demo orders are for the embedded database");
         let words = "This service keeps real orders, and somebody might cook one that nobody wants.";
         return error_page(&problem, "No demo orders here", words, Refresh::Never);
@@ -224,7 +214,7 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
         let problem = Problem::forbidden("this form works only from the board itself");
         return error_page(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
-    match state.queue.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
+    match state.tracker.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
         Err(error) => error_page(
             &error.into(),

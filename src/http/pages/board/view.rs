@@ -9,9 +9,8 @@ use super::{
     Board, Choice, Found, looks,
 };
 use crate::{
-    order::{Event, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
-    store::{COUNTED_TO, StoreError},
-    tracker::AMONG,
+    order::{COUNTED_TO, Event, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
+    tracker::{AMONG, StoreError},
 };
 
 /// What the tab says: first what is wrong.

@@ -18,7 +18,7 @@ fn check(seed: u64, trouble: ClientError) {
     let story = async {
         let world = World::new(seed, trouble);
         // Half an hour of the story's time; a second or so of ours at the very worst.
-        tokio::time::timeout(Duration::from_mins(30), world.notifier()).await.expect("it comes to rest");
+        tokio::time::timeout(Duration::from_mins(30), world.run()).await.expect("it comes to rest");
     };
     runtime.expect("starts").block_on(story);
 }

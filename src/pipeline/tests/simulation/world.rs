@@ -30,9 +30,12 @@ use crate::{
         Store,
         memory::{Database, MemoryStore},
     },
-    telemetry::metrics::Metrics,
+    telemetry::{
+        health::{HealthRegistry, Part},
+        metrics::Metrics,
+    },
     time::{Alarm, VirtualClock},
-    tracker::{self, Notifier, OrderLoader, PlaceError, PlaceQueue},
+    tracker::{self, Notifier, OrderLoader, PlaceError, PlaceQueue, Transitions},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
@@ -100,7 +103,7 @@ impl World {
     }
 
     /// Lives through the story and checks what is left.
-    pub(super) async fn notifier(mut self) {
+    pub(super) async fn run(mut self) {
         for _ in 0..self.random.random_range(1..=3) {
             let replica = self.give_birth();
             self.replicas.lock().expect("no panic").push(Some(replica));
@@ -151,12 +154,15 @@ impl World {
             Arc::new(Client { topic: self.topic.clone(), receipts: receipts_in });
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
-        let mint = Arc::default();
+        let gone = CancellationToken::new();
+        let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
+        let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone());
+        let (mint, parts) = (Arc::default(), HealthRegistry::default());
         let writer = |requests, seed| BatchWriter {
             requests,
             store: store.clone(),
             fresh: fresh_in.clone(),
-            alarm: alarm.clone(),
+            transitions: transitions.clone(),
             first_delay: self.delay,
             clock: self.clock.clone(),
             metrics: metrics.clone(),
@@ -175,19 +181,16 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let consumer = Consumer::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
+        let consumer = Consumer::new(member, store.clone(), publisher, transitions.clone(), metrics.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(writer(requests.keyless, self.random.random()).run());
         tasks.spawn(writer(requests.keyed, self.random.random()).run());
         drop(fresh_in);
-        tasks.spawn(relay.run(crate::telemetry::health::channel().0));
-        tasks.spawn(consumer.run(stop.clone(), crate::telemetry::health::channel().0));
-        let gone = CancellationToken::new();
-        let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
+        tasks.spawn(relay.run(parts.reporter(Part::Relay)));
+        tasks.spawn(consumer.run(stop.clone(), parts.reporter(Part::Consumer)));
         tasks.spawn(Arc::clone(&notifier).poll());
         tasks.spawn(
-            Scheduler::new(store, alarm, notifier.clone(), metrics)
-                .run(stop, crate::telemetry::health::channel().0),
+            Scheduler::new(store, alarm, transitions, metrics).run(stop, parts.reporter(Part::Scheduler)),
         );
         Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }
     }
@@ -307,7 +310,7 @@ async fn follow(
             sleep(Duration::from_millis(random.random_range(50..500))).await;
             continue;
         };
-        let mut subscriber = notifier.follow(order_id, None).expect("a place");
+        let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
         let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
         news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
         let mut first = true;

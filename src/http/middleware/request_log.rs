@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{Level, enabled, error, info};
 
 use super::{
-    Problem,
+    super::Problem,
     observe::{OTHER, UNMATCHED},
 };
 use crate::telemetry::RequestId;
@@ -26,16 +26,18 @@ const KEPT: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 /// What machines ask for again and again. Their lines have a target of their own, so that they can be switched off
 /// alone: `RUST_LOG=info,order_tracker::http::probes=warn`.
-const PROBED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+pub(in crate::http) const PROBED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 const PROBES: &str = "order_tracker::http::probes";
+/// The target of all other lines, whatever this file is called.
+const LINES: &str = "order_tracker::http::request_log";
 
 /// A request as its line tells it.
-pub(super) struct Answered<'a> {
-    pub(super) id: &'a RequestId,
-    pub(super) method: &'a str,
-    pub(super) route: &'a str,
-    pub(super) status: StatusCode,
-    pub(super) took: Duration,
+pub(in crate::http) struct Answered<'a> {
+    pub(in crate::http) id: &'a RequestId,
+    pub(in crate::http) method: &'a str,
+    pub(in crate::http) route: &'a str,
+    pub(in crate::http) status: StatusCode,
+    pub(in crate::http) took: Duration,
 }
 
 /// Writes the lines.
@@ -101,11 +103,14 @@ impl RequestLog {
     }
 
     /// Writes a request's line, if it is to have one. What is left out costs next to nothing.
-    pub(super) fn write(self: &Arc<Self>, answered: &Answered<'_>) {
+    pub(in crate::http) fn write(self: &Arc<Self>, answered: &Answered<'_>) {
         let Answered { id, method, route, status, took } = *answered;
         let (failed, probe) = (status.is_server_error(), PROBED.contains(&route));
-        let wanted =
-            if probe && !failed { enabled!(target: PROBES, Level::INFO) } else { enabled!(Level::INFO) };
+        let wanted = if probe && !failed {
+            enabled!(target: PROBES, Level::INFO)
+        } else {
+            enabled!(target: LINES, Level::INFO)
+        };
         if !wanted || !self.admits(failed) {
             return;
         }
@@ -114,19 +119,19 @@ impl RequestLog {
         if probe && !failed {
             info!(target: PROBES, request_id = id, method, route, status, ms, "answered");
         } else {
-            info!(request_id = id, method, route, status, ms, "answered");
+            info!(target: LINES, request_id = id, method, route, status, ms, "answered");
         }
     }
 
     /// Writes why the request that the running code works for failed, if there is room for one more line.
-    pub(super) fn fail(self: &Arc<Self>, error: &str, what: &str) {
-        if enabled!(Level::ERROR) && self.admits(true) {
-            error!(error, "{what}");
+    pub(in crate::http) fn fail(self: &Arc<Self>, error: &str, what: &str) {
+        if enabled!(target: LINES, Level::ERROR) && self.admits(true) {
+            error!(target: LINES, error, "{what}");
         }
     }
 
     /// Writes the line of a request that could not be read, and makes its answer.
-    pub(super) fn refuse(self: &Arc<Self>, problem: &Problem) -> Vec<u8> {
+    pub(in crate::http) fn refuse(self: &Arc<Self>, problem: &Problem) -> Vec<u8> {
         let (id, took) = (RequestId::random(), Duration::ZERO);
         self.write(&Answered { id: &id, method: OTHER, route: UNMATCHED, status: problem.status, took });
         problem.raw_response(&id)
@@ -165,7 +170,7 @@ impl RequestLog {
         self.telling.store(false, Ordering::Relaxed);
         let [served, failed] = self.left_out.each_ref().map(|count| count.swap(0, Ordering::Relaxed));
         if served + failed > 0 {
-            info!(left_out = served + failed, failed, "lines of requests are left out");
+            info!(target: LINES, left_out = served + failed, failed, "lines of requests are left out");
         }
     }
 }

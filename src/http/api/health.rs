@@ -11,15 +11,15 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AppState, Problem};
+use super::super::{AppState, Problem};
 use crate::{
-    ops::diagnosis::{PartsHealth, State as PartState, diagnose},
-    telemetry::metrics,
+    ops::diagnosis::{State as PartState, diagnose},
+    telemetry::{health::Part, metrics},
 };
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Liveness {
+pub(in crate::http) struct Liveness {
     #[schema(pattern = "^ok$")]
     status: &'static str,
 }
@@ -31,13 +31,13 @@ pub(super) struct Liveness {
     get, path = "/healthz", operation_id = "healthz", tag = "operation",
     responses((status = 200, description = "It lives", body = Liveness))
 )]
-pub(super) async fn healthz() -> Json<Liveness> {
+pub(in crate::http) async fn healthz() -> Json<Liveness> {
     Json(Liveness { status: "ok" })
 }
 
 /// Whether requests can be served here.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Readiness {
+pub(in crate::http) struct Readiness {
     /// `ok`, or `unavailable` while orders can't be placed or read here.
     #[schema(pattern = "^(ok|unavailable)$")]
     status: &'static str,
@@ -50,7 +50,7 @@ pub(super) struct Readiness {
 
 /// A part that does not do all of its work.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Degraded {
+pub(in crate::http) struct Degraded {
     /// `database`, `broker`, `relay`, `consumer`, `dead_letters` or `scheduler`.
     part: &'static str,
     /// What is wrong.
@@ -68,18 +68,18 @@ pub(super) struct Degraded {
         (status = 503, description = "No requests should be sent here", body = Readiness),
     )
 )]
-pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
-    let reason = if state.leaving.is_cancelled() {
-        Some("the service is stopping".to_owned())
-    } else {
-        state.store.ping().await.err().map(|error| error.to_string())
-    };
-    let reading = state.overview.last();
+pub(in crate::http) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
+    let operations = &state.operations;
+    let reason = operations.unavailable().await;
+    let reading = operations.overview.last();
     let figures = reading.as_ref().map(|reading| reading.figures());
-    let lines = diagnose(figures.as_ref(), &parts(&state)).into_iter();
+    let lines = diagnose(figures.as_ref(), &operations.parts.read()).into_iter();
     let degraded = lines
         // What the ping says of the database is newer.
-        .filter(|line| line.state != PartState::Ok && (line.state, line.part) != (PartState::Down, DATABASE))
+        .filter(|line| {
+            line.state != PartState::Ok
+                && (line.state, line.part) != (PartState::Down, Part::Database.as_str())
+        })
         .map(|line| Degraded { part: line.part, reason: line.reason() });
     let (code, status) = match reason {
         None => (StatusCode::OK, "ok"),
@@ -88,27 +88,15 @@ pub(super) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
     (code, Json(Readiness { status, reason, degraded: degraded.collect() })).into_response()
 }
 
-const DATABASE: &str = "database";
-
-/// What the loops say of themselves.
-pub(super) fn parts(state: &AppState) -> PartsHealth {
-    PartsHealth {
-        broker: state.broker.borrow().clone(),
-        relay: state.relay.borrow().clone(),
-        consumer: state.consumer.borrow().clone(),
-        dead_letters: state.dead_letters.borrow().clone(),
-        scheduler: state.scheduler.borrow().clone(),
-    }
-}
-
 /// All metrics, in the Prometheus text format
 #[utoipa::path(
     get, path = "/metrics", operation_id = "metrics", tag = "operation",
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
-pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
-    state.metrics.event_streams(state.notifier.subscribers());
-    let text = state.metrics.render().map_err(|error| {
+pub(in crate::http) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
+    let metrics = &state.observers.metrics;
+    metrics.event_streams(state.tracker.subscribers());
+    let text = metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");
         Problem::internal()
     })?;

@@ -7,11 +7,11 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
 };
 
-use super::{AppState, Problem, ops, orders};
-use crate::{
-    ops::{diagnosis::Explanation, explain},
-    order::OrderId,
+use super::{
+    super::{AppState, Problem},
+    orders,
 };
+use crate::{ops::diagnosis::Explanation, order::OrderId};
 
 /// Says why an order stands where it stands
 ///
@@ -25,11 +25,11 @@ use crate::{
         (status = 404, description = "No order has this id"),
     )
 )]
-pub(super) async fn explain(
+pub(in crate::http) async fn explain(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Explanation>, Problem> {
     let order_id = orders::order_id(order_id)?;
-    let explained = explain::explain(&*state.store, &state.overview, &ops::parts(&state), order_id).await?;
+    let explained = state.operations.explain(order_id).await?;
     explained.map(Json).ok_or_else(orders::unknown)
 }

@@ -15,24 +15,24 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What each request is told of its connection.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub(in crate::http) struct Connection {
     /// The address at its other end.
-    pub(super) peer: IpAddr,
+    pub(in crate::http) peer: IpAddr,
     /// Whether its answer waits.
-    pub(super) waiting: DeadLetterBacklog,
+    pub(in crate::http) waiting: Waiting,
 }
 
 /// Whether the answer on a connection waits for something to happen. While it does, nothing is written that
 /// could fail, so the connection looks for the client's end itself.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DeadLetterBacklog(Arc<AtomicBool>);
+pub(in crate::http) struct Waiting(Arc<AtomicBool>);
 
-impl DeadLetterBacklog {
-    pub(super) fn set(&self, waiting: bool) {
+impl Waiting {
+    pub(in crate::http) fn set(&self, waiting: bool) {
         self.0.store(waiting, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> bool {
+    pub(in crate::http) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -49,7 +49,7 @@ impl TrustedProxies {
 
     /// Who sent a request: the peer, or, where that is a trusted proxy, the last one in `X-Forwarded-For` that is
     /// none. What stands before that anybody may have written.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(in crate::http) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if self.0.is_empty() {
             return client;
@@ -81,7 +81,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whom a share of anything belongs to: an address, but of IPv6 the network, since one client has all addresses of it.
-pub(super) fn holder(client: IpAddr) -> IpAddr {
+pub(in crate::http) fn holder(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

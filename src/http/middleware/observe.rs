@@ -12,56 +12,31 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    problem::{self, Cause, Problem},
+    super::problem::{self, Cause, Problem},
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of every path that is not ours, so that clients can't make series.
-pub(super) const UNMATCHED: &str = "unmatched";
+pub(in crate::http) const UNMATCHED: &str = "unmatched";
 /// The method of every request that a route does not take.
-pub(super) const OTHER: &str = "OTHER";
+pub(in crate::http) const OTHER: &str = "OTHER";
 
-/// The answers that happen on good and bad days; others appear with their first request.
-pub(super) const KNOWN: &[(&str, &str, &[&str])] = &[
-    ("/orders", "POST", &["201", "400", "413", "415", "422", "503"]),
-    ("/orders", "GET", &["200", "400", "503"]),
-    ("/orders/{id}", "GET", &["200", "304", "404", "503"]),
-    ("/orders/{id}/events", "GET", &["200", "204", "400", "404", "429", "503"]),
-    ("/orders/{id}/explain", "GET", &["200", "404", "503"]),
-    ("/", "GET", &["200", "503"]),
-    ("/demo-orders", "POST", &["303", "403", "503"]),
-    ("/track/{id}", "GET", &["200", "404", "503"]),
-    ("/track/{id}/", "GET", &["308", "404"]),
-    ("/assets/{version}/{name}", "GET", &["200", "304"]),
-    ("/robots.txt", "GET", &["200"]),
-    ("/favicon.ico", "GET", &["200"]),
-    ("/healthz", "GET", &["200"]),
-    ("/readyz", "GET", &["200", "503"]),
-    ("/metrics", "GET", &["200"]),
-    ("/openapi.json", "GET", &["200"]),
-    ("/docs", "GET", &["200"]),
-    ("/docs/style.css", "GET", &["200"]),
-    (UNMATCHED, OTHER, &["404"]),
-];
-
-/// Declares the known answers at 0.
-pub(super) fn declare(metrics: &Metrics) {
-    for (route, method, statuses) in KNOWN {
-        for status in *statuses {
-            metrics.declare_http(route, method, status);
-        }
-    }
+/// Declares at 0 what is answered where no route is.
+pub(in crate::http) fn declare_unmatched(metrics: &Metrics) {
+    metrics.declare_http(UNMATCHED, OTHER, StatusCode::NOT_FOUND.as_str());
 }
 
 /// Where requests leave a trace.
-pub(super) struct Observers {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) log: Arc<RequestLog>,
+pub struct Observers {
+    /// Counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// A line each.
+    pub log: Arc<RequestLog>,
 }
 
-pub(super) async fn observe(
+pub(in crate::http) async fn observe(
     State(observers): State<Arc<Observers>>,
     request: Request,
     next: Next,

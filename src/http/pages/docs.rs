@@ -9,7 +9,7 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 use serde_json::{Map, Value};
 
-use super::openapi;
+use super::super::api::openapi;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("docs.css");
@@ -20,7 +20,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| page(openapi::document()).into_
 const EXAMPLE_HOST: &str = "http://localhost:8080";
 
 /// The page; its examples ask the host that it was asked of.
-pub(super) async fn serve(headers: HeaderMap) -> Response {
+pub(in crate::http) async fn serve(headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain(host));
     let page = host.map(|host| PAGE.replace(EXAMPLE_HOST, &format!("http://{host}")));
     let page = page.map_or(Cow::Borrowed(PAGE.as_str()), Cow::Owned);
@@ -38,7 +38,7 @@ fn is_plain(host: &str) -> bool {
 }
 
 /// Its style.
-pub(super) async fn style() -> Response {
+pub(in crate::http) async fn style() -> Response {
     let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
     (headers, STYLE).into_response()
 }

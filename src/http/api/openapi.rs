@@ -12,10 +12,10 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{events, explain, ops, orders, problem};
-use crate::order::Event;
+use super::super::{problem, routes};
+use crate::order::{Event, ID_CHARACTERS};
 
-/// The service as its code describes it.
+/// What is said of the service as a whole.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Order Tracker", license(name = "MIT", identifier = "MIT"), description = ABOUT),
@@ -23,7 +23,6 @@ use crate::order::Event;
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
     components(schemas(problem::ProblemBody, Event)),
-    paths(orders::place, orders::find, orders::list, events::follow, explain::explain, ops::healthz, ops::readyz, ops::metrics, serve),
 )]
 struct Described;
 
@@ -39,6 +38,9 @@ const ANYWHERE: [(&str, &str, &str); 4] = [
     ("503", "Unavailable", "Busy, stopping, or without its database; try again shortly"),
 ];
 
+/// The tag of what works with orders.
+pub(in crate::http) const ORDERS: &str = "orders";
+
 /// What a test saw: by operation the request, and by status headers and body.
 const EXAMPLES: &str = include_str!("examples.json");
 
@@ -50,18 +52,23 @@ static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
     get, path = "/openapi.json", operation_id = "openapi", tag = "operation",
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-pub(super) async fn serve() -> Response {
+pub(in crate::http) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
+/// The document without routes.
+pub(in crate::http) fn frame() -> utoipa::openapi::OpenApi {
+    Described::openapi()
+}
+
 /// The document.
-pub(super) fn document() -> &'static Value {
+pub(in crate::http) fn document() -> &'static Value {
     &DOCUMENT
 }
 
 /// Adds what holds everywhere, so that it need not stand at each handler.
 fn build() -> Value {
-    let mut document = serde_json::to_value(Described::openapi()).unwrap_or_default();
+    let mut document = serde_json::to_value(routes::api().into_openapi()).unwrap_or_default();
     let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
     for operation in paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
@@ -82,6 +89,10 @@ fn complete(operation: &mut Value, seen: &Value) {
         // An attribute can't say it: no header of ours must be sent.
         if parameter["in"] == "header" {
             parameter["required"] = false.into();
+        }
+        // An attribute takes no constant.
+        if parameter["name"] == "cursor" {
+            parameter["schema"]["pattern"] = format!("^{ID_CHARACTERS}$").into();
         }
         // An empty one is as good as none.
         if parameter["in"] == "query" {
@@ -124,11 +135,11 @@ fn common_headers(response: &mut Value) {
     response["headers"]["X-Request-Id"] = json!({"description": "Also in the logs", "schema": id});
     for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
         let pattern = match name.as_str() {
-            "Location" => r"^/orders/ORD-[0-7][0-9A-HJKMNP-TV-Z]{25}$",
-            "ETag" => "^W/\"[1-6]\"$",
-            "Idempotency-Replayed" => "^true$",
-            "Link" => "^</orders\\?[^>]+>; rel=\"next\"$",
-            _ => "",
+            "Location" => format!("^/orders/ORD-{ID_CHARACTERS}$"),
+            "ETag" => "^W/\"[1-6]\"$".to_owned(),
+            "Idempotency-Replayed" => "^true$".to_owned(),
+            "Link" => "^</orders\\?[^>]+>; rel=\"next\"$".to_owned(),
+            _ => String::new(),
         };
         if !pattern.is_empty() {
             header["schema"]["pattern"] = pattern.into();

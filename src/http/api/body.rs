@@ -8,13 +8,13 @@ use axum::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::Problem;
+use super::super::Problem;
 
-pub(super) use crate::order::promises::MAX_BODY_BYTES as MAX_BYTES;
+pub(in crate::http) use crate::order::promises::MAX_BODY_BYTES as MAX_BYTES;
 use crate::time::deadlines::BODY as TIMEOUT;
 
 /// The bytes of a JSON body.
-pub(super) struct JsonBytes(pub Bytes);
+pub(in crate::http) struct JsonBytes(pub Bytes);
 
 impl<S: Sync> FromRequest<S> for JsonBytes {
     type Rejection = Response;

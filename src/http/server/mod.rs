@@ -3,6 +3,9 @@
 //! `axum::serve` has no timeout for a request's head, so hyper is driven here directly. HTTP/1.1
 //! only: behind it are short answers and event streams, for which HTTP/2 would be one more way in.
 
+pub(in crate::http) mod client;
+mod wire;
+
 use std::{
     future::poll_fn,
     io,
@@ -24,12 +27,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::{
-    Problem,
-    client::{Connection, DeadLetterBacklog},
-    request_log::RequestLog,
-    wire::Wire,
-};
+use super::{Problem, RequestLog};
+use client::{Connection, Waiting};
+use wire::Wire;
 
 /// Most connections that are told 503 at once; further ones are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -127,7 +127,7 @@ async fn serve(
 ) {
     // Answers are small and whole: waiting to fill a packet only adds latency.
     drop(stream.set_nodelay(true));
-    let told = Connection { peer, waiting: DeadLetterBacklog::default() };
+    let told = Connection { peer, waiting: Waiting::default() };
     let wire = Wire::new(TokioIo::new(stream), told.waiting.clone(), Arc::clone(&log));
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(told.clone());

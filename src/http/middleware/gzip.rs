@@ -12,13 +12,13 @@ use axum::{
 use flate2::{Compression, write::GzEncoder};
 use http_body_util::BodyExt as _;
 
-use super::Problem;
+use super::super::Problem;
 
 /// Up to so many bytes an answer goes as it is.
 const SMALL: u64 = 4 * 1024;
 
 /// Compresses whole answers. All of them say that they depend on what the client takes, since the next may be larger.
-pub(super) async fn compress(request: Request, next: Next) -> Response {
+pub(in crate::http) async fn compress(request: Request, next: Next) -> Response {
     let wanted = is_wanted(request.headers());
     let mut response = next.run(request).await;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));

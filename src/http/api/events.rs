@@ -28,8 +28,10 @@ use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
 use super::{
-    AppState, Problem, RequestLog,
-    client::{self, Connection},
+    super::{
+        AppState, Problem, RequestLog,
+        server::client::{self, Connection},
+    },
     orders,
 };
 use crate::{
@@ -51,7 +53,7 @@ const RETRY_MS: std::ops::Range<u64> = 1_500..2_500;
 const LIFETIME: Duration = Duration::from_mins(15);
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct FollowQuery {
+pub(in crate::http) struct FollowQuery {
     /// The same for those who can't set a header, which goes before it.
     #[param(required = false, inline, value_type = Position)]
     after: Option<String>,
@@ -76,7 +78,7 @@ pub(super) struct FollowQuery {
         (status = 429, description = "This client's address has half of the places for streams already"),
     )
 )]
-pub(super) async fn follow(
+pub(in crate::http) async fn follow(
     State(state): State<Arc<AppState>>,
     connection: Option<Extension<Connection>>,
     order_id: Result<Path<String>, PathRejection>,
@@ -86,11 +88,12 @@ pub(super) async fn follow(
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
-    // First the subscription, then the timeline: a step between the two is rung for.
+    // First the subscription, then the timeline: a step between the two is told of.
     let connection = connection.map(|Extension(connection)| connection);
-    let address = connection.as_ref().map(|connection| state.proxies.client(connection.peer, &headers));
-    let subscriber = state.notifier.follow(order_id, address.map(client::holder));
-    let found = state.loader.find(order_id).await?;
+    let address =
+        connection.as_ref().map(|connection| state.settings.proxies.client(connection.peer, &headers));
+    let subscriber = state.tracker.subscribe(order_id, address.map(client::holder));
+    let found = state.tracker.find(order_id).await?;
     let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
     // Nobody can have seen more than there is.
     let last = events.last().map_or(0, |last| last.event.seq());
@@ -106,7 +109,7 @@ pub(super) async fn follow(
         ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
         told: Told::Nothing,
-        log: Arc::clone(&state.log),
+        log: Arc::clone(&state.observers.log),
     };
     let frames = stream::unfold(reader, async |mut reader| {
         let frame = reader.next().await?;

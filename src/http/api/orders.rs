@@ -15,24 +15,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{AppState, Problem, body::JsonBytes};
+use super::{
+    super::{AppState, Problem},
+    body::JsonBytes,
+};
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder},
-    store::Page,
+    tracker::Page,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longest `Idempotency-Key`, as at Stripe.
-pub(super) const MAX_KEY_CHARS: usize = 255;
+pub(in crate::http) const MAX_KEY_CHARS: usize = 255;
 /// Page length of a list that asks for none.
-pub(super) const DEFAULT_LIMIT: usize = 50;
+pub(in crate::http) const DEFAULT_LIMIT: usize = 50;
 /// Longest page; a larger limit means this one.
-pub(super) const MAX_LIMIT: usize = 200;
+pub(in crate::http) const MAX_LIMIT: usize = 200;
 
 /// The answer to a new order.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Accepted {
+pub(in crate::http) struct Accepted {
     order_id: OrderId,
 }
 
@@ -61,7 +64,7 @@ pub(super) struct Accepted {
         (status = 422, description = "This key has placed another order"),
     )
 )]
-pub(super) async fn place(
+pub(in crate::http) async fn place(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
@@ -69,7 +72,7 @@ pub(super) async fn place(
     let key = idempotency_key(&headers)?;
     let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
     let accepted =
-        state.queue.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+        state.tracker.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
     let location = format!("/orders/{}", accepted.order_id);
     let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
@@ -95,12 +98,12 @@ pub(super) async fn place(
         (status = 404, description = "No order has this id"),
     )
 )]
-pub(super) async fn find(
+pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = state.loader.find(self::order_id(order_id)?).await?;
+    let found = state.tracker.find(self::order_id(order_id)?).await?;
     let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
@@ -113,12 +116,12 @@ pub(super) async fn find(
 }
 
 /// The id in a path. What can't be one is simply not there: nobody learns how ids are made.
-pub(super) fn order_id(path: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
+pub(in crate::http) fn order_id(path: Result<Path<String>, PathRejection>) -> Result<OrderId, Problem> {
     path.ok().and_then(|Path(text)| text.parse().ok()).ok_or_else(unknown)
 }
 
 /// 404 for an order.
-pub(super) fn unknown() -> Problem {
+pub(in crate::http) fn unknown() -> Problem {
     Problem::not_found("no order has this id")
 }
 
@@ -128,7 +131,7 @@ fn etag(tracked: &TrackedOrder) -> String {
 }
 
 /// Weak comparison, RFC 9110 section 13.1.2.
-pub(super) fn matches(seen: &HeaderValue, etag: &str) -> bool {
+pub(in crate::http) fn matches(seen: &HeaderValue, etag: &str) -> bool {
     let opaque = etag.trim_start_matches("W/");
     let Ok(seen) = seen.to_str() else { return false };
     seen.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == opaque)
@@ -136,7 +139,7 @@ pub(super) fn matches(seen: &HeaderValue, etag: &str) -> bool {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ListQuery {
+pub(in crate::http) struct ListQuery {
     /// Only orders in this status.
     #[param(inline, required = false, value_type = Status)]
     status: Option<String>,
@@ -144,7 +147,7 @@ pub(super) struct ListQuery {
     #[param(required = false, value_type = u64, minimum = 1, default = 50)]
     limit: Option<String>,
     /// Where the page before ended; taken as it is from its `Link`.
-    #[param(required = false, value_type = String, pattern = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+    #[param(required = false, value_type = String)]
     cursor: Option<String>,
 }
 
@@ -157,7 +160,7 @@ pub(super) struct ListQuery {
         (status = 400, description = "A parameter is not valid"),
     )
 )]
-pub(super) async fn list(
+pub(in crate::http) async fn list(
     State(state): State<Arc<AppState>>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -166,7 +169,7 @@ pub(super) async fn list(
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.
     page.limit += 1;
-    let listing = state.loader.list(page).await?;
+    let listing = state.tracker.list(page).await?;
     let orders = &listing.orders[..limit.min(listing.orders.len())];
     let more = listing.orders.len() > limit;
     let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));

@@ -14,7 +14,10 @@ use std::{
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::{Sleep, sleep};
 
-use super::{Problem, client::DeadLetterBacklog, request_log::RequestLog};
+use super::{
+    super::{Problem, RequestLog},
+    client::Waiting,
+};
 
 /// How long a client may leave what was written for it unread.
 const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,25 +25,25 @@ const STALLED_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_AHEAD: usize = 16 * 1024;
 
 /// A connection on which no write waits for ever and no error goes out without a body.
-pub(super) struct Wire<I> {
+pub(in crate::http) struct Wire<I> {
     inner: I,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
     /// What is left of the problem that is being written.
     problem: Vec<u8>,
     /// Whether the answer waits.
-    waiting: DeadLetterBacklog,
+    waiting: Waiting,
     /// What the client has sent meanwhile.
     ahead: Vec<u8>,
     log: Arc<RequestLog>,
 }
 
 impl<I> Wire<I> {
-    pub(super) fn new(inner: I, waiting: DeadLetterBacklog, log: Arc<RequestLog>) -> Self {
+    pub(in crate::http) fn new(inner: I, waiting: Waiting, log: Arc<RequestLog>) -> Self {
         Self { inner, stalled: None, problem: Vec::new(), waiting, ahead: Vec::new(), log }
     }
 
-    pub(super) fn into_inner(self) -> I {
+    pub(in crate::http) fn into_inner(self) -> I {
         self.inner
     }
 }

@@ -1,0 +1,293 @@
+//! Builds every part and starts every loop, from the inside out. Concrete types are named here and nowhere else.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{App, Config, Shutdown, Supervisor, open_store};
+use crate::{
+    app::config::HttpConfig,
+    broker::{
+        BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
+        Publisher, Receipt,
+    },
+    http::{self, AppState, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    ops::{Operations, overview::Overview},
+    order::{
+        IdMint, OrderPlaced,
+        dead_letter::{self, DeadLetterBacklog},
+        promises::RELAY_QUEUE as FRESH,
+    },
+    pipeline::{
+        BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
+    },
+    store::{Portion, Resilient, Store},
+    telemetry::{
+        health::{HealthRegistry, Part},
+        metrics::Metrics,
+    },
+    time::{Alarm, SystemClock},
+    tracker::{self, Notifier, OrderLoader, PlaceQueue, PlaceRequests, Search, Tracker, Transitions},
+};
+
+/// Most connections at once.
+const MAX_CONNECTIONS: usize = 8_192;
+
+impl App {
+    /// Builds every part and starts every loop. The broker may be away.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let seats = seats();
+        let mut wiring = Wiring::open(config, seats).await?;
+        let mut topic = wiring.connect()?;
+        let (queue, requests) = tracker::place_queue();
+        let tracker = wiring.tracker(queue);
+        let (operations, dead_letters) = wiring.operations();
+        let overview = Arc::clone(&operations.overview);
+        let address = wiring.serve(tracker.clone(), operations, seats).await?;
+        let fresh = wiring.start_writers(requests);
+        let when_migrated = wiring.start_migration();
+        wiring.start_relay(&mut topic, fresh, &when_migrated);
+        wiring.start_consumer(&topic, &when_migrated);
+        wiring.start_scheduler(&when_migrated);
+        wiring.start_upkeep(overview, &when_migrated);
+        wiring.start_monitors(&topic, dead_letters);
+        // With the last tracker the writers end, so none is kept here.
+        wiring.start_simulator(tracker);
+        let Wiring { store, tasks, shutdown, .. } = wiring;
+        let Topic { brokers, publisher, embedded, .. } = topic;
+        Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
+    }
+}
+
+/// How many connections may be served at once: most of the file descriptors that the process may have.
+fn seats() -> usize {
+    // As many as the system lets us ask for; without an answer the usual 1,024 is assumed.
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
+    usize::try_from(descriptors / 4 * 3).unwrap_or(MAX_CONNECTIONS).min(MAX_CONNECTIONS)
+}
+
+/// Lets a task begin once the schema is up to date, or never if the service stops before.
+#[derive(Clone)]
+struct Gate {
+    migrated: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Gate {
+    async fn open(self, task: impl Future<Output = ()>) {
+        let Self { migrated, stop } = self;
+        if stop.run_until_cancelled(migrated.cancelled()).await.is_some() {
+            task.await;
+        }
+    }
+}
+
+/// The way to the topics and back.
+struct Topic {
+    kafka: Arc<Kafka>,
+    publisher: Arc<KafkaPublisher>,
+    /// The publisher's other end, until the relay has it.
+    receipts: Option<mpsc::Receiver<Receipt>>,
+    brokers: String,
+    embedded: Option<EmbeddedBroker>,
+}
+
+/// What most parts need, and those that run already.
+struct Wiring<'a> {
+    config: &'a Config,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    parts: HealthRegistry,
+    loader: OrderLoader,
+    notifier: Arc<Notifier>,
+    alarm: Arc<Alarm>,
+    transitions: Arc<Transitions>,
+    shutdown: Shutdown,
+    tasks: Supervisor,
+}
+
+impl<'a> Wiring<'a> {
+    async fn open(config: &'a Config, seats: usize) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        // As many as a new topic gets, until it was looked at.
+        metrics.partitions(config.kafka.partitions);
+        let store: Arc<dyn Store> = Arc::new(Resilient::new(open_store(config).await?, Arc::clone(&metrics)));
+        let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
+        let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
+        // Streams are long: a quarter of the seats stays with those who only ask.
+        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
+        let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
+        let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
+        Ok(Self { config, store, metrics, parts, loader, notifier, alarm, transitions, shutdown, tasks })
+    }
+
+    fn connect(&self) -> anyhow::Result<Topic> {
+        let (settings, embedded) = self.broker_settings()?;
+        let brokers = settings.brokers.clone();
+        let kafka = Arc::new(Kafka::new(settings, Arc::clone(&self.metrics)));
+        let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
+        let publisher = Arc::new(kafka.publisher(receipts_in).context("the Kafka settings are not valid")?);
+        Ok(Topic { kafka, publisher, receipts: Some(receipts), brokers, embedded })
+    }
+
+    fn broker_settings(&self) -> anyhow::Result<(KafkaSettings, Option<EmbeddedBroker>)> {
+        let kafka = &self.config.kafka;
+        if let Some(brokers) = &kafka.brokers {
+            return Ok((kafka.settings(brokers.clone(), false), None));
+        }
+        let (topic, dlq_topic, partitions) = (&kafka.topic, kafka.dlq_topic(), kafka.partitions);
+        let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
+        Ok((kafka.settings(embedded.address(), true), Some(embedded)))
+    }
+
+    fn tracker(&self, queue: PlaceQueue) -> Tracker {
+        let search = Search::new(Arc::clone(&self.store));
+        Tracker::new(queue, self.loader.clone(), Arc::clone(&self.notifier), search)
+    }
+
+    /// And where the dead letters are told.
+    fn operations(&self) -> (Operations, watch::Sender<Option<DeadLetterBacklog>>) {
+        let (dead_letters, dead_letter_backlog) = dead_letter::channel();
+        let operations = Operations {
+            overview: Overview::new(Arc::clone(&self.store)),
+            parts: self.parts.clone(),
+            dead_letter_backlog,
+            leaving: self.shutdown.leaving(),
+        };
+        (operations, dead_letters)
+    }
+
+    /// Takes the port, so that whoever starts the service learns at once that it is taken.
+    async fn serve(
+        &mut self,
+        tracker: Tracker,
+        operations: Operations,
+        seats: usize,
+    ) -> anyhow::Result<SocketAddr> {
+        let log = RequestLog::new();
+        let state = AppState {
+            tracker,
+            operations,
+            observers: Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) }),
+            settings: HttpSettings {
+                proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
+                delays: self.config.pipeline.stage_delays,
+                clock: Arc::new(SystemClock),
+                demo: self.config.store.is_embedded(),
+            },
+        };
+        let HttpConfig { host, port } = &self.config.http;
+        let server = Server::bind((host.as_str(), *port), http::router(state), seats, log).await;
+        let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
+        let address = server.address()?;
+        self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
+        Ok(address)
+    }
+
+    /// Answers where orders come from that are to be published. With the last writer that ends, and so does the relay.
+    fn start_writers(&mut self, requests: PlaceRequests) -> mpsc::Receiver<OrderPlaced> {
+        let ((fresh_in, fresh), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
+        let first_delay = self.config.pipeline.stage_delays.first();
+        for (name, requests) in [("writer", requests.keyless), ("writer of orders with keys", requests.keyed)]
+        {
+            let writer = BatchWriter {
+                requests,
+                store: Arc::clone(&self.store),
+                fresh: fresh_in.clone(),
+                transitions: Arc::clone(&self.transitions),
+                first_delay,
+                clock: Arc::new(SystemClock),
+                metrics: Arc::clone(&self.metrics),
+                mint: Arc::clone(&mint),
+                random: rand::make_rng(),
+                hurry: self.shutdown.hard(),
+                portion: Portion::new(WRITTEN_AT_ONCE),
+            };
+            self.tasks.spawn(name, writer.run());
+        }
+        fresh
+    }
+
+    /// Until the schema is there the other loops have nothing to do but to complain.
+    fn start_migration(&mut self) -> Gate {
+        let (migration, migrated) = Migration::new(Arc::clone(&self.store));
+        self.tasks.spawn("schema migration", migration.run(self.shutdown.soft()));
+        Gate { migrated, stop: self.shutdown.soft() }
+    }
+
+    fn start_relay(&mut self, topic: &mut Topic, fresh: mpsc::Receiver<OrderPlaced>, when_migrated: &Gate) {
+        let relay = Relay::new(
+            Arc::clone(&self.store),
+            topic.publisher.clone(),
+            fresh,
+            topic.receipts.take().expect("there is one relay"),
+            Arc::clone(&self.metrics),
+            Arc::new(SystemClock),
+            self.shutdown.give_up(),
+        );
+        let relay = relay.out_of_step(rand::random()).run(self.parts.reporter(Part::Relay));
+        self.tasks.spawn("relay", when_migrated.clone().open(relay));
+    }
+
+    fn start_consumer(&mut self, topic: &Topic, when_migrated: &Gate) {
+        let to_topic: Arc<dyn Publisher> = topic.publisher.clone();
+        let consumer = Consumer::new(
+            Box::new(topic.kafka.subscribe()),
+            Arc::clone(&self.store),
+            to_topic,
+            Arc::clone(&self.transitions),
+            Arc::clone(&self.metrics),
+        );
+        let consumer = consumer.run(self.shutdown.soft(), self.parts.reporter(Part::Consumer));
+        self.tasks.spawn("consumer", when_migrated.clone().open(consumer));
+    }
+
+    /// And the poller, for steps that other replicas make.
+    fn start_scheduler(&mut self, when_migrated: &Gate) {
+        let scheduler = Scheduler::new(
+            Arc::clone(&self.store),
+            Arc::clone(&self.alarm),
+            Arc::clone(&self.transitions),
+            Arc::clone(&self.metrics),
+        );
+        let scheduler = scheduler.run(self.shutdown.soft(), self.parts.reporter(Part::Scheduler));
+        self.tasks.spawn("scheduler", when_migrated.clone().open(scheduler));
+        let poller = Arc::clone(&self.notifier).poll();
+        self.tasks.spawn("poller", when_migrated.clone().open(poller));
+    }
+
+    fn start_upkeep(&mut self, overview: Arc<Overview>, when_migrated: &Gate) {
+        let sampler = Sampler::new(overview, Arc::clone(&self.metrics)).run(self.shutdown.soft());
+        self.tasks.spawn("sampler", when_migrated.clone().open(sampler));
+        let upkeep = Upkeep::new(Arc::clone(&self.store)).run(self.shutdown.soft());
+        self.tasks.spawn("upkeep", when_migrated.clone().open(upkeep));
+    }
+
+    fn start_monitors(&mut self, topic: &Topic, dead_letters: watch::Sender<Option<DeadLetterBacklog>>) {
+        let (kafka, publisher) = (&topic.kafka, &topic.publisher);
+        let broker_monitor =
+            BrokerMonitor::new(Arc::clone(kafka), Arc::clone(publisher), self.parts.reporter(Part::Broker));
+        self.tasks.spawn("broker watch", broker_monitor.run(self.shutdown.soft()));
+        let dead_letter_monitor = DeadLetterMonitor::new(
+            Arc::clone(kafka),
+            Arc::clone(publisher),
+            self.parts.watcher(Part::Broker),
+            dead_letters,
+            Arc::clone(&self.metrics),
+            self.parts.reporter(Part::DeadLetters),
+        );
+        self.tasks.spawn("dead-letter monitor", dead_letter_monitor.run(self.shutdown.soft()));
+    }
+
+    fn start_simulator(&mut self, tracker: Tracker) {
+        let rate = self.config.pipeline.simulate_rate;
+        if rate > 0.0 {
+            self.tasks.spawn("simulator", simulator::run(tracker, rate, self.shutdown.soft()));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The layers around the routes: request id, metrics and log, compression.
+
+pub(in crate::http) mod gzip;
+pub(in crate::http) mod observe;
+pub(in crate::http) mod request_log;

@@ -1,0 +1,111 @@
+//! Every route, written once: what stands here is served, described, counted and logged.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    middleware::from_fn,
+    routing::{MethodRouter, get, post},
+};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    AppState,
+    api::{events, explain, health, openapi, orders},
+    middleware::gzip,
+    pages::{self, docs},
+};
+
+type Handler = MethodRouter<Arc<AppState>>;
+
+/// The API. Path, method and answers stand at each handler.
+pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
+    let long = OpenApiRouter::default().routes(routes!(openapi::serve));
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(orders::list, orders::place))
+        .routes(routes!(orders::find))
+        .routes(routes!(events::follow))
+        .routes(routes!(explain::explain))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .merge(long.layer(from_fn(gzip::compress)))
+}
+
+/// A page for people, something that one loads, or the board's one form: no API, so not described.
+pub(super) struct PageRoute {
+    pub(super) path: &'static str,
+    pub(super) method: &'static str,
+    /// The answers that happen on good and bad days.
+    pub(super) answers: &'static [&'static str],
+    handler: Handler,
+}
+
+impl PageRoute {
+    fn get(path: &'static str, answers: &'static [&'static str], handler: Handler) -> Self {
+        Self { path, method: "GET", answers, handler }
+    }
+
+    /// The same, for what is long and made of words.
+    fn compressed(self) -> Self {
+        Self { handler: self.handler.layer(from_fn(gzip::compress)), ..self }
+    }
+}
+
+/// Every page.
+pub(super) fn pages() -> [PageRoute; 9] {
+    [
+        PageRoute::get("/", &["200", "503"], get(pages::board)).compressed(),
+        PageRoute {
+            path: "/demo-orders",
+            method: "POST",
+            answers: &["303", "403", "503"],
+            handler: post(pages::place_demo),
+        },
+        PageRoute::get("/track/{id}", &["200", "404", "503"], get(pages::track)).compressed(),
+        PageRoute::get("/track/{id}/", &["308", "404"], get(pages::track_slash)),
+        PageRoute::get("/assets/{version}/{name}", &["200", "304"], get(pages::asset)).compressed(),
+        PageRoute::get("/robots.txt", &["200"], get(pages::robots)),
+        PageRoute::get("/favicon.ico", &["200"], get(pages::favicon)),
+        PageRoute::get("/docs", &["200"], get(docs::serve)).compressed(),
+        PageRoute::get("/docs/style.css", &["200"], get(docs::style)).compressed(),
+    ]
+}
+
+/// All routes; `declare` is told of each answer of each that happens on good and bad days: route, method, status.
+pub(super) fn routes(mut declare: impl FnMut(&str, &str, &str)) -> Router<Arc<AppState>> {
+    let (mut router, document) = api().split_for_parts();
+    for (path, item) in &document.paths.paths {
+        for (method, operation) in operations(item) {
+            for status in answers(operation) {
+                declare(path, method, status);
+            }
+        }
+    }
+    for PageRoute { path, method, answers, handler } in pages() {
+        router = router.route(path, handler);
+        for status in answers {
+            declare(path, method, status);
+        }
+    }
+    router
+}
+
+/// What an operation says of itself; and whoever works with orders is without them on a bad day.
+fn answers(operation: &Operation) -> impl Iterator<Item = &str> {
+    let described = operation.responses.responses.keys().map(String::as_str);
+    let needs_orders = operation.tags.iter().flatten().any(|tag| tag == openapi::ORDERS);
+    described.chain(needs_orders.then_some("503"))
+}
+
+fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {
+    let all = [
+        ("GET", &item.get),
+        ("POST", &item.post),
+        ("PUT", &item.put),
+        ("PATCH", &item.patch),
+        ("DELETE", &item.delete),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}

@@ -1,0 +1,14 @@
+//! A step that an order has made.
+
+use super::{OrderId, Status};
+
+/// One step of one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// Whose step.
+    pub order_id: OrderId,
+    /// The status before.
+    pub from: Status,
+    /// The status after.
+    pub to: Status,
+}

@@ -1,0 +1,99 @@
+//! What follows a commit that made steps, or orders that will make some: one place, whoever made them.
+
+use std::{sync::Arc, time::Duration};
+
+#[cfg(test)]
+use tokio_util::sync::CancellationToken;
+
+use crate::{order::Transition, telemetry::metrics::Metrics, time::Alarm, tracker::Notifier};
+
+/// Tells of what was committed: those who follow an order, the metrics, and the alarm of the scheduler.
+pub struct Transitions {
+    notifier: Arc<Notifier>,
+    metrics: Arc<Metrics>,
+    alarm: Arc<Alarm>,
+}
+
+impl Transitions {
+    /// Tells these.
+    pub fn new(notifier: Arc<Notifier>, metrics: Arc<Metrics>, alarm: Arc<Alarm>) -> Arc<Self> {
+        Arc::new(Self { notifier, metrics, alarm })
+    }
+
+    /// These steps are committed, and the next of any order is due after so long; `None` if that is not known to
+    /// whoever made them, or none waits.
+    pub fn committed(&self, transitions: &[Transition], next_due_in: Option<Duration>) {
+        if let Some(wait) = next_due_in {
+            self.alarm.wake_in(wait);
+        }
+        if !transitions.is_empty() {
+            self.notifier.committed(transitions);
+            self.metrics.transitioned(transitions);
+        }
+    }
+
+    /// New orders are committed, whose first step is due after so long. Nobody can follow them yet.
+    pub fn placed(&self, first_due_in: Duration) {
+        self.alarm.wake_in(first_due_in);
+    }
+}
+
+#[cfg(test)]
+impl Transitions {
+    /// Those of a store where nobody follows an order.
+    pub(crate) fn unfollowed(
+        store: &Arc<dyn crate::store::Store>,
+        metrics: Arc<Metrics>,
+        alarm: Arc<Alarm>,
+    ) -> Arc<Self> {
+        let loader = super::OrderLoader::new(Arc::clone(store));
+        let notifier = Notifier::new(Arc::clone(store), loader, 1, CancellationToken::new());
+        Self::new(notifier, metrics, alarm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+    use crate::{
+        order::{IdMint, OrderDetails, StageDelays, Status},
+        store::{NewOrder, Outbox, Store, conformance::start, memory::MemoryStore},
+        time::VirtualClock,
+        tracker::OrderLoader,
+    };
+
+    /// Whoever made a step: followers hear of it at once, it is counted, and the scheduler wakes for the next.
+    #[tokio::test(start_paused = true)]
+    async fn a_committed_step_reaches_followers_metrics_and_alarm() {
+        let clock = Arc::new(VirtualClock::new(start()));
+        let store: Arc<dyn Store> =
+            Arc::new(MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1));
+        let order_id = IdMint::default().mint(1, 1);
+        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
+        let order = NewOrder { order_id, details, key: None, meta: None };
+        store.place(&[order], Outbox::Mine).await.expect("places");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let advance = store.advance(10).await.expect("advances");
+
+        let (metrics, alarm) = (Arc::new(Metrics::new()), Arc::new(Alarm::default()));
+        let stop = CancellationToken::new();
+        let notifier = Notifier::new(Arc::clone(&store), OrderLoader::new(store), 1, stop);
+        // Nobody polls: what the subscriber hears of is what it is told.
+        let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
+        let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm));
+        transitions.committed(&advance.transitions, advance.next_due_in);
+
+        let news = timeout(Duration::from_secs(1), subscriber.news(2)).await.expect("told at once");
+        let news = news.expect("goes on").expect("reads");
+        assert_eq!(news.len(), 1);
+        let text = String::from_utf8(metrics.render().expect("renders")).expect("text");
+        let (from, to) = (Status::Placed, Status::Preparing);
+        let series = format!("status_transitions_total{{from=\"{from}\",to=\"{to}\"}} 1");
+        assert!(text.lines().any(|line| line == series), "{text}");
+        let asked = Instant::now();
+        alarm.wait(Duration::from_mins(1)).await;
+        assert_eq!(asked.elapsed(), advance.next_due_in.expect("it goes on"));
+    }
+}
