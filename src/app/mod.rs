@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -32,7 +35,7 @@ use crate::{
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
-    store::{PgSettings, PgStore, Portion, Resilient, SqliteStore, Store},
+    store::{PgSettings, PgStore, Portion, Resilient, SqliteStore, Store, StoreError},
     telemetry::{health, metrics::Metrics},
     time::{Alarm, SystemClock},
     tracker::{self, Notifier, OrderLoader, Search},
@@ -52,6 +55,8 @@ pub struct App {
     publisher: Arc<KafkaPublisher>,
     tasks: Supervisor,
     shutdown: Shutdown,
+    /// Why the database can't ever be used as it is.
+    unfit: oneshot::Receiver<StoreError>,
     /// Forgets its messages when it is dropped, so it goes last.
     _embedded: Option<EmbeddedBroker>,
 }
@@ -228,7 +233,8 @@ impl App {
         // Until the schema is there the loops have nothing to do but to complain.
         let (migration, migrated) = Migration::new(store.clone());
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
-        tasks.spawn("schema migration", migration.run(shutdown.soft()));
+        let (unfit_in, unfit) = oneshot::channel();
+        tasks.spawn("schema migration", migration.run(shutdown.soft(), unfit_in));
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
         tasks.spawn("consumer", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
         tasks.spawn("scheduler", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
@@ -240,7 +246,7 @@ impl App {
         if config.pipeline.simulate_rate > 0.0 {
             tasks.spawn("simulator", simulator::run(queue, config.pipeline.simulate_rate, shutdown.soft()));
         }
-        Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
+        Ok(Self { address, brokers, store, publisher, tasks, shutdown, unfit, _embedded: embedded })
     }
 
     /// Where HTTP listens.
@@ -258,6 +264,7 @@ impl App {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let died = tokio::select! {
             () = stop => None,
+            Ok(error) = &mut self.unfit => return Err(error.into()),
             name = self.tasks.first_end() => Some(name),
         };
         info!("stopping");

@@ -28,7 +28,7 @@ pub use lifecycle::{ParseStatusError, PerStatus, Status};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
 pub use timeline::{Event, EventKind};
-pub use violations::{AuditedOrder, Violation};
+pub use violations::{AuditedEvent, AuditedOrder, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.
 pub type Timestamp = DateTime<Utc>;

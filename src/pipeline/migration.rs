@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -29,11 +32,16 @@ impl Migration {
         (Self { store, migrated: migrated.clone() }, migrated)
     }
 
-    /// Works until told to stop. Whatever the database says, somebody may mend it.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Works until told to stop. Whatever the database says, somebody may mend it; but where the first that is found
+    /// was made by an earlier version, that is told through `unfit`, and nothing more is tried.
+    pub async fn run(self, stop: CancellationToken, unfit: oneshot::Sender<StoreError>) {
         let work = async {
             loop {
-                self.migrate().await;
+                if let Err(error) = self.migrate().await {
+                    // Who does not hear it is leaving.
+                    drop(unfit.send(error));
+                    return std::future::pending().await;
+                }
                 sleep(LOOK_EVERY).await;
                 self.store.doubted().await;
             }
@@ -42,9 +50,12 @@ impl Migration {
     }
 
     /// Tries until it is done. It may wait long for a lock that another replica holds.
-    async fn migrate(&self) {
+    async fn migrate(&self) -> Result<(), StoreError> {
         let (mut backoff, mut told): (_, Option<(StoreError, Instant)>) = (Backoff::default(), None);
         while let Err(error) = self.store.migrate().await {
+            if matches!(error, StoreError::EarlierVersion(_)) && !self.migrated.is_cancelled() {
+                return Err(error);
+            }
             let known = told.as_ref().is_some_and(|(last, at)| *last == error && at.elapsed() < REPEAT);
             if !known {
                 warn!(%error, "the database can't be used as it must be; tried again until it can");
@@ -56,5 +67,6 @@ impl Migration {
             info!("the database is up to date");
         }
         self.migrated.cancel();
+        Ok(())
     }
 }

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     order::{
-        AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status,
-        Timestamp, TrackedOrder,
+        AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays,
+        Status, Timestamp, TrackedOrder,
     },
     time::Clock,
 };
@@ -227,11 +227,15 @@ impl Store for MemoryStore {
         let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
             order_id: *id,
             status: tracked.order.status,
+            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
             created_at: tracked.order.created_at,
             updated_at: tracked.order.updated_at,
             due_at: tracked.order.due_at,
             unsent: database.outbox.contains_key(id),
-            events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
+            events: (1..)
+                .zip(&tracked.events)
+                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
+                .collect(),
         };
         let orders: Vec<AuditedOrder> = rows.map(audited).collect();
         let last = orders.last().map(|order| order.order_id.to_string());

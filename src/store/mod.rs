@@ -7,6 +7,7 @@
 //!
 //! Invariant: no SQL outside this folder, no business rule inside it.
 
+mod columns;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod due;
@@ -38,7 +39,7 @@ pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{
-    AuditedOrder, Order, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
+    AuditedOrder, EventKind, Order, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
 };
 
 /// What every database adapter does. `conformance` holds each to the same suite.
@@ -139,6 +140,9 @@ pub trait Store: Send + Sync + 'static {
 /// What the database's driver may log unless somebody asks for more: it warns of each broken
 /// connection after a restart of the server, and the loops have said so already.
 pub const LOG_FILTER: &str = "sqlx::pool=error";
+
+/// What is said of a database that 0.1 has made.
+const EARLIER_VERSION: &str = "its tables are those of version 0.1, which this version can't take over";
 
 /// How long an idempotency key is honoured, at least.
 pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
@@ -243,6 +247,11 @@ pub struct AuditPage {
     pub last: Option<String>,
 }
 
+/// What the timeline of every order begins with.
+const FIRST_EVENTS: [EventKind; 2] = [EventKind::Created, EventKind::Reached(FIRST_STATUS)];
+/// The status in which every order begins.
+const FIRST_STATUS: Status = Status::Placed;
+
 /// How many orders a replica moves in one transaction, those that are most overdue first.
 pub const MOVED_AT_ONCE: usize = 1_000;
 
@@ -263,6 +272,11 @@ pub enum StoreError {
     /// The database refuses what this call would write; a retry won't help.
     #[error("the database refused: {0}")]
     Refused(String),
+    /// The tables at this address are those of 0.1, and no migration leads away from there.
+    #[error(
+        "the database can't be used: {EARLIER_VERSION}; name an empty one, or drop these tables and all orders in them, {0}"
+    )]
+    EarlierVersion(String),
 }
 
 impl StoreError {
@@ -273,6 +287,6 @@ impl StoreError {
 
     /// Whether one member of a set may be the reason, so that the others could go without it.
     pub fn may_be_one(&self) -> bool {
-        !matches!(self, Self::Unavailable(_))
+        !matches!(self, Self::Unavailable(_) | Self::EarlierVersion(_))
     }
 }

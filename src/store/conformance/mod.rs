@@ -4,6 +4,7 @@
 mod attention;
 pub(crate) mod cases;
 pub(crate) mod histories;
+mod names;
 mod odd;
 pub(crate) mod outbox;
 mod timers;
@@ -48,6 +49,8 @@ pub(crate) struct Dialect {
     pub stamp: fn(Timestamp) -> String,
     /// Values of that type that are no moments of ours.
     pub odd_moments: &'static [&'static str],
+    /// Before a statement whose rows the database is to check, as it does for everybody but a careless console.
+    pub checked: &'static str,
     /// What makes the database take rows that it would refuse.
     pub allow_odd: &'static [&'static str],
 }
@@ -174,6 +177,7 @@ macro_rules! conformance {
             an_audit_reads_every_order_once,
             those_left_out_stay_until_they_are_named,
             an_odd_row_is_one_orders_trouble,
+            tables_take_these_names_and_no_others,
             racing_writers_do_each_thing_once,
         }
     };

@@ -5,43 +5,49 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
-    super::{Admission, Incoming, NewOrder, Placement, idempotency},
+    super::{
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement, columns::order_columns,
+        idempotency,
+    },
     rows::{details, moment, order_id},
 };
-use crate::order::{OrderDetails, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{EventKind, OrderDetails, OrderId, StageDelays, Timestamp};
 
 /// Orders with their first two events and their outbox rows; those that are there already stay.
 /// Answers what was written. In the order of ids, so that two such statements can't deadlock; no id
 /// may come twice.
-const WRITE: &str = r#"
-    WITH t AS MATERIALIZED (
+const WRITE: &str = concat!(
+    r#"WITH t AS MATERIALIZED (
         SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
     ), input AS (
         SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
             AS i (order_id, customer_name, address, item, size, created_at, meta)
     ), written AS (
-        INSERT INTO orders
-            (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
-        SELECT i.order_id, i.customer_name, i.address, i.item, i.size, 'PLACED',
-            -- A clock ahead of ours can't put CREATED after PLACED.
-            LEAST(i.created_at, t.now), t.now, t.now + $9::float8 * interval '1 millisecond'
+        INSERT INTO orders ("#,
+    order_columns!(""),
+    r#", seq)
+        SELECT i.order_id, i.customer_name, i.address, i.item, i.size,
+            -- A clock ahead of ours can't put the first event after the second.
+            LEAST(i.created_at, t.now),
+            $12::text, t.now, t.now + $9::float8 * interval '1 millisecond', cardinality($13::text[])
         FROM input AS i, t ORDER BY i.order_id
         ON CONFLICT (order_id) DO NOTHING
         RETURNING order_id, created_at, updated_at
     ), history AS (
-        INSERT INTO order_events (order_id, event, "timestamp", meta)
-        SELECT w.order_id, e.event,
-            CASE e.event WHEN 'CREATED' THEN w.created_at ELSE w.updated_at END,
-            CASE e.event WHEN 'CREATED' THEN i.meta END
+        INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+        SELECT w.order_id, e.event, e.seq,
+            CASE e.seq WHEN 1 THEN w.created_at ELSE w.updated_at END,
+            CASE e.seq WHEN 1 THEN i.meta END
         FROM written AS w
         JOIN input AS i USING (order_id)
-        CROSS JOIN (VALUES (1, 'CREATED'), (2, 'PLACED')) AS e (n, event)
-        ORDER BY w.order_id, e.n
+        CROSS JOIN unnest($13::text[]) WITH ORDINALITY AS e (event, seq)
+        ORDER BY w.order_id, e.seq
     ), unsent AS (
         INSERT INTO outbox (order_id, created_at, claimed_by)
         SELECT order_id, created_at, $11 FROM written WHERE $10
     )
-    SELECT order_id, created_at FROM written"#;
+    SELECT order_id, created_at FROM written"#
+);
 
 /// One order to be written.
 struct Line<'a> {
@@ -77,12 +83,14 @@ async fn write(
         .bind(texts(|details| details.size.as_str()))
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
-        .bind(delays.after(Status::Placed).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
+        .bind(delays.after(FIRST_STATUS).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
         .bind(matches!(unsent, Unsent::ClaimedBy(_)))
         .bind(match unsent {
             Unsent::ClaimedBy(replica) => replica,
             Unsent::None => None,
         })
+        .bind(FIRST_STATUS.as_str())
+        .bind(FIRST_EVENTS.map(EventKind::as_str))
         .fetch_all(db)
         .await?;
     rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
@@ -158,17 +166,21 @@ async fn take_keys<'a>(
         "INSERT INTO idempotency_keys (key, order_id, created_at)
          SELECT k.key, k.order_id, COALESCE($3, clock_timestamp())
          FROM unnest($1::text[], $2::text[]) AS k (key, order_id) ORDER BY k.key
-         ON CONFLICT (key) DO NOTHING",
+         ON CONFLICT (owner, key) DO NOTHING",
     )
     .bind(&keys)
     .bind(first.values().map(OrderId::to_string).collect::<Vec<_>>())
     .bind(now)
     .execute(&mut *tx)
     .await?;
-    // An inner join: a key that was just taken has no order yet.
+    // An inner join: a key that was just taken has no order yet. Each key is looked up alone: with `key = ANY` the
+    // planner may read all keys of the owner.
     let rows = sqlx::query(
-        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
-         FROM idempotency_keys AS k JOIN orders AS o USING (order_id) WHERE k.key = ANY($1)",
+        "SELECT sent.key, o.order_id, o.customer_name, o.address, o.item, o.size
+         FROM unnest($1::text[]) AS sent (key)
+         CROSS JOIN LATERAL (
+             SELECT k.order_id FROM idempotency_keys AS k WHERE k.owner = '' AND k.key = sent.key LIMIT 1) AS held
+         JOIN orders AS o USING (order_id)",
     )
     .bind(&keys)
     .fetch_all(tx)

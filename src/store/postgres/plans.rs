@@ -38,12 +38,12 @@ async fn plans_made_on_empty_tables_hold_when_they_are_full() {
         "SET session_replication_role = replica".to_owned(),
         format!(
             "INSERT INTO orders SELECT 'ORD-' || lpad(n::text, 26, '0'), 'Ada', 'here', 'pizza', 'large',
-                 'DELIVERED', now(), now() FROM generate_series(1, {ROWS}) AS n"
+                 'DELIVERED', 6, now(), now() FROM generate_series(1, {ROWS}) AS n"
         ),
-        "INSERT INTO order_events (order_id, event, \"timestamp\")
-             SELECT order_id, 'CREATED', now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
+        "INSERT INTO order_events (order_id, event, seq, \"timestamp\")
+             SELECT order_id, 'CREATED', 1, now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
             .to_owned(),
-        "INSERT INTO idempotency_keys SELECT order_id, order_id, now() FROM orders".to_owned(),
+        "INSERT INTO idempotency_keys SELECT '', order_id, order_id, now() FROM orders".to_owned(),
         "SELECT pg_stat_force_next_flush()".to_owned(),
     ] {
         run(&mut console, &statement).await.expect(&statement);
@@ -73,7 +73,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
     run(&mut console, "ALTER TABLE orders SET (autovacuum_enabled = false)").await.expect("alters");
     let waiting = format!(
         "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], $$2026-01-02$$, $$2026-01-02$$,
+             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], 2 + n % 4, $$2026-01-02$$, $$2026-01-02$$,
              timestamptz '2026-01-03' + n * interval '1 s' FROM generate_series(1, {WAITING}) AS n"
     );
     run(&mut console, &waiting).await.expect("inserts");
@@ -172,7 +172,7 @@ async fn those_left_out_are_looked_up() {
         run(&mut console, &format!("SET {setting}")).await.expect(setting);
     }
     for (name, statement, bound) in [
-        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
+        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
         ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10"),
     ] {
         run(&mut console, &format!("PREPARE {name} AS {statement}")).await.expect(name);
@@ -213,9 +213,9 @@ async fn a_list_by_status_reads_no_other() {
     let mut console = database.options().connect().await.expect("connects");
     for statement in [
         "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             'DELIVERED', now(), now() FROM generate_series(1, 20000) AS n",
+             'DELIVERED', 6, now(), now() FROM generate_series(1, 20000) AS n",
         "INSERT INTO orders SELECT 'ORD-1' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             'PLACED', now(), now(), now() FROM generate_series(1, 2000) AS n",
+             'PLACED', 2, now(), now(), now() FROM generate_series(1, 2000) AS n",
         "ANALYZE orders",
         "SELECT pg_stat_force_next_flush()",
     ] {

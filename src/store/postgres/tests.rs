@@ -76,9 +76,10 @@ pub(super) async fn run(console: &mut PgConnection, statement: &str) -> sqlx::Re
 const DIALECT: Dialect = Dialect {
     stamp: |at| format!("'{}'", at.to_rfc3339()),
     odd_moments: &["'infinity'", "'-infinity'", "'290000-01-01'", "'4000-01-01 BC'"],
+    checked: "",
     allow_odd: &[
         "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite, DROP CONSTRAINT orders_status_check,
-             DROP CONSTRAINT orders_size_check, DROP CONSTRAINT orders_check",
+             DROP CONSTRAINT orders_size_check, DROP CONSTRAINT orders_due_at_check",
         "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite,
              DROP CONSTRAINT order_events_event_check",
         "ALTER TABLE outbox DROP CONSTRAINT outbox_created_at_is_finite",
@@ -227,16 +228,15 @@ async fn replicas_that_start_together_migrate_once() {
     assert_eq!(replicas[0].backlog().await.expect("reads").unsent, 5);
 }
 
-/// Promise 1: accepted means durable. Each earlier schema, with orders in every status, and two new
+/// Promise 1: accepted means durable. Each schema so far, with orders in every status, and two new
 /// replicas at once.
 #[tokio::test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn orders_of_an_earlier_schema_go_on() {
-    let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    for earlier in &versions[..versions.len() - 1] {
+    for earlier in MIGRATIONS.iter().map(|migration| migration.version) {
         let database = Database::create().await;
         let mut console = database.options().connect().await.expect("connects");
-        MIGRATIONS.run_to(*earlier, &mut console).await.expect("migrates");
+        MIGRATIONS.run_to(earlier, &mut console).await.expect("migrates");
         let (ids, statements) = upgrade::under_way(|at| format!("'{}'", at.to_rfc3339()));
         for statement in statements {
             run(&mut console, &statement).await.expect("writes");

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{Admission, Incoming, NewOrder, Placement, idempotency},
+    super::{
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement, columns::order_columns,
+        idempotency,
+    },
     StoreError,
     rows::{DetailsRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{EventKind, OrderDetails, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{OrderDetails, OrderId, StageDelays, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
@@ -81,7 +84,7 @@ async fn keyed_orders<'a>(
     let rows = sqlx::query(
         "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
          FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
-         WHERE k.key IN (SELECT value FROM json_each(?1))",
+         WHERE k.owner = '' AND k.key IN (SELECT value FROM json_each(?1))",
     )
     .bind(json(&keys)?)
     .fetch_all(&mut *tx)
@@ -167,9 +170,17 @@ fn order_row<'a>(
     now: Timestamp,
     delays: &StageDelays,
 ) -> OrderRow<'a> {
-    let due_at = delays.due_after(Status::Placed, now).map(|due| due.timestamp_millis());
+    let due_at = delays.due_after(FIRST_STATUS, now).map(|due| due.timestamp_millis());
     let updated_at = now.timestamp_millis();
-    OrderRow { order_id, details, status: Status::Placed, created_at, updated_at, due_at }
+    OrderRow {
+        order_id,
+        details,
+        status: FIRST_STATUS,
+        seq: FIRST_EVENTS.len(),
+        created_at,
+        updated_at,
+        due_at,
+    }
 }
 
 fn first_events(
@@ -178,9 +189,10 @@ fn first_events(
     placed_at: i64,
     meta: Option<&serde_json::Value>,
 ) -> [EventRow<'_>; 2] {
+    let [created, placed] = FIRST_EVENTS;
     [
-        EventRow { order_id, event: EventKind::Created, timestamp: created_at, meta },
-        EventRow { order_id, event: EventKind::Reached(Status::Placed), timestamp: placed_at, meta: None },
+        EventRow { order_id, event: created, seq: 1, timestamp: created_at, meta },
+        EventRow { order_id, event: placed, seq: 2, timestamp: placed_at, meta: None },
     ]
 }
 
@@ -189,17 +201,18 @@ async fn insert_orders(
     tx: &mut SqliteConnection,
     rows: Vec<OrderRow<'_>>,
 ) -> Result<HashSet<OrderId>, StoreError> {
-    let inserted: Vec<IdRow> = sqlx::query_as(
-        "INSERT INTO orders
-             (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
+    let inserted: Vec<IdRow> = sqlx::query_as(concat!(
+        "INSERT INTO orders (",
+        order_columns!(""),
+        ", seq)
          SELECT value ->> 'order_id', value ->> 'customer_name', value ->> 'address', value ->> 'item',
-             value ->> 'size', value ->> 'status', value ->> 'created_at', value ->> 'updated_at',
-             value ->> 'due_at'
+             value ->> 'size', value ->> 'created_at', value ->> 'status', value ->> 'updated_at',
+             value ->> 'due_at', value ->> 'seq'
          -- WHERE keeps the parser from reading ON CONFLICT as a join's ON.
          FROM json_each(?1) WHERE true
          ON CONFLICT (order_id) DO NOTHING
-         RETURNING order_id",
-    )
+         RETURNING order_id"
+    ))
     .bind(json(&rows)?)
     .fetch_all(tx)
     .await?;
@@ -211,8 +224,8 @@ pub(super) async fn insert_events(
     rows: Vec<EventRow<'_>>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        r#"INSERT INTO order_events (order_id, event, "timestamp", meta)
-         SELECT value ->> 'order_id', value ->> 'event', value ->> 'timestamp',
+        r#"INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+         SELECT value ->> 'order_id', value ->> 'event', value ->> 'seq', value ->> 'timestamp',
              CASE json_type(value, '$.meta') WHEN 'null' THEN NULL ELSE value -> 'meta' END
          FROM json_each(?1)"#,
     )

@@ -29,8 +29,8 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Place, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, LateSteps,
+    NewOrder, Outbox, Page, Place, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
     order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
@@ -73,6 +73,9 @@ pub enum OpenError {
     /// The file is no database of ours.
     #[error("can't open the embedded database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The tables are those of an earlier version.
+    #[error("the data folder {} can't be used: {EARLIER_VERSION}; move it away, or set DATA_DIR to another folder", .0.display())]
+    EarlierVersion(PathBuf),
     /// The schema can't be brought up to date.
     #[error("can't migrate the embedded database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -85,6 +88,7 @@ impl SqliteStore {
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options.clone()).await?;
+        refuse_earlier_version(folder, &write).await?;
         MIGRATIONS.run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
         Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
@@ -110,6 +114,7 @@ impl SqliteStore {
         delays: StageDelays,
     ) -> Result<Self, OpenError> {
         let read = pool(READERS).connect_with(options(folder).read_only(true)).await?;
+        refuse_earlier_version(folder, &read).await?;
         Ok(Self { write: read.clone(), read, clock, delays, process: rand::random(), _lock: None })
     }
 
@@ -134,6 +139,18 @@ impl SqliteStore {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// No migration leads away from 0.1, whose orders had no position.
+async fn refuse_earlier_version(folder: &Path, db: &SqlitePool) -> Result<(), OpenError> {
+    let earlier: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('_sqlx_migrations'))
+             AND EXISTS (SELECT 1 FROM pragma_table_info('orders'))
+             AND NOT EXISTS (SELECT 1 FROM pragma_table_info('orders') WHERE name = 'seq')",
+    )
+    .fetch_one(db)
+    .await?;
+    if earlier { Err(OpenError::EarlierVersion(folder.to_owned())) } else { Ok(()) }
 }
 
 /// Whether a connection may be used again. When the disk is full SQLite rolls a transaction back by

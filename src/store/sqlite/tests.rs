@@ -31,6 +31,7 @@ async fn open(folder: &Path) -> SqliteStore {
 const DIALECT: Dialect = Dialect {
     stamp: |at| at.timestamp_millis().to_string(),
     odd_moments: &["9223372036854775807", "-9223372036854775808", "-9223372036854775807", "253402300800000"],
+    checked: "PRAGMA ignore_check_constraints = OFF; ",
     // The console does not check.
     allow_odd: &[],
 };
@@ -120,15 +121,14 @@ async fn a_new_process_takes_what_the_last_one_left() {
     assert_eq!(taken.iter().map(|message| message.order_id).collect::<Vec<_>>(), [order.order_id]);
 }
 
-/// Promise 1: accepted means durable. Each earlier schema, with orders in every status.
+/// Promise 1: accepted means durable. Each schema so far, with orders in every status.
 #[tokio::test]
 async fn orders_of_an_earlier_schema_go_on() {
-    let versions: Vec<i64> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-    for earlier in &versions[..versions.len() - 1] {
+    for earlier in MIGRATIONS.iter().map(|migration| migration.version) {
         let folder = TempDir::new().expect("a folder");
         let options = SqliteConnectOptions::new().filename(database(folder.path()));
         let mut console = options.create_if_missing(true).connect().await.expect("opens");
-        MIGRATIONS.run_to(*earlier, &mut console).await.expect("migrates");
+        MIGRATIONS.run_to(earlier, &mut console).await.expect("migrates");
         let (ids, statements) = upgrade::under_way(|at| at.timestamp_millis().to_string());
         for statement in statements {
             sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("writes");
@@ -182,8 +182,8 @@ async fn events_can_not_be_replaced() {
     let before = store.find(order.order_id).await.expect("reads");
     let mut console = console(folder.path()).await;
     for statement in [
-        "INSERT OR REPLACE INTO order_events SELECT id, order_id, 'DELIVERED', 0, NULL FROM order_events",
-        "REPLACE INTO order_events (order_id, event, \"timestamp\") SELECT order_id, event, 0 FROM order_events",
+        "INSERT OR REPLACE INTO order_events SELECT id, order_id, 'DELIVERED', seq, 0, NULL FROM order_events",
+        "REPLACE INTO order_events (order_id, event, seq, \"timestamp\") SELECT order_id, event, seq, 0 FROM order_events",
     ] {
         drop(sqlx::query(statement).execute(&mut console).await);
         assert_eq!(store.find(order.order_id).await.expect("reads"), before, "{statement}");

@@ -238,7 +238,8 @@ impl World {
         for order in &page.orders {
             assert_eq!(order.violations(page.now), [], "{order:?}");
             assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
-            let stamps = order.events[1..].windows(2).map(|pair| (pair[1].1 - pair[0].1).to_std());
+            let stamps =
+                order.events[1..].windows(2).map(|pair| (pair[1].timestamp - pair[0].timestamp).to_std());
             assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
         }
         let stored: HashSet<OrderId> = page.orders.iter().map(|order| order.order_id).collect();
