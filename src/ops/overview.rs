@@ -155,14 +155,18 @@ impl Overview {
             return (last.counts.clone(), last.count_again_at);
         }
         let most = COUNTED_TO.unsigned_abs();
-        let delivered = last.and_then(|last| last.counts.as_ref().ok()).map_or(0, |counts| counts.orders[4]);
-        let statuses = if delivered < most { &Status::ALL[..] } else { &Status::ALL[..4] };
-        let counted = self.store.count(statuses).await;
-        let rows = counted.as_ref().map_or(0, |counts| counts.orders.iter().sum::<u64>());
+        let delivered = last
+            .and_then(|last| last.counts.as_ref().ok())
+            .map_or(0, |counts| counts.orders[Status::Delivered]);
+        let statuses: Vec<Status> =
+            if delivered < most { Status::ALL.to_vec() } else { Status::open().collect() };
+        let counted = self.store.count(&statuses).await;
+        let rows =
+            counted.as_ref().map_or(0, |counts| counts.orders.iter().map(|(_, count)| count).sum::<u64>());
         let again_at = Instant::now() + FOR_EACH_COUNTED * u32::try_from(rows).unwrap_or(u32::MAX);
         let counts = counted.map(|mut counts| {
             if delivered >= most {
-                counts.orders[4] = most;
+                counts.orders[Status::Delivered] = most;
             }
             counts
         });

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::order::{Order, OrderId, Timestamp};
+use crate::order::{Order, OrderId, PerStatus, Timestamp};
 
 /// How far anything is counted.
 pub const COUNTED_TO: i64 = 10_000;
@@ -73,8 +73,8 @@ pub struct Overdue {
 /// Orders by status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// In the order of the life cycle, each up to [`COUNTED_TO`].
-    pub orders: [u64; 5],
+    /// Each up to [`COUNTED_TO`].
+    pub orders: PerStatus<u64>,
     /// Orders in progress that were placed before this moment were not counted, since too many dead entries lie
     /// among them; `None` if all were.
     pub since: Option<Timestamp>,

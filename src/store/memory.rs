@@ -332,7 +332,7 @@ impl Store for MemoryStore {
         let (database, _) = self.lock();
         let mut counts = Counts::default();
         for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
-            counts.orders[tracked.order.status as usize] += 1;
+            counts.orders[tracked.order.status] += 1;
         }
         Ok(counts)
     }

@@ -70,7 +70,7 @@ async fn a_lost_answer_moves_nothing_twice() {
 /// How many orders are at PREPARING and COOKING.
 async fn reached(kitchen: &Kitchen) -> [u64; 2] {
     let counts = kitchen.store.count(&Status::ALL).await.expect("counts").orders;
-    [counts[1], counts[2]]
+    [counts[Status::Preparing], counts[Status::Cooking]]
 }
 
 /// Promise 4: timers are rows. One that can't be moved is named and put off, and all others go on.

@@ -178,7 +178,7 @@ pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
 
     let second = t.place(&[keyed(&same(&orders[4]), "a"), keyed(&orders[5], "a"), batch[0].clone()]).await;
     assert_eq!(second, [Placement::Replayed(orders[0].order_id), Placement::KeyReused, first[0].clone()]);
-    assert_eq!(t.counts().await[0], 2, "orders 0 and 3, once each");
+    assert_eq!(t.counts().await, [(Status::Placed, 2)], "orders 0 and 3, once each");
 
     t.clock.advance(KEY_LIFETIME);
     assert_eq!(t.store.expire_keys(10).await.expect("expires"), 0);
@@ -191,10 +191,11 @@ pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
     t.place(&new_orders(3)).await;
     t.clock.advance(seconds(DELAYS[0]));
     t.store.advance(2).await.expect("advances");
-    assert_eq!(t.counts().await, [1, 2, 0, 0, 0]);
+    assert_eq!(t.counts().await, [(Status::Placed, 1), (Status::Preparing, 2)]);
     t.deliver_all().await;
     t.deliver_all().await;
-    assert_eq!((t.counts().await, t.overdue(seconds(0), 9).await), ([0, 0, 0, 0, 3], LateSteps::default()));
+    assert_eq!(t.counts().await, [(Status::Delivered, 3)]);
+    assert_eq!(t.overdue(seconds(0), 9).await, LateSteps::default());
 }
 
 pub(crate) async fn positions_tell_how_far_and_when(t: Fixture) {

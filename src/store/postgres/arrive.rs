@@ -6,7 +6,8 @@ use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
     super::{
-        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement, columns::order_columns,
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        columns::{order_columns, placed_columns},
         idempotency,
     },
     rows::{details, moment, order_id},
@@ -176,11 +177,12 @@ async fn take_keys<'a>(
     // An inner join: a key that was just taken has no order yet. Each key is looked up alone: with `key = ANY` the
     // planner may read all keys of the owner.
     let rows = sqlx::query(
-        "SELECT sent.key, o.order_id, o.customer_name, o.address, o.item, o.size
-         FROM unnest($1::text[]) AS sent (key)
+        concat!("SELECT sent.key, ",
+        placed_columns!("o."),
+        " FROM unnest($1::text[]) AS sent (key)
          CROSS JOIN LATERAL (
              SELECT k.order_id FROM idempotency_keys AS k WHERE k.owner = '' AND k.key = sent.key LIMIT 1) AS held
-         JOIN orders AS o USING (order_id)",
+         JOIN orders AS o USING (order_id)"),
     )
     .bind(&keys)
     .fetch_all(tx)

@@ -15,7 +15,7 @@ use super::{
     rows::{moment, moment_if_any, order_id, parsed, readable},
     timers::time,
 };
-use crate::order::{Order, OrderId, Status, Timestamp, to_millis};
+use crate::order::{Order, OrderId, PerStatus, Status, Timestamp, to_millis};
 
 /// How far back each figure is read.
 #[derive(Debug, Default)]
@@ -189,9 +189,9 @@ async fn count(
     statuses: &[Status],
 ) -> sqlx::Result<Counts> {
     let (since, first_id) = begin(db, now, back).await?;
-    // Nothing leaves the last status, so nothing is dead there. As in `list`, "status = s.status" is said in a way
+    // Nothing leaves a final status, so nothing is dead there. As in `list`, "status = s.status" is said in a way
     // that only (status, order_id) can serve.
-    let first = |status: &Status| if status.next().is_some() { first_id.as_str() } else { "" };
+    let first = |status: &Status| if status.is_final() { "" } else { first_id.as_str() };
     let rows = sqlx::query(
         "SELECT s.status, (SELECT count(*) FROM (
              SELECT 1 FROM orders WHERE (status, order_id) >= (s.status, s.first) AND status <= s.status
@@ -203,10 +203,10 @@ async fn count(
     .bind(COUNTED_TO)
     .fetch_all(db)
     .await?;
-    let mut orders = [0; 5];
+    let mut orders = PerStatus::default();
     for row in &rows {
         let status: Status = parsed(row, "status")?;
-        orders[status as usize] = row.try_get::<i64, _>("orders")?.unsigned_abs();
+        orders[status] = row.try_get::<i64, _>("orders")?.unsigned_abs();
     }
     Ok(Counts { orders, since })
 }

@@ -6,7 +6,8 @@ use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
     super::{
-        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement, columns::order_columns,
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        columns::{order_columns, placed_columns},
         idempotency,
     },
     StoreError,
@@ -81,11 +82,12 @@ async fn keyed_orders<'a>(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = sqlx::query(
-        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
-         FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
-         WHERE k.owner = '' AND k.key IN (SELECT value FROM json_each(?1))",
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT k.key, ",
+        placed_columns!("o."),
+        " FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
+         WHERE k.owner = '' AND k.key IN (SELECT value FROM json_each(?1))"
+    ))
     .bind(json(&keys)?)
     .fetch_all(&mut *tx)
     .await?;

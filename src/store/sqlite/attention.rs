@@ -92,7 +92,7 @@ pub(super) async fn count(read: &SqlitePool, statuses: &[Status]) -> Result<Coun
                 .bind(COUNTED_TO)
                 .fetch_one(read)
                 .await?;
-        counts.orders[*status as usize] = count.unsigned_abs();
+        counts.orders[*status] = count.unsigned_abs();
     }
     Ok(counts)
 }

@@ -7,7 +7,7 @@ use prometheus::Gauge;
 use super::{MAX_PARTITIONS, Metrics, fresh::Fresh};
 use crate::{
     order::{
-        Status,
+        PerStatus, Status,
         dead_letter::{DeadLetterBacklog, reasons},
     },
     store::{Backlog, LateSteps},
@@ -93,10 +93,10 @@ impl Metrics {
     }
 
     /// How many orders have each status, as last counted; `None` if they could not be.
-    pub fn in_progress(&self, counts: Option<&[u64; 5]>) {
+    pub fn in_progress(&self, counts: Option<&PerStatus<u64>>) {
         self.fresh.in_progress.told(counts.is_some());
-        for status in &Status::ALL[..4] {
-            let count = counts.map_or(f64::NAN, |counts| number(counts[*status as usize]));
+        for status in Status::open() {
+            let count = counts.map_or(f64::NAN, |counts| number(counts[status]));
             self.in_progress.with_label_values(&[status.as_str()]).set(count);
         }
     }

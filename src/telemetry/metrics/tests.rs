@@ -7,11 +7,17 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     order::{
-        Timestamp,
+        PerStatus, Status, Timestamp,
         dead_letter::{DeadLetterBacklog, reasons},
     },
     store::{Backlog, LateSteps},
 };
+
+fn counts(placed: u64, delivered: u64) -> PerStatus<u64> {
+    let mut counts = PerStatus::default();
+    (counts[Status::Placed], counts[Status::Delivered]) = (placed, delivered);
+    counts
+}
 
 fn text(metrics: &Metrics) -> String {
     String::from_utf8(metrics.render().expect("renders")).expect("utf-8")
@@ -70,10 +76,10 @@ fn what_was_not_read_is_not_zero() {
 fn a_drained_backlog_goes_on_reporting_zero() {
     let metrics = Metrics::new();
     metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
-    metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
+    metrics.in_progress(Some(&counts(3, 9)));
     assert!(text(&metrics).contains("orders_in_progress{status=\"PLACED\"} 3\n"));
     metrics.backlog(Some(&Backlog::default()));
-    metrics.in_progress(Some(&[0; 5]));
+    metrics.in_progress(Some(&PerStatus::default()));
     let drained = text(&metrics);
     assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
     assert!(drained.contains("outbox_pending 0\n"));
@@ -124,7 +130,7 @@ async fn what_is_old_is_not_known() {
         metrics.lag(Some(7));
         metrics.consumer_up(Some(true));
         metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
-        metrics.in_progress(Some(&[3, 0, 0, 0, 9]));
+        metrics.in_progress(Some(&counts(3, 9)));
         metrics.partitions(2);
         metrics.partition_unavailable(1, true);
         let by_reason = BTreeMap::from([("no_key", 2)]);

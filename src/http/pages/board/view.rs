@@ -59,9 +59,7 @@ pub(super) fn board(board: &Board) -> Markup {
 fn counts(board: &Board) -> Markup {
     // Not to know is not to have none.
     let count = |status: Status| match &board.reading.counts {
-        Ok(counts) => {
-            at_least(counts.orders[status as usize], counts.since.is_some() && status.next().is_some())
-        }
+        Ok(counts) => at_least(counts.orders[status], counts.since.is_some() && !status.is_final()),
         Err(_) => "?".to_owned(),
     };
     html! {

@@ -224,7 +224,7 @@ impl World {
         let view = self.view();
         loop {
             let counts = view.count(&Status::ALL).await.expect("reads").orders;
-            if counts[..4] == [0; 4] && view.backlog().await.expect("reads").unsent == 0 {
+            if Status::open().all(|status| counts[status] == 0) && view.backlog().await.expect("reads").unsent == 0 {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
