@@ -31,7 +31,7 @@ use crate::{
     },
     http::{self, AppState, RequestLog, Server, TrustedProxies},
     ops::overview::Overview,
-    order::{IdMint, StageDelays, Status, dead_letter},
+    order::{IdMint, Status, dead_letter},
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
@@ -63,24 +63,21 @@ pub struct App {
 
 /// The store that the settings name; not migrated yet.
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let delays = config.pipeline.stage_delays;
     if let Some(dsn) = config.store.dsn()? {
         let max_connections = config.store.pg_max_connections;
-        return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections, delays })));
+        return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections })));
     }
-    let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock), delays).await?;
+    let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock)).await?;
     Ok(Arc::new(store))
 }
 
 /// The same for reading only, beside the service that uses it.
 pub(crate) async fn open_for_audit(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
-    // Nothing is moved, so no delay is ever asked for.
-    let delays = StageDelays::default();
     if let Some(dsn) = config.dsn()? {
         let max_connections = PgSettings::MIN_CONNECTIONS;
-        return Ok(Arc::new(PgStore::open_for_audit(PgSettings { dsn, max_connections, delays }).await?));
+        return Ok(Arc::new(PgStore::open_for_audit(PgSettings { dsn, max_connections }).await?));
     }
-    Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock), delays).await?))
+    Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock)).await?))
 }
 
 /// The same for writing what is not there yet, beside a running service where the database allows that.
@@ -88,7 +85,7 @@ pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<
     if !config.is_embedded() {
         return open_for_audit(config).await;
     }
-    let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock), StageDelays::default());
+    let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock));
     let store =
         store.await.context("the embedded database is written to while the service is stopped only")?;
     Ok(Arc::new(store))
@@ -190,12 +187,14 @@ impl App {
         let address = server.address()?;
         let (mut tasks, alarm) = (Supervisor::default(), Arc::new(Alarm::default()));
         let ((fresh, fresh_out), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
+        let delays = config.pipeline.stage_delays;
+        let first_delay = delays.after(Status::Placed).unwrap_or_default();
         let writer = |requests| BatchWriter {
             requests,
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             alarm: Arc::clone(&alarm),
-            first_delay: config.pipeline.stage_delays.after(Status::Placed).unwrap_or_default(),
+            first_delay,
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
             mint: Arc::clone(&mint),
@@ -217,11 +216,9 @@ impl App {
             shutdown.give_up(),
         )
         .out_of_step(rand::random());
-        let (subscription, of_consumer) = (Box::new(kafka.subscribe()), Arc::clone(&alarm));
-        let consumer =
-            Consumer::new(subscription, Arc::clone(&store), to_topic, of_consumer, Arc::clone(&metrics));
-        let scheduler =
-            Scheduler::new(Arc::clone(&store), alarm, Arc::clone(&notifier), Arc::clone(&metrics));
+        let (subscription, kept, of_consumer) = (Box::new(kafka.subscribe()), store.clone(), alarm.clone());
+        let consumer = Consumer::new(subscription, kept, to_topic, of_consumer, metrics.clone(), first_delay);
+        let scheduler = Scheduler::new(store.clone(), alarm, notifier.clone(), metrics.clone(), delays);
         let sampler = Sampler::new(overview, Arc::clone(&metrics));
         let watch = BrokerMonitor::new(Arc::clone(&kafka), Arc::clone(&publisher), condition);
         let dead_letter_monitor =
@@ -231,10 +228,9 @@ impl App {
         tasks.spawn("writer", writer.run());
         tasks.spawn("writer of orders with keys", keyed_writer.run());
         // Until the schema is there the loops have nothing to do but to complain.
-        let (migration, migrated) = Migration::new(store.clone());
+        let (migration, migrated, unfit) = Migration::new(store.clone());
         let when_migrated = Gate { migrated, stop: shutdown.soft() };
-        let (unfit_in, unfit) = oneshot::channel();
-        tasks.spawn("schema migration", migration.run(shutdown.soft(), unfit_in));
+        tasks.spawn("schema migration", migration.run(shutdown.soft()));
         tasks.spawn("relay", when_migrated.clone().open(relay.run(flow)));
         tasks.spawn("consumer", when_migrated.clone().open(consumer.run(shutdown.soft(), reading)));
         tasks.spawn("scheduler", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));

@@ -231,7 +231,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::StageDelays,
         store::{
             Outbox,
             conformance::{new_orders, start},
@@ -245,7 +244,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_database_is_read_to_the_end() {
         let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
         inner.place(&new_orders(100), Outbox::Mine).await.expect("places");
         let store = Flaky::new(Arc::new(inner));
         store.most.store(9, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::{Outcome, StepError, held::Held, pause};
 use crate::{
-    order::OrderId,
+    order::{OrderId, StageDelays},
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
         health::Health,
@@ -54,6 +54,7 @@ pub struct Scheduler {
     alarm: Arc<Alarm>,
     notifier: Arc<Notifier>,
     metrics: Arc<Metrics>,
+    delays: StageDelays,
     /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
     portion: Portion,
     overlooked: Portion,
@@ -65,18 +66,20 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A loop that is woken by `alarm` and tells `notifier` what it moved.
+    /// A loop that is woken by `alarm` and tells `notifier` what it moved by these delays.
     pub fn new(
         store: Arc<dyn Store>,
         alarm: Arc<Alarm>,
         notifier: Arc<Notifier>,
         metrics: Arc<Metrics>,
+        delays: StageDelays,
     ) -> Self {
         Self {
             store,
             alarm,
             notifier,
             metrics,
+            delays,
             portion: Portion::new(MOVED_AT_ONCE),
             overlooked: Portion::new(MOVED_AT_ONCE),
             sorted: Portion::given_up_after(SORTED_AT_ONCE, SOON),
@@ -158,7 +161,7 @@ impl Scheduler {
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let (started, limit) = (Instant::now(), self.portion.size());
         let due = Due::Soonest { limit, after: self.held().passed() };
-        match self.store.advance_due(due).await {
+        match self.store.advance_due(due, &self.delays).await {
             Ok(advance) => {
                 self.portion.fits(advance.orders(), started.elapsed());
                 self.made(&advance, started);
@@ -250,7 +253,7 @@ impl Scheduler {
             return Ok(0);
         };
         let due = Due::Overlooked { limit, after, except: &except };
-        match self.store.advance_due(due).await {
+        match self.store.advance_due(due, &self.delays).await {
             Ok(advance) => {
                 self.overlooked.fits(advance.orders(), started.elapsed());
                 self.made(&advance, started);
@@ -276,7 +279,7 @@ impl Scheduler {
     /// Answers for each whether it moved; one that another replica holds is passed over.
     async fn move_these(&self, due: Due<'_>, orders: &[OrderId]) -> Result<Vec<bool>, StoreError> {
         let started = Instant::now();
-        let advance = self.store.advance_due(due).await?;
+        let advance = self.store.advance_due(due, &self.delays).await?;
         self.made(&advance, started);
         let moved: HashSet<OrderId> = advance.transitions.iter().map(|step| step.order_id).collect();
         Ok(orders.iter().map(|order_id| moved.contains(order_id)).collect())

@@ -16,7 +16,7 @@ use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
     Page, Placement, Position, Republished, Store, StoreError,
 };
-use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
+use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder};
 
 /// How long a verb takes that is too slow.
 const TOO_SLOW: Duration = Duration::from_secs(2);
@@ -93,8 +93,8 @@ impl Store for Flaky {
         self.inner.admit(incoming).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
-        self.inner.advance_due(due).await
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
+        self.inner.advance_due(due, delays).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

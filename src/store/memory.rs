@@ -46,20 +46,14 @@ pub(crate) struct Database {
 pub(crate) struct MemoryStore {
     database: Arc<Mutex<Database>>,
     clock: Arc<dyn Clock>,
-    delays: StageDelays,
     replica: u64,
 }
 
 impl MemoryStore {
-    pub(crate) fn new(
-        database: Arc<Mutex<Database>>,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-        replica: u64,
-    ) -> Self {
+    pub(crate) fn new(database: Arc<Mutex<Database>>, clock: Arc<dyn Clock>, replica: u64) -> Self {
         let now = clock.now();
         database.lock().expect("no panic").alive.insert(replica, now + CLAIM);
-        Self { database, clock, delays, replica }
+        Self { database, clock, replica }
     }
 
     /// What the database's clock says.
@@ -80,13 +74,13 @@ impl Database {
         created_at: Timestamp,
         now: Timestamp,
         meta: Option<&serde_json::Value>,
-        delays: &StageDelays,
+        due_in: Option<Duration>,
     ) -> bool {
         if self.orders.contains_key(&order_id) {
             return false;
         }
         let status = Status::Placed;
-        let due_at = delays.due_after(status, now);
+        let due_at = due_in.map(|due_in| now + due_in);
         let order = Order { order_id, details: details.clone(), status, created_at, updated_at: now, due_at };
         let events = vec![
             Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
@@ -141,7 +135,7 @@ impl Store for MemoryStore {
         let verdicts = idempotency::judge(orders, held.collect());
         for order in idempotency::fresh(orders, &verdicts) {
             let meta = order.meta.as_ref();
-            if database.insert(order.order_id, &order.details, now, now, meta, &self.delays) {
+            if database.insert(order.order_id, &order.details, now, now, meta, order.due_in) {
                 let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
                 database.outbox.insert(order.order_id, (now, claimed_by));
                 if let Some(key) = &order.key {
@@ -154,23 +148,23 @@ impl Store for MemoryStore {
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (mut database, now) = self.lock();
-        let admit = |Incoming { placed, meta }: &Incoming| {
+        let admit = |Incoming { placed, meta, due_in }: &Incoming| {
             let created_at = placed.created_at.min(now);
             let meta = meta.as_ref();
-            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, &self.delays);
+            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, *due_in);
             if new { Admission::Admitted } else { Admission::Known }
         };
         Ok(incoming.iter().map(admit).collect())
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
         let (mut transitions, orders) = (Vec::new(), database.due(due, now));
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
         for Place { order_id, .. } in orders {
             let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
             let Some(due_at) = tracked.order.due_at else { continue };
-            let path = self.delays.path(tracked.order.status, due_at, now);
+            let path = delays.path(tracked.order.status, due_at, now);
             for to in path.steps {
                 transitions.push(Transition { order_id, from: tracked.order.status, to });
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
@@ -378,9 +372,8 @@ mod tests {
 
     async fn fixture() -> Fixture {
         let (database, clock) = (Arc::default(), Arc::new(ManualClock::new(start())));
-        let replica = |n| -> Arc<dyn Store> {
-            Arc::new(MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n))
-        };
+        let replica =
+            |n| -> Arc<dyn Store> { Arc::new(MemoryStore::new(Arc::clone(&database), clock.clone(), n)) };
         Fixture {
             store: replica(1),
             replica: replica(2),

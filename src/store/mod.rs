@@ -39,7 +39,8 @@ pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{
-    AuditedOrder, EventKind, Order, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
+    AuditedOrder, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, Timestamp,
+    TrackedOrder,
 };
 
 /// What every database adapter does. `conformance` holds each to the same suite.
@@ -54,12 +55,13 @@ pub trait Store: Send + Sync + 'static {
     /// is left as it is. Answers in the order given.
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError>;
 
-    /// Moves due orders as far as they may go, one event row per step.
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError>;
+    /// Moves due orders as far as they may go by these delays, one event row per step.
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError>;
 
-    /// Moves up to `limit` of those that are due.
+    /// Moves up to `limit` of those that are due, by the default delays.
+    #[cfg(test)]
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
-        self.advance_due(Due::Soonest { limit, after: None }).await
+        self.advance_due(Due::Soonest { limit, after: None }, &StageDelays::default()).await
     }
 
     /// The orders that [`Store::advance_due`] would take, most overdue first; nothing is moved.
@@ -161,6 +163,8 @@ pub struct NewOrder {
     pub key: Option<String>,
     /// Kept with the CREATED event.
     pub meta: Option<Value>,
+    /// How long after it is placed its first step is due; `None` if the service makes none.
+    pub due_in: Option<Duration>,
 }
 
 /// Who publishes the outbox rows of a write.
@@ -201,6 +205,8 @@ pub struct Incoming {
     pub placed: OrderPlaced,
     /// Kept with the CREATED event: where it came from.
     pub meta: Option<Value>,
+    /// How long after it is taken over its first step is due; `None` if the service makes none.
+    pub due_in: Option<Duration>,
 }
 
 /// What became of an [`Incoming`].

@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::{OrderId, StageDelays},
+        order::OrderId,
         store::{
             Outbox,
             conformance::{new_orders, start},
@@ -99,7 +99,7 @@ mod tests {
 
     async fn flaky(orders: u64) -> (Flaky, Vec<OrderId>) {
         let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
         let orders = new_orders(orders);
         inner.place(&orders, Outbox::Mine).await.expect("places");
         (Flaky::new(Arc::new(inner)), orders.iter().map(|order| order.order_id).collect())

@@ -13,7 +13,7 @@ use super::{
     Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Status, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
     telemetry::metrics::Metrics,
 };
 
@@ -85,9 +85,9 @@ impl Store for Resilient {
     }
 
     /// Counted as a write only when something moved: most looks find nothing due.
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let started = Instant::now();
-        let advance = self.read(self.inner.advance_due(due)).await?;
+        let advance = self.read(self.inner.advance_due(due, delays)).await?;
         if !advance.transitions.is_empty() {
             self.metrics.db_written(started.elapsed());
         }

@@ -29,13 +29,18 @@ struct Rig {
 impl Rig {
     fn new(made: impl FnOnce(Troubled) -> Troubled) -> Self {
         let clock = Arc::new(ManualClock::new(start()));
-        let memory = MemoryStore::new(Arc::default(), clock.clone(), StageDelays::default(), 1);
+        let memory = MemoryStore::new(Arc::default(), clock.clone(), 1);
         let store = Arc::new(made(Troubled::new(Arc::new(memory), [])));
         let shared: Arc<dyn Store> = store.clone();
         let notifier =
             Notifier::new(shared.clone(), OrderLoader::new(shared.clone()), 1, CancellationToken::new());
-        let scheduler =
-            Scheduler::new(shared, Arc::new(Alarm::default()), notifier, Arc::new(Metrics::new()));
+        let scheduler = Scheduler::new(
+            shared,
+            Arc::new(Alarm::default()),
+            notifier,
+            Arc::new(Metrics::new()),
+            StageDelays::default(),
+        );
         Self { clock, store, scheduler, orders: new_orders(6_000) }
     }
 

@@ -20,7 +20,7 @@ use tokio::{
 use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    order::{Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Reject, StageDelays, Status, TrackedOrder},
     store::{
         Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder,
         Outbox, Page, Placement, Position, Republished, Store, StoreError,
@@ -173,12 +173,12 @@ impl Store for Troubled {
         self.write(self.inner.admit(incoming)).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         self.stuck.note(due);
         let taken = self.inner.due(due).await?.order_ids;
         self.in_time(taken.len())?;
         self.stuck.meet(due, &taken).await?;
-        self.write(self.inner.advance_due(due)).await
+        self.write(self.inner.advance_due(due, delays)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

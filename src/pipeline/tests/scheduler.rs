@@ -10,7 +10,7 @@ use super::{
     doubles::{ClientError, Troubled},
 };
 use crate::{
-    order::Status,
+    order::{StageDelays, Status},
     pipeline::{Scheduler, pause},
     telemetry::health::Health,
     time::Backoff,
@@ -25,6 +25,7 @@ fn scheduler(kitchen: &Kitchen) -> Scheduler {
         Arc::clone(&kitchen.alarm),
         notifier,
         Arc::clone(&kitchen.metrics),
+        StageDelays::default(),
     )
 }
 

@@ -17,7 +17,9 @@ use serde_json::json;
 
 use super::{Backlog, Due, Incoming, LateSteps, NewOrder, Outbox, Placement, Store, Transition};
 use crate::{
-    order::{EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+    order::{
+        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder,
+    },
     time::ManualClock,
 };
 
@@ -72,6 +74,7 @@ pub(crate) fn new_orders(count: u64) -> Vec<NewOrder> {
         details: details(&format!("customer {n}")),
         key: None,
         meta: None,
+        due_in: StageDelays::default().after(Status::Placed),
     };
     (0..count).map(order).collect()
 }
@@ -82,7 +85,7 @@ fn new_order() -> NewOrder {
 
 fn eta(order: &NewOrder, created_at: Timestamp) -> Incoming {
     let placed = OrderPlaced::new(order.order_id, order.details.clone(), created_at);
-    Incoming { placed, meta: Some(json!({"offset": 7})) }
+    Incoming { placed, meta: Some(json!({"offset": 7})), due_in: order.due_in }
 }
 
 impl Fixture {
@@ -99,7 +102,13 @@ impl Fixture {
         // The clock may have been set back; one look is for what has just become due, one for all before.
         for _ in 0..2 {
             let overlooked = Due::Overlooked { limit: 1_000, after: None, except: &[] };
-            transitions.extend(self.store.advance_due(overlooked).await.expect("advances").transitions);
+            transitions.extend(
+                self.store
+                    .advance_due(overlooked, &StageDelays::default())
+                    .await
+                    .expect("advances")
+                    .transitions,
+            );
         }
         transitions
     }

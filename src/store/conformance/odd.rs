@@ -2,7 +2,7 @@
 
 use super::{Dialect, Fixture, new_orders, seconds};
 use crate::{
-    order::{OrderId, Status},
+    order::{OrderId, StageDelays, Status},
     store::{Due, NewOrder, Outbox, Page, Placement, Republished, Transition, UNSENT_LISTED},
     time::Clock as _,
 };
@@ -179,7 +179,11 @@ async fn steps(t: &Fixture, odd: &str, asked: &[OrderId], ids: [OrderId; 2]) {
     let due = t.store.due(Due::Soonest { limit: 1_000, after: None }).await.expect("reads");
     assert!(ids.iter().all(|id| due.order_ids.contains(id)), "{odd}: {due:?}");
     t.store.due(Due::These(asked)).await.expect("reads");
-    let these = t.store.advance_due(Due::These(&asked[..asked.len() - 1])).await.expect("advances");
+    let these = t
+        .store
+        .advance_due(Due::These(&asked[..asked.len() - 1]), &StageDelays::default())
+        .await
+        .expect("advances");
     let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing };
     assert!(these.transitions.contains(&step(ids[0])), "{odd}: {these:?}");
     let moved = t.store.advance(1_000).await.expect("advances");

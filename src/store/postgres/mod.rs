@@ -68,8 +68,6 @@ pub struct PgSettings {
     pub dsn: PgDsn,
     /// Most connections of this replica, at least [`PgSettings::MIN_CONNECTIONS`].
     pub max_connections: u32,
-    /// How long each stage takes.
-    pub delays: StageDelays,
 }
 
 impl PgSettings {
@@ -79,7 +77,6 @@ impl PgSettings {
 
 /// The adapter for PostgreSQL.
 pub struct PgStore {
-    settings: PgSettings,
     pools: Pools,
     /// Stands in for the database's clock in tests.
     clock: Option<Arc<dyn Clock>>,
@@ -96,13 +93,13 @@ pub struct PgStore {
 impl PgStore {
     /// Describes a database; connects to nothing yet.
     pub fn new(settings: PgSettings) -> Self {
+        let PgSettings { dsn, max_connections } = settings;
         let replica = rand::random();
-        let access = Arc::new(Access::new(&settings.dsn, replica));
+        let access = Arc::new(Access::new(&dsn, replica));
         let reason = format!("not reached yet, {}", access.address());
         let preconditions = Arc::new(Preconditions::new(reason));
         Self {
-            pools: Pools::new(&access, &preconditions, settings.max_connections),
-            settings,
+            pools: Pools::new(&access, &preconditions, max_connections),
             clock: None,
             replica,
             access,
@@ -141,14 +138,20 @@ impl PgStore {
         Ok(&self.pools)
     }
 
-    async fn look(&self, which: Which<'_>) -> Result<Looked, StoreError> {
+    async fn look(&self, which: Which<'_>, delays: &StageDelays) -> Result<Looked, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| timers::advance(db, which, now, &self.settings.delays).await).await
+        bounded(&pools.loops, async |db| timers::advance(db, which, now, delays).await).await
     }
 
-    async fn advance_soonest(&self, limit: usize, after: Option<Place>) -> Result<Advance, StoreError> {
+    async fn advance_soonest(
+        &self,
+        limit: usize,
+        after: Option<Place>,
+        delays: &StageDelays,
+    ) -> Result<Advance, StoreError> {
         let mark = self.low_water.mark();
-        let looked = self.look(Which::In(Among { range: (mark, None), after, limit, except: &[] })).await;
+        let among = Among { range: (mark, None), after, limit, except: &[] };
+        let looked = self.look(Which::In(among), delays).await;
         if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
             let (pools, now) = (self.pools()?, self.now());
             let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
@@ -162,10 +165,14 @@ impl PgStore {
     }
 
     /// What is full is looked at again before anything else.
-    async fn advance_overlooked(&self, among: Among<'_>) -> Result<Advance, StoreError> {
+    async fn advance_overlooked(
+        &self,
+        among: Among<'_>,
+        delays: &StageDelays,
+    ) -> Result<Advance, StoreError> {
         let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
         let started = Instant::now();
-        let looked = self.look(Which::In(Among { range, ..among })).await;
+        let looked = self.look(Which::In(Among { range, ..among }), delays).await;
         match &looked {
             Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
             Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),
@@ -215,11 +222,10 @@ impl Store for PgStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
-        let delays = &self.settings.delays;
         let kind = Kind::of(orders);
         let slot = pools.placing(kind);
         let trial = self.preconditions.trial(kind);
-        let placed = bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await;
+        let placed = bounded(slot, async |db| arrive::place(db, orders, now, claimed_by).await).await;
         let placed = self.blamed(placed, (kind, slot, orders.len())).await;
         trial.judge(&placed);
         placed
@@ -227,23 +233,23 @@ impl Store for PgStore {
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        let (slot, delays) = (&pools.loops, &self.settings.delays);
-        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now, delays).await).await;
+        let slot = &pools.loops;
+        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now).await).await;
         self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         match due {
-            Due::Soonest { limit, after } => self.advance_soonest(limit, after).await,
+            Due::Soonest { limit, after } => self.advance_soonest(limit, after, delays).await,
             Due::Overlooked { limit, after, except } => {
-                self.advance_overlooked(Among { range: (None, None), after, limit, except }).await
+                self.advance_overlooked(Among { range: (None, None), after, limit, except }, delays).await
             }
             Due::These(orders) => {
-                let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
+                let (pools, now) = (self.pools()?, self.now());
                 let verb = async |db: &mut PgConnection| timers::advance_these(db, orders, now, delays).await;
                 Ok(bounded(&pools.loops, verb).await?.advance)
             }
-            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id])).await?.advance),
+            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id]), delays).await?.advance),
         }
     }
 

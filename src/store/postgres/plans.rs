@@ -10,7 +10,7 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{OrderId, Status},
+    order::{OrderId, StageDelays, Status},
     store::{Due, Incoming, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
     time::{Clock as _, ManualClock},
 };
@@ -109,6 +109,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
 
 /// Every other question about what is due, in the same shape, with many that are left out.
 async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, console: &mut PgConnection) {
+    let delays = StageDelays::default();
     let orders: Vec<NewOrder> = (0..30).map(|_| new_order()).collect();
     store.place(&orders, Outbox::Mine).await.expect("places");
     clock.advance(Duration::from_secs(3));
@@ -118,7 +119,7 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
     let (due, read) = reading(store, console, store.due(Due::Soonest { limit: 1_000, after: None })).await;
     assert!(due.order_ids.len() >= 30 && read <= 2 * due.order_ids.len() + 10, "{read}: {due:?}");
     for due in [Due::These(&ids[..10]), Due::Alone(ids[10])] {
-        let (advance, read) = reading(store, console, store.advance_due(due)).await;
+        let (advance, read) = reading(store, console, store.advance_due(due, &delays)).await;
         assert!(
             !advance.transitions.is_empty() && read <= 5 * advance.transitions.len() + 5,
             "{read}: {due:?}"
@@ -128,16 +129,16 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
     // The others come to lie below the mark.
     clock.advance(Duration::from_millis(1_500));
     let after = Some(Place { due_at: clock.now() + Duration::from_hours(1), order_id: ids[0] });
-    store.advance_due(Due::Soonest { limit: 1_000, after }).await.expect("looks");
+    store.advance_due(Due::Soonest { limit: 1_000, after }, &delays).await.expect("looks");
     let overlooked = |except| Due::Overlooked { limit: 1_000, after: None, except };
     // It reads what has died in the last minute, too. Every other look is one at all that is further below, and
     // walks past everything there.
     let is_near = || store.low_water.last_below().is_some_and(|(from, _)| from.is_some());
-    while store.advance_due(overlooked(&ids)).await.is_err() || !is_near() {}
+    while store.advance_due(overlooked(&ids), &delays).await.is_err() || !is_near() {}
     let (due, read) = reading(store, console, store.due(overlooked(&held))).await;
     assert!(due.order_ids.len() >= 19 && read <= 2 * due.order_ids.len() + 300, "{read}: {due:?}");
     loop {
-        let (advance, read) = reading(store, console, store.advance_due(overlooked(&held))).await;
+        let (advance, read) = reading(store, console, store.advance_due(overlooked(&held), &delays)).await;
         if is_near() {
             assert!(
                 advance.transitions.len() >= 19 && read <= 5 * advance.transitions.len() + 300,
@@ -269,7 +270,7 @@ async fn use_every_verb(store: &PgStore) {
     let id = order.order_id;
     let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
     let incoming = placements.into_iter().map(|placement| match placement {
-        Placement::Placed(placed) => Incoming { placed, meta: None },
+        Placement::Placed(placed) => Incoming { placed, meta: None, due_in: None },
         other => panic!("{other:?}"),
     });
     store.admit(&incoming.collect::<Vec<_>>()).await.expect("admits");
@@ -280,7 +281,7 @@ async fn use_every_verb(store: &PgStore) {
         Due::These(&[id]),
         Due::Alone(id),
     ] {
-        store.advance_due(due).await.expect("advances");
+        store.advance_due(due, &StageDelays::default()).await.expect("advances");
         store.due(due).await.expect("reads");
     }
     store.find(id).await.expect("reads");

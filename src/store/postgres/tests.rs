@@ -13,7 +13,7 @@ use super::{
     schema::MIGRATIONS,
 };
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
         Due, NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -43,7 +43,7 @@ impl Database {
     }
 
     pub(super) fn settings(&self) -> PgSettings {
-        PgSettings { dsn: self.options().into(), max_connections: 6, delays: StageDelays::default() }
+        PgSettings { dsn: self.options().into(), max_connections: 6 }
     }
 
     /// A replica of the service on this database, migrated.
@@ -110,7 +110,8 @@ async fn fixture_in(database: Database) -> Fixture {
 
 pub(super) fn new_order() -> NewOrder {
     let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None }
+    let due_in = StageDelays::default().after(Status::Placed);
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, due_in }
 }
 
 #[test]
@@ -156,7 +157,9 @@ async fn what_a_killed_replica_held_is_found_near_the_mark() {
     let mut console = database.options().connect().await.expect("connects");
     let mut killed = console.begin().await.expect("begins");
     run(&mut killed, "SELECT 1 FROM orders FOR UPDATE").await.expect("locks");
-    let moved = async |due| store.advance_due(due).await.expect("advances").transitions.len();
+    let moved = async |due| {
+        store.advance_due(due, &StageDelays::default()).await.expect("advances").transitions.len()
+    };
     for _ in 0..5 {
         clock.advance(std::time::Duration::from_secs(1));
         assert_eq!(moved(Due::Soonest { limit: 9, after: None }).await, 0);
@@ -249,7 +252,7 @@ async fn orders_of_an_earlier_schema_go_on() {
 #[tokio::test]
 async fn nothing_works_before_the_schema_is_there() {
     let dsn = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a DSN");
-    let store = PgStore::new(PgSettings { dsn, max_connections: 4, delays: StageDelays::default() });
+    let store = PgStore::new(PgSettings { dsn, max_connections: 4 });
     assert!(matches!(store.backlog().await, Err(StoreError::Unavailable(_))));
     assert!(store.migrate().await.expect_err("nobody listens").is_transient());
 }
@@ -260,12 +263,13 @@ async fn nothing_works_before_the_schema_is_there() {
 async fn the_database_tells_the_time() {
     let database = Database::create().await;
     let delays = StageDelays::uniform(Duration::ZERO);
-    let store = PgStore::new(PgSettings { delays, ..database.settings() });
+    let store = PgStore::new(database.settings());
     store.migrate().await.expect("migrates");
-    let order = new_order();
+    let order = NewOrder { due_in: Some(Duration::ZERO), ..new_order() };
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
+    let soonest = Due::Soonest { limit: 10, after: None };
     assert_eq!(
-        store.advance(10).await.expect("advances").transitions.len(),
+        store.advance_due(soonest, &delays).await.expect("advances").transitions.len(),
         4,
         "zero delays pass in one write"
     );

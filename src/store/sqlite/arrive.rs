@@ -1,6 +1,9 @@
 //! The SQL of the verbs by which orders arrive: `place` and `admit`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
@@ -13,19 +16,18 @@ use super::{
     StoreError,
     rows::{DetailsRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{OrderDetails, OrderId, StageDelays, Timestamp};
+use crate::order::{OrderDetails, OrderId, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
     orders: &[NewOrder],
     now: Timestamp,
-    delays: &StageDelays,
     claimed_by: Option<i64>,
 ) -> Result<Vec<Placement>, StoreError> {
     let verdicts = idempotency::judge(orders, keyed_orders(tx, orders).await?);
     let fresh = idempotency::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
-    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, delays));
+    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, order.due_in));
     let inserted = insert_orders(tx, rows.collect()).await?;
     let (fresh, repeated): (Vec<_>, Vec<_>) =
         fresh.into_iter().partition(|order| inserted.contains(&order.order_id));
@@ -136,11 +138,10 @@ pub(super) async fn admit(
     tx: &mut SqliteConnection,
     incoming: &[Incoming],
     now: Timestamp,
-    delays: &StageDelays,
 ) -> Result<Vec<Admission>, StoreError> {
     let rows = incoming.iter().map(|eta| {
         let placed = &eta.placed;
-        order_row(placed.order_id, &placed.details, created_at(eta, now), now, delays)
+        order_row(placed.order_id, &placed.details, created_at(eta, now), now, eta.due_in)
     });
     let mut inserted = insert_orders(tx, rows.collect()).await?;
     let mut events = Vec::new();
@@ -165,14 +166,14 @@ fn created_at(eta: &Incoming, now: Timestamp) -> i64 {
     eta.placed.created_at.min(now).timestamp_millis()
 }
 
-fn order_row<'a>(
+fn order_row(
     order_id: OrderId,
-    details: &'a OrderDetails,
+    details: &OrderDetails,
     created_at: i64,
     now: Timestamp,
-    delays: &StageDelays,
-) -> OrderRow<'a> {
-    let due_at = delays.due_after(FIRST_STATUS, now).map(|due| due.timestamp_millis());
+    due_in: Option<Duration>,
+) -> OrderRow<'_> {
+    let due_at = due_in.map(|due_in| (now + due_in).timestamp_millis());
     let updated_at = now.timestamp_millis();
     OrderRow {
         order_id,

@@ -49,7 +49,6 @@ pub struct SqliteStore {
     write: SqlitePool,
     read: SqlitePool,
     clock: Arc<dyn Clock>,
-    delays: StageDelays,
     /// Marks outbox rows that this very process holds in memory.
     process: i64,
     /// Held for the life of the store.
@@ -83,7 +82,7 @@ pub enum OpenError {
 
 impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
-    pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
+    pub async fn open(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = folder::take(folder)?;
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
@@ -91,31 +90,23 @@ impl SqliteStore {
         refuse_earlier_version(folder, &write).await?;
         MIGRATIONS.run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
-        Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
+        Ok(Self { write, read, clock, process: rand::random(), _lock: Some(lock) })
     }
 
     /// The same, unless there is none.
-    pub async fn open_existing(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_existing(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         if folder::database(folder).is_file() {
-            return Self::open(folder, clock, delays).await;
+            return Self::open(folder, clock).await;
         }
         let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", folder::DATABASE));
         Err(OpenError::Folder { folder: folder.to_owned(), error })
     }
 
     /// Opens the database for reading only, beside the process that has it.
-    pub async fn open_read_only(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_read_only(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let read = pool(READERS).connect_with(options(folder).read_only(true)).await?;
         refuse_earlier_version(folder, &read).await?;
-        Ok(Self { write: read.clone(), read, clock, delays, process: rand::random(), _lock: None })
+        Ok(Self { write: read.clone(), read, clock, process: rand::random(), _lock: None })
     }
 
     /// Who is refused is to blame only where a good order is not refused as well: one is placed and taken back.
@@ -123,9 +114,15 @@ impl SqliteStore {
         let Err(error @ (StoreError::Refused(_) | StoreError::Failed(_))) = outcome else { return outcome };
         let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
-        let order = [NewOrder { order_id, details, key: Some(order_id.to_string()), meta: None }];
+        let order = [NewOrder {
+            order_id,
+            details,
+            key: Some(order_id.to_string()),
+            meta: None,
+            due_in: Some(Duration::ZERO),
+        }];
         let mut tx = self.begin().await?;
-        let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), &self.delays, None).await;
+        let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), None).await;
         tx.rollback().await?;
         match rehearsed {
             Err(StoreError::Refused(reason) | StoreError::Failed(reason)) => {
@@ -187,7 +184,7 @@ impl Store for SqliteStore {
         let placed = async {
             let mut tx = self.begin().await?;
             let now = self.clock.now();
-            let placements = arrive::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
+            let placements = arrive::place(&mut tx, orders, now, claimed_by).await?;
             tx.commit().await?;
             Ok(placements)
         };
@@ -202,14 +199,14 @@ impl Store for SqliteStore {
         let admitted = async {
             let mut tx = self.begin().await?;
             let now = self.clock.now();
-            let admissions = arrive::admit(&mut tx, incoming, now, &self.delays).await?;
+            let admissions = arrive::admit(&mut tx, incoming, now).await?;
             tx.commit().await?;
             Ok(admissions)
         };
         self.blamed(admitted.await).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let next_due = verbs::next_due(&self.read, None).await?;
         let now = self.clock.now();
         if next_due.is_none_or(|due| due > now) {
@@ -217,7 +214,7 @@ impl Store for SqliteStore {
         }
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let (orders, transitions) = verbs::advance(&mut tx, due, now, &self.delays).await?;
+        let (orders, transitions) = verbs::advance(&mut tx, due, now, delays).await?;
         let full =
             matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders >= limit);
         let next_due = if full { Some(now) } else { verbs::next_due(&mut *tx, Some(now)).await? };

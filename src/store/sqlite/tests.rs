@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
         NewOrder, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -25,7 +25,7 @@ conformance!(fixture);
 
 async fn open(folder: &Path) -> SqliteStore {
     let clock = Arc::new(ManualClock::new(start()));
-    SqliteStore::open(folder, clock, StageDelays::default()).await.expect("opens")
+    SqliteStore::open(folder, clock).await.expect("opens")
 }
 
 const DIALECT: Dialect = Dialect {
@@ -49,7 +49,7 @@ pub(crate) async fn fixture() -> Fixture {
 
 async fn fixture_in(folder: TempDir) -> Fixture {
     let clock = Arc::new(ManualClock::new(start()));
-    let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
+    let store = SqliteStore::open(folder.path(), clock.clone()).await;
     let store: Arc<dyn Store> = Arc::new(store.expect("opens"));
     let path = folder.path().to_owned();
     let by_hand = move |statement: &str| {
@@ -83,7 +83,8 @@ fn any_history_keeps_the_promises() {
 
 fn new_order() -> NewOrder {
     let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None }
+    let due_in = StageDelays::default().after(Status::Placed);
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, due_in }
 }
 
 /// Somebody's trigger or column that no order can pass is no order's fault; one that some pass is.
@@ -143,7 +144,7 @@ async fn a_second_process_is_kept_out() {
     let folder = TempDir::new().expect("a folder");
     let _first = open(folder.path()).await;
     let clock = Arc::new(ManualClock::new(start()));
-    let second = SqliteStore::open(folder.path(), clock, StageDelays::default()).await;
+    let second = SqliteStore::open(folder.path(), clock).await;
     assert!(matches!(second.err(), Some(OpenError::InUse(_))));
 }
 
@@ -153,7 +154,7 @@ async fn a_file_that_is_no_database_is_left_alone() {
     let file = database(folder.path());
     std::fs::write(&file, "precious, but no database: ".repeat(100)).expect("writes");
     let clock = Arc::new(ManualClock::new(start()));
-    let opened = SqliteStore::open(folder.path(), clock, StageDelays::default()).await;
+    let opened = SqliteStore::open(folder.path(), clock).await;
     assert!(matches!(opened.err(), Some(OpenError::Database(_))));
     assert!(std::fs::read_to_string(file).expect("reads").starts_with("precious"));
 }

@@ -134,8 +134,7 @@ impl World {
 
     fn view(&mut self) -> MemoryStore {
         self.born += 1;
-        let delays = StageDelays::uniform(self.delay);
-        MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), delays, self.born)
+        MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), self.born)
     }
 
     /// Starts the real loops on a store that fails, as long as there is trouble.
@@ -175,7 +174,8 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let consumer = Consumer::new(member, store.clone(), publisher, alarm.clone(), metrics.clone());
+        let consumer =
+            Consumer::new(member, store.clone(), publisher, alarm.clone(), metrics.clone(), self.delay);
         let mut tasks = JoinSet::new();
         tasks.spawn(writer(requests.keyless, self.random.random()).run());
         tasks.spawn(writer(requests.keyed, self.random.random()).run());
@@ -186,7 +186,7 @@ impl World {
         let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
         tasks.spawn(Arc::clone(&notifier).poll());
         tasks.spawn(
-            Scheduler::new(store, alarm, notifier.clone(), metrics)
+            Scheduler::new(store, alarm, notifier.clone(), metrics, StageDelays::uniform(self.delay))
                 .run(stop, crate::telemetry::health::channel().0),
         );
         Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }
@@ -224,7 +224,9 @@ impl World {
         let view = self.view();
         loop {
             let counts = view.count(&Status::ALL).await.expect("reads").orders;
-            if Status::open().all(|status| counts[status] == 0) && view.backlog().await.expect("reads").unsent == 0 {
+            if Status::open().all(|status| counts[status] == 0)
+                && view.backlog().await.expect("reads").unsent == 0
+            {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
