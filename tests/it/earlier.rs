@@ -18,8 +18,6 @@ const TABLES: &str = "
     CREATE TABLE idempotency_keys (key text PRIMARY KEY);";
 
 /// One line that says what it is and what to do, and the exit code of any start that fails.
-///
-/// Promise 6: it says what is wrong.
 async fn is_told(settings: &[(&str, &str)], line: &str) {
     for command in ["serve", "migrate", "verify"] {
         let output =
@@ -33,6 +31,7 @@ async fn is_told(settings: &[(&str, &str)], line: &str) {
     }
 }
 
+/// Promise 6: it says what is wrong.
 #[tokio::test]
 async fn tables_of_an_earlier_version_are_told_and_left_alone() {
     let data = folder();
