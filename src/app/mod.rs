@@ -236,7 +236,7 @@ impl App {
         tasks.spawn("scheduler", when_migrated.clone().open(scheduler.run(shutdown.soft(), pace)));
         tasks.spawn("poller", when_migrated.clone().open(notifier.poll()));
         tasks.spawn("sampler", when_migrated.clone().open(sampler.run(shutdown.soft())));
-        tasks.spawn("upkeep", when_migrated.open(Upkeep::new(Arc::clone(&store)).run(shutdown.soft())));
+        tasks.spawn("upkeep", when_migrated.open(Upkeep::new(store.clone()).run(shutdown.soft())));
         tasks.spawn("broker watch", watch.run(shutdown.soft()));
         tasks.spawn("dead-letter monitor", dead_letter_monitor.run(shutdown.soft()));
         if config.pipeline.simulate_rate > 0.0 {

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{
-            Outbox,
+            OrderStore as _, Outbox, OutboxStore as _,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
     order::{OrderId, Timestamp, Violation},
-    store::{AuditPage, Pages, Store, StoreError},
+    store::{AuditPage, Insight, Pages, StoreError},
 };
 
 /// Orders in one page.
@@ -118,7 +118,7 @@ struct Sent {
 
 /// Reads everything; `kafka` is `None` where the topic is out of reach.
 pub async fn verify(
-    store: &dyn Store,
+    store: &dyn Insight,
     kafka: Option<Arc<Kafka>>,
     topic: &str,
 ) -> Result<Report, VerifyError> {
@@ -151,7 +151,7 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
     std::str::from_utf8(key?).ok()?.parse().ok()
 }
 
-async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
+async fn read_orders(store: &dyn Insight, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
@@ -208,7 +208,7 @@ impl Sent {
     }
 }
 
-async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
+async fn unsent_for_long(store: &dyn Insight) -> Result<Rule, StoreError> {
     let mut rule = Rule::new("no order waits for more than 10 s to be sent");
     let mut backlog = store.backlog().await;
     // What is too much at once is read less far back the next time.
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{
-            Outbox,
+            OrderStore as _, Outbox,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,

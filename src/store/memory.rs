@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, KEY_LIFETIME, LateSteps,
-    NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError, Transition,
-    UNSENT_LISTED, Unsent, idempotency,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, KEY_LIFETIME,
+    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Overdue, Page, Place, Placement,
+    Position, Republished, StoreError, Transition, UNSENT_LISTED, Unsent, idempotency,
 };
 use crate::{
     order::{
@@ -124,7 +124,7 @@ impl Database {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl OrderStore for MemoryStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (mut database, now) = self.lock();
         let sent = orders.iter().filter_map(|order| order.key.as_deref());
@@ -193,18 +193,6 @@ impl Store for MemoryStore {
         Ok(found.cloned().collect())
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (mut database, now) = self.lock();
-        database.looks += 1;
-        let there = &database.reached()?.orders;
-        let position = |order_id: &OrderId| {
-            let order = &there.get(order_id)?.order;
-            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
-            Some(Position { order_id: *order_id, status: order.status, due_in })
-        };
-        Ok(orders.iter().filter_map(position).collect())
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let (database, _) = self.lock();
         let orders = database.reached()?.orders.values().rev().map(|tracked| &tracked.order);
@@ -213,29 +201,10 @@ impl Store for MemoryStore {
             .filter(|order| page.status.is_none_or(|status| order.status == status));
         Ok(wanted.take(page.limit).cloned().collect())
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        let (database, now) = self.lock();
-        let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
-        let rows = database.orders.iter().filter(|(id, _)| beyond(id)).take(limit);
-        let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
-            order_id: *id,
-            status: tracked.order.status,
-            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
-            created_at: tracked.order.created_at,
-            updated_at: tracked.order.updated_at,
-            due_at: tracked.order.due_at,
-            unsent: database.outbox.contains_key(id),
-            events: (1..)
-                .zip(&tracked.events)
-                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
-                .collect(),
-        };
-        let orders: Vec<AuditedOrder> = rows.map(audited).collect();
-        let last = orders.last().map(|order| order.order_id.to_string());
-        Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
-    }
-
+#[async_trait]
+impl OutboxStore for MemoryStore {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (mut database, now) = self.lock();
         database.alive.insert(self.replica, now + CLAIM);
@@ -303,6 +272,30 @@ impl Store for MemoryStore {
         };
         Ok(orders.iter().map(republish).collect())
     }
+}
+
+#[async_trait]
+impl Insight for MemoryStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (mut database, now) = self.lock();
+        database.looks += 1;
+        let there = &database.reached()?.orders;
+        let position = |order_id: &OrderId| {
+            let order = &there.get(order_id)?.order;
+            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
+            Some(Position { order_id: *order_id, status: order.status, due_in })
+        };
+        Ok(orders.iter().filter_map(position).collect())
+    }
+
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        let (database, _) = self.lock();
+        let mut counts = Counts::default();
+        for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
+            counts.orders[tracked.order.status] += 1;
+        }
+        Ok(counts)
+    }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (database, now) = self.lock();
@@ -316,19 +309,6 @@ impl Store for MemoryStore {
             first: first.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect(),
             since: None,
         })
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.lock().0.reached().map(|_| ())
-    }
-
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        let (database, _) = self.lock();
-        let mut counts = Counts::default();
-        for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
-            counts.orders[tracked.order.status] += 1;
-        }
-        Ok(counts)
     }
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
@@ -345,14 +325,43 @@ impl Store for MemoryStore {
         Ok(LateSteps { most, orders, first, since: None })
     }
 
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        let (database, now) = self.lock();
+        let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
+        let rows = database.orders.iter().filter(|(id, _)| beyond(id)).take(limit);
+        let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
+            order_id: *id,
+            status: tracked.order.status,
+            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
+            created_at: tracked.order.created_at,
+            updated_at: tracked.order.updated_at,
+            due_at: tracked.order.due_at,
+            unsent: database.outbox.contains_key(id),
+            events: (1..)
+                .zip(&tracked.events)
+                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
+                .collect(),
+        };
+        let orders: Vec<AuditedOrder> = rows.map(audited).collect();
+        let last = orders.last().map(|order| order.order_id.to_string());
+        Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
+    }
+}
+
+#[async_trait]
+impl Lifecycle for MemoryStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.lock().0.reached().map(|_| ())
+    }
+
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (mut database, now) = self.lock();
         let old = database.keys.extract_if(|_, (_, created_at)| *created_at < now - KEY_LIFETIME);
         Ok(old.take(limit).count() as u64)
-    }
-
-    async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 
     async fn close(&self) {
@@ -364,7 +373,10 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
     use crate::{
-        store::conformance::{Fixture, conformance, start},
+        store::{
+            Store,
+            conformance::{Fixture, conformance, start},
+        },
         time::ManualClock,
     };
 

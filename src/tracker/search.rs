@@ -146,7 +146,7 @@ mod tests {
     use crate::{
         order::{IdMint, OrderDetails},
         store::{
-            NewOrder, Outbox,
+            NewOrder, OrderStore as _, Outbox,
             conformance::start,
             memory::{Database, MemoryStore},
         },

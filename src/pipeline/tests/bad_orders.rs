@@ -9,7 +9,7 @@ use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
     order::{OrderId, StageDelays, Status},
     pipeline::Scheduler,
-    store::{NewOrder, Outbox, Store, memory::MemoryStore},
+    store::{Insight as _, NewOrder, OrderStore as _, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
     tracker::{Notifier, OrderLoader},

@@ -21,7 +21,7 @@ use crate::{
     broker::{Blame, BrokerError, IN_FLIGHT, Partitions, Publisher, Receipt, Record, Refusal},
     order::{OrderDetails, OrderId, OrderPlaced, Reject},
     pipeline::{Outcome, Relay},
-    store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
+    store::{Insight as _, NewOrder, OrderStore as _, Outbox, Placement, memory::MemoryStore},
     telemetry::{
         health::{self, Health},
         metrics::Metrics,

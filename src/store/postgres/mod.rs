@@ -40,8 +40,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Place, Placement, Position, Republished, Store, StoreError, errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
+    NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Republished, StoreError,
+    errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
@@ -116,17 +117,6 @@ impl PgStore {
     fn with_clock(settings: PgSettings, clock: Arc<dyn Clock>) -> Self {
         let low_water = LowWater::with_pause(Duration::ZERO);
         Self { clock: Some(clock), low_water, ..Self::new(settings) }
-    }
-
-    /// Makes what the loops' sessions have read known to the server's statistics.
-    #[cfg(test)]
-    async fn flush_statistics(&self) {
-        for _ in 0..4 {
-            let flush = async |db: &mut PgConnection| {
-                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
-            };
-            bounded(&self.pools.loops, flush).await.expect("flushes");
-        }
     }
 
     fn now(&self) -> Option<Timestamp> {
@@ -218,7 +208,7 @@ async fn bounded<T>(
 }
 
 #[async_trait]
-impl Store for PgStore {
+impl OrderStore for PgStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
@@ -274,21 +264,14 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| verbs::find_all(db, order_ids).await).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let pools = self.pools()?;
         bounded(&pools.read, async |db| verbs::list(db, page).await).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
-    }
-
+#[async_trait]
+impl OutboxStore for PgStore {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await;
@@ -329,15 +312,13 @@ impl Store for PgStore {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.loops, async |db| outbox::republish(db, orders, now).await).await
     }
+}
 
-    /// Reads nothing of ours, so it costs the same at any number of orders.
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.can_place().await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
+#[async_trait]
+impl Insight for PgStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
+        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -345,16 +326,24 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| self.figures.count(db, now, statuses).await).await
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
+    }
+
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
+        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
     }
+}
 
+#[async_trait]
+impl Lifecycle for PgStore {
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
     /// an advisory lock, so replicas that start together take turns.
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -380,6 +369,16 @@ impl Store for PgStore {
 
     async fn doubted(&self) {
         self.preconditions.doubted().await;
+    }
+
+    /// Reads nothing of ours, so it costs the same at any number of orders.
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.can_place().await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
     }
 
     async fn close(&self) {

@@ -9,7 +9,7 @@ use super::tests::{Database, new_order, run};
 use crate::{
     order::OrderId,
     store::{
-        NewOrder, Outbox, Store, StoreError,
+        Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
         conformance::{new_orders, outbox::take, start},
     },
     time::ManualClock,

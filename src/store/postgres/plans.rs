@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{ConnectOptions as _, PgConnection};
 
 use super::{
-    PgStore,
+    PgStore, bounded,
     tests::{Database, new_order, run},
     timers::{DUE, IN_RANGE},
 };
 use crate::{
     order::{OrderId, StageDelays, Status},
-    store::{Due, Incoming, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
+    store::{
+        Due, Incoming, Insight as _, Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
+        Page, Place, Placement, StoreError, conformance::start,
+    },
     time::{Clock as _, ManualClock},
 };
 
@@ -191,6 +194,18 @@ pub(super) async fn old_snapshot(mut session: PgConnection) -> PgConnection {
     run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("begins");
     run(&mut session, "SELECT count(*) FROM relays").await.expect("reads");
     session
+}
+
+impl PgStore {
+    /// Makes what the loops' sessions have read known to the server's statistics.
+    async fn flush_statistics(&self) {
+        for _ in 0..4 {
+            let flush = async |db: &mut PgConnection| {
+                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
+            };
+            bounded(&self.pools.loops, flush).await.expect("flushes");
+        }
+    }
 }
 
 /// Entries that were read from the indexes and tables of orders so far, the store's open sessions included.

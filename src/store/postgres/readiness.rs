@@ -103,7 +103,9 @@ mod tests {
         tests::{Database, fixture, new_order, run},
     };
     use crate::{
-        store::{Outbox, Store as _, conformance::start},
+        store::{
+            Insight as _, Lifecycle as _, OrderStore as _, Outbox, OutboxStore as _, conformance::start,
+        },
         time::ManualClock,
     };
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        Due, NewOrder, Outbox, Store, StoreError,
+        Due, Insight as _, Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::{Clock as _, ManualClock},

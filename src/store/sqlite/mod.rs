@@ -29,8 +29,9 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, LateSteps,
-    NewOrder, Outbox, Page, Place, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
+    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
+    Republished, StoreError,
 };
 use crate::{
     order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
@@ -178,7 +179,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl OrderStore for SqliteStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let claimed_by = (outbox == Outbox::Mine).then_some(self.process);
         let placed = async {
@@ -233,18 +234,13 @@ impl Store for SqliteStore {
         verbs::find_all(&self.read, order_ids).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        verbs::positions(&self.read, orders, self.clock.now()).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         verbs::list(&self.read, page).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        verbs::audit(&self.read, after, limit, self.clock.now()).await
-    }
-
+#[async_trait]
+impl OutboxStore for SqliteStore {
     /// There is one process, and it lives.
     async fn heartbeat(&self) -> Result<(), StoreError> {
         Ok(())
@@ -278,9 +274,36 @@ impl Store for SqliteStore {
         tx.commit().await?;
         Ok(republished)
     }
+}
+
+#[async_trait]
+impl Insight for SqliteStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        verbs::positions(&self.read, orders, self.clock.now()).await
+    }
+
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        attention::count(&self.read, statuses).await
+    }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         attention::backlog(&self.read, self.clock.now()).await
+    }
+
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        attention::overdue(&self.read, self.clock.now(), late, limit).await
+    }
+
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        verbs::audit(&self.read, after, limit, self.clock.now()).await
+    }
+}
+
+#[async_trait]
+impl Lifecycle for SqliteStore {
+    /// Opening has done it.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -288,21 +311,8 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        attention::count(&self.read, statuses).await
-    }
-
-    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
-        attention::overdue(&self.read, self.clock.now(), late, limit).await
-    }
-
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         verbs::expire_keys(&self.write, self.clock.now(), limit).await
-    }
-
-    /// Opening has done it.
-    async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 
     async fn close(&self) {

@@ -15,7 +15,7 @@ use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        NewOrder, Outbox, Store, StoreError,
+        Lifecycle as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::ManualClock,

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        NewOrder, Outbox,
+        NewOrder, OrderStore as _, Outbox,
         memory::{Database, MemoryStore},
     },
     time::VirtualClock,

@@ -27,7 +27,7 @@ use crate::{
         tests::doubles::{Fate, Troubled},
     },
     store::{
-        Store,
+        Insight as _, OrderStore as _, Store,
         memory::{Database, MemoryStore},
     },
     telemetry::metrics::Metrics,
