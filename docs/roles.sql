@@ -1,9 +1,9 @@
 -- Two roles: the owner of the tables runs `order-tracker migrate`, this one serves. Run it as the owner after the first
 -- migration, and again after each later one: psql --single-transaction -v role=serving -f docs/roles.sql
 -- What is granted here is all that the role has: rights of an earlier version go.
-REVOKE ALL ON orders, order_events, outbox, relays, idempotency_keys, _sqlx_migrations FROM :role;
+REVOKE ALL ON orders, order_events, order_reports, outbox, relays, idempotency_keys, _sqlx_migrations FROM :role;
 REVOKE ALL ON SEQUENCE order_events_id_seq FROM :role;
-GRANT SELECT, INSERT, UPDATE (status, updated_at, due_at) ON orders TO :role;
+GRANT SELECT, INSERT, UPDATE (status, seq, updated_at, due_at) ON orders TO :role;
 GRANT SELECT, INSERT ON order_events TO :role;
 GRANT USAGE ON SEQUENCE order_events_id_seq TO :role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox, relays TO :role;

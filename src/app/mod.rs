@@ -11,7 +11,7 @@ mod wiring;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 use tracing::info;
 
 pub use shutdown::Shutdown;
@@ -20,8 +20,7 @@ use supervisor::Supervisor;
 use crate::{
     app::config::{Config, StoreConfig},
     broker::{EmbeddedBroker, KafkaPublisher},
-    order::StageDelays,
-    store::{PgSettings, PgStore, SqliteStore, Store},
+    store::{PgSettings, PgStore, SqliteStore, Store, StoreError},
     time::SystemClock,
 };
 
@@ -33,30 +32,29 @@ pub struct App {
     publisher: Arc<KafkaPublisher>,
     tasks: Supervisor,
     shutdown: Shutdown,
+    /// Why the database can't ever be used as it is.
+    unfit: oneshot::Receiver<StoreError>,
     /// Forgets its messages when it is dropped, so it goes last.
     _embedded: Option<EmbeddedBroker>,
 }
 
 /// The store that the settings name; not migrated yet.
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    let delays = config.pipeline.stage_delays;
     if let Some(dsn) = config.store.dsn()? {
         let max_connections = config.store.pg_max_connections;
-        return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections, delays })));
+        return Ok(Arc::new(PgStore::new(PgSettings { dsn, max_connections })));
     }
-    let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock), delays).await?;
+    let store = SqliteStore::open(&config.store.data_dir, Arc::new(SystemClock)).await?;
     Ok(Arc::new(store))
 }
 
 /// The same for reading only, beside the service that uses it.
 pub(crate) async fn open_for_audit(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
-    // Nothing is moved, so no delay is ever asked for.
-    let delays = StageDelays::default();
     if let Some(dsn) = config.dsn()? {
         let max_connections = PgSettings::MIN_CONNECTIONS;
-        return Ok(Arc::new(PgStore::open_for_audit(PgSettings { dsn, max_connections, delays }).await?));
+        return Ok(Arc::new(PgStore::open_for_audit(PgSettings { dsn, max_connections }).await?));
     }
-    Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock), delays).await?))
+    Ok(Arc::new(SqliteStore::open_read_only(&config.data_dir, Arc::new(SystemClock)).await?))
 }
 
 /// The same for writing what is not there yet, beside a running service where the database allows that.
@@ -64,7 +62,7 @@ pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<
     if !config.is_embedded() {
         return open_for_audit(config).await;
     }
-    let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock), StageDelays::default());
+    let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock));
     let store =
         store.await.context("the embedded database is written to while the service is stopped only")?;
     Ok(Arc::new(store))
@@ -86,6 +84,7 @@ impl App {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let died = tokio::select! {
             () = stop => None,
+            Ok(error) = &mut self.unfit => return Err(error.into()),
             name = self.tasks.first_end() => Some(name),
         };
         info!("stopping");

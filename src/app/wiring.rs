@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
@@ -26,7 +26,7 @@ use crate::{
     pipeline::{
         BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
-    store::{Portion, Resilient, Store},
+    store::{Portion, Resilient, Store, StoreError},
     telemetry::{
         health::{HealthRegistry, Part},
         metrics::Metrics,
@@ -50,7 +50,7 @@ impl App {
         let overview = Arc::clone(&operations.overview);
         let address = wiring.serve(tracker.clone(), operations, seats).await?;
         let fresh = wiring.start_writers(requests);
-        let when_migrated = wiring.start_migration();
+        let (when_migrated, unfit) = wiring.start_migration();
         wiring.start_relay(&mut topic, fresh, &when_migrated);
         wiring.start_consumer(&topic, &when_migrated);
         wiring.start_scheduler(&when_migrated);
@@ -60,7 +60,7 @@ impl App {
         wiring.start_simulator(tracker);
         let Wiring { store, tasks, shutdown, .. } = wiring;
         let Topic { brokers, publisher, embedded, .. } = topic;
-        Ok(Self { address, brokers, store, publisher, tasks, shutdown, _embedded: embedded })
+        Ok(Self { address, brokers, store, publisher, tasks, shutdown, unfit, _embedded: embedded })
     }
 }
 
@@ -214,10 +214,11 @@ impl<'a> Wiring<'a> {
     }
 
     /// Until the schema is there the other loops have nothing to do but to complain.
-    fn start_migration(&mut self) -> Gate {
-        let (migration, migrated) = Migration::new(Arc::clone(&self.store));
+    /// Answers what they wait for, and where it is told why the database can never be used as it is.
+    fn start_migration(&mut self) -> (Gate, oneshot::Receiver<StoreError>) {
+        let (migration, migrated, unfit) = Migration::new(self.store.clone());
         self.tasks.spawn("schema migration", migration.run(self.shutdown.soft()));
-        Gate { migrated, stop: self.shutdown.soft() }
+        (Gate { migrated, stop: self.shutdown.soft() }, unfit)
     }
 
     fn start_relay(&mut self, topic: &mut Topic, fresh: mpsc::Receiver<OrderPlaced>, when_migrated: &Gate) {
@@ -242,6 +243,7 @@ impl<'a> Wiring<'a> {
             to_topic,
             Arc::clone(&self.transitions),
             Arc::clone(&self.metrics),
+            self.config.pipeline.stage_delays.first(),
         );
         let consumer = consumer.run(self.shutdown.soft(), self.parts.reporter(Part::Consumer));
         self.tasks.spawn("consumer", when_migrated.clone().open(consumer));
@@ -254,6 +256,7 @@ impl<'a> Wiring<'a> {
             Arc::clone(&self.alarm),
             Arc::clone(&self.transitions),
             Arc::clone(&self.metrics),
+            self.config.pipeline.stage_delays,
         );
         let scheduler = scheduler.run(self.shutdown.soft(), self.parts.reporter(Part::Scheduler));
         self.tasks.spawn("scheduler", when_migrated.clone().open(scheduler));
@@ -264,7 +267,7 @@ impl<'a> Wiring<'a> {
     fn start_upkeep(&mut self, overview: Arc<Overview>, when_migrated: &Gate) {
         let sampler = Sampler::new(overview, Arc::clone(&self.metrics)).run(self.shutdown.soft());
         self.tasks.spawn("sampler", when_migrated.clone().open(sampler));
-        let upkeep = Upkeep::new(Arc::clone(&self.store)).run(self.shutdown.soft());
+        let upkeep = Upkeep::new(self.store.clone()).run(self.shutdown.soft());
         self.tasks.spawn("upkeep", when_migrated.clone().open(upkeep));
     }
 

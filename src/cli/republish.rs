@@ -220,9 +220,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::StageDelays,
         store::{
-            Outbox,
+            OrderStore as _, Outbox, OutboxStore as _,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,
@@ -235,7 +234,7 @@ mod tests {
     /// A store with so many orders that are sent.
     async fn sent(orders: u64) -> (Flaky, Vec<OrderId>) {
         let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
         let orders = new_orders(orders);
         let ids: Vec<OrderId> = orders.iter().map(|order| order.order_id).collect();
         inner.place(&orders, Outbox::Mine).await.expect("places");

@@ -213,7 +213,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::StageDelays,
         store::{conformance::start, flaky::Flaky, memory::MemoryStore},
         time::ManualClock,
     };
@@ -222,12 +221,7 @@ mod tests {
 
     fn open() -> (Arc<Overview>, Arc<Flaky>) {
         let clock = Arc::new(ManualClock::new(start()));
-        let store = Arc::new(Flaky::new(Arc::new(MemoryStore::new(
-            Arc::default(),
-            clock,
-            StageDelays::default(),
-            1,
-        ))));
+        let store = Arc::new(Flaky::new(Arc::new(MemoryStore::new(Arc::default(), clock, 1))));
         (Overview::new(store.clone()), store)
     }
 

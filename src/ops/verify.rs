@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
     order::{OrderId, Timestamp, Violation, promises::PUBLISHED_WITHIN},
-    store::{AuditPage, Pages, Store, StoreError},
+    store::{AuditPage, Insight, Pages, StoreError},
 };
 
 /// Orders in one page.
@@ -116,7 +116,7 @@ struct Sent {
 
 /// Reads everything; `kafka` is `None` where the topic is out of reach.
 pub async fn verify(
-    store: &dyn Store,
+    store: &dyn Insight,
     kafka: Option<Arc<Kafka>>,
     topic: &str,
 ) -> Result<Report, VerifyError> {
@@ -148,7 +148,7 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
     std::str::from_utf8(key?).ok()?.parse().ok()
 }
 
-async fn read_orders(store: &dyn Store, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
+async fn read_orders(store: &dyn Insight, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
@@ -205,7 +205,7 @@ impl Sent {
     }
 }
 
-async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
+async fn unsent_for_long(store: &dyn Insight) -> Result<Rule, StoreError> {
     let mut rule =
         Rule::new(&format!("no order waits for more than {} s to be sent", PUBLISHED_WITHIN.as_secs()));
     let mut backlog = store.backlog().await;
@@ -229,9 +229,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::StageDelays,
         store::{
-            Outbox,
+            OrderStore as _, Outbox,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,
@@ -243,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_database_is_read_to_the_end() {
         let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
         inner.place(&new_orders(100), Outbox::Mine).await.expect("places");
         let store = Flaky::new(Arc::new(inner));
         store.most.store(9, Ordering::Relaxed);

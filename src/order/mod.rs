@@ -34,7 +34,7 @@ pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
 pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind};
 pub use transition::Transition;
-pub use violations::{AuditedOrder, Violation};
+pub use violations::{AuditedEvent, AuditedOrder, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.
 pub type Timestamp = DateTime<Utc>;

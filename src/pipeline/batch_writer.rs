@@ -113,7 +113,7 @@ impl BatchWriter {
     fn new_order(&mut self, details: OrderDetails, key: Option<String>, meta: Option<Value>) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
-        NewOrder { order_id, details, key, meta }
+        NewOrder { order_id, details, key, meta, due_in: Some(self.first_delay) }
     }
 
     /// Each order has its own answer: one that the database refuses takes no neighbours with it.

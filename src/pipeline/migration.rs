@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    store::{Store, StoreError},
+    store::{Lifecycle, StoreError},
     time::Backoff,
 };
 
@@ -18,43 +21,54 @@ const REPEAT: Duration = Duration::from_mins(1);
 
 /// Migrates, and again when calls fail as they would without the schema.
 pub struct Migration {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Lifecycle>,
     migrated: CancellationToken,
+    unfit: oneshot::Sender<StoreError>,
 }
 
 impl Migration {
-    /// A migration of `store`, and the token that is cancelled once it was done.
-    pub fn new(store: Arc<dyn Store>) -> (Self, CancellationToken) {
-        let migrated = CancellationToken::new();
-        (Self { store, migrated: migrated.clone() }, migrated)
+    /// A migration of `store`, the token that is cancelled once it was done, and why it never can be.
+    pub fn new(store: Arc<dyn Lifecycle>) -> (Self, CancellationToken, oneshot::Receiver<StoreError>) {
+        let (migrated, (unfit, why)) = (CancellationToken::new(), oneshot::channel());
+        (Self { store, migrated: migrated.clone(), unfit }, migrated, why)
     }
 
-    /// Works until told to stop. Whatever the database says, somebody may mend it.
+    /// Works until told to stop. Whatever the database says, somebody may mend it; but where the first one that is
+    /// found was made by an earlier version, that is told, and nothing more is tried.
     pub async fn run(self, stop: CancellationToken) {
+        let Self { store, migrated, unfit } = self;
         let work = async {
             loop {
-                self.migrate().await;
+                if let Err(error) = migrate(&*store, &migrated).await {
+                    // Who does not hear it is leaving.
+                    drop(unfit.send(error));
+                    return std::future::pending().await;
+                }
                 sleep(LOOK_EVERY).await;
-                self.store.doubted().await;
+                store.doubted().await;
             }
         };
         stop.run_until_cancelled(work).await;
     }
+}
 
-    /// Tries until it is done. It may wait long for a lock that another replica holds.
-    async fn migrate(&self) {
-        let (mut backoff, mut told): (_, Option<(StoreError, Instant)>) = (Backoff::default(), None);
-        while let Err(error) = self.store.migrate().await {
-            let known = told.as_ref().is_some_and(|(last, at)| *last == error && at.elapsed() < REPEAT);
-            if !known {
-                warn!(%error, "the database can't be used as it must be; tried again until it can");
-                told = Some((error, Instant::now()));
-            }
-            sleep(backoff.next_pause()).await;
+/// Tries until it is done. It may wait long for a lock that another replica holds.
+async fn migrate(store: &dyn Lifecycle, migrated: &CancellationToken) -> Result<(), StoreError> {
+    let (mut backoff, mut told): (_, Option<(StoreError, Instant)>) = (Backoff::default(), None);
+    while let Err(error) = store.migrate().await {
+        if matches!(error, StoreError::EarlierVersion(_)) && !migrated.is_cancelled() {
+            return Err(error);
         }
-        if told.is_some() || !self.migrated.is_cancelled() {
-            info!("the database is up to date");
+        let known = told.as_ref().is_some_and(|(last, at)| *last == error && at.elapsed() < REPEAT);
+        if !known {
+            warn!(%error, "the database can't be used as it must be; tried again until it can");
+            told = Some((error, Instant::now()));
         }
-        self.migrated.cancel();
+        sleep(backoff.next_pause()).await;
     }
+    if told.is_some() || !migrated.is_cancelled() {
+        info!("the database is up to date");
+    }
+    migrated.cancel();
+    Ok(())
 }

@@ -54,7 +54,6 @@ impl Sampler {
 mod tests {
     use super::*;
     use crate::{
-        order::StageDelays,
         store::{conformance::start, flaky::Flaky, memory::MemoryStore},
         time::ManualClock,
     };
@@ -63,7 +62,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_counted_in_part_is_not_known() {
         let clock = Arc::new(ManualClock::new(start()));
-        let memory = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let memory = MemoryStore::new(Arc::default(), clock, 1);
         let store = Arc::new(Flaky::new(Arc::new(memory)));
         let metrics = Arc::new(Metrics::new());
         let told = async || {

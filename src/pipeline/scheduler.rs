@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
 use crate::{
-    order::{OrderId, promises::OVERDUE_AFTER},
+    order::{OrderId, StageDelays, promises::OVERDUE_AFTER},
     store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, SOON, Store, StoreError, in_portions},
     telemetry::{
         health::{Health, Issue, IssueKind, Issues},
@@ -55,6 +55,7 @@ pub struct Scheduler {
     alarm: Arc<Alarm>,
     transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
+    delays: StageDelays,
     /// How many orders the database moves in time: of those that are due, were overlooked, are sorted.
     portion: Portion,
     overlooked: Portion,
@@ -66,18 +67,20 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A loop that is woken by `alarm` and tells `transitions` of what it moved.
+    /// A loop that is woken by `alarm` and tells `transitions` of what it moved by these delays.
     pub fn new(
         store: Arc<dyn Store>,
         alarm: Arc<Alarm>,
         transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,
+        delays: StageDelays,
     ) -> Self {
         Self {
             store,
             alarm,
             transitions,
             metrics,
+            delays,
             portion: Portion::new(MOVED_AT_ONCE),
             overlooked: Portion::new(MOVED_AT_ONCE),
             sorted: Portion::given_up_after(SORTED_AT_ONCE, SOON),
@@ -163,7 +166,7 @@ impl Scheduler {
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let (started, limit) = (Instant::now(), self.portion.size());
         let due = Due::Soonest { limit, after: self.held().passed() };
-        match self.store.advance_due(due).await {
+        match self.store.advance_due(due, &self.delays).await {
             Ok(advance) => {
                 self.portion.fits(advance.orders(), started.elapsed());
                 self.made(&advance, started);
@@ -255,7 +258,7 @@ impl Scheduler {
             return Ok(0);
         };
         let due = Due::Overlooked { limit, after, except: &except };
-        match self.store.advance_due(due).await {
+        match self.store.advance_due(due, &self.delays).await {
             Ok(advance) => {
                 self.overlooked.fits(advance.orders(), started.elapsed());
                 self.made(&advance, started);
@@ -281,7 +284,7 @@ impl Scheduler {
     /// Answers for each whether it moved; one that another replica holds is passed over.
     async fn move_these(&self, due: Due<'_>, orders: &[OrderId]) -> Result<Vec<bool>, StoreError> {
         let started = Instant::now();
-        let advance = self.store.advance_due(due).await?;
+        let advance = self.store.advance_due(due, &self.delays).await?;
         self.made(&advance, started);
         let moved: HashSet<OrderId> = advance.transitions.iter().map(|step| step.order_id).collect();
         Ok(orders.iter().map(|order_id| moved.contains(order_id)).collect())

@@ -51,7 +51,7 @@ pub struct DueOrders {
     pub last: Option<Place>,
 }
 
-/// What [`advance_due`](super::Store::advance_due) did.
+/// What [`advance_due`](super::OrderStore::advance_due) did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advance {
     /// Every step made, in the order made.

@@ -60,14 +60,16 @@ fn blame(error: &sqlx::Error) -> Blame {
 }
 
 /// Constraints of ours that what is in one row can break.
-const OURS: [&str; 8] = [
+const OURS: [&str; 10] = [
     "orders_size_check",
     "orders_status_check",
-    "orders_check",
+    "orders_seq_check",
+    "orders_due_at_check",
     "orders_moments_are_finite",
     "order_events_event_check",
+    "order_events_seq_check",
     "order_events_timestamp_is_finite",
-    "order_events_order_id_event_key",
+    "order_events_order_id_seq_key",
     "outbox_created_at_is_finite",
 ];
 

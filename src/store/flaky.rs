@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
+    NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
 };
-use crate::order::{Order, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder};
+use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder};
 
 /// How long a verb takes that is too slow.
 const TOO_SLOW: Duration = crate::time::deadlines::GUARD;
@@ -84,7 +84,7 @@ impl Flaky {
 }
 
 #[async_trait]
-impl Store for Flaky {
+impl OrderStore for Flaky {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         self.inner.place(orders, outbox).await
     }
@@ -93,8 +93,8 @@ impl Store for Flaky {
         self.inner.admit(incoming).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
-        self.inner.advance_due(due).await
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
+        self.inner.advance_due(due, delays).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
@@ -105,24 +105,13 @@ impl Store for Flaky {
         self.inner.find_all(order_ids).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.inner.positions(orders).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         self.inner.list(page).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        self.connected()?;
-        if limit > self.most.load(Ordering::Relaxed) {
-            return Err(StoreError::Timeout(TOO_SLOW));
-        }
-        let mut page = self.inner.audit(after, limit).await?;
-        page.unreadable.append(&mut self.odd.lock().expect("no panic"));
-        Ok(page)
-    }
-
+#[async_trait]
+impl OutboxStore for Flaky {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         self.inner.heartbeat().await
     }
@@ -151,15 +140,12 @@ impl Store for Flaky {
         self.connected()?;
         self.inner.republish(orders).await
     }
+}
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.in_time("ping").await?;
-        self.inner.ping().await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.in_time("backlog").await?;
-        Ok(Backlog { since: self.since(), ..self.inner.backlog().await? })
+#[async_trait]
+impl Insight for Flaky {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -167,17 +153,40 @@ impl Store for Flaky {
         Ok(Counts { since: self.since(), ..self.inner.count(statuses).await? })
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.in_time("backlog").await?;
+        Ok(Backlog { since: self.since(), ..self.inner.backlog().await? })
+    }
+
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.in_time("overdue").await?;
         Ok(LateSteps { since: self.since(), ..self.inner.overdue(late, limit).await? })
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.inner.expire_keys(limit).await
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.connected()?;
+        if limit > self.most.load(Ordering::Relaxed) {
+            return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        let mut page = self.inner.audit(after, limit).await?;
+        page.unreadable.append(&mut self.odd.lock().expect("no panic"));
+        Ok(page)
     }
+}
 
+#[async_trait]
+impl Lifecycle for Flaky {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.in_time("ping").await?;
+        self.inner.ping().await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.inner.expire_keys(limit).await
     }
 
     async fn close(&self) {

@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, KEY_LIFETIME, LateSteps,
-    NewOrder, Outbox, Overdue, Page, Place, Placement, Position, Republished, Store, StoreError, Transition,
-    UNSENT_LISTED, Unsent, idempotency,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, KEY_LIFETIME,
+    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Overdue, Page, Place, Placement,
+    Position, Republished, StoreError, Transition, UNSENT_LISTED, Unsent, idempotency,
 };
 use crate::{
     order::{
-        AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status,
-        Timestamp, TrackedOrder,
+        AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays,
+        Status, Timestamp, TrackedOrder,
     },
     time::Clock,
 };
@@ -46,20 +46,14 @@ pub(crate) struct Database {
 pub(crate) struct MemoryStore {
     database: Arc<Mutex<Database>>,
     clock: Arc<dyn Clock>,
-    delays: StageDelays,
     replica: u64,
 }
 
 impl MemoryStore {
-    pub(crate) fn new(
-        database: Arc<Mutex<Database>>,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-        replica: u64,
-    ) -> Self {
+    pub(crate) fn new(database: Arc<Mutex<Database>>, clock: Arc<dyn Clock>, replica: u64) -> Self {
         let now = clock.now();
         database.lock().expect("no panic").alive.insert(replica, now + CLAIM);
-        Self { database, clock, delays, replica }
+        Self { database, clock, replica }
     }
 
     /// What the database's clock says.
@@ -80,13 +74,13 @@ impl Database {
         created_at: Timestamp,
         now: Timestamp,
         meta: Option<&serde_json::Value>,
-        delays: &StageDelays,
+        due_in: Option<Duration>,
     ) -> bool {
         if self.orders.contains_key(&order_id) {
             return false;
         }
         let status = Status::Placed;
-        let due_at = delays.due_after(status, now);
+        let due_at = due_in.map(|due_in| now + due_in);
         let order = Order { order_id, details: details.clone(), status, created_at, updated_at: now, due_at };
         let events = vec![
             Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
@@ -130,7 +124,7 @@ impl Database {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl OrderStore for MemoryStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (mut database, now) = self.lock();
         let sent = orders.iter().filter_map(|order| order.key.as_deref());
@@ -141,7 +135,7 @@ impl Store for MemoryStore {
         let verdicts = idempotency::judge(orders, held.collect());
         for order in idempotency::fresh(orders, &verdicts) {
             let meta = order.meta.as_ref();
-            if database.insert(order.order_id, &order.details, now, now, meta, &self.delays) {
+            if database.insert(order.order_id, &order.details, now, now, meta, order.due_in) {
                 let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
                 database.outbox.insert(order.order_id, (now, claimed_by));
                 if let Some(key) = &order.key {
@@ -154,23 +148,23 @@ impl Store for MemoryStore {
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (mut database, now) = self.lock();
-        let admit = |Incoming { placed, meta }: &Incoming| {
+        let admit = |Incoming { placed, meta, due_in }: &Incoming| {
             let created_at = placed.created_at.min(now);
             let meta = meta.as_ref();
-            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, &self.delays);
+            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, *due_in);
             if new { Admission::Admitted } else { Admission::Known }
         };
         Ok(incoming.iter().map(admit).collect())
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
         let (mut transitions, orders) = (Vec::new(), database.due(due, now));
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
         for Place { order_id, .. } in orders {
             let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
             let Some(due_at) = tracked.order.due_at else { continue };
-            let path = self.delays.path(tracked.order.status, due_at, now);
+            let path = delays.path(tracked.order.status, due_at, now);
             for to in path.steps {
                 transitions.push(Transition { order_id, from: tracked.order.status, to });
                 tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
@@ -199,18 +193,6 @@ impl Store for MemoryStore {
         Ok(found.cloned().collect())
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (mut database, now) = self.lock();
-        database.looks += 1;
-        let there = &database.reached()?.orders;
-        let position = |order_id: &OrderId| {
-            let order = &there.get(order_id)?.order;
-            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
-            Some(Position { order_id: *order_id, status: order.status, due_in })
-        };
-        Ok(orders.iter().filter_map(position).collect())
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let (database, _) = self.lock();
         let orders = database.reached()?.orders.values().rev().map(|tracked| &tracked.order);
@@ -219,25 +201,10 @@ impl Store for MemoryStore {
             .filter(|order| page.status.is_none_or(|status| order.status == status));
         Ok(wanted.take(page.limit).cloned().collect())
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        let (database, now) = self.lock();
-        let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
-        let rows = database.orders.iter().filter(|(id, _)| beyond(id)).take(limit);
-        let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
-            order_id: *id,
-            status: tracked.order.status,
-            created_at: tracked.order.created_at,
-            updated_at: tracked.order.updated_at,
-            due_at: tracked.order.due_at,
-            unsent: database.outbox.contains_key(id),
-            events: tracked.events.iter().map(|event| (event.event, event.timestamp)).collect(),
-        };
-        let orders: Vec<AuditedOrder> = rows.map(audited).collect();
-        let last = orders.last().map(|order| order.order_id.to_string());
-        Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
-    }
-
+#[async_trait]
+impl OutboxStore for MemoryStore {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (mut database, now) = self.lock();
         database.alive.insert(self.replica, now + CLAIM);
@@ -305,6 +272,30 @@ impl Store for MemoryStore {
         };
         Ok(orders.iter().map(republish).collect())
     }
+}
+
+#[async_trait]
+impl Insight for MemoryStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (mut database, now) = self.lock();
+        database.looks += 1;
+        let there = &database.reached()?.orders;
+        let position = |order_id: &OrderId| {
+            let order = &there.get(order_id)?.order;
+            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
+            Some(Position { order_id: *order_id, status: order.status, due_in })
+        };
+        Ok(orders.iter().filter_map(position).collect())
+    }
+
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        let (database, _) = self.lock();
+        let mut counts = Counts::default();
+        for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
+            counts.orders[tracked.order.status] += 1;
+        }
+        Ok(counts)
+    }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         let (database, now) = self.lock();
@@ -318,19 +309,6 @@ impl Store for MemoryStore {
             first: first.map(|(id, (at, _))| Unsent { order_id: *id, age: since(*at) }).collect(),
             since: None,
         })
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.lock().0.reached().map(|_| ())
-    }
-
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        let (database, _) = self.lock();
-        let mut counts = Counts::default();
-        for tracked in database.orders.values().filter(|tracked| statuses.contains(&tracked.order.status)) {
-            counts.orders[tracked.order.status] += 1;
-        }
-        Ok(counts)
     }
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
@@ -347,14 +325,43 @@ impl Store for MemoryStore {
         Ok(LateSteps { most, orders, first, since: None })
     }
 
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        let (database, now) = self.lock();
+        let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
+        let rows = database.orders.iter().filter(|(id, _)| beyond(id)).take(limit);
+        let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
+            order_id: *id,
+            status: tracked.order.status,
+            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
+            created_at: tracked.order.created_at,
+            updated_at: tracked.order.updated_at,
+            due_at: tracked.order.due_at,
+            unsent: database.outbox.contains_key(id),
+            events: (1..)
+                .zip(&tracked.events)
+                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
+                .collect(),
+        };
+        let orders: Vec<AuditedOrder> = rows.map(audited).collect();
+        let last = orders.last().map(|order| order.order_id.to_string());
+        Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
+    }
+}
+
+#[async_trait]
+impl Lifecycle for MemoryStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.lock().0.reached().map(|_| ())
+    }
+
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (mut database, now) = self.lock();
         let old = database.keys.extract_if(|_, (_, created_at)| *created_at < now - KEY_LIFETIME);
         Ok(old.take(limit).count() as u64)
-    }
-
-    async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 
     async fn close(&self) {
@@ -366,7 +373,10 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
     use crate::{
-        store::conformance::{Fixture, conformance, start},
+        store::{
+            Store,
+            conformance::{Fixture, conformance, start},
+        },
         time::ManualClock,
     };
 
@@ -374,9 +384,8 @@ mod tests {
 
     async fn fixture() -> Fixture {
         let (database, clock) = (Arc::default(), Arc::new(ManualClock::new(start())));
-        let replica = |n| -> Arc<dyn Store> {
-            Arc::new(MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n))
-        };
+        let replica =
+            |n| -> Arc<dyn Store> { Arc::new(MemoryStore::new(Arc::clone(&database), clock.clone(), n)) };
         Fixture {
             store: replica(1),
             replica: replica(2),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{AuditPage, Portion, Store, StoreError};
+use super::{AuditPage, Insight, Portion, StoreError};
 
 /// How long trouble may last before the reading is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,14 +43,14 @@ impl Patience {
 
 /// A reading of all orders, smallest id first.
 pub struct Pages<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn Insight,
     portion: Portion,
     after: Option<String>,
 }
 
 impl<'a> Pages<'a> {
     /// A reading that begins after this id, up to `most` orders at a time.
-    pub fn new(store: &'a dyn Store, after: Option<String>, most: usize) -> Self {
+    pub fn new(store: &'a dyn Insight, after: Option<String>, most: usize) -> Self {
         Self { store, portion: Portion::new(most), after }
     }
 
@@ -87,9 +87,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::{OrderId, StageDelays},
+        order::OrderId,
         store::{
-            Outbox,
+            OrderStore as _, Outbox,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,
@@ -99,7 +99,7 @@ mod tests {
 
     async fn flaky(orders: u64) -> (Flaky, Vec<OrderId>) {
         let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1);
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
         let orders = new_orders(orders);
         inner.place(&orders, Outbox::Mine).await.expect("places");
         (Flaky::new(Arc::new(inner)), orders.iter().map(|order| order.order_id).collect())

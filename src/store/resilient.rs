@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
+    NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Status, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -74,7 +74,7 @@ impl Resilient {
 }
 
 #[async_trait]
-impl Store for Resilient {
+impl OrderStore for Resilient {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         self.write(self.inner.place(orders, outbox)).await
     }
@@ -84,9 +84,9 @@ impl Store for Resilient {
     }
 
     /// Counted as a write only when something moved: most looks find nothing due.
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let started = Instant::now();
-        let advance = self.read(self.inner.advance_due(due)).await?;
+        let advance = self.read(self.inner.advance_due(due, delays)).await?;
         if !advance.transitions.is_empty() {
             self.metrics.db_written(started.elapsed());
         }
@@ -101,18 +101,13 @@ impl Store for Resilient {
         self.read_again(|| self.inner.find_all(order_ids)).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.read_again(|| self.inner.positions(orders)).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         self.read_again(|| self.inner.list(page)).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        self.read(self.inner.audit(after, limit)).await
-    }
-
+#[async_trait]
+impl OutboxStore for Resilient {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         self.read(self.inner.heartbeat()).await
     }
@@ -140,27 +135,33 @@ impl Store for Resilient {
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
         self.write(self.inner.republish(orders)).await
     }
+}
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.read_again(|| self.inner.ping()).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.read_again(|| self.inner.backlog()).await
+#[async_trait]
+impl Insight for Resilient {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.read_again(|| self.inner.positions(orders)).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         self.read_again(|| self.inner.count(statuses)).await
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.read_again(|| self.inner.backlog()).await
+    }
+
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.read_again(|| self.inner.overdue(late, limit)).await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.write(self.inner.expire_keys(limit)).await
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.read(self.inner.audit(after, limit)).await
     }
+}
 
+#[async_trait]
+impl Lifecycle for Resilient {
     /// Without a deadline: a schema change on large tables takes its time.
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await.inspect_err(|_| self.metrics.db_failed())
@@ -168,6 +169,14 @@ impl Store for Resilient {
 
     async fn doubted(&self) {
         self.inner.doubted().await;
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read_again(|| self.inner.ping()).await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.write(self.inner.expire_keys(limit)).await
     }
 
     async fn close(&self) {

@@ -144,9 +144,9 @@ impl Search {
 mod tests {
     use super::*;
     use crate::{
-        order::{IdMint, OrderDetails, StageDelays},
+        order::{IdMint, OrderDetails},
         store::{
-            NewOrder, Outbox,
+            NewOrder, OrderStore as _, Outbox,
             conformance::start,
             memory::{Database, MemoryStore},
         },
@@ -159,12 +159,13 @@ mod tests {
     ) -> (Search, Vec<OrderId>, Arc<std::sync::Mutex<Database>>) {
         let (database, mut mint) = (Arc::default(), IdMint::default());
         let clock = Arc::new(VirtualClock::new(start()));
-        let store = MemoryStore::new(Arc::clone(&database), clock, StageDelays::default(), 1);
+        let store = MemoryStore::new(Arc::clone(&database), clock, 1);
         let new = |(at, (name, item)): (u64, _)| NewOrder {
             order_id: mint.mint(at, u128::from(at) << 20),
             details: OrderDetails::new(name, "1 High St", item, "large").expect("valid"),
             key: None,
             meta: None,
+            due_in: None,
         };
         let new: Vec<NewOrder> = (0..).zip(customers).map(new).collect();
         store.place(&new, Outbox::Mine).await.expect("places");

@@ -68,11 +68,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_committed_step_reaches_followers_metrics_and_alarm() {
         let clock = Arc::new(VirtualClock::new(start()));
-        let store: Arc<dyn Store> =
-            Arc::new(MemoryStore::new(Arc::default(), clock, StageDelays::default(), 1));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::default(), clock, 1));
         let order_id = IdMint::default().mint(1, 1);
         let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let order = NewOrder { order_id, details, key: None, meta: None };
+        let order = NewOrder {
+            order_id,
+            details,
+            key: None,
+            meta: None,
+            due_in: Some(StageDelays::default().first()),
+        };
         store.place(&[order], Outbox::Mine).await.expect("places");
         tokio::time::advance(Duration::from_secs(3)).await;
         let advance = store.advance(10).await.expect("advances");

@@ -74,14 +74,14 @@ impl Seed {
             statuses.join(", "),
         );
         let orders = format!(
-            "INSERT INTO orders (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
-            SELECT order_id, '{SECRET} ' || order_id, '{SECRET} Lane', 'pizza', 'large', status, placed_at, reached_at,
+            "INSERT INTO orders (order_id, customer_name, address, item, size, status, seq, created_at, updated_at, due_at)
+            SELECT order_id, '{SECRET} ' || order_id, '{SECRET} Lane', 'pizza', 'large', status, reached, placed_at, reached_at,
                 CASE status WHEN 'DELIVERED' THEN NULL ELSE {due} END FROM seeds"
         );
         let events = stamps().map(|(event, position, at)| {
             format!(
-                r#"INSERT INTO order_events (order_id, event, "timestamp")
-                SELECT order_id, '{event}', placed_at + {at} * interval '1 ms' FROM seeds WHERE reached >= {position}"#
+                r#"INSERT INTO order_events (order_id, event, seq, "timestamp")
+                SELECT order_id, '{event}', {position}, placed_at + {at} * interval '1 ms' FROM seeds WHERE reached >= {position}"#
             )
         });
         let unsent =

@@ -10,6 +10,7 @@ mod completion;
 mod crash;
 mod database;
 mod double;
+mod earlier;
 mod events;
 mod explain;
 mod foreign;

@@ -23,10 +23,11 @@ async fn run(arguments: &[&str], brokers: &str, data: &Path) -> Output {
 
 /// What [`broken`] says of one order each of an event gone at the start, gone later, doubled, with a stamp
 /// that goes back, with another status, and not on the topic.
-pub(crate) const TAMPERED: [(&str, u64); 6] = [
+pub(crate) const TAMPERED: [(&str, u64); 7] = [
     ("every order has CREATED and PLACED", 1),
     ("no step is skipped", 1),
     ("no event is there twice", 1),
+    ("events stand at 1, 2, 3 and so on, and the order at the last of them", 4),
     ("stamps never go back", 1),
     ("status and stamps are those of the events", 1),
     ("every order that was sent is on the topic", 1),
@@ -65,7 +66,7 @@ async fn every_tampering_is_found() {
     let data = folder();
     let service = Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
     let mut ids = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         ids.push(service.place("pizza").await);
     }
     service.settled().await;
@@ -75,11 +76,11 @@ async fn every_tampering_is_found() {
     assert_eq!(broken(&proof), TAMPERED.map(|(rule, count)| (rule.to_owned(), count)));
 }
 
-/// One fault for each of six orders; the events' table is made anew without its constraint.
+/// One fault for each of seven orders; the events' table is made anew without its constraint.
 async fn tamper(data: &Path, ids: &[String]) {
     let options = SqliteConnectOptions::new().filename(data.join("orders.db")).foreign_keys(false);
     let mut console = options.connect().await.expect("opens");
-    let [unbegun, gap, doubled, back, status, unsent] = ids else { panic!("six orders: {ids:?}") };
+    let [unbegun, gap, doubled, back, status, moved, unsent] = ids else { panic!("seven orders: {ids:?}") };
     let statements = format!(
         "CREATE TABLE copy AS SELECT * FROM order_events;
          DROP TABLE order_events;
@@ -89,9 +90,10 @@ async fn tamper(data: &Path, ids: &[String]) {
          INSERT INTO order_events SELECT * FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING';
          UPDATE order_events SET \"timestamp\" = \"timestamp\" - 1 WHERE order_id = '{back}' AND event = 'COOKING';
          UPDATE orders SET status = 'COOKING', due_at = updated_at + 3600000 WHERE order_id = '{status}';
-         INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, created_at, updated_at,
-             due_at FROM orders WHERE order_id = '{unsent}';
-         INSERT INTO order_events SELECT 1000 + id, '{FOREIGN}', event, \"timestamp\", meta FROM order_events
+         UPDATE orders SET seq = 7 WHERE order_id = '{moved}';
+         INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, seq, created_at, updated_at,
+             due_at, expected_at, ready_at FROM orders WHERE order_id = '{unsent}';
+         INSERT INTO order_events SELECT 1000 + id, '{FOREIGN}', event, seq, \"timestamp\", meta FROM order_events
              WHERE order_id = '{unsent}';"
     );
     console.execute(sqlx::AssertSqlSafe(statements)).await.expect("tampers");

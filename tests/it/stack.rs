@@ -193,19 +193,21 @@ async fn a_killed_replica_is_replaced() {
 async fn every_tampering_of_the_tables_is_found() {
     let stack = Stack::make().await;
     let service = stack.replica("0s").await;
-    let ids = join_all((0..6).map(|_| service.place("pizza"))).await;
+    let ids = join_all((0..7).map(|_| service.place("pizza"))).await;
     service.settled().await;
     assert_eq!(stack.verify().await.1, Some(0));
-    let [unbegun, gap, doubled, back, status, unsent] = &ids[..] else { panic!("six orders: {ids:?}") };
+    let [unbegun, gap, doubled, back, status, moved, unsent] = &ids[..] else {
+        panic!("seven orders: {ids:?}")
+    };
     let options: PgConnectOptions = stack.dsn.parse().expect("a DSN");
     let mut console = options.connect().await.expect("connects");
     for statement in [
         "ALTER TABLE order_events DISABLE TRIGGER ALL".to_owned(),
-        "ALTER TABLE order_events DROP CONSTRAINT order_events_order_id_event_key".to_owned(),
+        "ALTER TABLE order_events DROP CONSTRAINT order_events_order_id_seq_key".to_owned(),
         format!("DELETE FROM order_events WHERE order_id = '{unbegun}' AND event = 'PLACED'"),
         format!("DELETE FROM order_events WHERE order_id = '{gap}' AND event = 'COOKING'"),
         format!(
-            "INSERT INTO order_events (order_id, event, \"timestamp\", meta) SELECT order_id, event, \"timestamp\", meta FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING'"
+            "INSERT INTO order_events (order_id, event, seq, \"timestamp\", meta) SELECT order_id, event, seq, \"timestamp\", meta FROM order_events WHERE order_id = '{doubled}' AND event = 'COOKING'"
         ),
         format!(
             "UPDATE order_events SET \"timestamp\" = \"timestamp\" - interval '1 ms' WHERE order_id = '{back}' AND event = 'COOKING'"
@@ -213,11 +215,12 @@ async fn every_tampering_of_the_tables_is_found() {
         format!(
             "UPDATE orders SET status = 'COOKING', due_at = updated_at + interval '1 hour' WHERE order_id = '{status}'"
         ),
+        format!("UPDATE orders SET seq = 7 WHERE order_id = '{moved}'"),
         format!(
-            "INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, created_at, updated_at, due_at FROM orders WHERE order_id = '{unsent}'"
+            "INSERT INTO orders SELECT '{FOREIGN}', customer_name, address, item, size, status, seq, created_at, updated_at, due_at FROM orders WHERE order_id = '{unsent}'"
         ),
         format!(
-            "INSERT INTO order_events (order_id, event, \"timestamp\") SELECT '{FOREIGN}', event, \"timestamp\" FROM order_events WHERE order_id = '{unsent}' ORDER BY id"
+            "INSERT INTO order_events (order_id, event, seq, \"timestamp\") SELECT '{FOREIGN}', event, seq, \"timestamp\" FROM order_events WHERE order_id = '{unsent}' ORDER BY id"
         ),
     ] {
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut console).await.expect("tampers");

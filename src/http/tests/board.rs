@@ -266,7 +266,7 @@ async fn what_could_not_be_read_is_not_said_to_be_missing() {
     let database = Arc::new(Mutex::new(Database::default()));
     database.lock().expect("no panic").away = true;
     let clock = Arc::new(ManualClock::new(start()));
-    let away = MemoryStore::new(database, clock, StageDelays::default(), 1);
+    let away = MemoryStore::new(database, clock, 1);
     let api = Api::open_reading(StageDelays::default(), Some(Arc::new(away))).await;
     let id = api.place("Ada").await;
     let text = words(&api.board(&format!("/?id={id}")).await);

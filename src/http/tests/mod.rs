@@ -129,7 +129,7 @@ impl Api {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
         let metrics = Arc::new(Metrics::new());
-        let store = SqliteStore::open(folder.path(), clock.clone(), StageDelays::default()).await;
+        let store = SqliteStore::open(folder.path(), clock.clone()).await;
         let store: Arc<dyn Store> =
             Arc::new(Resilient::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
         let (queue, requests) = tracker::place_queue();
@@ -145,7 +145,7 @@ impl Api {
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             transitions: Arc::clone(&transitions),
-            first_delay: Duration::ZERO,
+            first_delay: Duration::from_secs(3),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: Arc::clone(&mint),

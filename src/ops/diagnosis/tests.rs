@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{CauseCode as C, *};
 use crate::{
-    order::{AuditedOrder, IdMint, OrderId},
+    order::{AuditedEvent, AuditedOrder, IdMint, OrderId},
     store::MOVED_AT_ONCE,
     telemetry::health::{Health, Issue, IssueKind, Issues},
 };
@@ -31,12 +31,19 @@ fn id(n: u64) -> OrderId {
 fn order(status: Status) -> AuditedOrder {
     let kinds = EventKind::ALL.into_iter().filter(|kind| *kind <= EventKind::Reached(status));
     let second = |kind: EventKind| i64::from(kind.seq().saturating_sub(2));
-    let events: Vec<_> = kinds.map(|kind| (kind, at(second(kind)))).collect();
+    let event = |kind: EventKind| AuditedEvent {
+        seq: i64::from(kind.seq()),
+        event: kind,
+        timestamp: at(second(kind)),
+    };
+    let events: Vec<_> = kinds.map(event).collect();
+    let last = events.last().expect("some");
     AuditedOrder {
         order_id: id(1),
         status,
         created_at: at(0),
-        updated_at: events.last().expect("some").1,
+        updated_at: last.timestamp,
+        seq: last.seq,
         due_at: (!status.is_final()).then(|| at(10)),
         unsent: false,
         events,

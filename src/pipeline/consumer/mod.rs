@@ -58,6 +58,8 @@ pub struct Consumer {
     publisher: Arc<dyn Publisher>,
     transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
+    /// How long after it is taken over an order's first step is due.
+    first_delay: Duration,
     /// Taken from the topic and not done with, by partition.
     queues: BTreeMap<i32, Queue>,
     /// Partitions from which nothing is taken.
@@ -76,6 +78,7 @@ impl Consumer {
         publisher: Arc<dyn Publisher>,
         transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,
+        first_delay: Duration,
     ) -> Self {
         Self {
             subscription,
@@ -83,6 +86,7 @@ impl Consumer {
             publisher,
             transitions,
             metrics,
+            first_delay,
             queues: BTreeMap::new(),
             held_back: BTreeSet::new(),
             leaving: FuturesUnordered::new(),
@@ -154,7 +158,7 @@ impl Consumer {
 
     fn take(&mut self, records: Vec<Record>) {
         for record in records {
-            self.queues.entry(record.partition).or_default().take(record);
+            self.queues.entry(record.partition).or_default().take(record, Some(self.first_delay));
         }
     }
 

@@ -38,11 +38,13 @@ pub(super) enum Verdict {
 }
 
 impl Pending {
-    fn judge(record: Record) -> Self {
+    fn judge(record: Record, due_in: Option<Duration>) -> Self {
         let verdict = match &record.value {
             None => Verdict::Done(Consumed::Tombstone),
             Some(value) => match OrderPlaced::parse(record.key.as_deref(), value) {
-                Ok(placed) => Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)) })),
+                Ok(placed) => {
+                    Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)), due_in }))
+                }
                 Err(reject) => Verdict::Rejected(reject),
             },
         };
@@ -101,13 +103,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes a message. One that does not follow the last says that the partition is read anew.
-    pub(super) fn take(&mut self, record: Record) {
+    /// Takes a message; if it is an order, its first step is due after `due_in`. One that does not follow the last says that the partition is read anew.
+    pub(super) fn take(&mut self, record: Record, due_in: Option<Duration>) {
         if self.pending.back().is_some_and(|last| record.offset <= last.record.offset) {
             self.pending.clear();
             self.trouble = None;
         }
-        self.pending.push_back(Pending::judge(record));
+        self.pending.push_back(Pending::judge(record, due_in));
     }
 
     /// Whether what waits may be tried now.

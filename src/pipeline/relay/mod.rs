@@ -3,7 +3,7 @@
 //! Orders come from the writer's memory right after their commit; the outbox table is swept for what a
 //! crash, a full queue, a refused message or a partition that was away left behind. A row goes only after the
 //! broker's acknowledgement, so every order is published at least once; and a row has one owner at a time
-//! (see [`Store::claim`]), so without faults it is published exactly once.
+//! (see [`OutboxStore::claim`](crate::store::OutboxStore::claim)), so without faults it is published exactly once.
 //!
 //! The database works beside: publishing waits for none of its answers, nor does the sign of life.
 

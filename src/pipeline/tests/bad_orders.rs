@@ -8,7 +8,7 @@ use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
     order::{OrderId, StageDelays, Status},
     pipeline::Scheduler,
-    store::{NewOrder, Outbox, Store, memory::MemoryStore},
+    store::{Insight as _, NewOrder, OrderStore as _, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
     tracker::Transitions,
@@ -28,12 +28,12 @@ struct Rig {
 impl Rig {
     fn new(made: impl FnOnce(Troubled) -> Troubled) -> Self {
         let clock = Arc::new(ManualClock::new(start()));
-        let memory = MemoryStore::new(Arc::default(), clock.clone(), StageDelays::default(), 1);
+        let memory = MemoryStore::new(Arc::default(), clock.clone(), 1);
         let store = Arc::new(made(Troubled::new(Arc::new(memory), [])));
         let shared: Arc<dyn Store> = store.clone();
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let transitions = Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm));
-        let scheduler = Scheduler::new(shared, alarm, transitions, metrics);
+        let scheduler = Scheduler::new(shared, alarm, transitions, metrics, StageDelays::default());
         Self { clock, store, scheduler, orders: new_orders(6_000) }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use serde_json::{Value, json};
 
 use super::{
-    Kitchen, Outcome,
+    FIRST_DELAY, Kitchen, Outcome,
     doubles::{ClientError, DeadLetters, Scripted, Told, Troubled},
 };
 use crate::{
@@ -60,6 +60,7 @@ async fn bench(
         dead_letters.clone(),
         Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),
+        FIRST_DELAY,
     );
     Bench { kitchen, troubled, consumer, dead_letters, told }
 }

@@ -20,10 +20,10 @@ use tokio::{
 use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    order::{Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, Status, TrackedOrder},
+    order::{Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, StageDelays, Status, TrackedOrder},
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, NewOrder, Outbox, Page, Placement,
-        Position, Republished, Store, StoreError,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Lifecycle, NewOrder,
+        OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
     },
     telemetry::health::Health,
 };
@@ -157,7 +157,7 @@ fn refuse_poison<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Sto
 }
 
 #[async_trait]
-impl Store for Troubled {
+impl OrderStore for Troubled {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         self.in_time(orders.len())?;
         refuse_poison(orders.iter().map(|order| order.details.customer_name.as_str()))?;
@@ -173,12 +173,12 @@ impl Store for Troubled {
         self.write(self.inner.admit(incoming)).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         self.stuck.note(due);
         let taken = self.inner.due(due).await?.order_ids;
         self.in_time(taken.len())?;
         self.stuck.meet(due, &taken).await?;
-        self.write(self.inner.advance_due(due)).await
+        self.write(self.inner.advance_due(due, delays)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
@@ -189,18 +189,13 @@ impl Store for Troubled {
         self.inner.find_all(order_ids).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.inner.positions(orders).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         self.inner.list(page).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        self.inner.audit(after, limit).await
-    }
-
+#[async_trait]
+impl OutboxStore for Troubled {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         self.beats.fetch_add(1, Ordering::Relaxed);
         self.inner.heartbeat().await
@@ -238,29 +233,43 @@ impl Store for Troubled {
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
         self.write(self.inner.republish(orders)).await
     }
+}
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.inner.ping().await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.inner.backlog().await
+#[async_trait]
+impl Insight for Troubled {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
         self.inner.count(statuses).await
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.inner.backlog().await
+    }
+
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.inner.overdue(late, limit).await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.inner.expire_keys(limit).await
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        self.inner.audit(after, limit).await
     }
+}
 
+#[async_trait]
+impl Lifecycle for Troubled {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.inner.expire_keys(limit).await
     }
 
     async fn close(&self) {

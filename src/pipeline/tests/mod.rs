@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BatchWriter, Outcome, Relay};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
-    order::{IdMint, OrderDetails, OrderId, OrderPlaced, StageDelays, Timestamp},
+    order::{IdMint, OrderDetails, OrderId, OrderPlaced, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
     telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
@@ -40,6 +40,9 @@ const PARTITIONS: i32 = 3;
 /// How long a test waits for the broker before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The first of the default delays.
+const FIRST_DELAY: Duration = Duration::from_secs(3);
+
 fn start() -> Timestamp {
     "2026-01-02T03:04:05Z".parse().expect("a moment")
 }
@@ -48,8 +51,8 @@ fn details(name: &str) -> OrderDetails {
     OrderDetails::new(name, "1 High St", "pizza", "large").expect("valid")
 }
 
-async fn open_store(folder: &Path, clock: Arc<ManualClock>, delays: StageDelays) -> Arc<dyn Store> {
-    Arc::new(SqliteStore::open(folder, clock, delays).await.expect("opens"))
+async fn open_store(folder: &Path, clock: Arc<ManualClock>) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(folder, clock).await.expect("opens"))
 }
 
 /// A store, a queue with its writer, and what they share.
@@ -76,7 +79,7 @@ impl Kitchen {
     async fn with(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, seats: usize) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new(start()));
-        let store = wrap(open_store(folder.path(), clock.clone(), StageDelays::default()).await);
+        let store = wrap(open_store(folder.path(), clock.clone()).await);
         let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(seats);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
@@ -86,7 +89,7 @@ impl Kitchen {
             store: Arc::clone(&store),
             fresh: fresh_in,
             transitions: Arc::clone(&transitions),
-            first_delay: Duration::from_secs(3),
+            first_delay: FIRST_DELAY,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: Arc::default(),
@@ -211,6 +214,7 @@ fn new_orders(count: u64) -> Vec<NewOrder> {
         details: details("Ada"),
         key: None,
         meta: None,
+        due_in: Some(FIRST_DELAY),
     };
     (0..count).map(order).collect()
 }

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     broker::{Blame, BrokerError, IN_FLIGHT, Partitions, Publisher, Receipt, Record, Refusal},
-    order::{OrderDetails, OrderId, OrderPlaced, Reject, StageDelays},
+    order::{OrderDetails, OrderId, OrderPlaced, Reject},
     pipeline::{Outcome, Relay},
-    store::{NewOrder, Outbox, Placement, Store as _, memory::MemoryStore},
+    store::{Insight as _, NewOrder, OrderStore as _, Outbox, Placement, memory::MemoryStore},
     telemetry::{
         health::{self, Health, IssueKind},
         metrics::Metrics,
@@ -256,7 +256,7 @@ impl Publisher for Prompt {
 #[tokio::test(start_paused = true)]
 async fn a_slow_answer_holds_up_neither_orders_nor_the_sign_of_life() {
     let clock = Arc::new(VirtualClock::new(start()));
-    let inner = MemoryStore::new(Arc::default(), clock.clone(), StageDelays::default(), 1);
+    let inner = MemoryStore::new(Arc::default(), clock.clone(), 1);
     let store =
         Arc::new(Troubled { clearing_takes: Duration::from_secs(30), ..Troubled::new(Arc::new(inner), []) });
     let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);

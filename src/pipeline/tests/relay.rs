@@ -162,5 +162,5 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
 
 fn new_order() -> NewOrder {
     let order_id = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
-    NewOrder { order_id, details: super::details("Ada"), key: None, meta: None }
+    NewOrder { order_id, details: super::details("Ada"), key: None, meta: None, due_in: None }
 }

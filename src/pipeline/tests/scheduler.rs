@@ -9,7 +9,7 @@ use super::{
     doubles::{ClientError, Troubled},
 };
 use crate::{
-    order::Status,
+    order::{StageDelays, Status},
     pipeline::{Scheduler, pause},
     telemetry::health::{Health, IssueKind},
     time::Backoff,
@@ -21,6 +21,7 @@ fn scheduler(kitchen: &Kitchen) -> Scheduler {
         Arc::clone(&kitchen.alarm),
         Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),
+        StageDelays::default(),
     )
 }
 

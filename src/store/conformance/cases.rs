@@ -2,6 +2,7 @@
 
 pub(crate) use super::{
     attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    names::tables_take_these_names_and_no_others,
     odd::an_odd_row_is_one_orders_trouble,
     outbox::{
         a_claim_may_be_repeated, orders_are_published_again_once, own_rows_that_nobody_holds_are_found,
@@ -133,9 +134,9 @@ pub(crate) async fn events_are_immutable_by_hand_too(t: Fixture) {
     ] {
         (t.by_hand)(statement).await.expect_err(statement);
     }
-    let doubled = "INSERT INTO order_events (order_id, event, \"timestamp\")
-        SELECT order_id, event, \"timestamp\" FROM order_events";
-    drop((t.by_hand)(doubled).await);
+    let doubled = "INSERT INTO order_events (order_id, event, seq, \"timestamp\")
+        SELECT order_id, event, seq, \"timestamp\" FROM order_events";
+    (t.by_hand)(doubled).await.expect_err(doubled);
     assert_eq!(t.find(order.order_id).await, before);
 }
 
@@ -241,7 +242,10 @@ pub(crate) async fn an_audit_reads_every_order_once(t: Fixture) {
     for order in &audited {
         let found = t.find(order.order_id).await;
         assert!(
-            found.events.iter().map(|event| (event.event, event.timestamp)).eq(order.events.iter().copied())
+            (1..)
+                .zip(&found.events)
+                .map(|(seq, event)| (seq, event.event, event.timestamp))
+                .eq(order.events.iter().map(|event| (event.seq, event.event, event.timestamp)))
         );
         assert_eq!((order.status, order.updated_at), (found.order.status, found.order.updated_at));
         assert_eq!(order.unsent, order.order_id != orders[0].order_id);

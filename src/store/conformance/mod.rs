@@ -4,6 +4,7 @@
 mod attention;
 pub(crate) mod cases;
 pub(crate) mod histories;
+mod names;
 mod odd;
 pub(crate) mod outbox;
 mod timers;
@@ -17,7 +18,8 @@ use serde_json::json;
 use super::{Backlog, Due, Incoming, LateSteps, NewOrder, Outbox, Placement, Store, Transition};
 use crate::{
     order::{
-        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, PerStatus, Status, Timestamp, TrackedOrder,
+        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, PerStatus, StageDelays, Status, Timestamp,
+        TrackedOrder,
     },
     time::ManualClock,
 };
@@ -50,6 +52,8 @@ pub(crate) struct Dialect {
     pub stamp: fn(Timestamp) -> String,
     /// Values of that type that are no moments of ours.
     pub odd_moments: &'static [&'static str],
+    /// Before a statement whose rows the database is to check, as it does for everybody but a careless console.
+    pub checked: &'static str,
     /// What makes the database take rows that it would refuse.
     pub allow_odd: &'static [&'static str],
 }
@@ -71,6 +75,7 @@ pub(crate) fn new_orders(count: u64) -> Vec<NewOrder> {
         details: details(&format!("customer {n}")),
         key: None,
         meta: None,
+        due_in: StageDelays::default().after(Status::Placed),
     };
     (0..count).map(order).collect()
 }
@@ -81,7 +86,7 @@ fn new_order() -> NewOrder {
 
 fn eta(order: &NewOrder, created_at: Timestamp) -> Incoming {
     let placed = OrderPlaced::new(order.order_id, order.details.clone(), created_at);
-    Incoming { placed, meta: Some(json!({"offset": 7})) }
+    Incoming { placed, meta: Some(json!({"offset": 7})), due_in: order.due_in }
 }
 
 impl Fixture {
@@ -98,7 +103,13 @@ impl Fixture {
         // The clock may have been set back; one look is for what has just become due, one for all before.
         for _ in 0..2 {
             let overlooked = Due::Overlooked { limit: 1_000, after: None, except: &[] };
-            transitions.extend(self.store.advance_due(overlooked).await.expect("advances").transitions);
+            transitions.extend(
+                self.store
+                    .advance_due(overlooked, &StageDelays::default())
+                    .await
+                    .expect("advances")
+                    .transitions,
+            );
         }
         transitions
     }
@@ -176,6 +187,7 @@ macro_rules! conformance {
             an_audit_reads_every_order_once,
             those_left_out_stay_until_they_are_named,
             an_odd_row_is_one_orders_trouble,
+            tables_take_these_names_and_no_others,
             racing_writers_do_each_thing_once,
         }
     };

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
 use crate::{
-    order::{OrderId, Status},
+    order::{OrderId, StageDelays, Status},
     store::{Due, DueOrders, Page, Place, Transition},
     time::Clock as _,
 };
@@ -85,11 +85,12 @@ pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
     assert_eq!(due(soonest(9, two.last)).await.order_ids, [last]);
 
     let moved = async |due: Due<'_>| -> Vec<OrderId> {
-        let transitions = t.store.advance_due(due).await.expect("advances").transitions;
+        let transitions =
+            t.store.advance_due(due, &StageDelays::default()).await.expect("advances").transitions;
         transitions.into_iter().map(|step| step.order_id).collect()
     };
     assert_eq!(moved(soonest(9, two.last)).await, [last]);
-    let looked = t.store.advance_due(soonest(9, two.last)).await.expect("advances");
+    let looked = t.store.advance_due(soonest(9, two.last), &StageDelays::default()).await.expect("advances");
     assert_eq!(
         (looked.transitions, looked.next_due_in),
         (vec![], Some(seconds(DELAYS[1]))),

@@ -1,9 +1,11 @@
-//! Orders that were under way when an earlier version of the service stopped.
+//! Orders that were under way when an earlier version of the service stopped. Each adapter writes them into each
+//! schema so far, brings that up to date, and sees them go on: so a new migration is tried as soon as it is there.
 
 use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
 use crate::{
     order::{EventKind, OrderId, Status, Timestamp},
     store::{Backlog, NewOrder},
+    time::Clock as _,
 };
 
 /// An order in every status, and what a console writes to have them in the first schema; `stamp`
@@ -19,13 +21,14 @@ pub(crate) fn under_way(stamp: impl Fn(Timestamp) -> String) -> (Vec<OrderId>, V
         let due = due.unwrap_or_else(|| "NULL".to_owned());
         let (created, updated) = (stamp(moment(0)), stamp(reached));
         statements.push(format!(
-            "INSERT INTO orders (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
-             VALUES ('{id}', 'Ada', '1 High St', 'soup', 'small', '{status}', {created}, {updated}, {due})"
+            "INSERT INTO orders (order_id, customer_name, address, item, size, status, seq, created_at, updated_at, due_at)
+             VALUES ('{id}', 'Ada', '1 High St', 'soup', 'small', '{status}', {}, {created}, {updated}, {due})",
+            events.len()
         ));
         for (n, event) in events.iter().enumerate() {
-            let at = stamp(moment(n));
-            let insert = "INSERT INTO order_events (order_id, event, \"timestamp\")";
-            statements.push(format!("{insert} VALUES ('{id}', '{event}', {at})"));
+            let (at, seq) = (stamp(moment(n)), n + 1);
+            let insert = "INSERT INTO order_events (order_id, event, seq, \"timestamp\")";
+            statements.push(format!("{insert} VALUES ('{id}', '{event}', {seq}, {at})"));
         }
         ids.push(id);
     }
@@ -47,6 +50,8 @@ pub(crate) async fn they_go_on(t: Fixture, ids: Vec<OrderId>) {
         assert_consistent(&found);
         assert_eq!(found.order.status, Status::Delivered);
     }
+    let audited = t.store.audit(None, 100).await.expect("reads").orders;
+    assert!(audited.iter().all(|order| order.violations(t.clock.now()).is_empty()), "{audited:?}");
     let Backlog { unsent, .. } = t.backlog().await;
     assert_eq!(unsent, 1, "the new one waits to be sent");
 }

@@ -1,47 +1,58 @@
 //! The SQL of the verbs by which orders arrive: `place` and `admit`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
-    super::{Admission, Incoming, NewOrder, Placement, idempotency},
+    super::{
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        columns::{order_columns, placed_columns},
+        idempotency,
+    },
     rows::{details, moment, order_id},
 };
-use crate::order::{OrderDetails, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{EventKind, OrderDetails, OrderId, Timestamp};
 
 /// Orders with their first two events and their outbox rows; those that are there already stay.
 /// Answers what was written. In the order of ids, so that two such statements can't deadlock; no id
 /// may come twice.
-const WRITE: &str = r#"
-    WITH t AS MATERIALIZED (
+const WRITE: &str = concat!(
+    r#"WITH t AS MATERIALIZED (
         SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
     ), input AS (
-        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[])
-            AS i (order_id, customer_name, address, item, size, created_at, meta)
+        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[],
+                $9::float8[])
+            AS i (order_id, customer_name, address, item, size, created_at, meta, due_ms)
     ), written AS (
-        INSERT INTO orders
-            (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
-        SELECT i.order_id, i.customer_name, i.address, i.item, i.size, 'PLACED',
-            -- A clock ahead of ours can't put CREATED after PLACED.
-            LEAST(i.created_at, t.now), t.now, t.now + $9::float8 * interval '1 millisecond'
+        INSERT INTO orders ("#,
+    order_columns!(""),
+    r#", seq)
+        SELECT i.order_id, i.customer_name, i.address, i.item, i.size,
+            -- A clock ahead of ours can't put the first event after the second.
+            LEAST(i.created_at, t.now),
+            $12::text, t.now, t.now + i.due_ms * interval '1 millisecond', cardinality($13::text[])
         FROM input AS i, t ORDER BY i.order_id
         ON CONFLICT (order_id) DO NOTHING
         RETURNING order_id, created_at, updated_at
     ), history AS (
-        INSERT INTO order_events (order_id, event, "timestamp", meta)
-        SELECT w.order_id, e.event,
-            CASE e.event WHEN 'CREATED' THEN w.created_at ELSE w.updated_at END,
-            CASE e.event WHEN 'CREATED' THEN i.meta END
+        INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+        SELECT w.order_id, e.event, e.seq,
+            CASE e.seq WHEN 1 THEN w.created_at ELSE w.updated_at END,
+            CASE e.seq WHEN 1 THEN i.meta END
         FROM written AS w
         JOIN input AS i USING (order_id)
-        CROSS JOIN (VALUES (1, 'CREATED'), (2, 'PLACED')) AS e (n, event)
-        ORDER BY w.order_id, e.n
+        CROSS JOIN unnest($13::text[]) WITH ORDINALITY AS e (event, seq)
+        ORDER BY w.order_id, e.seq
     ), unsent AS (
         INSERT INTO outbox (order_id, created_at, claimed_by)
         SELECT order_id, created_at, $11 FROM written WHERE $10
     )
-    SELECT order_id, created_at FROM written"#;
+    SELECT order_id, created_at FROM written"#
+);
 
 /// One order to be written.
 struct Line<'a> {
@@ -49,6 +60,7 @@ struct Line<'a> {
     details: &'a OrderDetails,
     created_at: Option<Timestamp>,
     meta: Option<&'a serde_json::Value>,
+    due_in: Option<Duration>,
 }
 
 /// Whether outbox rows are written too, and whose they are.
@@ -62,7 +74,6 @@ async fn write(
     db: impl PgExecutor<'_>,
     lines: &[Line<'_>],
     now: Option<Timestamp>,
-    delays: &StageDelays,
     unsent: Unsent,
 ) -> sqlx::Result<HashMap<OrderId, Timestamp>> {
     let texts = |text: fn(&OrderDetails) -> &str| -> Vec<&str> {
@@ -77,12 +88,14 @@ async fn write(
         .bind(texts(|details| details.size.as_str()))
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
-        .bind(delays.after(Status::Placed).map_or(0.0, |delay| delay.as_secs_f64() * 1e3))
+        .bind(lines.iter().map(|line| Some(line.due_in?.as_secs_f64() * 1e3)).collect::<Vec<_>>())
         .bind(matches!(unsent, Unsent::ClaimedBy(_)))
         .bind(match unsent {
             Unsent::ClaimedBy(replica) => replica,
             Unsent::None => None,
         })
+        .bind(FIRST_STATUS.as_str())
+        .bind(FIRST_EVENTS.map(EventKind::as_str))
         .fetch_all(db)
         .await?;
     rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
@@ -93,21 +106,18 @@ pub(super) async fn place(
     db: &mut PgConnection,
     orders: &[NewOrder],
     now: Option<Timestamp>,
-    delays: &StageDelays,
     claimed_by: Option<i64>,
 ) -> sqlx::Result<Vec<Placement>> {
     let unsent = Unsent::ClaimedBy(claimed_by);
     let (verdicts, mut stamps) = if orders.iter().any(|order| order.key.is_some()) {
         let mut tx = db.begin().await?;
         let verdicts = idempotency::judge(orders, take_keys(&mut tx, orders, now).await?);
-        let stamps =
-            write(&mut *tx, &lines(&idempotency::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        let stamps = write(&mut *tx, &lines(&idempotency::fresh(orders, &verdicts)), now, unsent).await?;
         tx.commit().await?;
         (verdicts, stamps)
     } else {
         let verdicts = idempotency::judge(orders, HashMap::new());
-        let stamps =
-            write(&mut *db, &lines(&idempotency::fresh(orders, &verdicts)), now, delays, unsent).await?;
+        let stamps = write(&mut *db, &lines(&idempotency::fresh(orders, &verdicts)), now, unsent).await?;
         (verdicts, stamps)
     };
     let fresh = idempotency::fresh(orders, &verdicts);
@@ -124,6 +134,7 @@ fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {
         details: &order.details,
         created_at: None,
         meta: order.meta.as_ref(),
+        due_in: order.due_in,
     };
     orders.iter().map(line).collect()
 }
@@ -158,17 +169,22 @@ async fn take_keys<'a>(
         "INSERT INTO idempotency_keys (key, order_id, created_at)
          SELECT k.key, k.order_id, COALESCE($3, clock_timestamp())
          FROM unnest($1::text[], $2::text[]) AS k (key, order_id) ORDER BY k.key
-         ON CONFLICT (key) DO NOTHING",
+         ON CONFLICT (owner, key) DO NOTHING",
     )
     .bind(&keys)
     .bind(first.values().map(OrderId::to_string).collect::<Vec<_>>())
     .bind(now)
     .execute(&mut *tx)
     .await?;
-    // An inner join: a key that was just taken has no order yet.
+    // An inner join: a key that was just taken has no order yet. Each key is looked up alone: with `key = ANY` the
+    // planner may read all keys of the owner.
     let rows = sqlx::query(
-        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
-         FROM idempotency_keys AS k JOIN orders AS o USING (order_id) WHERE k.key = ANY($1)",
+        concat!("SELECT sent.key, ",
+        placed_columns!("o."),
+        " FROM unnest($1::text[]) AS sent (key)
+         CROSS JOIN LATERAL (
+             SELECT k.order_id FROM idempotency_keys AS k WHERE k.owner = '' AND k.key = sent.key LIMIT 1) AS held
+         JOIN orders AS o USING (order_id)"),
     )
     .bind(&keys)
     .fetch_all(tx)
@@ -188,7 +204,6 @@ pub(super) async fn admit(
     db: &mut PgConnection,
     incoming: &[Incoming],
     now: Option<Timestamp>,
-    delays: &StageDelays,
 ) -> sqlx::Result<Vec<Admission>> {
     let ids: Vec<String> = incoming.iter().map(|eta| eta.placed.order_id.to_string()).collect();
     let rows = sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)")
@@ -200,17 +215,18 @@ pub(super) async fn admit(
         .iter()
         // Of two copies in one batch the first counts.
         .filter(|eta| known.insert(eta.placed.order_id))
-        .map(|Incoming { placed, meta }| Line {
+        .map(|Incoming { placed, meta, due_in }| Line {
             order_id: placed.order_id,
             details: &placed.details,
             created_at: Some(placed.created_at),
             meta: meta.as_ref(),
+            due_in: *due_in,
         })
         .collect();
     if unknown.is_empty() {
         return Ok(vec![Admission::Known; incoming.len()]);
     }
-    let mut written = write(&mut *db, &unknown, now, delays, Unsent::None).await?;
+    let mut written = write(&mut *db, &unknown, now, Unsent::None).await?;
     // Removed, so that the second copy counts as known.
     let admission = |eta: &Incoming| match written.remove(&eta.placed.order_id) {
         Some(_) => Admission::Admitted,

@@ -7,7 +7,10 @@ use sqlx::{FromRow as _, PgConnection, Row as _, postgres::PgRow};
 use tokio::time::Instant;
 
 use super::{
-    super::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, figures::OLDEST_OF},
+    super::{
+        Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, columns::order_columns,
+        figures::OLDEST_OF,
+    },
     reach::Reach,
     rows::{moment, moment_if_any, order_id, parsed, readable},
     timers::time,
@@ -167,10 +170,11 @@ async fn late_orders(
     until: Timestamp,
     limit: usize,
 ) -> sqlx::Result<Vec<PgRow>> {
-    sqlx::query(
-        "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-         FROM orders WHERE due_at >= $1 AND due_at < $2 ORDER BY due_at LIMIT $3",
-    )
+    sqlx::query(concat!(
+        "SELECT ",
+        order_columns!(""),
+        " FROM orders WHERE due_at >= $1 AND due_at < $2 ORDER BY due_at LIMIT $3"
+    ))
     .bind(earliest)
     .bind(until)
     .bind(number(limit))
@@ -185,9 +189,9 @@ async fn count(
     statuses: &[Status],
 ) -> sqlx::Result<Counts> {
     let (since, first_id) = begin(db, now, back).await?;
-    // Nothing leaves the last status, so nothing is dead there. As in `list`, "status = s.status" is said in a way
+    // Nothing leaves a final status, so nothing is dead there. As in `list`, "status = s.status" is said in a way
     // that only (status, order_id) can serve.
-    let first = |status: &Status| if status.next().is_some() { first_id.as_str() } else { "" };
+    let first = |status: &Status| if status.is_final() { "" } else { first_id.as_str() };
     let rows = sqlx::query(
         "SELECT s.status, (SELECT count(*) FROM (
              SELECT 1 FROM orders WHERE (status, order_id) >= (s.status, s.first) AND status <= s.status

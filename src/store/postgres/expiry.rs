@@ -20,12 +20,13 @@ const EXPIRE: &str = "
         DELETE FROM relays WHERE replica = ANY (ARRAY(
             SELECT replica FROM relays WHERE alive_until < (SELECT moment FROM long_ago) FOR UPDATE SKIP LOCKED))
     ), old AS MATERIALIZED (
-        SELECT key, created_at FROM idempotency_keys
+        SELECT ctid, created_at FROM idempotency_keys
         WHERE created_at >= COALESCE($3, (SELECT moment FROM long_ago) - $4::float8 * interval '1 second', '-infinity')
             AND created_at < (SELECT moment FROM long_ago)
         ORDER BY created_at LIMIT $5 FOR UPDATE SKIP LOCKED
     ), expired AS (
-        DELETE FROM idempotency_keys WHERE key = ANY (ARRAY(SELECT key FROM old)) RETURNING key
+        -- Locked, so each is still where it was seen.
+        DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM old)) RETURNING key
     )
     SELECT (SELECT moment FROM long_ago) AS until, (SELECT max(created_at) FROM old) AS last,
         (SELECT count(*) FROM expired) AS expired";

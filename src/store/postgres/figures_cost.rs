@@ -13,7 +13,7 @@ use super::{
 use crate::{
     order::{OrderId, PerStatus, Status},
     store::{
-        Outbox, Store, UNSENT_LISTED,
+        Insight as _, Lifecycle as _, OrderStore as _, Outbox, OutboxStore as _, UNSENT_LISTED,
         conformance::{new_orders, start},
     },
     time::{Clock as _, ManualClock},
@@ -50,11 +50,11 @@ impl Worst {
             // Ids rise; times do, too.
             format!(
                 "INSERT INTO orders SELECT '{first}' || lpad(n::text, 10, '0'), 'Ada', 'here', 'pizza', 'large',
-                     'PLACED', timestamptz '{at}', timestamptz '{at}',
+                     'PLACED', 2, timestamptz '{at}', timestamptz '{at}',
                      timestamptz '{at}' - interval '20 min' + n * interval '10 ms' FROM generate_series(1, {GONE}) AS n"
             ),
             "INSERT INTO outbox SELECT order_id, created_at FROM orders".to_owned(),
-            "INSERT INTO idempotency_keys SELECT order_id, order_id, due_at - interval '1 day' FROM orders".to_owned(),
+            "INSERT INTO idempotency_keys SELECT '', order_id, order_id, due_at - interval '1 day' FROM orders".to_owned(),
         ] {
             run(&mut console, &statement).await.expect(&statement);
         }

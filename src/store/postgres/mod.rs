@@ -40,8 +40,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Place, Placement, Position, Republished, Store, StoreError, errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
+    NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Republished, StoreError,
+    errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
@@ -67,8 +68,6 @@ pub struct PgSettings {
     pub dsn: PgDsn,
     /// Most connections of this replica, at least [`PgSettings::MIN_CONNECTIONS`].
     pub max_connections: u32,
-    /// How long each stage takes.
-    pub delays: StageDelays,
 }
 
 impl PgSettings {
@@ -78,7 +77,6 @@ impl PgSettings {
 
 /// The adapter for PostgreSQL.
 pub struct PgStore {
-    settings: PgSettings,
     pools: Pools,
     /// Stands in for the database's clock in tests.
     clock: Option<Arc<dyn Clock>>,
@@ -95,13 +93,13 @@ pub struct PgStore {
 impl PgStore {
     /// Describes a database; connects to nothing yet.
     pub fn new(settings: PgSettings) -> Self {
+        let PgSettings { dsn, max_connections } = settings;
         let replica = rand::random();
-        let access = Arc::new(Access::new(&settings.dsn, replica));
+        let access = Arc::new(Access::new(&dsn, replica));
         let reason = format!("not reached yet, {}", access.address());
         let preconditions = Arc::new(Preconditions::new(reason));
         Self {
-            pools: Pools::new(&access, &preconditions, settings.max_connections),
-            settings,
+            pools: Pools::new(&access, &preconditions, max_connections),
             clock: None,
             replica,
             access,
@@ -120,17 +118,6 @@ impl PgStore {
         Self { clock: Some(clock), low_water, ..Self::new(settings) }
     }
 
-    /// Makes what the loops' sessions have read known to the server's statistics.
-    #[cfg(test)]
-    async fn flush_statistics(&self) {
-        for _ in 0..4 {
-            let flush = async |db: &mut PgConnection| {
-                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
-            };
-            bounded(&self.pools.loops, flush).await.expect("flushes");
-        }
-    }
-
     fn now(&self) -> Option<Timestamp> {
         self.clock.as_ref().map(|clock| clock.now())
     }
@@ -140,14 +127,20 @@ impl PgStore {
         Ok(&self.pools)
     }
 
-    async fn look(&self, which: Which<'_>) -> Result<Looked, StoreError> {
+    async fn look(&self, which: Which<'_>, delays: &StageDelays) -> Result<Looked, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| timers::advance(db, which, now, &self.settings.delays).await).await
+        bounded(&pools.loops, async |db| timers::advance(db, which, now, delays).await).await
     }
 
-    async fn advance_soonest(&self, limit: usize, after: Option<Place>) -> Result<Advance, StoreError> {
+    async fn advance_soonest(
+        &self,
+        limit: usize,
+        after: Option<Place>,
+        delays: &StageDelays,
+    ) -> Result<Advance, StoreError> {
         let mark = self.low_water.mark();
-        let looked = self.look(Which::In(Among { range: (mark, None), after, limit, except: &[] })).await;
+        let among = Among { range: (mark, None), after, limit, except: &[] };
+        let looked = self.look(Which::In(among), delays).await;
         if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
             let (pools, now) = (self.pools()?, self.now());
             let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
@@ -161,10 +154,14 @@ impl PgStore {
     }
 
     /// What is full is looked at again before anything else.
-    async fn advance_overlooked(&self, among: Among<'_>) -> Result<Advance, StoreError> {
+    async fn advance_overlooked(
+        &self,
+        among: Among<'_>,
+        delays: &StageDelays,
+    ) -> Result<Advance, StoreError> {
         let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
         let started = Instant::now();
-        let looked = self.look(Which::In(Among { range, ..among })).await;
+        let looked = self.look(Which::In(Among { range, ..among }), delays).await;
         match &looked {
             Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
             Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),
@@ -210,15 +207,14 @@ async fn bounded<T>(
 }
 
 #[async_trait]
-impl Store for PgStore {
+impl OrderStore for PgStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
-        let delays = &self.settings.delays;
         let kind = Kind::of(orders);
         let slot = pools.placing(kind);
         let trial = self.preconditions.trial(kind);
-        let placed = bounded(slot, async |db| arrive::place(db, orders, now, delays, claimed_by).await).await;
+        let placed = bounded(slot, async |db| arrive::place(db, orders, now, claimed_by).await).await;
         let placed = self.blamed(placed, (kind, slot, orders.len())).await;
         trial.judge(&placed);
         placed
@@ -226,23 +222,23 @@ impl Store for PgStore {
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        let (slot, delays) = (&pools.loops, &self.settings.delays);
-        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now, delays).await).await;
+        let slot = &pools.loops;
+        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now).await).await;
         self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         match due {
-            Due::Soonest { limit, after } => self.advance_soonest(limit, after).await,
+            Due::Soonest { limit, after } => self.advance_soonest(limit, after, delays).await,
             Due::Overlooked { limit, after, except } => {
-                self.advance_overlooked(Among { range: (None, None), after, limit, except }).await
+                self.advance_overlooked(Among { range: (None, None), after, limit, except }, delays).await
             }
             Due::These(orders) => {
-                let (pools, now, delays) = (self.pools()?, self.now(), &self.settings.delays);
+                let (pools, now) = (self.pools()?, self.now());
                 let verb = async |db: &mut PgConnection| timers::advance_these(db, orders, now, delays).await;
                 Ok(bounded(&pools.loops, verb).await?.advance)
             }
-            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id])).await?.advance),
+            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id]), delays).await?.advance),
         }
     }
 
@@ -267,21 +263,14 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| verbs::find_all(db, order_ids).await).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         let pools = self.pools()?;
         bounded(&pools.read, async |db| verbs::list(db, page).await).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
-    }
-
+#[async_trait]
+impl OutboxStore for PgStore {
     async fn heartbeat(&self) -> Result<(), StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let said = bounded(&pools.loops, async |db| outbox::stay_alive(db, now, self.replica).await).await;
@@ -322,15 +311,13 @@ impl Store for PgStore {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.loops, async |db| outbox::republish(db, orders, now).await).await
     }
+}
 
-    /// Reads nothing of ours, so it costs the same at any number of orders.
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.can_place().await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
+#[async_trait]
+impl Insight for PgStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
+        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -338,16 +325,24 @@ impl Store for PgStore {
         bounded(&pools.read, async |db| self.figures.count(db, now, statuses).await).await
     }
 
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
+    }
+
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
+        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
     }
+}
 
+#[async_trait]
+impl Lifecycle for PgStore {
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
     /// an advisory lock, so replicas that start together take turns.
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -373,6 +368,16 @@ impl Store for PgStore {
 
     async fn doubted(&self) {
         self.preconditions.doubted().await;
+    }
+
+    /// Reads nothing of ours, so it costs the same at any number of orders.
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.can_place().await
+    }
+
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
     }
 
     async fn close(&self) {

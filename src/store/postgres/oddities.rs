@@ -9,7 +9,7 @@ use super::tests::{Database, new_order, run};
 use crate::{
     order::OrderId,
     store::{
-        NewOrder, Outbox, Store, StoreError,
+        Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
         conformance::{new_orders, outbox::take, start},
     },
     time::ManualClock,
@@ -30,7 +30,7 @@ async fn two_orders() -> (Database, Arc<ManualClock>, Arc<dyn Store>, [OrderId; 
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn infinity_is_refused() {
     let (_database, _clock, _store, [odd, _], mut console) = two_orders().await;
-    for column in ["due_at", "created_at", "updated_at"] {
+    for column in ["due_at", "created_at", "updated_at", "expected_at", "ready_at"] {
         let odd_row = format!("UPDATE orders SET {column} = 'infinity' WHERE order_id = '{odd}'");
         let refusal = run(&mut console, &odd_row).await.expect_err("is no moment").to_string();
         assert!(refusal.contains("orders_moments_are_finite"), "{refusal}");
@@ -96,7 +96,7 @@ async fn other_locked_rows_are_waited_for_by_nobody() {
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn a_key_that_is_held_holds_up_no_order_without_one() {
     let (database, _clock, store, [stored, _], mut console) = two_orders().await;
-    let hold = format!("INSERT INTO idempotency_keys VALUES ('held', '{stored}', now())");
+    let hold = format!("INSERT INTO idempotency_keys VALUES ('', 'held', '{stored}', now())");
     run(&mut console, "BEGIN").await.expect("begins");
     run(&mut console, &hold).await.expect("holds the key");
     let keyed = NewOrder { key: Some("held".to_owned()), ..new_order() };

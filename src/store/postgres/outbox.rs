@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::Instant;
 
 use super::{
-    super::{LOST_AFTER, Republished},
+    super::{LOST_AFTER, Republished, columns::placed_columns},
     attention::{Figures, begin},
     rows::{details, moment, order_id, readable},
     timers::texts,
@@ -20,7 +20,7 @@ pub(super) const CLAIM_WITHOUT_SESSION: Duration = Duration::from_millis(1_500);
 /// The replicas that live, as `alive.replicas`: those who have said so lately, and for half as long those
 /// who have no session any more. An array, so that reading the outbox in the order of ids needs no join.
 macro_rules! with_alive {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             "WITH alive AS MATERIALIZED (
                  SELECT array_agg(r.replica) AS replicas
@@ -33,7 +33,7 @@ macro_rules! with_alive {
                      -- After a restart of the server everybody gets his time to come back.
                      OR clock_timestamp() < pg_postmaster_start_time() + $3::float8 * interval '1 second')
              )",
-            $rest
+            $($rest),+
         )
     };
 }
@@ -55,8 +55,9 @@ const CLAIM_ROWS: &str = with_alive!(
          UPDATE outbox AS u SET claimed_by = $5 FROM ours WHERE u.order_id = ours.order_id
          RETURNING u.order_id
      )
-     SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-     FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id"
+     SELECT ",
+    placed_columns!("o."),
+    " FROM taken JOIN orders AS o USING (order_id) ORDER BY o.order_id"
 );
 
 /// Says that this replica is alive; answers whether it could, for a row that somebody holds is not waited for.

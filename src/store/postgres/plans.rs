@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{ConnectOptions as _, PgConnection};
 
 use super::{
-    PgStore,
+    PgStore, bounded,
     tests::{Database, new_order, run},
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{OrderId, Status},
-    store::{Due, Incoming, NewOrder, Outbox, Page, Place, Placement, Store, StoreError, conformance::start},
+    order::{OrderId, StageDelays, Status},
+    store::{
+        Due, Incoming, Insight as _, Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
+        Page, Place, Placement, StoreError, conformance::start,
+    },
     time::{Clock as _, ManualClock},
 };
 
@@ -38,12 +41,12 @@ async fn plans_made_on_empty_tables_hold_when_they_are_full() {
         "SET session_replication_role = replica".to_owned(),
         format!(
             "INSERT INTO orders SELECT 'ORD-' || lpad(n::text, 26, '0'), 'Ada', 'here', 'pizza', 'large',
-                 'DELIVERED', now(), now() FROM generate_series(1, {ROWS}) AS n"
+                 'DELIVERED', 6, now(), now() FROM generate_series(1, {ROWS}) AS n"
         ),
-        "INSERT INTO order_events (order_id, event, \"timestamp\")
-             SELECT order_id, 'CREATED', now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
+        "INSERT INTO order_events (order_id, event, seq, \"timestamp\")
+             SELECT order_id, 'CREATED', 1, now() FROM orders WHERE order_id LIKE 'ORD-000%' ON CONFLICT DO NOTHING"
             .to_owned(),
-        "INSERT INTO idempotency_keys SELECT order_id, order_id, now() FROM orders".to_owned(),
+        "INSERT INTO idempotency_keys SELECT '', order_id, order_id, now() FROM orders".to_owned(),
         "SELECT pg_stat_force_next_flush()".to_owned(),
     ] {
         run(&mut console, &statement).await.expect(&statement);
@@ -73,7 +76,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
     run(&mut console, "ALTER TABLE orders SET (autovacuum_enabled = false)").await.expect("alters");
     let waiting = format!(
         "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], $$2026-01-02$$, $$2026-01-02$$,
+             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], 2 + n % 4, $$2026-01-02$$, $$2026-01-02$$,
              timestamptz '2026-01-03' + n * interval '1 s' FROM generate_series(1, {WAITING}) AS n"
     );
     run(&mut console, &waiting).await.expect("inserts");
@@ -109,6 +112,7 @@ async fn a_look_reads_what_is_due_however_many_wait() {
 
 /// Every other question about what is due, in the same shape, with many that are left out.
 async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, console: &mut PgConnection) {
+    let delays = StageDelays::default();
     let orders: Vec<NewOrder> = (0..30).map(|_| new_order()).collect();
     store.place(&orders, Outbox::Mine).await.expect("places");
     clock.advance(Duration::from_secs(3));
@@ -118,7 +122,7 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
     let (due, read) = reading(store, console, store.due(Due::Soonest { limit: 1_000, after: None })).await;
     assert!(due.order_ids.len() >= 30 && read <= 2 * due.order_ids.len() + 10, "{read}: {due:?}");
     for due in [Due::These(&ids[..10]), Due::Alone(ids[10])] {
-        let (advance, read) = reading(store, console, store.advance_due(due)).await;
+        let (advance, read) = reading(store, console, store.advance_due(due, &delays)).await;
         assert!(
             !advance.transitions.is_empty() && read <= 5 * advance.transitions.len() + 5,
             "{read}: {due:?}"
@@ -128,16 +132,16 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
     // The others come to lie below the mark.
     clock.advance(Duration::from_millis(1_500));
     let after = Some(Place { due_at: clock.now() + Duration::from_hours(1), order_id: ids[0] });
-    store.advance_due(Due::Soonest { limit: 1_000, after }).await.expect("looks");
+    store.advance_due(Due::Soonest { limit: 1_000, after }, &delays).await.expect("looks");
     let overlooked = |except| Due::Overlooked { limit: 1_000, after: None, except };
     // It reads what has died in the last minute, too. Every other look is one at all that is further below, and
     // walks past everything there.
     let is_near = || store.low_water.last_below().is_some_and(|(from, _)| from.is_some());
-    while store.advance_due(overlooked(&ids)).await.is_err() || !is_near() {}
+    while store.advance_due(overlooked(&ids), &delays).await.is_err() || !is_near() {}
     let (due, read) = reading(store, console, store.due(overlooked(&held))).await;
     assert!(due.order_ids.len() >= 19 && read <= 2 * due.order_ids.len() + 300, "{read}: {due:?}");
     loop {
-        let (advance, read) = reading(store, console, store.advance_due(overlooked(&held))).await;
+        let (advance, read) = reading(store, console, store.advance_due(overlooked(&held), &delays)).await;
         if is_near() {
             assert!(
                 advance.transitions.len() >= 19 && read <= 5 * advance.transitions.len() + 300,
@@ -172,7 +176,7 @@ async fn those_left_out_are_looked_up() {
         run(&mut console, &format!("SET {setting}")).await.expect(setting);
     }
     for (name, statement, bound) in [
-        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
+        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
         ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10"),
     ] {
         run(&mut console, &format!("PREPARE {name} AS {statement}")).await.expect(name);
@@ -190,6 +194,18 @@ pub(super) async fn old_snapshot(mut session: PgConnection) -> PgConnection {
     run(&mut session, "BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("begins");
     run(&mut session, "SELECT count(*) FROM relays").await.expect("reads");
     session
+}
+
+impl PgStore {
+    /// Makes what the loops' sessions have read known to the server's statistics.
+    async fn flush_statistics(&self) {
+        for _ in 0..4 {
+            let flush = async |db: &mut PgConnection| {
+                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
+            };
+            bounded(&self.pools.loops, flush).await.expect("flushes");
+        }
+    }
 }
 
 /// Entries that were read from the indexes and tables of orders so far, the store's open sessions included.
@@ -213,9 +229,9 @@ async fn a_list_by_status_reads_no_other() {
     let mut console = database.options().connect().await.expect("connects");
     for statement in [
         "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             'DELIVERED', now(), now() FROM generate_series(1, 20000) AS n",
+             'DELIVERED', 6, now(), now() FROM generate_series(1, 20000) AS n",
         "INSERT INTO orders SELECT 'ORD-1' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
-             'PLACED', now(), now(), now() FROM generate_series(1, 2000) AS n",
+             'PLACED', 2, now(), now(), now() FROM generate_series(1, 2000) AS n",
         "ANALYZE orders",
         "SELECT pg_stat_force_next_flush()",
     ] {
@@ -269,7 +285,7 @@ async fn use_every_verb(store: &PgStore) {
     let id = order.order_id;
     let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
     let incoming = placements.into_iter().map(|placement| match placement {
-        Placement::Placed(placed) => Incoming { placed, meta: None },
+        Placement::Placed(placed) => Incoming { placed, meta: None, due_in: None },
         other => panic!("{other:?}"),
     });
     store.admit(&incoming.collect::<Vec<_>>()).await.expect("admits");
@@ -280,7 +296,7 @@ async fn use_every_verb(store: &PgStore) {
         Due::These(&[id]),
         Due::Alone(id),
     ] {
-        store.advance_due(due).await.expect("advances");
+        store.advance_due(due, &StageDelays::default()).await.expect("advances");
         store.due(due).await.expect("reads");
     }
     store.find(id).await.expect("reads");

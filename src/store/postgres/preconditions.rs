@@ -109,7 +109,7 @@ impl Preconditions {
             StoreError::Unavailable(reason) | StoreError::Failed(reason) | StoreError::Refused(reason) => {
                 reason.clone()
             }
-            StoreError::Timeout(_) => error.to_string(),
+            StoreError::Timeout(_) | StoreError::EarlierVersion(_) => error.to_string(),
         };
         self.explain(reason);
         self.hold.store(false, Ordering::Release);

@@ -18,8 +18,15 @@ impl PgStore {
         let store = Self::new(settings);
         drop(soon(preconditions::session_of_our_own(&store.access)).await?.close().await);
         bounded(&store.pools.read, preconditions::missing).await?.ground()?;
+        if bounded(&store.pools.read, schema::is_of_an_earlier_version).await? {
+            return Err(store.earlier_version());
+        }
         store.preconditions.hold();
         Ok(store)
+    }
+
+    fn earlier_version(&self) -> StoreError {
+        StoreError::EarlierVersion(self.access.address())
     }
 
     /// Looks at every precondition and brings about the schema. Answers what is missing for orders to be placed.
@@ -30,9 +37,14 @@ impl PgStore {
         let failed = |error| self.access.error(error);
         let mut missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
         missing.schema().map_err(Unfit::Absent)?;
+        if soon(schema::is_of_an_earlier_version(&mut db).map_err(failed)).await? {
+            return Err(Unfit::Absent(self.earlier_version()));
+        }
         if !soon(schema::is_up_to_date(&mut db).map_err(failed)).await? {
             self.preconditions.explain("its schema is being brought up to date");
-            schema::bring_up_to_date(&mut db, &self.access).await.map_err(Unfit::Absent)?;
+            schema::bring_up_to_date(&mut db, &self.access, &schema::MIGRATIONS)
+                .await
+                .map_err(Unfit::Absent)?;
             missing = soon(preconditions::missing(&mut db).map_err(failed)).await?;
         }
         missing.ground().map_err(Unfit::Absent)?;
@@ -91,7 +103,9 @@ mod tests {
         tests::{Database, fixture, new_order, run},
     };
     use crate::{
-        store::{Outbox, Store as _, conformance::start},
+        store::{
+            Insight as _, Lifecycle as _, OrderStore as _, Outbox, OutboxStore as _, conformance::start,
+        },
         time::ManualClock,
     };
 

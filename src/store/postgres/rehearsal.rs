@@ -80,15 +80,16 @@ impl PgStore {
     }
 
     async fn rehearse_on(&self, kind: Kind, slot: &Slot) -> Result<(), StoreError> {
-        let (now, delays) = (self.now(), &self.settings.delays);
+        let now = self.now();
         let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
         let key = (kind == Kind::Keyed).then(|| format!("{:032x}", rand::random::<u128>()));
-        let order = [NewOrder { order_id, details, key, meta: None }];
+        let due_in = Some(Duration::ZERO);
+        let order = [NewOrder { order_id, details, key, meta: None, due_in }];
         let at = Instant::now();
         let rehearsed = bounded(slot, async |db| {
             let mut tx = db.begin().await?;
-            arrive::place(&mut tx, &order, now, delays, None).await?;
+            arrive::place(&mut tx, &order, now, None).await?;
             // What a commit would find out.
             sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *tx).await?;
             tx.rollback().await
@@ -120,7 +121,11 @@ mod tests {
     fn eta(item: &str) -> Incoming {
         let details = OrderDetails::new("Ada", "1 High St", item, "large").expect("valid");
         let order_id = IdMint::default().mint(1, rand::random());
-        Incoming { placed: OrderPlaced::new(order_id, details, Timestamp::default()), meta: None }
+        Incoming {
+            placed: OrderPlaced::new(order_id, details, Timestamp::default()),
+            meta: None,
+            due_in: None,
+        }
     }
 
     /// What every way in which an order arrives says.

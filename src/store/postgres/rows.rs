@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use super::super::odd_rows;
-use crate::order::{Event, EventKind, Order, OrderDetails, OrderId, Timestamp, TrackedOrder};
+use crate::order::{AuditedEvent, Event, EventKind, Order, OrderDetails, OrderId, Timestamp, TrackedOrder};
 
 /// Leaves out rows that can't be read: one that somebody has made unreadable by hand must not hide the others.
 pub(super) fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> sqlx::Result<T>) -> Vec<T> {
@@ -93,21 +93,24 @@ impl<'r> FromRow<'r, PgRow> for Order {
     }
 }
 
-/// A timeline in two arrays; none where somebody has taken every event away.
-pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<(EventKind, Timestamp)>> {
+/// A timeline in three arrays; none where somebody has taken every event away.
+pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<AuditedEvent>> {
+    let positions: Vec<i32> = row.try_get::<Option<_>, _>("positions")?.unwrap_or_default();
     let kinds: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
     let stamps: Vec<Moment> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
     let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
     let kinds = kinds.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
-    Ok(kinds.into_iter().zip(stamps.into_iter().map(|Moment(stamp)| stamp)).collect())
+    let stamps = stamps.into_iter().map(|Moment(stamp)| stamp);
+    let events = positions.into_iter().zip(kinds).zip(stamps);
+    let event = |((seq, event), timestamp): ((i32, _), _)| AuditedEvent { seq: seq.into(), event, timestamp };
+    Ok(events.map(event).collect())
 }
 
-/// An order with its events as three arrays: one row an order costs less than one row an event.
+/// An order with its events as arrays: one row an order costs less than one row an event.
 pub(super) fn tracked(row: &PgRow) -> sqlx::Result<TrackedOrder> {
     let metas: Vec<Option<Value>> = row.try_get("metas")?;
-    let events = history(row)?.into_iter().zip(metas);
-    let mut events: Vec<Event> =
-        events.map(|((event, timestamp), meta)| Event { event, timestamp, meta }).collect();
-    events.sort_by_key(|event| event.event);
-    Ok(TrackedOrder { order: Order::from_row(row)?, events })
+    let mut events: Vec<(AuditedEvent, Option<Value>)> = history(row)?.into_iter().zip(metas).collect();
+    events.sort_by_key(|(event, _)| event.seq);
+    let event = |(AuditedEvent { event, timestamp, .. }, meta)| Event { event, timestamp, meta };
+    Ok(TrackedOrder { order: Order::from_row(row)?, events: events.into_iter().map(event).collect() })
 }

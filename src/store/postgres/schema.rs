@@ -24,11 +24,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 /// After so many tries, more than a minute, who asked is told why nothing happens.
 const TRIES: usize = 9;
 
-/// Runs what is missing. The migrator holds an advisory lock, so replicas take turns.
-pub(super) async fn bring_up_to_date(db: &mut PgConnection, access: &Access) -> Result<(), StoreError> {
+/// Runs what is missing of these. The migrator holds an advisory lock, so replicas take turns.
+pub(super) async fn bring_up_to_date(
+    db: &mut PgConnection,
+    access: &Access,
+    migrations: &Migrator,
+) -> Result<(), StoreError> {
     let (mut pause, mut tries) = (FIRST_PAUSE, 0);
     loop {
-        match MIGRATIONS.run_direct(None, &mut *db, false).await {
+        match migrations.run_direct(None, &mut *db, false).await {
             Ok(()) => return Ok(()),
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 if !is_locked(&error) {
@@ -74,6 +78,17 @@ async fn holders(db: &mut PgConnection) -> sqlx::Result<String> {
     Ok(rows.iter().map(holder).collect::<sqlx::Result<Vec<_>>>()?.join("; "))
 }
 
+/// Whether the tables are those of a version that no migration leads away from: 0.1, whose orders had no position.
+pub(super) async fn is_of_an_earlier_version(db: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT to_regclass('_sqlx_migrations') IS NOT NULL AND to_regclass('orders') IS NOT NULL AND NOT EXISTS (
+             SELECT 1 FROM pg_attribute
+             WHERE attrelid = to_regclass('orders') AND attname = 'seq' AND NOT attisdropped)",
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Whether nothing is missing: the serving role of a two-role setup may look, but not create.
 pub(super) async fn is_up_to_date(db: &mut PgConnection) -> sqlx::Result<bool> {
     let exists: bool =
@@ -93,13 +108,29 @@ pub(super) async fn is_up_to_date(db: &mut PgConnection) -> sqlx::Result<bool> {
 mod tests {
     use std::sync::Arc;
 
-    use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+    use sqlx::{
+        ConnectOptions as _, Connection as _, PgConnection, SqlSafeStr as _,
+        migrate::{Migration, MigrationType},
+    };
 
     use super::{
         super::tests::{Database, run},
         *,
     };
     use crate::{store::conformance::start, time::ManualClock};
+
+    /// A change as a later version may bring.
+    fn with_a_change() -> Migrator {
+        let sql = "SET LOCAL lock_timeout = '500ms'; ALTER TABLE orders ADD COLUMN later text";
+        let change = Migration::new(
+            MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default() + 1,
+            "later".into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        );
+        Migrator::with_migrations(MIGRATIONS.iter().cloned().chain([change]).collect())
+    }
 
     /// Beside a backup's snapshot a change of the schema can't be made. It waits by itself: what everybody else asks
     /// of the tables is answered all the while.
@@ -108,7 +139,7 @@ mod tests {
     async fn a_change_that_waits_holds_up_nobody() {
         let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
         let mut console = database.options().connect().await.expect("connects");
-        MIGRATIONS.run_to(2, &mut console).await.expect("migrates");
+        let store = database.replica(&clock).await;
         let others = database.options().options([("lock_timeout", "900")]);
         let (mut other, mut backup) = (
             others.connect().await.expect("connects"),
@@ -118,7 +149,9 @@ mod tests {
         for table in ["orders", "order_events", "outbox", "idempotency_keys"] {
             run(&mut snapshot, &format!("SELECT 1 FROM {table}")).await.expect("reads");
         }
-        let migration = async { database.replica(&clock).await };
+        let migrations = with_a_change();
+        let mut owner = database.options().connect().await.expect("connects");
+        let migration = bring_up_to_date(&mut owner, &store.access, &migrations);
         let traffic = async {
             for _ in 0..2 {
                 while !waits(&mut console).await {}
@@ -129,8 +162,9 @@ mod tests {
             assert!(said.contains("in a transaction for"), "{said}");
             snapshot.rollback().await.expect("ends");
         };
-        let (_store, ()) = tokio::join!(migration, traffic);
-        assert!(is_up_to_date(&mut console).await.expect("reads"));
+        let (migrated, ()) = tokio::join!(migration, traffic);
+        migrated.expect("is made in the end");
+        run(&mut console, "SELECT later FROM orders").await.expect("is there");
     }
 
     /// Whether somebody waits for a lock on a table.

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection, Row, postgres::PgRow};
+use sqlx::{
+    Connection as _, PgConnection, Postgres, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use super::{
     super::{Advance, DueOrders, Place, SOON, Transition},
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
-use crate::order::{OrderId, StageDelays, Status, Timestamp};
+use crate::order::{OrderId, PerStatus, StageDelays, Status, Timestamp};
 
 /// Moves the orders that `due` names, those that another replica is moving excepted. All steps of an order
 /// are made at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
@@ -22,17 +26,19 @@ macro_rules! advance {
             ), due AS MATERIALIZED ("#,
             $due,
             r#"), moved AS (
-                UPDATE orders AS o SET status = path.last, updated_at = t.now,
+                UPDATE orders AS o SET status = path.last, seq = due.seq + path.steps, updated_at = t.now,
                     due_at = t.now + path.delay_ms * interval '1 millisecond'
-                FROM due, t, unnest($2::text[], $3::text[], $4::float8[]) AS path (status, last, delay_ms)
+                FROM due, t, unnest($2::text[], $3::text[], $4::float8[], $5::integer[])
+                    AS path (status, last, delay_ms, steps)
                 WHERE o.order_id = due.order_id AND path.status = due.status
-                RETURNING o.order_id, due.status AS was, due.due_at AS was_due, o.due_at, o.updated_at
+                RETURNING o.order_id, due.status AS was, due.seq AS was_seq, due.due_at AS was_due,
+                    o.due_at, o.updated_at
             ), history AS (
-                INSERT INTO order_events (order_id, event, "timestamp")
-                SELECT m.order_id, step.event, m.updated_at
+                INSERT INTO order_events (order_id, event, seq, "timestamp")
+                SELECT m.order_id, step.event, m.was_seq + step.nth, m.updated_at
                 FROM moved AS m
-                JOIN unnest($5::text[], $6::text[]) WITH ORDINALITY AS step (was, event, n) USING (was)
-                ORDER BY m.order_id, step.n
+                JOIN unnest($6::text[], $7::text[], $8::integer[]) AS step (was, event, nth) USING (was)
+                ORDER BY m.order_id, step.nth
             )
             SELECT t.now, m.order_id, m.was, m.was_due, m.due_at,
                 (SELECT n.due_at FROM orders AS n WHERE n.due_at > (SELECT now FROM t) ORDER BY n.due_at LIMIT 1) AS next
@@ -65,34 +71,72 @@ macro_rules! in_range {
 }
 
 pub(super) const IN_RANGE: &str = advance!(concat!(
-    "SELECT o.order_id, o.status, o.due_at FROM orders AS o WHERE ",
-    in_range!("$7", "$8", "$9", "$10"),
-    " ORDER BY o.due_at LIMIT $11 FOR UPDATE OF o SKIP LOCKED"
+    "SELECT o.order_id, o.status, o.seq, o.due_at FROM orders AS o WHERE ",
+    in_range!("$9", "$10", "$11", "$12"),
+    " ORDER BY o.due_at LIMIT $13 FOR UPDATE OF o SKIP LOCKED"
 ));
 
 const THESE: &str = advance!(
-    "SELECT o.order_id, o.status, o.due_at FROM orders AS o
-     WHERE o.order_id = ANY($7) AND o.due_at <= (SELECT now FROM t)
+    "SELECT o.order_id, o.status, o.seq, o.due_at FROM orders AS o
+     WHERE o.order_id = ANY($9) AND o.due_at <= (SELECT now FROM t)
      ORDER BY o.order_id FOR UPDATE OF o SKIP LOCKED"
 );
 
 /// What an order in each status becomes when it is due.
-struct Paths(Vec<(Status, Vec<Status>)>);
+struct Paths {
+    steps: PerStatus<Vec<Status>>,
+    /// How long after the last step the next one is due.
+    delay_ms: PerStatus<Option<f64>>,
+}
 
 impl Paths {
     fn new(delays: &StageDelays) -> Self {
         let at = Timestamp::UNIX_EPOCH;
-        Self(Status::ALL[..4].iter().map(|from| (*from, delays.path(*from, at, at).steps)).collect())
+        let steps = PerStatus::new(|from| delays.path(from, at, at).steps);
+        let last = |from| steps[from].last().copied().unwrap_or(from);
+        let delay_ms = PerStatus::new(|from| Some(delays.after(last(from))?.as_secs_f64() * 1e3));
+        Self { steps, delay_ms }
     }
 
     fn transitions(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Transition> {
         let mut from = was;
-        self.0[was as usize].1.iter().map(move |to| {
+        self.steps[was].iter().map(move |to| {
             let step = Transition { order_id, from, to: *to };
             from = *to;
             step
         })
     }
+
+    /// With what the statement needs to know, in its first places but for the moment.
+    fn bind<'q>(&self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
+        let mut arrays = PathArrays::default();
+        for (was, steps) in self.steps.iter() {
+            let Some(last) = steps.last() else { continue };
+            arrays.from.push(was.as_str());
+            arrays.last.push(last.as_str());
+            arrays.delay_ms.push(self.delay_ms[was]);
+            arrays.steps.push(i32::try_from(steps.len()).unwrap_or(i32::MAX));
+            for (nth, event) in (1..).zip(steps) {
+                arrays.was.push(was.as_str());
+                arrays.event.push(event.as_str());
+                arrays.nth.push(nth);
+            }
+        }
+        let PathArrays { from, last, delay_ms, steps, was, event, nth } = arrays;
+        query.bind(from).bind(last).bind(delay_ms).bind(steps).bind(was).bind(event).bind(nth)
+    }
+}
+
+/// A row of `path` for each status from which there is a way, and one of `step` for each step of it.
+#[derive(Default)]
+struct PathArrays {
+    from: Vec<&'static str>,
+    last: Vec<&'static str>,
+    delay_ms: Vec<Option<f64>>,
+    steps: Vec<i32>,
+    was: Vec<&'static str>,
+    event: Vec<&'static str>,
+    nth: Vec<i32>,
 }
 
 /// Which orders a look is for.
@@ -147,10 +191,6 @@ pub(super) async fn advance(
     delays: &StageDelays,
 ) -> sqlx::Result<Looked> {
     let paths = Paths::new(delays);
-    let last = |steps: &Vec<Status>| steps.last().copied().unwrap_or(Status::Delivered);
-    let delay_ms = |status| delays.after(status).map(|delay| delay.as_secs_f64() * 1e3);
-    let (was, events): (Vec<&str>, Vec<&str>) =
-        paths.0.iter().flat_map(|(was, steps)| steps.iter().map(|to| (was.as_str(), to.as_str()))).unzip();
     let most = match which {
         Which::In(among) => among.limit,
         Which::These(_) => usize::MAX,
@@ -158,13 +198,8 @@ pub(super) async fn advance(
     let query = sqlx::query(match which {
         Which::In(_) => IN_RANGE,
         Which::These(_) => THESE,
-    })
-    .bind(now)
-    .bind(paths.0.iter().map(|(was, _)| was.as_str()).collect::<Vec<_>>())
-    .bind(paths.0.iter().map(|(_, steps)| last(steps).as_str()).collect::<Vec<_>>())
-    .bind(paths.0.iter().map(|(_, steps)| delay_ms(last(steps))).collect::<Vec<_>>())
-    .bind(was)
-    .bind(events);
+    });
+    let query = paths.bind(query.bind(now));
     let rows = match which {
         Which::In(among) => {
             let ((from, after), limit) = (among.from(), i64::try_from(among.limit).unwrap_or(i64::MAX));

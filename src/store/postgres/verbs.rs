@@ -3,7 +3,7 @@
 use sqlx::{FromRow as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{AuditPage, Page, Position},
+    super::{AuditPage, Page, Position, columns::order_columns},
     rows::{history, moment, moment_if_any, order_id, parsed, readable, tracked},
     timers::{texts, wait},
 };
@@ -14,14 +14,16 @@ pub(super) async fn find_all(
     order_ids: &[OrderId],
 ) -> sqlx::Result<Vec<TrackedOrder>> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
-    let rows = sqlx::query(
-        r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
-             o.updated_at, o.due_at, e.events, e.stamps, e.metas
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        order_columns!("o."),
+        r#", e.positions, e.events, e.stamps, e.metas
          FROM orders AS o CROSS JOIN LATERAL (
-             SELECT array_agg(event) AS events, array_agg("timestamp") AS stamps, array_agg(meta) AS metas
+             SELECT array_agg(seq) AS positions, array_agg(event) AS events, array_agg("timestamp") AS stamps,
+                 array_agg(meta) AS metas
              FROM order_events WHERE order_id = o.order_id HAVING count(*) > 0) AS e
-         WHERE o.order_id = ANY($1)"#,
-    )
+         WHERE o.order_id = ANY($1)"#
+    ))
     .bind(texts(order_ids))
     .fetch_all(&mut *db)
     .await?;
@@ -56,18 +58,20 @@ pub(super) async fn list(db: &mut PgConnection, page: &Page) -> sqlx::Result<Vec
     let query = match page.status {
         // Says "status = $3" in a way that only (status, order_id) can serve in order: where most orders have a
         // status, the planner would walk down the primary key past all newer orders that have another.
-        Some(status) => sqlx::query(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-             FROM orders WHERE (status, order_id) < ($3, $1) AND status >= $3
-             ORDER BY status DESC, order_id DESC LIMIT $2",
-        )
+        Some(status) => sqlx::query(concat!(
+            "SELECT ",
+            order_columns!(""),
+            " FROM orders WHERE (status, order_id) < ($3, $1) AND status >= $3
+             ORDER BY status DESC, order_id DESC LIMIT $2"
+        ))
         .bind(before)
         .bind(limit)
         .bind(status.as_str()),
-        None => sqlx::query(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-             FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2",
-        )
+        None => sqlx::query(concat!(
+            "SELECT ",
+            order_columns!(""),
+            " FROM orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2"
+        ))
         .bind(before)
         .bind(limit),
     };
@@ -82,11 +86,12 @@ pub(super) async fn audit(
     now: Option<Timestamp>,
 ) -> sqlx::Result<AuditPage> {
     let rows = sqlx::query(
-        r#"SELECT COALESCE($3, clock_timestamp()) AS now, o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
+        r#"SELECT COALESCE($3, clock_timestamp()) AS now, o.order_id, o.status, o.seq, o.created_at, o.updated_at, o.due_at,
              -- With EXISTS the planner may read the whole outbox into a hash for each page.
-             COALESCE((SELECT true FROM outbox AS u WHERE u.order_id = o.order_id), false) AS unsent, e.events, e.stamps
+             COALESCE((SELECT true FROM outbox AS u WHERE u.order_id = o.order_id), false) AS unsent,
+             e.positions, e.events, e.stamps
          FROM orders AS o CROSS JOIN LATERAL (
-             SELECT array_agg(event ORDER BY id) AS events, array_agg("timestamp" ORDER BY id) AS stamps
+             SELECT array_agg(seq ORDER BY id) AS positions, array_agg(event ORDER BY id) AS events, array_agg("timestamp" ORDER BY id) AS stamps
              FROM order_events WHERE order_id = o.order_id) AS e
          WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2"#,
     )
@@ -111,6 +116,7 @@ fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
     Ok(AuditedOrder {
         order_id: order_id(row)?,
         status: parsed(row, "status")?,
+        seq: row.try_get::<i32, _>("seq")?.into(),
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         due_at: moment_if_any(row, "due_at")?,

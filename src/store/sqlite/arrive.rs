@@ -1,27 +1,33 @@
 //! The SQL of the verbs by which orders arrive: `place` and `admit`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
-    super::{Admission, Incoming, NewOrder, Placement, idempotency},
+    super::{
+        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        columns::{order_columns, placed_columns},
+        idempotency,
+    },
     StoreError,
     rows::{DetailsRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{EventKind, OrderDetails, OrderId, StageDelays, Status, Timestamp};
+use crate::order::{OrderDetails, OrderId, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
     orders: &[NewOrder],
     now: Timestamp,
-    delays: &StageDelays,
     claimed_by: Option<i64>,
 ) -> Result<Vec<Placement>, StoreError> {
     let verdicts = idempotency::judge(orders, keyed_orders(tx, orders).await?);
     let fresh = idempotency::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
-    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, delays));
+    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, order.due_in));
     let inserted = insert_orders(tx, rows.collect()).await?;
     let (fresh, repeated): (Vec<_>, Vec<_>) =
         fresh.into_iter().partition(|order| inserted.contains(&order.order_id));
@@ -78,11 +84,12 @@ async fn keyed_orders<'a>(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = sqlx::query(
-        "SELECT k.key, o.order_id, o.customer_name, o.address, o.item, o.size
-         FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
-         WHERE k.key IN (SELECT value FROM json_each(?1))",
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT k.key, ",
+        placed_columns!("o."),
+        " FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
+         WHERE k.owner = '' AND k.key IN (SELECT value FROM json_each(?1))"
+    ))
     .bind(json(&keys)?)
     .fetch_all(&mut *tx)
     .await?;
@@ -131,11 +138,10 @@ pub(super) async fn admit(
     tx: &mut SqliteConnection,
     incoming: &[Incoming],
     now: Timestamp,
-    delays: &StageDelays,
 ) -> Result<Vec<Admission>, StoreError> {
     let rows = incoming.iter().map(|eta| {
         let placed = &eta.placed;
-        order_row(placed.order_id, &placed.details, created_at(eta, now), now, delays)
+        order_row(placed.order_id, &placed.details, created_at(eta, now), now, eta.due_in)
     });
     let mut inserted = insert_orders(tx, rows.collect()).await?;
     let mut events = Vec::new();
@@ -160,16 +166,24 @@ fn created_at(eta: &Incoming, now: Timestamp) -> i64 {
     eta.placed.created_at.min(now).timestamp_millis()
 }
 
-fn order_row<'a>(
+fn order_row(
     order_id: OrderId,
-    details: &'a OrderDetails,
+    details: &OrderDetails,
     created_at: i64,
     now: Timestamp,
-    delays: &StageDelays,
-) -> OrderRow<'a> {
-    let due_at = delays.due_after(Status::Placed, now).map(|due| due.timestamp_millis());
+    due_in: Option<Duration>,
+) -> OrderRow<'_> {
+    let due_at = due_in.map(|due_in| (now + due_in).timestamp_millis());
     let updated_at = now.timestamp_millis();
-    OrderRow { order_id, details, status: Status::Placed, created_at, updated_at, due_at }
+    OrderRow {
+        order_id,
+        details,
+        status: FIRST_STATUS,
+        seq: FIRST_EVENTS.len(),
+        created_at,
+        updated_at,
+        due_at,
+    }
 }
 
 fn first_events(
@@ -178,9 +192,10 @@ fn first_events(
     placed_at: i64,
     meta: Option<&serde_json::Value>,
 ) -> [EventRow<'_>; 2] {
+    let [created, placed] = FIRST_EVENTS;
     [
-        EventRow { order_id, event: EventKind::Created, timestamp: created_at, meta },
-        EventRow { order_id, event: EventKind::Reached(Status::Placed), timestamp: placed_at, meta: None },
+        EventRow { order_id, event: created, seq: 1, timestamp: created_at, meta },
+        EventRow { order_id, event: placed, seq: 2, timestamp: placed_at, meta: None },
     ]
 }
 
@@ -189,17 +204,18 @@ async fn insert_orders(
     tx: &mut SqliteConnection,
     rows: Vec<OrderRow<'_>>,
 ) -> Result<HashSet<OrderId>, StoreError> {
-    let inserted: Vec<IdRow> = sqlx::query_as(
-        "INSERT INTO orders
-             (order_id, customer_name, address, item, size, status, created_at, updated_at, due_at)
+    let inserted: Vec<IdRow> = sqlx::query_as(concat!(
+        "INSERT INTO orders (",
+        order_columns!(""),
+        ", seq)
          SELECT value ->> 'order_id', value ->> 'customer_name', value ->> 'address', value ->> 'item',
-             value ->> 'size', value ->> 'status', value ->> 'created_at', value ->> 'updated_at',
-             value ->> 'due_at'
+             value ->> 'size', value ->> 'created_at', value ->> 'status', value ->> 'updated_at',
+             value ->> 'due_at', value ->> 'seq'
          -- WHERE keeps the parser from reading ON CONFLICT as a join's ON.
          FROM json_each(?1) WHERE true
          ON CONFLICT (order_id) DO NOTHING
-         RETURNING order_id",
-    )
+         RETURNING order_id"
+    ))
     .bind(json(&rows)?)
     .fetch_all(tx)
     .await?;
@@ -211,8 +227,8 @@ pub(super) async fn insert_events(
     rows: Vec<EventRow<'_>>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        r#"INSERT INTO order_events (order_id, event, "timestamp", meta)
-         SELECT value ->> 'order_id', value ->> 'event', value ->> 'timestamp',
+        r#"INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+         SELECT value ->> 'order_id', value ->> 'event', value ->> 'seq', value ->> 'timestamp',
              CASE json_type(value, '$.meta') WHEN 'null' THEN NULL ELSE value -> 'meta' END
          FROM json_each(?1)"#,
     )

@@ -6,7 +6,10 @@ use std::time::Duration;
 use sqlx::{FromRow as _, SqlitePool};
 
 use super::{
-    super::{Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, figures::OLDEST_OF},
+    super::{
+        Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, columns::order_columns,
+        figures::OLDEST_OF,
+    },
     StoreError,
     rows::{EARLIEST, IdRow, LATEST, moment, readable},
     verbs,
@@ -25,10 +28,11 @@ pub(super) async fn overdue(
 ) -> Result<LateSteps, StoreError> {
     let age = |at: Timestamp| (now - at).to_std().unwrap_or_default();
     let due = (now - late).timestamp_millis();
-    let first = sqlx::query(
-        "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-         FROM orders WHERE due_at >= ?1 AND due_at < ?2 ORDER BY due_at LIMIT ?3",
-    )
+    let first = sqlx::query(concat!(
+        "SELECT ",
+        order_columns!(""),
+        " FROM orders WHERE due_at >= ?1 AND due_at < ?2 ORDER BY due_at LIMIT ?3"
+    ))
     .bind(EARLIEST)
     .bind(due)
     .bind(number(limit))

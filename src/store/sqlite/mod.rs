@@ -29,8 +29,9 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Place, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
+    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
+    Republished, StoreError,
 };
 use crate::{
     order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
@@ -49,7 +50,6 @@ pub struct SqliteStore {
     write: SqlitePool,
     read: SqlitePool,
     clock: Arc<dyn Clock>,
-    delays: StageDelays,
     /// Marks outbox rows that this very process holds in memory.
     process: i64,
     /// Held for the life of the store.
@@ -73,6 +73,9 @@ pub enum OpenError {
     /// The file is no database of ours.
     #[error("can't open the embedded database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The tables are those of an earlier version.
+    #[error("the data folder {} can't be used: {EARLIER_VERSION}; move it away, or set DATA_DIR to another folder", .0.display())]
+    EarlierVersion(PathBuf),
     /// The schema can't be brought up to date.
     #[error("can't migrate the embedded database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -80,37 +83,31 @@ pub enum OpenError {
 
 impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
-    pub async fn open(folder: &Path, clock: Arc<dyn Clock>, delays: StageDelays) -> Result<Self, OpenError> {
+    pub async fn open(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let lock = folder::take(folder)?;
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options.clone()).await?;
+        refuse_earlier_version(folder, &write).await?;
         MIGRATIONS.run(&write).await?;
         let read = pool(READERS).connect_lazy_with(options.read_only(true).create_if_missing(false));
-        Ok(Self { write, read, clock, delays, process: rand::random(), _lock: Some(lock) })
+        Ok(Self { write, read, clock, process: rand::random(), _lock: Some(lock) })
     }
 
     /// The same, unless there is none.
-    pub async fn open_existing(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_existing(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         if folder::database(folder).is_file() {
-            return Self::open(folder, clock, delays).await;
+            return Self::open(folder, clock).await;
         }
         let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", folder::DATABASE));
         Err(OpenError::Folder { folder: folder.to_owned(), error })
     }
 
     /// Opens the database for reading only, beside the process that has it.
-    pub async fn open_read_only(
-        folder: &Path,
-        clock: Arc<dyn Clock>,
-        delays: StageDelays,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_read_only(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let read = pool(READERS).connect_with(options(folder).read_only(true)).await?;
-        Ok(Self { write: read.clone(), read, clock, delays, process: rand::random(), _lock: None })
+        refuse_earlier_version(folder, &read).await?;
+        Ok(Self { write: read.clone(), read, clock, process: rand::random(), _lock: None })
     }
 
     /// Who is refused is to blame only where a good order is not refused as well: one is placed and taken back.
@@ -118,9 +115,15 @@ impl SqliteStore {
         let Err(error @ (StoreError::Refused(_) | StoreError::Failed(_))) = outcome else { return outcome };
         let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
-        let order = [NewOrder { order_id, details, key: Some(order_id.to_string()), meta: None }];
+        let order = [NewOrder {
+            order_id,
+            details,
+            key: Some(order_id.to_string()),
+            meta: None,
+            due_in: Some(Duration::ZERO),
+        }];
         let mut tx = self.begin().await?;
-        let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), &self.delays, None).await;
+        let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), None).await;
         tx.rollback().await?;
         match rehearsed {
             Err(StoreError::Refused(reason) | StoreError::Failed(reason)) => {
@@ -134,6 +137,18 @@ impl SqliteStore {
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// No migration leads away from 0.1, whose orders had no position.
+async fn refuse_earlier_version(folder: &Path, db: &SqlitePool) -> Result<(), OpenError> {
+    let earlier: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('_sqlx_migrations'))
+             AND EXISTS (SELECT 1 FROM pragma_table_info('orders'))
+             AND NOT EXISTS (SELECT 1 FROM pragma_table_info('orders') WHERE name = 'seq')",
+    )
+    .fetch_one(db)
+    .await?;
+    if earlier { Err(OpenError::EarlierVersion(folder.to_owned())) } else { Ok(()) }
 }
 
 /// Whether a connection may be used again. When the disk is full SQLite rolls a transaction back by
@@ -164,13 +179,13 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl OrderStore for SqliteStore {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
         let claimed_by = (outbox == Outbox::Mine).then_some(self.process);
         let placed = async {
             let mut tx = self.begin().await?;
             let now = self.clock.now();
-            let placements = arrive::place(&mut tx, orders, now, &self.delays, claimed_by).await?;
+            let placements = arrive::place(&mut tx, orders, now, claimed_by).await?;
             tx.commit().await?;
             Ok(placements)
         };
@@ -185,14 +200,14 @@ impl Store for SqliteStore {
         let admitted = async {
             let mut tx = self.begin().await?;
             let now = self.clock.now();
-            let admissions = arrive::admit(&mut tx, incoming, now, &self.delays).await?;
+            let admissions = arrive::admit(&mut tx, incoming, now).await?;
             tx.commit().await?;
             Ok(admissions)
         };
         self.blamed(admitted.await).await
     }
 
-    async fn advance_due(&self, due: Due<'_>) -> Result<Advance, StoreError> {
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let next_due = verbs::next_due(&self.read, None).await?;
         let now = self.clock.now();
         if next_due.is_none_or(|due| due > now) {
@@ -200,7 +215,7 @@ impl Store for SqliteStore {
         }
         let mut tx = self.begin().await?;
         let now = self.clock.now();
-        let (orders, transitions) = verbs::advance(&mut tx, due, now, &self.delays).await?;
+        let (orders, transitions) = verbs::advance(&mut tx, due, now, delays).await?;
         let full =
             matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders >= limit);
         let next_due = if full { Some(now) } else { verbs::next_due(&mut *tx, Some(now)).await? };
@@ -219,18 +234,13 @@ impl Store for SqliteStore {
         verbs::find_all(&self.read, order_ids).await
     }
 
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        verbs::positions(&self.read, orders, self.clock.now()).await
-    }
-
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
         verbs::list(&self.read, page).await
     }
+}
 
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        verbs::audit(&self.read, after, limit, self.clock.now()).await
-    }
-
+#[async_trait]
+impl OutboxStore for SqliteStore {
     /// There is one process, and it lives.
     async fn heartbeat(&self) -> Result<(), StoreError> {
         Ok(())
@@ -264,9 +274,36 @@ impl Store for SqliteStore {
         tx.commit().await?;
         Ok(republished)
     }
+}
+
+#[async_trait]
+impl Insight for SqliteStore {
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        verbs::positions(&self.read, orders, self.clock.now()).await
+    }
+
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
+        attention::count(&self.read, statuses).await
+    }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {
         attention::backlog(&self.read, self.clock.now()).await
+    }
+
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
+        attention::overdue(&self.read, self.clock.now(), late, limit).await
+    }
+
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
+        verbs::audit(&self.read, after, limit, self.clock.now()).await
+    }
+}
+
+#[async_trait]
+impl Lifecycle for SqliteStore {
+    /// Opening has done it.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -274,21 +311,8 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        attention::count(&self.read, statuses).await
-    }
-
-    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
-        attention::overdue(&self.read, self.clock.now(), late, limit).await
-    }
-
     async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
         verbs::expire_keys(&self.write, self.clock.now(), limit).await
-    }
-
-    /// Opening has done it.
-    async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 
     async fn close(&self) {

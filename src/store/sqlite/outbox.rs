@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::{FromRow as _, Row as _, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{LOST_AFTER, Republished},
+    super::{LOST_AFTER, Republished, columns::placed_columns},
     StoreError,
     rows::{DetailsRow, IdRow, json, moment, readable},
 };
@@ -66,11 +66,12 @@ pub(super) async fn messages(
     db: impl SqliteExecutor<'_>,
     unsent: &[OrderId],
 ) -> Result<Vec<OrderPlaced>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.created_at
-         FROM outbox AS u JOIN orders AS o USING (order_id)
-         WHERE u.order_id IN (SELECT value FROM json_each(?1)) ORDER BY u.order_id",
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        placed_columns!("o."),
+        " FROM outbox AS u JOIN orders AS o USING (order_id)
+         WHERE u.order_id IN (SELECT value FROM json_each(?1)) ORDER BY u.order_id"
+    ))
     .bind(json(unsent)?)
     .fetch_all(db)
     .await?;

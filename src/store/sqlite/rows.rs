@@ -20,6 +20,7 @@ pub(super) struct OrderRow<'a> {
     #[serde(flatten)]
     pub details: &'a OrderDetails,
     pub status: Status,
+    pub seq: usize,
     pub created_at: i64,
     pub updated_at: i64,
     pub due_at: Option<i64>,
@@ -30,6 +31,7 @@ pub(super) struct OrderRow<'a> {
 pub(super) struct EventRow<'a> {
     pub order_id: OrderId,
     pub event: EventKind,
+    pub seq: i64,
     pub timestamp: i64,
     pub meta: Option<&'a Value>,
 }
@@ -40,6 +42,7 @@ pub(super) struct StepRow {
     pub order_id: OrderId,
     pub from: Status,
     pub to: Status,
+    pub seq: i64,
     pub at: i64,
     pub due_at: Option<i64>,
 }
@@ -91,14 +94,23 @@ pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
     row.try_get::<Option<i64>, _>("due_at")?.map(|millis| moment_of(millis, "due_at")).transpose()
 }
 
+/// A text that may be missing, where it must be there: the driver would read it as an empty one.
+fn written(row: &SqliteRow, column: &str) -> sqlx::Result<String> {
+    let text: Option<String> = row.try_get(column)?;
+    text.ok_or_else(|| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: Box::new(sqlx::error::UnexpectedNullError),
+    })
+}
+
 /// The columns of a [`OrderDetails`].
 pub(super) struct DetailsRow(pub OrderDetails);
 
 impl<'r> FromRow<'r, SqliteRow> for DetailsRow {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         Ok(Self(OrderDetails {
-            customer_name: row.try_get("customer_name")?,
-            address: row.try_get("address")?,
+            customer_name: written(row, "customer_name")?,
+            address: written(row, "address")?,
             item: row.try_get("item")?,
             size: parsed(row, "size")?,
         }))
@@ -145,6 +157,7 @@ impl<'r> FromRow<'r, SqliteRow> for Event {
 pub(super) struct DueRow {
     pub order_id: OrderId,
     pub status: Status,
+    pub seq: i64,
     pub due_at: Timestamp,
 }
 
@@ -153,6 +166,7 @@ impl<'r> FromRow<'r, SqliteRow> for DueRow {
         Ok(Self {
             order_id: parsed(row, "order_id")?,
             status: parsed(row, "status")?,
+            seq: row.try_get("seq")?,
             due_at: moment(row, "due_at")?,
         })
     }

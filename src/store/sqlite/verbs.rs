@@ -6,12 +6,14 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{AuditPage, Due, KEY_LIFETIME, Page, Position, Transition},
+    super::{AuditPage, Due, KEY_LIFETIME, Page, Position, Transition, columns::order_columns},
     StoreError,
     arrive::insert_events,
     rows::{DueRow, EARLIEST, EventRow, IdRow, StepRow, due_at, json, moment, parsed, readable},
 };
-use crate::order::{AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder};
+use crate::order::{
+    AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder,
+};
 
 /// When the next step is due, of those after a moment or of all.
 pub(super) async fn next_due(
@@ -46,7 +48,7 @@ pub(super) async fn due(
     let (except, mut rows_read) = (json(except)?, limit);
     loop {
         let rows = sqlx::query(
-            "SELECT order_id, status, due_at FROM orders
+            "SELECT order_id, status, seq, due_at FROM orders
              WHERE due_at >= ?1 AND due_at <= ?2 AND (due_at > ?1 OR order_id > ?3)
                  AND order_id NOT IN (SELECT value FROM json_each(?4)) ORDER BY due_at, order_id LIMIT ?5",
         )
@@ -74,7 +76,7 @@ async fn these(
     now: Timestamp,
 ) -> Result<Vec<DueRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT order_id, status, due_at FROM orders
+        "SELECT order_id, status, seq, due_at FROM orders
          WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at, order_id",
     )
     .bind(now.timestamp_millis())
@@ -94,19 +96,21 @@ pub(super) async fn advance(
     let due = self::due(&mut *tx, due, now).await?;
     let at = now.timestamp_millis();
     let (mut steps, mut events, mut transitions) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
-    for DueRow { order_id, status, due_at } in due {
+    for DueRow { order_id, status, mut seq, due_at } in due {
         let path = delays.path(status, due_at, now);
         let due_at = path.due_at.map(|due| due.timestamp_millis());
-        steps.push(StepRow { order_id, from: status, to: path.status, at, due_at });
         let mut from = status;
         for to in path.steps {
-            events.push(EventRow { order_id, event: EventKind::Reached(to), timestamp: at, meta: None });
+            seq += 1;
+            events.push(EventRow { order_id, event: EventKind::Reached(to), seq, timestamp: at, meta: None });
             transitions.push(Transition { order_id, from, to });
             from = to;
         }
+        steps.push(StepRow { order_id, from: status, to: path.status, seq, at, due_at });
     }
     sqlx::query(
-        "UPDATE orders SET status = value ->> 'to', updated_at = value ->> 'at', due_at = value ->> 'due_at'
+        "UPDATE orders SET status = value ->> 'to', seq = value ->> 'seq', updated_at = value ->> 'at',
+             due_at = value ->> 'due_at'
          FROM json_each(?1) WHERE order_id = value ->> 'order_id' AND status = value ->> 'from'",
     )
     .bind(json(&steps)?)
@@ -121,12 +125,12 @@ pub(super) async fn find_all(
     order_ids: &[OrderId],
 ) -> Result<Vec<TrackedOrder>, StoreError> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
-    let rows = sqlx::query(
-        r#"SELECT o.order_id, o.customer_name, o.address, o.item, o.size, o.status, o.created_at,
-             o.updated_at, o.due_at, e.event, e."timestamp", e.meta
-         FROM orders AS o JOIN order_events AS e USING (order_id)
-         WHERE o.order_id IN (SELECT value FROM json_each(?1)) ORDER BY o.order_id"#,
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        order_columns!("o."),
+        r#", e.event, e."timestamp", e.meta FROM orders AS o JOIN order_events AS e USING (order_id)
+         WHERE o.order_id IN (SELECT value FROM json_each(?1)) ORDER BY o.order_id, e.seq"#
+    ))
     .bind(json(order_ids)?)
     .fetch_all(read)
     .await?;
@@ -138,9 +142,6 @@ pub(super) async fn find_all(
             Some(tracked) => tracked.events.push(event),
             None => found.push(TrackedOrder { order: Order::from_row(row)?, events: vec![event] }),
         }
-    }
-    for tracked in &mut found {
-        tracked.events.sort_by_key(|event| event.event);
     }
     Ok(found)
 }
@@ -169,17 +170,19 @@ pub(super) async fn positions(
 pub(super) async fn list(read: &SqlitePool, page: &Page) -> Result<Vec<Order>, StoreError> {
     // Two texts, not `?1 IS NULL OR ...`: each keeps to its own index.
     let query = match page.status {
-        Some(status) => sqlx::query(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-             FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2",
-        )
+        Some(status) => sqlx::query(concat!(
+            "SELECT ",
+            order_columns!(""),
+            " FROM orders WHERE order_id < ?1 AND status = ?3 ORDER BY order_id DESC LIMIT ?2"
+        ))
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX))
         .bind(status.as_str()),
-        None => sqlx::query(
-            "SELECT order_id, customer_name, address, item, size, status, created_at, updated_at, due_at
-             FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2",
-        )
+        None => sqlx::query(concat!(
+            "SELECT ",
+            order_columns!(""),
+            " FROM orders WHERE order_id < ?1 ORDER BY order_id DESC LIMIT ?2"
+        ))
         .bind(before(page))
         .bind(i64::try_from(page.limit).unwrap_or(i64::MAX)),
     };
@@ -193,8 +196,9 @@ pub(super) async fn audit(
     now: Timestamp,
 ) -> Result<AuditPage, StoreError> {
     let rows = sqlx::query(
-        r#"SELECT o.order_id, o.status, o.created_at, o.updated_at, o.due_at,
-             EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent, e.event, e."timestamp"
+        r#"SELECT o.order_id, o.status, o.seq, o.created_at, o.updated_at, o.due_at,
+             EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent,
+             e.seq AS position, e.event, e."timestamp"
          FROM (SELECT * FROM orders WHERE order_id > ?1 ORDER BY order_id LIMIT ?2) AS o
          LEFT JOIN order_events AS e USING (order_id) ORDER BY o.order_id, e.id"#,
     )
@@ -218,11 +222,15 @@ pub(super) async fn audit(
 
 fn audited(rows: &[SqliteRow]) -> sqlx::Result<AuditedOrder> {
     let row = &rows[0];
-    let event = |row: &SqliteRow| Ok((parsed(row, "event")?, moment(row, "timestamp")?));
+    let event = |row: &SqliteRow| {
+        let (seq, event) = (row.try_get("position")?, parsed(row, "event")?);
+        Ok(AuditedEvent { seq, event, timestamp: moment(row, "timestamp")? })
+    };
     let there = rows.iter().filter(|row| !matches!(row.try_get::<Option<&str>, _>("event"), Ok(None)));
     Ok(AuditedOrder {
         order_id: IdRow::from_row(row)?.0,
         status: parsed(row, "status")?,
+        seq: row.try_get("seq")?,
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         due_at: due_at(row)?,
@@ -239,7 +247,7 @@ fn before(page: &Page) -> String {
 pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
     let expired = sqlx::query(
         "DELETE FROM idempotency_keys
-         WHERE key IN (SELECT key FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
+         WHERE rowid IN (SELECT rowid FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
     )
     .bind((now - KEY_LIFETIME).timestamp_millis())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays},
+    order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        NewOrder, Outbox,
+        NewOrder, OrderStore as _, Outbox,
         memory::{Database, MemoryStore},
     },
     time::VirtualClock,
@@ -25,12 +25,18 @@ impl World {
         let database = Arc::default();
         let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
         let clock = Arc::new(VirtualClock::new(at));
-        let replica = |n| MemoryStore::new(Arc::clone(&database), clock.clone(), StageDelays::default(), n);
+        let replica = |n| MemoryStore::new(Arc::clone(&database), clock.clone(), n);
         let here: Arc<dyn Store> = Arc::new(replica(1));
         let (elsewhere, stop) = (replica(2), CancellationToken::new());
         let order_id = IdMint::default().mint(1, 1);
         let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let order = NewOrder { order_id, details, key: None, meta: None };
+        let order = NewOrder {
+            order_id,
+            details,
+            key: None,
+            meta: None,
+            due_in: StageDelays::default().after(Status::Placed),
+        };
         elsewhere.place(&[order], Outbox::Mine).await.expect("places");
         let notifier = Notifier::new(here.clone(), OrderLoader::new(here), 2, stop.clone());
         tokio::spawn(Arc::clone(&notifier).poll());

@@ -62,9 +62,9 @@ const TRIALS: [Trial; 4] = [
     Trial::new("20 slow orders", "ORD-00D", 20, SLOW, BESIDE_SLOW),
 ];
 
-/// What somebody with a console does to the event that these orders reach next: it is there already.
-const REFUSED: &[&str] = &[r#"INSERT INTO order_events (order_id, event, "timestamp")
-    SELECT order_id, 'PREPARING', now() FROM orders WHERE order_id LIKE '{}%'"#];
+/// What somebody with a console does to the event that these orders reach next: its place is taken already.
+const REFUSED: &[&str] = &[r#"INSERT INTO order_events (order_id, event, seq, "timestamp")
+    SELECT order_id, 'PREPARING', seq + 1, now() FROM orders WHERE order_id LIKE '{}%'"#];
 /// The same, of another kind: no statement may take as long as writing it does.
 const SLOW: &[&str] = &[
     "CREATE FUNCTION \"stall {}\"() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,9 +1,8 @@
-//! F23: replicas that start on an empty database together, and a new version on an old schema.
+//! F23: replicas that start on an empty database together, and ones that find orders of those before them.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use sqlx::{Connection as _, PgConnection};
 use testkit::Stack;
 use tokio::time::Instant;
 
@@ -54,27 +53,32 @@ fn is_error(line: &str) -> bool {
     line.contains("\"ERROR\"") || line.contains("schema")
 }
 
-/// Orders that were under way when the schema was that of the first migration.
+/// Orders that were under way when the schema was that of the first migration, the only one so far: once there are
+/// more, undo them here.
 async fn upgraded(rig: &mut Rig) -> Result<Outcome> {
     let orders = 20;
-    old_schema(rig).await?;
+    rig.fleet.start_all(1).await?;
+    rig.fleet.stop_all().await?;
     for number in 0..orders {
         let status = SIX[1 + number % 4];
         let order_id = format!("ORD-01KAAA0000000000000000{number:04}");
         sqlx::query(
-            "INSERT INTO orders VALUES ($1, $1, 'x', 'soup', 'small', $2, now() - interval '1 minute',
+            "INSERT INTO orders VALUES ($1, $1, 'x', 'soup', 'small', $2, $3, now() - interval '1 minute',
                 now() - interval '1 minute', now() - interval '1 second')",
         )
         .bind(&order_id)
         .bind(status)
+        .bind(i32::try_from(number % 4 + 2)?)
         .execute(&rig.db)
         .await?;
-        for event in &SIX[..number % 4 + 2] {
+        for (seq, event) in (1_i32..).zip(&SIX[..number % 4 + 2]) {
             sqlx::query(
-                r#"INSERT INTO order_events (order_id, event, "timestamp") VALUES ($1, $2, now() - interval '1 minute')"#,
+                r#"INSERT INTO order_events (order_id, event, seq, "timestamp")
+                    VALUES ($1, $2, $3, now() - interval '1 minute')"#,
             )
             .bind(&order_id)
             .bind(event)
+            .bind(seq)
             .execute(&rig.db)
             .await?;
         }
@@ -83,8 +87,8 @@ async fn upgraded(rig: &mut Rig) -> Result<Outcome> {
     let (took, left) = rig.settle().await;
     rig.fleet.stop_all().await?;
     let lines = check::lines(&rig.db).await?;
-    // They were placed before there was an outbox: nobody ever promised to publish them, and their
-    // made-up history is all of one moment.
+    // They have no rows in the outbox: nobody ever promised to publish them, and their made-up history is all of
+    // one moment.
     let findings = check::examine(&lines, &History::default(), None);
     let mut outcome = Outcome {
         orders: lines.len(),
@@ -96,20 +100,4 @@ async fn upgraded(rig: &mut Rig) -> Result<Outcome> {
     outcome.expect(left.is_none(), format!("orders of the old schema wait: {left:?}"));
     outcome.note(format!("orders of the old schema delivered in {:.1} s", took.as_secs_f64()));
     Ok(outcome)
-}
-
-/// What the first migration left behind: made by running all and undoing the rest.
-async fn old_schema(rig: &mut Rig) -> Result<()> {
-    rig.fleet.start_all(1).await?;
-    rig.fleet.stop_all().await?;
-    let mut db = PgConnection::connect(&rig.dsn).await?;
-    for statement in [
-        "DROP TABLE outbox, relays, idempotency_keys",
-        "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite",
-        "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite",
-        "DELETE FROM _sqlx_migrations WHERE version > 1",
-    ] {
-        sqlx::query(statement).execute(&mut db).await?;
-    }
-    Ok(db.close().await?)
 }

@@ -27,7 +27,7 @@ use crate::{
         tests::doubles::{Fate, Troubled},
     },
     store::{
-        Store,
+        Insight as _, OrderStore as _, Store,
         memory::{Database, MemoryStore},
     },
     telemetry::{
@@ -137,8 +137,7 @@ impl World {
 
     fn view(&mut self) -> MemoryStore {
         self.born += 1;
-        let delays = StageDelays::uniform(self.delay);
-        MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), delays, self.born)
+        MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), self.born)
     }
 
     /// Starts the real loops on a store that fails, as long as there is trouble.
@@ -181,7 +180,8 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let consumer = Consumer::new(member, store.clone(), publisher, transitions.clone(), metrics.clone());
+        let consumer =
+            Consumer::new(member, store.clone(), publisher, transitions.clone(), metrics.clone(), self.delay);
         let mut tasks = JoinSet::new();
         tasks.spawn(writer(requests.keyless, self.random.random()).run());
         tasks.spawn(writer(requests.keyed, self.random.random()).run());
@@ -190,7 +190,8 @@ impl World {
         tasks.spawn(consumer.run(stop.clone(), parts.reporter(Part::Consumer)));
         tasks.spawn(Arc::clone(&notifier).poll());
         tasks.spawn(
-            Scheduler::new(store, alarm, transitions, metrics).run(stop, parts.reporter(Part::Scheduler)),
+            Scheduler::new(store, alarm, transitions, metrics, StageDelays::uniform(self.delay))
+                .run(stop, parts.reporter(Part::Scheduler)),
         );
         Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }
     }
@@ -243,7 +244,8 @@ impl World {
         for order in &page.orders {
             assert_eq!(order.violations(page.now), [], "{order:?}");
             assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
-            let stamps = order.events[1..].windows(2).map(|pair| (pair[1].1 - pair[0].1).to_std());
+            let stamps =
+                order.events[1..].windows(2).map(|pair| (pair[1].timestamp - pair[0].timestamp).to_std());
             assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
         }
         let stored: HashSet<OrderId> = page.orders.iter().map(|order| order.order_id).collect();

@@ -1,0 +1,124 @@
+//! The contract, split by who calls. `conformance` holds each adapter to the same suite.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
+    Page, Placement, Position, Republished, StoreError,
+};
+use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder};
+
+/// What is done with orders: they are placed or taken over, move on, and are read.
+#[async_trait]
+pub trait OrderStore: Send + Sync + 'static {
+    /// Writes new orders: each with its CREATED and PLACED events, its outbox row and its
+    /// idempotency key. Answers in the order given. Repeating an id that is stored already
+    /// answers [`Placement::Placed`] again.
+    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError>;
+
+    /// Takes over orders that arrived on the topic: an unknown one starts at PLACED, a known one
+    /// is left as it is. Answers in the order given.
+    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError>;
+
+    /// Moves due orders as far as they may go by these delays, one event row per step.
+    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError>;
+
+    /// Moves up to `limit` of those that are due, by the default delays.
+    #[cfg(test)]
+    async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
+        self.advance_due(Due::Soonest { limit, after: None }, &StageDelays::default()).await
+    }
+
+    /// The orders that [`OrderStore::advance_due`] would take, most overdue first; nothing is moved.
+    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;
+
+    /// Those of these orders that are there, each with its timeline; in no order.
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
+
+    /// One order with its timeline.
+    async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
+        Ok(self.find_all(&[order_id]).await?.pop())
+    }
+
+    /// Orders, newest (greatest id) first, by keyset.
+    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError>;
+}
+
+/// What is done with orders that wait to be published.
+#[async_trait]
+pub trait OutboxStore: Send + Sync + 'static {
+    /// Says that this replica lives; called at least once a second, or others take its outbox rows.
+    async fn heartbeat(&self) -> Result<(), StoreError>;
+
+    /// Up to `limit` outbox rows that nobody alive is about to publish, with greater ids than `after`,
+    /// smallest first. Only reads.
+    async fn unclaimed(&self, after: Option<OrderId>, limit: usize) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Makes those of these outbox rows this replica's that are nobody's still, or its own already;
+    /// answers what to publish, smallest id first.
+    async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError>;
+
+    /// Up to `limit` outbox rows that are this replica's for more than [`LOST_AFTER`](super::LOST_AFTER) and that it does
+    /// not hold: a write took them whose answer got lost. The caller claims and publishes them.
+    async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Forgets outbox rows after the broker's acknowledgement. Answers those that stay, since another
+    /// session of the database holds them.
+    async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Gives outbox rows back that this replica could not publish, for anybody to take. Answers those
+    /// that stay its own, since another session of the database holds them.
+    async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Puts orders into the outbox again, for anybody to take. Answers in the order given.
+    async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError>;
+}
+
+/// What is asked about orders by those who watch, count and audit them.
+#[async_trait]
+pub trait Insight: Send + Sync + 'static {
+    /// How far these orders are and when they go on, in any order; an unknown id is left out.
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError>;
+
+    /// How many orders have each of these statuses; 0 for the others.
+    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError>;
+
+    /// What waits to be published.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+
+    /// Steps more than `late` behind their time, and up to `limit` of these orders.
+    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError>;
+
+    /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them. Ids are
+    /// texts here, since one that was written by hand may be none.
+    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError>;
+}
+
+/// What makes and keeps a database fit, whatever it holds.
+#[async_trait]
+pub trait Lifecycle: Send + Sync + 'static {
+    /// Brings the schema up to date; until then every other verb answers
+    /// [`StoreError::Unavailable`]. Replicas may call it at the same time.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Waits until a call has failed as it would without the schema, or a right: [`Lifecycle::migrate`] tells.
+    async fn doubted(&self) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Asks the database for nothing: whether it answers, and the schema is there.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`](super::KEY_LIFETIME); answers how many.
+    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError>;
+
+    /// Gives up this replica's outbox rows and closes all connections.
+    async fn close(&self);
+}
+
+/// What every database adapter does.
+pub trait Store: OrderStore + OutboxStore + Insight + Lifecycle {}
+
+impl<T: OrderStore + OutboxStore + Insight + Lifecycle> Store for T {}
