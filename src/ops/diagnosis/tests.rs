@@ -277,9 +277,9 @@ fn rows_that_contradict_each_other_are_named() {
     order.events.pop();
     order.due_at = None;
     let explained = explain(&order, at(5), None, &WELL);
-    assert_eq!(codes(&explained), [CauseCode::TimelineBroken; 2]);
-    assert!(told(&explained).contains("status and stamps are those of the events"), "{explained:?}");
-    assert!(explained.causes[1].text.contains("waits for no step"), "{explained:?}");
+    assert_eq!(codes(&explained), [CauseCode::TimelineBroken; 3], "its position, its row, its next step");
+    assert!(explained.causes[1].text.contains("status and stamps are those of the events"), "{explained:?}");
+    assert!(explained.causes[2].text.contains("waits for no step"), "{explained:?}");
 }
 
 /// Not to know of dead letters is not to have none, and why.
