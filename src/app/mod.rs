@@ -89,14 +89,14 @@ impl App {
         };
         info!("stopping");
         if died.is_none() {
-            self.shutdown.take_leave().await;
+            self.shutdown.announce().await;
         }
         let drained = self.shutdown.drain(&mut self.tasks).await;
         // Dropping the Kafka client waits for its threads, which have been seen to take for ever.
         let (store, publisher) = (self.store, self.publisher);
-        let farewell =
+        let closing =
             async { tokio::join!(store.close(), tokio::task::spawn_blocking(move || drop(publisher))) };
-        drop(timeout(self.shutdown.rest(), farewell).await);
+        drop(timeout(self.shutdown.rest(), closing).await);
         if let Some(name) = died {
             bail!("the {name} ended by itself; the service can't go on without it");
         }

@@ -33,7 +33,7 @@ impl Shutdown {
     }
 
     /// Says so, and gives balancers the time to hear of it.
-    pub(super) async fn take_leave(&self) {
+    pub(super) async fn announce(&self) {
         self.leaving.cancel();
         sleep(self.delay).await;
     }

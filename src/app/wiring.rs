@@ -1,4 +1,4 @@
-//! Builds every part and starts every loop, from the inside out. Concrete types are named here and nowhere else.
+//! Builds every part and starts every loop, from the inside out. The adapters of the service are chosen in this room.
 
 use std::{
     net::SocketAddr,
@@ -41,14 +41,14 @@ const MAX_CONNECTIONS: usize = 8_192;
 impl App {
     /// Builds every part and starts every loop. The broker may be away.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
-        let seats = seats();
-        let mut wiring = Wiring::open(config, seats).await?;
+        let max_connections = max_connections();
+        let mut wiring = Wiring::open(config, max_connections).await?;
         let mut topic = wiring.connect()?;
         let (queue, requests) = tracker::place_queue();
         let tracker = wiring.tracker(queue);
         let (operations, dead_letters) = wiring.operations();
         let overview = Arc::clone(&operations.overview);
-        let address = wiring.serve(tracker.clone(), operations, seats).await?;
+        let address = wiring.serve(tracker.clone(), operations, max_connections).await?;
         let fresh = wiring.start_writers(requests);
         let (when_migrated, unfit) = wiring.start_migration();
         wiring.start_relay(&mut topic, fresh, &when_migrated);
@@ -65,7 +65,7 @@ impl App {
 }
 
 /// How many connections may be served at once: most of the file descriptors that the process may have.
-fn seats() -> usize {
+fn max_connections() -> usize {
     // As many as the system lets us ask for; without an answer the usual 1,024 is assumed.
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
     usize::try_from(descriptors / 4 * 3).unwrap_or(MAX_CONNECTIONS).min(MAX_CONNECTIONS)
@@ -112,15 +112,16 @@ struct Wiring<'a> {
 }
 
 impl<'a> Wiring<'a> {
-    async fn open(config: &'a Config, seats: usize) -> anyhow::Result<Self> {
+    async fn open(config: &'a Config, max_connections: usize) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         // As many as a new topic gets, until it was looked at.
         metrics.partitions(config.kafka.partitions);
         let store: Arc<dyn Store> = Arc::new(Resilient::new(open_store(config).await?, Arc::clone(&metrics)));
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
         let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
-        // Streams are long: a quarter of the seats stays with those who only ask.
-        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), seats / 4 * 3, shutdown.soft());
+        // Streams are long: a quarter of the max_connections stays with those who only ask.
+        let notifier =
+            Notifier::new(Arc::clone(&store), loader.clone(), max_connections / 4 * 3, shutdown.soft());
         let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
         Ok(Self { config, store, metrics, parts, loader, notifier, alarm, transitions, shutdown, tasks })
@@ -167,7 +168,7 @@ impl<'a> Wiring<'a> {
         &mut self,
         tracker: Tracker,
         operations: Operations,
-        seats: usize,
+        max_connections: usize,
     ) -> anyhow::Result<SocketAddr> {
         let log = RequestLog::new();
         let state = AppState {
@@ -182,7 +183,7 @@ impl<'a> Wiring<'a> {
             },
         };
         let HttpConfig { host, port } = &self.config.http;
-        let server = Server::bind((host.as_str(), *port), http::router(state), seats, log).await;
+        let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;
         let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
         let address = server.address()?;
         self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
@@ -275,7 +276,7 @@ impl<'a> Wiring<'a> {
         let (kafka, publisher) = (&topic.kafka, &topic.publisher);
         let broker_monitor =
             BrokerMonitor::new(Arc::clone(kafka), Arc::clone(publisher), self.parts.reporter(Part::Broker));
-        self.tasks.spawn("broker watch", broker_monitor.run(self.shutdown.soft()));
+        self.tasks.spawn("broker monitor", broker_monitor.run(self.shutdown.soft()));
         let dead_letter_monitor = DeadLetterMonitor::new(
             Arc::clone(kafka),
             Arc::clone(publisher),

@@ -95,7 +95,7 @@ pub trait Subscription: Send + 'static {
     fn lost(&mut self) -> BTreeSet<i32>;
 
     /// Whether the topic can be read: whether this is a member of the group.
-    fn condition(&self) -> Health;
+    fn health(&self) -> Health;
 
     /// Commits what was handled and leaves the group.
     async fn close(self: Box<Self>);

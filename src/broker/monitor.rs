@@ -19,14 +19,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct BrokerMonitor {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
-    condition: watch::Sender<Health>,
+    health: watch::Sender<Health>,
     down_since: Option<Instant>,
 }
 
 impl BrokerMonitor {
-    /// A watch that reports to `condition`.
-    pub fn new(kafka: Arc<Kafka>, publisher: Arc<KafkaPublisher>, condition: watch::Sender<Health>) -> Self {
-        Self { kafka, publisher, condition, down_since: None }
+    /// A monitor that reports to `health`.
+    pub fn new(kafka: Arc<Kafka>, publisher: Arc<KafkaPublisher>, health: watch::Sender<Health>) -> Self {
+        Self { kafka, publisher, health, down_since: None }
     }
 
     /// Works until told to stop.
@@ -42,7 +42,7 @@ impl BrokerMonitor {
 
     /// Looks once; logs only when the answer changes.
     pub async fn step(&mut self) {
-        let condition = match self.kafka.probe(&self.publisher).await {
+        let health = match self.kafka.probe(&self.publisher).await {
             Ok(()) => {
                 if let Some(since) = self.down_since.take() {
                     info!(after = ?since.elapsed(), "orders can be published again");
@@ -57,6 +57,6 @@ impl BrokerMonitor {
                 Health::Down(error.to_string())
             }
         };
-        self.condition.send_replace(condition);
+        self.health.send_replace(health);
     }
 }

@@ -188,11 +188,11 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
         }
     }
     if args.json {
-        told = output::print_json(&json!({"put_back": done}));
+        told = output::print_json(&json!({"requeued": done}));
     }
     match failure {
         Some(error) => Err(error),
-        None if chosen.is_empty() => bail!("there is nothing to requeued"),
+        None if chosen.is_empty() => bail!("there is nothing to requeue"),
         None => told,
     }
 }
@@ -218,7 +218,7 @@ fn as_json(queue: &DeadLetterQueue, dead_letter: &DeadLetter) -> Value {
         dead_letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
         "place": dead_letter.place(),
-        "put_back": queue.requeued.contains(&dead_letter.place()),
+        "requeued": queue.requeued.contains(&dead_letter.place()),
         "headers": headers,
         "key": text_of(dead_letter.record.key.as_deref()),
         "value": text_of(dead_letter.record.value.as_deref()),

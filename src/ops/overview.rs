@@ -91,12 +91,13 @@ pub struct Overview {
     store: Arc<dyn Store>,
     last: Mutex<Option<Arc<Reading>>>,
     turn: Turn<()>,
+    audits: Turn<()>,
 }
 
 impl Overview {
     /// Reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, last: Mutex::default(), turn: Turn::default() })
+        Arc::new(Self { store, last: Mutex::default(), turn: Turn::default(), audits: Turn::default() })
     }
 
     /// Asks the database for nothing.
@@ -106,6 +107,8 @@ impl Overview {
 
     /// An order as an audit sees it, if there is one, and the moment that the store goes by.
     pub async fn audited(&self, order_id: OrderId) -> Result<(Option<AuditedOrder>, Timestamp), StoreError> {
+        // One after the other, so that who asks often is in nobody's way.
+        let _turn = self.audits.lock().await;
         let after = order_id.previous().map(|id| id.to_string());
         let page = self.store.audit(after.as_deref(), 1).await?;
         Ok((page.orders.into_iter().find(|order| order.order_id == order_id), page.now))

@@ -150,7 +150,7 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
 
 async fn read_orders(store: &dyn Insight, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
-        Violation::ALL.into_iter().map(|fault| (fault, Rule::new(fault.rule()))).collect();
+        Violation::ALL.into_iter().map(|violation| (violation, Rule::new(violation.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
     let mut pages = Pages::new(store, None, PAGE);
     loop {
@@ -180,8 +180,8 @@ fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTre
         report.orders += 1;
         report.events += order.events.len() as u64;
         report.in_progress += u64::from(!order.status.is_final());
-        for fault in order.violations(now) {
-            rules.entry(fault).or_default().broken_by(order.order_id.to_string());
+        for violation in order.violations(now) {
+            rules.entry(violation).or_default().broken_by(order.order_id.to_string());
         }
     }
 }

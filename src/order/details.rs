@@ -58,7 +58,7 @@ impl FromStr for Size {
     }
 }
 
-/// The four fields of a new order, checked and trimmed. Two drafts are equal when the same thing
+/// The four fields of a new order, checked and trimmed. Two are equal when the same thing
 /// was ordered, which is what an `Idempotency-Key` is held to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "OrderRequest")]

@@ -88,9 +88,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drafts_are_plausible_and_differ() {
-        let drafts: Vec<OrderDetails> = (0..50).map(|_| plausible_order()).collect();
-        assert!(drafts.iter().any(|details| *details != drafts[0]));
-        assert!(drafts.iter().all(|details| details.customer_name.contains(' ')));
+    fn orders_are_plausible_and_differ() {
+        let orders: Vec<OrderDetails> = (0..50).map(|_| plausible_order()).collect();
+        assert!(orders.iter().any(|details| *details != orders[0]));
+        assert!(orders.iter().all(|details| details.customer_name.contains(' ')));
     }
 }

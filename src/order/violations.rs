@@ -54,7 +54,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// All faults.
+    /// All violations.
     pub const ALL: [Self; 7] = [
         Self::NoBeginning,
         Self::Gap,
@@ -80,18 +80,18 @@ impl Violation {
 }
 
 impl AuditedOrder {
-    /// Every fault at `now`, each once.
+    /// Every violation at `now`, each once.
     pub fn violations(&self, now: Timestamp) -> Vec<Violation> {
         let mut kinds: Vec<EventKind> = self.events.iter().map(|event| event.event).collect();
         kinds.sort_unstable();
         let all = kinds.len();
         kinds.dedup();
         let beginning = EventKind::ALL[..2].iter().all(|kind| kinds.contains(kind));
-        // Without PLACED the beginning is missing, and the rest is a story all the same.
+        // Without PLACED the beginning is missing, and the rest is judged all the same.
         let mut path = vec![Status::FIRST];
         path.extend(kinds.iter().filter_map(|kind| kind.status()));
         path.dedup();
-        let holds = |fault| match fault {
+        let holds = |violation| match violation {
             Violation::NoBeginning => beginning,
             Violation::Gap => path.is_sorted_by(|from, to| from.may_become(*to)),
             Violation::Doubled => kinds.len() == all,
@@ -103,7 +103,7 @@ impl AuditedOrder {
                 None => self.status.is_final(),
             },
         };
-        Violation::ALL.into_iter().filter(|fault| !holds(*fault)).collect()
+        Violation::ALL.into_iter().filter(|violation| !holds(*violation)).collect()
     }
 
     fn in_order(&self) -> Vec<AuditedEvent> {
@@ -130,7 +130,7 @@ impl AuditedOrder {
         let last = events.last().is_some_and(|last| {
             (last.event, last.timestamp) == (EventKind::Reached(self.status), self.updated_at)
         });
-        // A missing CREATED is a fault of its own.
+        // A missing CREATED is a violation of its own.
         let first = events.iter().find(|event| event.event == EventKind::Created);
         last && first.is_none_or(|first| first.timestamp == self.created_at)
     }

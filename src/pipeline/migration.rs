@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    store::{Lifecycle, StoreError},
+    store::{Maintenance, StoreError},
     time::Backoff,
 };
 
@@ -21,14 +21,14 @@ const REPEAT: Duration = Duration::from_mins(1);
 
 /// Migrates, and again when calls fail as they would without the schema.
 pub struct Migration {
-    store: Arc<dyn Lifecycle>,
+    store: Arc<dyn Maintenance>,
     migrated: CancellationToken,
     unfit: oneshot::Sender<StoreError>,
 }
 
 impl Migration {
     /// A migration of `store`, the token that is cancelled once it was done, and why it never can be.
-    pub fn new(store: Arc<dyn Lifecycle>) -> (Self, CancellationToken, oneshot::Receiver<StoreError>) {
+    pub fn new(store: Arc<dyn Maintenance>) -> (Self, CancellationToken, oneshot::Receiver<StoreError>) {
         let (migrated, (unfit, why)) = (CancellationToken::new(), oneshot::channel());
         (Self { store, migrated: migrated.clone(), unfit }, migrated, why)
     }
@@ -53,7 +53,7 @@ impl Migration {
 }
 
 /// Tries until it is done. It may wait long for a lock that another replica holds.
-async fn migrate(store: &dyn Lifecycle, migrated: &CancellationToken) -> Result<(), StoreError> {
+async fn migrate(store: &dyn Maintenance, migrated: &CancellationToken) -> Result<(), StoreError> {
     let (mut backoff, mut told): (_, Option<(StoreError, Instant)>) = (Backoff::default(), None);
     while let Err(error) = store.migrate().await {
         if matches!(error, StoreError::EarlierVersion(_)) && !migrated.is_cancelled() {

@@ -1,6 +1,6 @@
 //! The loops that carry an order from the queue to its delivery.
 //!
-//! `writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
+//! `batch_writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
 //! `scheduler` makes due steps, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.

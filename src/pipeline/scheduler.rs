@@ -95,30 +95,30 @@ impl Scheduler {
     }
 
     /// Works until told to stop; a step cut short is rolled back and due again.
-    /// Says through `condition` whether steps can be made.
-    pub async fn run(self, stop: CancellationToken, condition: watch::Sender<Health>) {
+    /// Says through `health` whether steps can be made.
+    pub async fn run(self, stop: CancellationToken, health: watch::Sender<Health>) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.make_steps(&condition) => {}
+            () = self.make_steps(&health) => {}
             () = self.sort_out() => {}
         }
     }
 
-    async fn make_steps(&self, condition: &watch::Sender<Health>) {
+    async fn make_steps(&self, health: &watch::Sender<Health>) {
         let mut backoff = Backoff::default();
         loop {
             let looked = Instant::now();
             match self.step().await {
                 Ok(outcome) => {
                     backoff.reset();
-                    tell(condition, self.condition());
+                    tell(health, self.health());
                     if outcome == Outcome::Idle {
                         sleep_until(looked + LOOK_AGAIN).await;
                         self.alarm.wait(LOOK_EVERY).await;
                     }
                 }
                 Err(error) => {
-                    tell(condition, Health::Down(error.to_string()));
+                    tell(health, Health::Down(error.to_string()));
                     pause("the scheduler", &mut backoff, &error).await;
                 }
             }
@@ -145,7 +145,7 @@ impl Scheduler {
     }
 
     /// What is to be said of this part.
-    pub(super) fn condition(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         let held = self.held();
         if held.postponed.is_empty() {
             return Health::Up;
@@ -348,8 +348,8 @@ impl Scheduler {
     }
 }
 
-fn tell(condition: &watch::Sender<Health>, now: Health) {
-    condition.send_if_modified(|last| {
+fn tell(health: &watch::Sender<Health>, now: Health) {
+    health.send_if_modified(|last| {
         let news = *last != now;
         if news {
             *last = now;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, StepError, pause};
 use crate::{
-    store::{Lifecycle, Portion, StoreError},
+    store::{Maintenance, Portion, StoreError},
     time::Backoff,
 };
 use tokio::time::Instant;
@@ -21,13 +21,13 @@ const BREATH: Duration = Duration::from_millis(100);
 
 /// Looks after what would grow for ever.
 pub struct Upkeep {
-    store: Arc<dyn Lifecycle>,
+    store: Arc<dyn Maintenance>,
     slice: Portion,
 }
 
 impl Upkeep {
     /// Looks after `store`.
-    pub fn new(store: Arc<dyn Lifecycle>) -> Self {
+    pub fn new(store: Arc<dyn Maintenance>) -> Self {
         Self { store, slice: Portion::new(SLICE) }
     }
 

@@ -98,12 +98,12 @@ pub trait Insight: Send + Sync + 'static {
 
 /// What makes and keeps a database fit, whatever it holds.
 #[async_trait]
-pub trait Lifecycle: Send + Sync + 'static {
+pub trait Maintenance: Send + Sync + 'static {
     /// Brings the schema up to date; until then every other verb answers
     /// [`StoreError::Unavailable`]. Replicas may call it at the same time.
     async fn migrate(&self) -> Result<(), StoreError>;
 
-    /// Waits until a call has failed as it would without the schema, or a right: [`Lifecycle::migrate`] tells.
+    /// Waits until a call has failed as it would without the schema, or a right: [`Maintenance::migrate`] tells.
     async fn doubted(&self) {
         std::future::pending::<()>().await;
     }
@@ -119,6 +119,6 @@ pub trait Lifecycle: Send + Sync + 'static {
 }
 
 /// What every database adapter does.
-pub trait Store: OrderStore + OutboxStore + Insight + Lifecycle {}
+pub trait Store: OrderStore + OutboxStore + Insight + Maintenance {}
 
-impl<T: OrderStore + OutboxStore + Insight + Lifecycle> Store for T {}
+impl<T: OrderStore + OutboxStore + Insight + Maintenance> Store for T {}

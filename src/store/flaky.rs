@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
-    NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
+    StoreError,
 };
 use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder};
 
@@ -175,7 +176,7 @@ impl Insight for Flaky {
 }
 
 #[async_trait]
-impl Lifecycle for Flaky {
+impl Maintenance for Flaky {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await
     }

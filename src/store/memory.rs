@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, KEY_LIFETIME,
-    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Overdue, Page, Place, Placement,
+    LateSteps, Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Overdue, Page, Place, Placement,
     Position, Republished, StoreError, Transition, UNSENT_LISTED, Unsent, idempotency,
 };
 use crate::{
@@ -349,7 +349,7 @@ impl Insight for MemoryStore {
 }
 
 #[async_trait]
-impl Lifecycle for MemoryStore {
+impl Maintenance for MemoryStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use contract::{Insight, Lifecycle, OrderStore, OutboxStore, Store};
+pub use contract::{Insight, Maintenance, OrderStore, OutboxStore, Store};
 pub use due::{Advance, Due, DueOrders, Place, SOON};
 pub use figures::Counts;
 pub use pages::{Pages, Patience};

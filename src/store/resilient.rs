@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
-    NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
+    StoreError,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
@@ -161,7 +162,7 @@ impl Insight for Resilient {
 }
 
 #[async_trait]
-impl Lifecycle for Resilient {
+impl Maintenance for Resilient {
     /// Without a deadline: a schema change on large tables takes its time.
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await.inspect_err(|_| self.metrics.db_failed())

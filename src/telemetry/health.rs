@@ -62,12 +62,12 @@ pub enum IssueKind {
 }
 
 impl Issue {
-    /// A issue that names no order.
+    /// An issue that names no order.
     pub fn new(kind: IssueKind, text: impl Into<String>) -> Self {
         Self { kind, order_id: None, others: true, text: text.into() }
     }
 
-    /// A issue of one order.
+    /// An issue of one order.
     pub fn about(kind: IssueKind, order_id: OrderId, text: impl Into<String>) -> Self {
         Self { order_id: Some(order_id), others: false, ..Self::new(kind, text) }
     }

@@ -15,7 +15,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Asks for a ring after `wait`; an earlier request stays.
+    /// Asks to be woken after `wait`; an earlier request stays.
     pub fn wake_in(&self, wait: Duration) {
         let at = Instant::now() + wait;
         let mut earliest = self.earliest.lock().expect("no holder panics");

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::telemetry::captured::Captured;
 
-    /// A group whose queries wait for permits and answer how many were made before.
+    /// A batcher whose queries wait for permits and answer how many were made before.
     fn batcher(batch: usize) -> (Arc<Batcher<u32, usize>>, Arc<Semaphore>, Arc<AtomicUsize>) {
         let (permits, queries) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let (wait, count) = (Arc::clone(&permits), Arc::clone(&queries));

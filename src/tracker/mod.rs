@@ -1,4 +1,4 @@
-//! The only way to orders for whoever is not a loop: place one, find, list, search, subscribe to its events.
+//! How whoever is not a loop places, reads and follows orders: place one, find, list, search, subscribe to its events.
 //!
 //! [`Tracker`] is the handle; each verb has a file of its own. [`Transitions`] is the other direction: what follows
 //! a commit that made steps.

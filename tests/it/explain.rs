@@ -85,7 +85,7 @@ async fn an_order_is_explained_by_command() {
 async fn explained_at_last(service: &Service) -> Value {
     let id = service.place("pizza").await;
     service.reached(&id, "DELIVERED").await;
-    explained(service, &id, "delivered").await
+    explained(service, &id, "finished").await
 }
 
 /// Promise 6: it says what is wrong, on PostgreSQL as well.

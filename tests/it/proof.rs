@@ -162,7 +162,7 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_shown_and_put_back() {
+async fn dead_letters_are_listed_shown_and_requeued() {
     let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
     let (kafka, data) = (Kafka::of(&service), folder());
     kafka.put(Some(FOREIGN), Some(b"{\"\x1b[31m")).await;
@@ -180,7 +180,7 @@ async fn dead_letters_are_listed_shown_and_put_back() {
 
     let requeued = run(&["dead-letters", "requeue", &place, "--json"]).await;
     assert_eq!(requeued.status.code(), Some(0));
-    assert_eq!(serde_json::from_str::<Value>(&out(&requeued)).expect("JSON"), json!({"put_back": [place]}));
+    assert_eq!(serde_json::from_str::<Value>(&out(&requeued)).expect("JSON"), json!({"requeued": [place]}));
     // It is as bad as before: it comes back as a new dead letter, and the old one is done with.
     service.counted("dead_letters_total{reason=\"not_json\"}", 2).await;
     let listed = out(&run(&["dead-letters", "list"]).await);

@@ -28,8 +28,7 @@ const NAMES: [&str; 3] = ["APP_HOST", "DATA_DIR", "KAFKA_GROUP"];
 fn secrets() -> impl Strategy<Value = String> {
     let signs: Vec<char> = "@/:?#%&=+;\\ '\"<>|[]{}~!$^*(),".chars().collect();
     let pair = (select(vec!['Q', 'X', 'Z', 'J', 'K']), select(signs));
-    vec(pair, 3..7)
-        .prop_map(|pairs| pairs.into_iter().flat_map(|(dead_letter, sign)| [dead_letter, sign]).collect())
+    vec(pair, 3..7).prop_map(|pairs| pairs.into_iter().flat_map(|(letter, sign)| [letter, sign]).collect())
 }
 
 type Settings = Vec<(String, String)>;

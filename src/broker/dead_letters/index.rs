@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::broker::Record;
 
-    /// A topic that is read by ledgers; what a message says does not matter here.
+    /// A topic that indexes read; what a message says does not matter here.
     #[derive(Default)]
     struct Topic {
         low: BTreeMap<i32, i64>,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_back_does_not_wait_whoever_reads() {
+    fn what_was_requeued_does_not_wait_whoever_reads() {
         let (mut topic, mut old) = (Topic::default(), DeadLetterIndex::default());
         let first = topic.dead_letter(0, "not_json");
         topic.dead_letter(0, "no_key");

@@ -37,25 +37,25 @@ pub struct DeadLetterMonitor {
     waiting: watch::Sender<Option<DeadLetterBacklog>>,
     metrics: Arc<Metrics>,
     index: DeadLetterIndex,
-    condition: watch::Sender<Health>,
+    health: watch::Sender<Health>,
     failures: u32,
     /// Changes when the topic is gone.
     losses: watch::Receiver<()>,
 }
 
 impl DeadLetterMonitor {
-    /// A watch that reports to `waiting`, `condition` and the metrics while `broker` is up.
+    /// A watch that reports to `waiting`, `health` and the metrics while `broker` is up.
     pub fn new(
         kafka: Arc<Kafka>,
         publisher: Arc<KafkaPublisher>,
         broker: health::Watcher,
         waiting: watch::Sender<Option<DeadLetterBacklog>>,
         metrics: Arc<Metrics>,
-        condition: watch::Sender<Health>,
+        health: watch::Sender<Health>,
     ) -> Self {
         let losses = kafka.dead_letter_topic_losses();
         let index = DeadLetterIndex::default();
-        Self { kafka, publisher, broker, waiting, metrics, index, condition, failures: 0, losses }
+        Self { kafka, publisher, broker, waiting, metrics, index, health, failures: 0, losses }
     }
 
     /// Works until told to stop.
@@ -65,13 +65,13 @@ impl DeadLetterMonitor {
                 // That the broker is away is the broker watch's to say.
                 if *self.broker.borrow() != Health::Up {
                     self.metrics.dead_letters(None);
-                    self.condition.send_replace(Health::Unknown);
+                    self.health.send_replace(Health::Unknown);
                 }
-                if self.broker.wait_for(|condition| *condition == Health::Up).await.is_err() {
+                if self.broker.wait_for(|health| *health == Health::Up).await.is_err() {
                     return std::future::pending::<()>().await;
                 }
                 self.step().await;
-                let well = *self.condition.borrow() == Health::Up;
+                let well = *self.health.borrow() == Health::Up;
                 sleep(if well { LOOK_EVERY } else { LOOK_AGAIN }).await;
             }
         };
@@ -80,7 +80,7 @@ impl DeadLetterMonitor {
 
     /// Looks once. What was known stays known if that fails; it is logged once per series.
     pub async fn step(&mut self) {
-        let condition = match self.look().await {
+        let health = match self.look().await {
             Ok(()) => {
                 if std::mem::take(&mut self.failures) >= LOGGED_AT {
                     info!("dead letters are counted again");
@@ -99,7 +99,7 @@ impl DeadLetterMonitor {
                 Health::Down(error.to_string())
             }
         };
-        self.condition.send_replace(condition);
+        self.health.send_replace(health);
     }
 
     async fn look(&mut self) -> Result<(), BrokerError> {

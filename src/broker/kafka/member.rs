@@ -115,7 +115,7 @@ impl MemberContext {
     }
 
     /// Whether it is a member of `group`.
-    pub(super) fn condition(&self, group: &str) -> Health {
+    pub(super) fn health(&self, group: &str) -> Health {
         let standing = self.standing();
         if let Some(error) = &standing.error {
             return Health::Down(error.clone());

@@ -127,8 +127,7 @@ fn is_nearly_known(name: &str) -> bool {
         let without = after.get(1..);
         let swapped =
             after.get(..2).map(|two| two.chars().rev().chain(after[2..].chars()).collect::<String>());
-        let others =
-            |rest: &str| LETTERS.chars().any(|dead_letter| is_known(&format!("{before}{dead_letter}{rest}")));
+        let others = |rest: &str| LETTERS.chars().any(|letter| is_known(&format!("{before}{letter}{rest}")));
         others(after)
             || without.is_some_and(|rest| is_known(&format!("{before}{rest}")) || others(rest))
             || swapped.is_some_and(|rest| is_known(&format!("{before}{rest}")))

@@ -50,6 +50,16 @@ impl KafkaSubscription {
         Self { config, topic, group, context, consumer: None, held_back: BTreeSet::new(), losses }
     }
 
+    /// Forgets the client and where it was; the next one asks the group.
+    fn give_up(&mut self) {
+        self.losses.mark_unchanged();
+        self.context = self.context.renewed();
+        self.held_back.clear();
+        let dead = self.consumer.take();
+        // Dropping waits for its threads.
+        tokio::task::spawn_blocking(move || drop(dead));
+    }
+
     /// Subscribes, if it has not, or if an error has ended what the client does.
     fn connect(&mut self) -> Result<(), KafkaError> {
         let fatal = self.consumer.as_ref().and_then(|consumer| consumer.client().fatal_error());
@@ -58,12 +68,7 @@ impl KafkaSubscription {
         }
         let topic_is_lost = self.losses.has_changed().unwrap_or_default();
         if fatal.is_some() || topic_is_lost || self.context.is_worn_out() {
-            self.losses.mark_unchanged();
-            self.context = self.context.renewed();
-            self.held_back.clear();
-            let dead = self.consumer.take();
-            // Dropping waits for its threads.
-            tokio::task::spawn_blocking(move || drop(dead));
+            self.give_up();
         }
         if self.consumer.is_none() {
             let consumer: StreamConsumer<MemberContext> =
@@ -138,10 +143,15 @@ impl Subscription for KafkaSubscription {
         let Some(consumer) = &self.consumer else { return Ok(Vec::new()) };
         let mut losses = self.losses.clone();
         let first = tokio::select! {
-            first = self.first(consumer) => first?,
-            // Where it was in the old topic is forgotten with this client.
-            Ok(()) = losses.changed() => return Ok(Vec::new()),
+            first = self.first(consumer) => Some(first?),
+            Ok(()) = losses.changed() => None,
         };
+        let Some(first) = first else {
+            // Now, so that nothing of the old topic is committed for the new one.
+            self.give_up();
+            return Ok(Vec::new());
+        };
+        let Some(consumer) = &self.consumer else { return Ok(Vec::new()) };
         let mut batch = vec![first];
         self.context.reads();
         while batch.len() < max
@@ -206,8 +216,8 @@ impl Subscription for KafkaSubscription {
         self.context.lost()
     }
 
-    fn condition(&self) -> Health {
-        self.context.condition(&self.group)
+    fn health(&self) -> Health {
+        self.context.health(&self.group)
     }
 
     async fn close(self: Box<Self>) {

@@ -256,8 +256,8 @@ async fn the_watch_tells_a_broker_that_is_away() {
     let (broker, kafka) = start();
     let (receipts, _kept) = mpsc::channel(IN_FLIGHT);
     let publisher = Arc::new(kafka.publisher(receipts).expect("connects"));
-    let (condition, seen) = health::channel();
-    let mut watch = BrokerMonitor::new(Arc::new(kafka), publisher, condition);
+    let (health, seen) = health::channel();
+    let mut watch = BrokerMonitor::new(Arc::new(kafka), publisher, health);
     watch.step().await;
     assert_eq!(*seen.borrow(), Health::Up);
 
@@ -338,7 +338,7 @@ impl Replica {
 
 /// The same on every replica, whenever it was started.
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_wait_until_they_are_put_back_across_restarts() {
+async fn dead_letters_wait_until_they_are_requeued_across_restarts() {
     let (broker, _) = start();
     let mut first = Replica::start(settings(&broker));
     assert_eq!(first.by_reason().await, []);
@@ -362,7 +362,7 @@ async fn letters_wait_until_they_are_put_back_across_restarts() {
 
 /// Promise 6: it says what is wrong. What can't be read is not said to be nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_that_cant_be_read_are_not_none() {
+async fn dead_letters_that_cant_be_read_are_not_none() {
     let (broker, _) = start();
     let elsewhere = KafkaSettings { dlq_topic: "missing".to_owned(), ..settings(&broker) };
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;

@@ -23,6 +23,7 @@ use crate::{ops::diagnosis::Explanation, order::OrderId};
     responses(
         (status = 200, description = "Why it stands there", body = Explanation),
         (status = 404, description = "No order has this id"),
+        (status = 503, description = "The database can't be read now; `Retry-After` says when to ask again"),
     )
 )]
 pub(in crate::http) async fn explain(

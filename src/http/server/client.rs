@@ -105,7 +105,7 @@ mod tests {
     fn only_trusted_proxies_are_believed() {
         let proxies = ["10.0.0.0/8", "fd00::/8"];
         for (networks, peer, forwarded, expected) in [
-            // Nobody is trusted by default, and no stranger ever is.
+            // Nobody is trusted by default, and nobody unknown ever is.
             (&[][..], "10.0.0.1", &["192.0.2.7"][..], "10.0.0.1"),
             (&proxies, "192.0.2.1", &["198.51.100.7"], "192.0.2.1"),
             (&proxies, "10.0.0.1", &[], "10.0.0.1"),

@@ -50,20 +50,20 @@ pub struct Server {
     listener: TcpListener,
     router: Router,
     /// Most connections at once; a further one is told 503.
-    seats: usize,
+    max_connections: usize,
     /// Where those leave a trace that are answered before a request was read.
     log: Arc<RequestLog>,
 }
 
 impl Server {
-    /// Binds; port 0 means any free one. At most `seats` connections are served at once.
+    /// Binds; port 0 means any free one. At most `max_connections` connections are served at once.
     pub async fn bind(
         address: (&str, u16),
         router: Router,
-        seats: usize,
+        max_connections: usize,
         log: Arc<RequestLog>,
     ) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, router, seats, log })
+        Ok(Self { listener: TcpListener::bind(address).await?, router, max_connections, log })
     }
 
     /// Where it listens.
@@ -74,8 +74,9 @@ impl Server {
     /// Serves until told to stop, then stops accepting and finishes what is under way; at `hard`
     /// drops what is left.
     pub async fn run(self, stop: CancellationToken, hard: CancellationToken) {
-        let Self { listener, router, seats, log } = self;
-        let (seats, refusals) = (Arc::new(Semaphore::new(seats)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+        let Self { listener, router, max_connections, log } = self;
+        let (permits, refusals) =
+            (Arc::new(Semaphore::new(max_connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
         let connections = TaskTracker::new();
         let mut failing = false;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -94,7 +95,7 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
                     let answer = log.refuse(&Problem::unavailable("too many connections; try again shortly"));
                     connections.spawn(async move {
@@ -108,7 +109,7 @@ impl Server {
             let hard = hard.clone();
             connections.spawn(async move {
                 hard.run_until_cancelled(serving).await;
-                drop(seat);
+                drop(permit);
             });
         }
         // The router holds the place queue, and the writer ends when the last copy is gone.

@@ -22,7 +22,7 @@ impl Api {
         for part in [Part::Broker, Part::Scheduler, Part::Relay] {
             self.report(part, Health::Up);
         }
-        self.dead_letter_backlog.send_replace(Some(no_letters()));
+        self.dead_letter_backlog.send_replace(Some(no_dead_letters()));
     }
 
     async fn order(&self, name: &str, item: &str) -> String {
@@ -31,7 +31,7 @@ impl Api {
     }
 }
 
-fn no_letters() -> DeadLetterBacklog {
+fn no_dead_letters() -> DeadLetterBacklog {
     DeadLetterBacklog { by_reason: [].into(), more: false, newest: Vec::new(), at: Instant::now() }
 }
 
@@ -56,7 +56,7 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     }
 
     // An order that waits while the broker is away needs a look before it is late.
-    api.dead_letter_backlog.send_replace(Some(no_letters()));
+    api.dead_letter_backlog.send_replace(Some(no_dead_letters()));
     api.report(Part::Broker, Health::Down("connection refused".to_owned()));
     api.clock.advance(Duration::from_secs(2));
     let (line, inside, before) = line_of_health(&api.board("/").await);
@@ -75,7 +75,7 @@ async fn what_is_well_is_one_line_and_what_needs_a_look_stands_above() {
     api.dead_letter_backlog.send_replace(Some(DeadLetterBacklog {
         by_reason,
         newest: vec![newest],
-        ..no_letters()
+        ..no_dead_letters()
     }));
     let (line, _, before) = line_of_health(&api.board("/").await);
     assert_eq!(line, "All else is well");

@@ -62,7 +62,7 @@ async fn an_order_says_why_it_stands_where_it_stands() {
     }
     let done = api.explain(&id).await;
     assert_eq!((&done["status"], &done["waits_for"]), (&json!("DELIVERED"), &Value::Null), "{done}");
-    assert_eq!(done["causes"][0]["code"], "delivered");
+    assert_eq!(done["causes"][0]["code"], "finished");
 }
 
 #[tokio::test]

@@ -172,9 +172,10 @@ async fn a_stream_has_its_id_to_its_end() {
     assert_eq!(captured.saying("a follower can't read its order")[0]["request_id"], "stream-1");
 }
 
-/// Sends these bytes to a server with so many seats, behind one who has taken one; answers what comes back.
-async fn told_by(seats: usize, sent: &[u8]) -> String {
-    let server = Server::bind(("127.0.0.1", 0), axum::Router::new(), seats, RequestLog::new()).await;
+/// Sends these bytes to a server with room for so many connections, behind one who has taken one; answers what comes back.
+async fn told_by(max_connections: usize, sent: &[u8]) -> String {
+    let server =
+        Server::bind(("127.0.0.1", 0), axum::Router::new(), max_connections, RequestLog::new()).await;
     let server = server.expect("binds");
     let address = server.address().expect("bound");
     tokio::spawn(server.run(CancellationToken::new(), CancellationToken::new()));
@@ -192,8 +193,8 @@ async fn told_by(seats: usize, sent: &[u8]) -> String {
 #[tokio::test]
 async fn who_is_refused_without_a_request_finds_the_id_in_the_log() {
     let (captured, _guard) = Captured::start();
-    for (seats, sent, status) in [(1, "", 503), (2, "nonsense\r\n\r\n", 400)] {
-        let answer = told_by(seats, sent.as_bytes()).await;
+    for (max_connections, sent, status) in [(1, "", 503), (2, "nonsense\r\n\r\n", 400)] {
+        let answer = told_by(max_connections, sent.as_bytes()).await;
         let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).expect("an id");
         let line = told(&captured).into_iter().find(|line| line["request_id"] == id).expect("a line");
         assert_eq!((&line["status"], &line["route"]), (&status.into(), &"unmatched".into()), "{answer}");

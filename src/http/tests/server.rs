@@ -56,10 +56,10 @@ async fn a_connection_too_many_is_told_to_come_again() {
             }
         }
     };
-    timeout(PATIENCE, served).await.expect("a seat is free again");
+    timeout(PATIENCE, served).await.expect("a permit is free again");
 }
 
-/// Promise 5: memory, queues and time are bounded. A client that does not read loses its seat.
+/// Promise 5: memory, queues and time are bounded. A client that does not read loses its permit.
 #[tokio::test]
 async fn a_client_that_does_not_read_is_left() {
     let large = "x".repeat(1024 * 1024);

@@ -137,12 +137,12 @@ async fn one_address_has_at_most_half_of_the_places() {
         }
         api.router.clone().oneshot(request.body(Body::empty()).expect("valid")).await.expect("an answer")
     };
-    let (proxy, stranger) = ([10, 0, 0, 1], [192, 0, 2, 1]);
-    let first = ask(stranger, "").await;
+    let (proxy, untrusted) = ([10, 0, 0, 1], [192, 0, 2, 1]);
+    let first = ask(untrusted, "").await;
     assert_eq!(first.status(), StatusCode::OK);
-    // A stranger's word on who he is counts for nothing.
+    // What an untrusted client says of its address counts for nothing.
     for forwarded in ["", "192.0.2.9"] {
-        let refused = ask(stranger, forwarded).await;
+        let refused = ask(untrusted, forwarded).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{forwarded}");
         assert_eq!(refused.headers()["retry-after"], "1");
     }
@@ -152,7 +152,7 @@ async fn one_address_has_at_most_half_of_the_places() {
     assert_eq!(other.status(), StatusCode::OK, "another client by way of the proxy");
     assert_eq!(ask(proxy, "192.0.2.3").await.status(), StatusCode::SERVICE_UNAVAILABLE, "none is left");
     drop((first, other));
-    assert_eq!(ask(stranger, "").await.status(), StatusCode::OK);
+    assert_eq!(ask(untrusted, "").await.status(), StatusCode::OK);
     let counted = "http_requests_total{method=\"GET\",route=\"/orders/{id}/events\",status=\"429\"} 3";
     assert!(api.metric(counted).await);
 }

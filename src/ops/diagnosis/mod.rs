@@ -58,8 +58,8 @@ pub enum CauseCode {
     StageNotOver,
     /// The step is due and is being made.
     StepDue,
-    /// The order has been delivered.
-    Delivered,
+    /// The order is in a status that nothing follows.
+    Finished,
 }
 
 /// One cause: what was seen, and what a person may do.

@@ -74,8 +74,8 @@ fn steps(
 ) -> Vec<Cause> {
     let Some(next) = order.status.next() else {
         return vec![Cause::new(
-            CauseCode::Delivered,
-            "it has been delivered, and nothing follows",
+            CauseCode::Finished,
+            format!("it is {}, and nothing follows", order.status),
             "Nothing is to be done.",
         )];
     };

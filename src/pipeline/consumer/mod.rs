@@ -64,7 +64,7 @@ pub struct Consumer {
     queues: BTreeMap<i32, Queue>,
     /// Partitions from which nothing is taken.
     held_back: BTreeSet<i32>,
-    /// Messages that are being set aside.
+    /// Messages on their way to the dead-letter topic.
     leaving: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// How many messages the database takes in time.
     portion: Arc<Portion>,
@@ -95,16 +95,16 @@ impl Consumer {
     }
 
     /// Works until told to stop, then commits what was handled and leaves the group.
-    /// Says through `condition` whether the topic can be read and its messages handled.
-    pub async fn run(mut self, stop: CancellationToken, condition: watch::Sender<Health>) {
-        let mut reporter = Reporter::new(condition, Arc::clone(&self.metrics));
+    /// Says through `health` whether the topic can be read and its messages handled.
+    pub async fn run(mut self, stop: CancellationToken, health: watch::Sender<Health>) {
+        let mut reporter = Reporter::new(health, Arc::clone(&self.metrics));
         let work = async {
             let mut backoff = Backoff::default();
             loop {
                 match self.step().await {
                     Ok(_) => {
                         backoff.reset();
-                        reporter.tell(self.condition());
+                        reporter.tell(self.health());
                     }
                     Err(error) => {
                         reporter.tell(Health::Down(error.to_string()));
@@ -175,7 +175,7 @@ impl Consumer {
         let (store, transitions) = (Arc::clone(&self.store), Arc::clone(&self.transitions));
         let portion = Arc::clone(&self.portion);
         let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
-        let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| eta(pending)).collect();
+        let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| incoming(pending)).collect();
         // A message that the database refuses is found, so that the others need not wait for it.
         let answers = in_portions(&portion, incoming.len(), |part| store.admit(&incoming[part])).await;
         let mut failed = BTreeMap::new();
@@ -285,18 +285,18 @@ impl Consumer {
     }
 
     /// Whether the topic can be read and all of its messages handled.
-    pub(super) fn condition(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         let troubles = self
             .queues
             .iter()
             .filter_map(|(partition, queue)| Some((*partition, &queue.trouble.as_ref()?.why)));
-        report::condition(troubles).unwrap_or_else(|| self.subscription.condition())
+        report::health(troubles).unwrap_or_else(|| self.subscription.health())
     }
 }
 
-fn eta(pending: &Pending) -> Option<Incoming> {
+fn incoming(pending: &Pending) -> Option<Incoming> {
     match &pending.verdict {
-        Verdict::Order(eta) => Some((**eta).clone()),
+        Verdict::Order(order) => Some((**order).clone()),
         _ => None,
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Pending {
 pub(super) enum Verdict {
     /// To be admitted.
     Order(Box<Incoming>),
-    /// To be set aside.
+    /// To become a dead letter.
     Rejected(Reject),
     /// Handed to the dead-letter topic and not acknowledged yet.
     DeadLettering(Reject),

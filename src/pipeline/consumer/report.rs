@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 const LOGGED: usize = 20;
 
 /// What is to be said of partitions that stand still; nothing if none does.
-pub(super) fn condition<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> Option<Health> {
+pub(super) fn health<'a>(troubles: impl Iterator<Item = (i32, &'a Why)>) -> Option<Health> {
     let mut partitions: BTreeMap<String, Vec<i32>> = BTreeMap::new();
     for (partition, why) in troubles {
         let reason = match why {
@@ -45,16 +45,16 @@ fn named(partitions: &[i32]) -> String {
     format!("{word} {}{more}", named.join(", "))
 }
 
-/// Tells the condition to those who ask, and each trouble of a series to the log once.
+/// Tells the health to those who ask, and each trouble of a series to the log once.
 pub(super) struct Reporter {
-    condition: watch::Sender<Health>,
+    health: watch::Sender<Health>,
     metrics: Arc<Metrics>,
     logged: BTreeSet<String>,
 }
 
 impl Reporter {
-    pub(super) fn new(condition: watch::Sender<Health>, metrics: Arc<Metrics>) -> Self {
-        Self { condition, metrics, logged: BTreeSet::new() }
+    pub(super) fn new(health: watch::Sender<Health>, metrics: Arc<Metrics>) -> Self {
+        Self { health, metrics, logged: BTreeSet::new() }
     }
 
     pub(super) fn tell(&mut self, now: Health) {
@@ -74,7 +74,7 @@ impl Reporter {
             }
             Health::Unknown => self.metrics.consumer_up(None),
         }
-        self.condition.send_if_modified(|last| {
+        self.health.send_if_modified(|last| {
             let news = *last != now;
             if news {
                 *last = now;

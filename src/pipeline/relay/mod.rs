@@ -161,14 +161,14 @@ impl Relay {
     }
 
     /// Works until all is settled or it is told to give up.
-    /// Says through `condition` what holds orders up beside a broker that is away.
-    pub async fn run(mut self, condition: watch::Sender<Health>) {
+    /// Says through `health` what holds orders up beside a broker that is away.
+    pub async fn run(mut self, health: watch::Sender<Health>) {
         let mut told = None;
         while !self.give_up.is_cancelled() {
             let outcome = self.step().await;
             let state = (self.trouble.is_some(), self.refused.all().is_some(), self.look_at);
             if told.replace(state) != Some(state) {
-                condition.send_replace(self.condition());
+                health.send_replace(self.health());
             }
             match outcome {
                 Ok(Outcome::Finished) => return,
@@ -184,7 +184,7 @@ impl Relay {
     }
 
     /// What holds orders up.
-    fn condition(&self) -> Health {
+    fn health(&self) -> Health {
         if let Some(trouble) = &self.trouble {
             return Health::Down(format!("the database does not answer ({trouble})"));
         }

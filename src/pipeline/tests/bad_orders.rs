@@ -1,4 +1,4 @@
-//! The progress loop beside orders that can't be moved, or not in time; in memory and in virtual time.
+//! The scheduler beside orders that can't be moved, or not in time; in memory and in virtual time.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -139,7 +139,7 @@ async fn those_behind_many_slow_ones_are_tried_soon() {
     rig.look().await;
     let took = rig.moves_within(&good, Duration::from_secs(10)).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
-    let reason = rig.scheduler.condition().reason().expect("something is wrong");
+    let reason = rig.scheduler.health().reason().expect("something is wrong");
     assert!(reason.ends_with("; and 17 more"), "{reason}");
 }
 
@@ -174,7 +174,7 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
         rig.sort_for(Duration::from_secs(1)).await;
         assert!(began.elapsed() < Duration::from_mins(3), "{:?}", began.elapsed());
     }
-    let reason = rig.scheduler.condition().reason().expect("something is wrong");
+    let reason = rig.scheduler.health().reason().expect("something is wrong");
     assert!(reason.ends_with("; and 1997 more"), "no more are remembered: {reason}");
 
     rig.asked("");
@@ -188,7 +188,7 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
     rig.store.stuck.refused.lock().expect("no panic").clear();
     rig.sort_for(Duration::from_mins(6)).await;
     assert!(rig.still_placed(&orders).await.is_empty());
-    assert_eq!(rig.scheduler.condition(), Health::Up);
+    assert_eq!(rig.scheduler.health(), Health::Up);
 }
 
 /// The size that works is kept while little is due, and what is too much is not tried again at the next burst.

@@ -6,7 +6,7 @@ use futures::future::join_all;
 
 use super::{
     Kitchen, Outcome, details,
-    doubles::{ClientError, Troubled},
+    doubles::{Troubled, WriteFailure},
 };
 use crate::{
     store::Page,
@@ -45,7 +45,7 @@ async fn what_handlers_are_about_to_hand_in_comes_along() {
 /// Promise 1: accepted means durable. A lost answer is asked for again, with the same ids.
 #[tokio::test]
 async fn trouble_is_retried_and_makes_no_second_order() {
-    let script = [ClientError::NotDone, ClientError::AnswerLost, ClientError::AnswerLost];
+    let script = [WriteFailure::NotDone, WriteFailure::AnswerLost, WriteFailure::AnswerLost];
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, script)), 100).await;
     let ids = kitchen.place(3).await;
     let stored = kitchen.store.list(&ALL).await.expect("lists");
@@ -57,7 +57,7 @@ async fn trouble_is_retried_and_makes_no_second_order() {
 /// Promise 5: memory, queues and time are bounded. Callers are told while the database is away.
 #[tokio::test]
 async fn trouble_that_lasts_is_answered_in_time() {
-    let script = [ClientError::NotDone; 100];
+    let script = [WriteFailure::NotDone; 100];
     let mut kitchen = Kitchen::with(|store| Arc::new(Troubled::new(store, script)), 100).await;
     let (answer, _) = tokio::join!(kitchen.queue.place(details("Ada"), None, None), kitchen.writer.step());
     assert_eq!(answer, Err(PlaceError::Unavailable));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     FIRST_DELAY, Kitchen, Outcome,
-    doubles::{ClientError, DeadLetters, Scripted, Told, Troubled},
+    doubles::{DeadLetters, Scripted, Told, Troubled, WriteFailure},
 };
 use crate::{
     broker::Record,
@@ -46,7 +46,7 @@ struct Bench {
 
 async fn bench(
     batches: impl IntoIterator<Item = Vec<Record>>,
-    script: &[ClientError],
+    script: &[WriteFailure],
     failures: usize,
 ) -> Bench {
     let (kitchen, troubled) = Kitchen::troubled().await;
@@ -90,8 +90,8 @@ impl Bench {
     }
 
     fn degraded(&self) -> String {
-        let condition = self.consumer.condition();
-        condition.reason().unwrap_or_else(|| format!("{condition:?}"))
+        let health = self.consumer.health();
+        health.reason().unwrap_or_else(|| format!("{health:?}"))
     }
 
     fn dead_letters(&self) -> Vec<(i64, RejectReason)> {
@@ -137,7 +137,7 @@ async fn good_messages_are_admitted_around_bad_ones() {
 async fn trouble_keeps_the_batch_until_it_is_done() {
     let bad = |offset| record(offset, "x", Some("{"));
     let batch = vec![order(0, 1, "Ada"), bad(1), order(2, 2, "Grace"), bad(3), bad(4)];
-    let mut bench = bench([batch], &[ClientError::NotDone, ClientError::AnswerLost], 1).await;
+    let mut bench = bench([batch], &[WriteFailure::NotDone, WriteFailure::AnswerLost], 1).await;
     for reason in ["the database is away", "the answer got lost"] {
         bench.consumer.step().await.expect("nobody's fault");
         assert!(bench.handled().is_empty(), "{reason}");
@@ -150,7 +150,7 @@ async fn trouble_keeps_the_batch_until_it_is_done() {
     assert_eq!(bench.dead_letters(), [3, 4, 1].map(|offset| (offset, RejectReason::NotJson)));
     assert_eq!((bench.status(1).await, bench.status(2).await), (Some(Status::Placed), Some(Status::Placed)));
     assert!(bench.counted("orders_consumed_total 5"));
-    assert_eq!(bench.consumer.condition(), Health::Up);
+    assert_eq!(bench.consumer.health(), Health::Up);
 }
 
 /// Promise 5: memory, queues and time are bounded. Whatever holds up a message holds up its partition only.
@@ -171,7 +171,7 @@ async fn a_message_that_cant_be_set_aside_holds_up_its_partition_only() {
     *bench.dead_letters.failures.lock().expect("no panic") = 0;
     bench.handles(4).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20, 21, 7, 8], vec![]));
-    assert_eq!((bench.dead_letters().len(), bench.consumer.condition()), (1, Health::Up));
+    assert_eq!((bench.dead_letters().len(), bench.consumer.health()), (1, Health::Up));
 }
 
 /// The client never gives up a message by itself, so its answer may not come for hours.

@@ -22,7 +22,7 @@ use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, StageDelays, Status, TrackedOrder},
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Lifecycle, NewOrder,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
         OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
     },
     telemetry::health::Health,
@@ -30,7 +30,7 @@ use crate::{
 
 /// What happens to the next write.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum ClientError {
+pub(super) enum WriteFailure {
     /// It never reaches the database.
     NotDone,
     /// It is committed and the answer gets lost.
@@ -41,18 +41,19 @@ pub(super) enum ClientError {
 #[derive(Debug)]
 pub(super) enum Fate {
     /// As written down, then nothing.
-    Script(VecDeque<ClientError>),
+    Script(VecDeque<WriteFailure>),
     /// By chance, `wrong` times of a thousand, until the story is `until` milliseconds old.
     Dice { random: Box<StdRng>, wrong: u32, begun: Instant, until: u128 },
 }
 
 impl Fate {
-    fn next(&mut self) -> Option<ClientError> {
+    fn next(&mut self) -> Option<WriteFailure> {
         match self {
             Self::Script(script) => script.pop_front(),
             Self::Dice { random, wrong, begun, until } => {
                 let strikes = begun.elapsed().as_millis() < *until && random.random_range(0..1_000) < *wrong;
-                strikes.then(|| if random.random() { ClientError::NotDone } else { ClientError::AnswerLost })
+                strikes
+                    .then(|| if random.random() { WriteFailure::NotDone } else { WriteFailure::AnswerLost })
             }
         }
     }
@@ -89,7 +90,7 @@ pub(super) struct Troubled {
 }
 
 impl Troubled {
-    pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = ClientError>) -> Self {
+    pub(super) fn new(inner: Arc<dyn Store>, script: impl IntoIterator<Item = WriteFailure>) -> Self {
         Self::with(inner, Fate::Script(script.into_iter().collect()))
     }
 
@@ -118,7 +119,7 @@ impl Troubled {
     }
 
     /// What happens to the writes from now on.
-    pub(super) fn script(&self, script: impl IntoIterator<Item = ClientError>) {
+    pub(super) fn script(&self, script: impl IntoIterator<Item = WriteFailure>) {
         *self.fate.lock().expect("no panic") = Fate::Script(script.into_iter().collect());
     }
 
@@ -140,8 +141,8 @@ impl Troubled {
         }
         match trouble {
             None => verb.await,
-            Some(ClientError::NotDone) => Err(StoreError::Unavailable("away".to_owned())),
-            Some(ClientError::AnswerLost) => {
+            Some(WriteFailure::NotDone) => Err(StoreError::Unavailable("away".to_owned())),
+            Some(WriteFailure::AnswerLost) => {
                 verb.await?;
                 Err(StoreError::Unavailable("the answer got lost".to_owned()))
             }
@@ -165,7 +166,7 @@ impl OrderStore for Troubled {
     }
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
-        let names = || incoming.iter().map(|eta| eta.placed.details.customer_name.as_str());
+        let names = || incoming.iter().map(|order| order.placed.details.customer_name.as_str());
         refuse_poison(names())?;
         if self.locked.load(Ordering::Relaxed) && names().any(|name| name == "locked") {
             return Err(StoreError::Timeout(Duration::from_secs(2)));
@@ -259,7 +260,7 @@ impl Insight for Troubled {
 }
 
 #[async_trait]
-impl Lifecycle for Troubled {
+impl Maintenance for Troubled {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await
     }
@@ -315,7 +316,7 @@ impl Subscription for Scripted {
         std::mem::take(&mut *self.told.lost.lock().expect("no panic"))
     }
 
-    fn condition(&self) -> Health {
+    fn health(&self) -> Health {
         Health::Up
     }
 

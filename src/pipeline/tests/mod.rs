@@ -75,13 +75,13 @@ impl Kitchen {
         Self::with(|store| store, 100).await
     }
 
-    /// A kitchen whose store is wrapped, and whose writer may hand `seats` orders to the relay.
-    async fn with(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, seats: usize) -> Self {
+    /// A kitchen whose store is wrapped, and whose writer may hand `room` orders to the relay.
+    async fn with(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>, room: usize) -> Self {
         let folder = TempDir::new().expect("a folder");
         let clock = Arc::new(ManualClock::new(start()));
         let store = wrap(open_store(folder.path(), clock.clone()).await);
         let (queue, requests) = tracker::place_queue();
-        let (fresh_in, fresh) = mpsc::channel(seats);
+        let (fresh_in, fresh) = mpsc::channel(room);
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let transitions = Transitions::unfollowed(&store, Arc::clone(&metrics), Arc::clone(&alarm));
         let writer = BatchWriter {
@@ -111,8 +111,8 @@ impl Kitchen {
 
     /// Hands `count` orders in, lets the writer write once, and answers their ids.
     async fn place(&mut self, count: usize) -> Vec<OrderId> {
-        let drafts = (0..count).map(|n| self.queue.place(details(&format!("customer {n}")), None, None));
-        let (accepted, _) = tokio::join!(futures::future::join_all(drafts), self.writer.step());
+        let placed = (0..count).map(|n| self.queue.place(details(&format!("customer {n}")), None, None));
+        let (accepted, _) = tokio::join!(futures::future::join_all(placed), self.writer.step());
         accepted.into_iter().map(|accepted| accepted.expect("accepted").order_id).collect()
     }
 

@@ -29,15 +29,15 @@ use crate::{
     time::VirtualClock,
 };
 
-/// Lets a relay work by itself until its condition is as wanted; it goes on after that.
+/// Lets a relay work by itself until its health is as wanted; it goes on after that.
 async fn until(watcher: &mut watch::Receiver<Health>, wanted: impl FnMut(&Health) -> bool) -> Health {
     let seen = tokio::time::timeout(PATIENCE, watcher.wait_for(wanted)).await;
     seen.expect("in time").expect("it lives").clone()
 }
 
 fn run(relay: Relay) -> (tokio::task::JoinHandle<()>, watch::Receiver<Health>) {
-    let (condition, watcher) = health::channel();
-    (tokio::spawn(relay.run(condition)), watcher)
+    let (health, watcher) = health::channel();
+    (tokio::spawn(relay.run(health)), watcher)
 }
 
 /// An order whose message is larger than 1,000 bytes.
@@ -60,8 +60,8 @@ async fn refused_rows_hide_no_others() {
     kitchen.store.place(last, Outbox::Anyones).await.expect("places");
     let store = Arc::clone(&kitchen.store);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
-    let named = |condition: &Health| {
-        matches!(condition, Health::Degraded(why) if why.0[0].kind == IssueKind::Refused
+    let named = |health: &Health| {
+        matches!(health, Health::Degraded(why) if why.0[0].kind == IssueKind::Refused
             && why.0[0].text.contains("the broker refuses 1500 orders")
             && why.0[0].text.contains("message.max.bytes in KAFKA_PROPERTIES"))
     };
@@ -100,11 +100,8 @@ async fn where_no_order_can_go_all_wait() {
     let picky = Picky::new(broker.publisher.clone(), Box::new(|_| Some(Blame::Everything)));
     let all = kitchen.place(50).await;
     let (relay, mut watcher) = run(broker.relay_through(&mut kitchen, picky.clone()));
-    until(
-        &mut watcher,
-        |condition| matches!(condition, Health::Down(why) if why.contains("not to my taste")),
-    )
-    .await;
+    until(&mut watcher, |health| matches!(health, Health::Down(why) if why.contains("not to my taste")))
+        .await;
     let asked_again = async {
         while picky.asked.load(Ordering::Relaxed) < 4 {
             tokio::task::yield_now().await;
@@ -113,7 +110,7 @@ async fn where_no_order_can_go_all_wait() {
     tokio::time::timeout(PATIENCE, asked_again).await.expect("in time");
     assert!(picky.asked.load(Ordering::Relaxed) < 10, "not all of them each time");
     *picky.taste.lock().expect("no panic") = Box::new(|_| None);
-    until(&mut watcher, |condition| *condition == Health::Up).await;
+    until(&mut watcher, |health| *health == Health::Up).await;
     let store = Arc::clone(&kitchen.store);
     let cleared = async { while store.backlog().await.expect("reads").unsent > 0 {} };
     tokio::time::timeout(PATIENCE, cleared).await.expect("in time");
@@ -141,8 +138,8 @@ async fn rows_that_another_session_holds_are_cleared_later() {
     let all = kitchen.place(50).await;
     store.held.lock().expect("no panic").extend(&all[3..5]);
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
-    let named = |condition: &Health| {
-        matches!(condition, Health::Degraded(why) if why.0[0].text.contains("holds 2 outbox rows")
+    let named = |health: &Health| {
+        matches!(health, Health::Degraded(why) if why.0[0].text.contains("holds 2 outbox rows")
             && why.0[0].text.contains(&all[3].to_string()))
     };
     until(&mut watcher, named).await;
@@ -151,7 +148,7 @@ async fn rows_that_another_session_holds_are_cleared_later() {
     let others = async { while kitchen.unsent().await > 2 {} };
     tokio::time::timeout(PATIENCE, others).await.expect("in time");
     store.held.lock().expect("no panic").clear();
-    until(&mut watcher, |condition| *condition == Health::Up).await;
+    until(&mut watcher, |health| *health == Health::Up).await;
     let cleared = async { while kitchen.unsent().await > 0 {} };
     tokio::time::timeout(PATIENCE, cleared).await.expect("in time");
     assert_eq!(broker.keys().len(), 100, "each once");
@@ -173,8 +170,8 @@ async fn a_row_that_cant_be_cleared_holds_up_no_other() {
     bad_rows(&kitchen, &store, &all[17..18]).await;
     let (relay, mut watcher) = run(broker.relay(&mut kitchen));
     let named = format!("the outbox row of {} can't be cleared", all[17]);
-    until(&mut watcher, |condition| {
-        matches!(condition, Health::Degraded(why) if why.0[0].order_id == Some(all[17])
+    until(&mut watcher, |health| {
+        matches!(health, Health::Degraded(why) if why.0[0].order_id == Some(all[17])
             && why.0[0].text.starts_with(&named))
     })
     .await;
@@ -183,7 +180,7 @@ async fn a_row_that_cant_be_cleared_holds_up_no_other() {
     // It goes with a later try, and nothing was sent twice.
     kitchen.clock.advance(Duration::from_mins(1));
     store.bad.lock().expect("no panic").clear();
-    until(&mut watcher, |condition| *condition == Health::Up).await;
+    until(&mut watcher, |health| *health == Health::Up).await;
     assert_eq!(kitchen.unsent().await, 0);
     assert_eq!(broker.keys(), texts(&all));
     relay.abort();

@@ -46,13 +46,13 @@ async fn a_partition_without_a_leader_holds_up_its_own_orders_only() {
     let (held_up, others) = split(&broker, &all);
     assert!(held_up.len() > 50 && others.len() > 100, "{held_up:?}");
 
-    let (condition, mut watcher) = health::channel();
-    let relay = tokio::spawn(broker.relay(&mut kitchen).run(condition));
+    let (health, mut watcher) = health::channel();
+    let relay = tokio::spawn(broker.relay(&mut kitchen).run(health));
     let sent = async { while kitchen.unsent().await > held_up.len() as u64 {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("the others are sent");
     let says = Issue::new(IssueKind::Partition, format!("partition {AWAY} of topic {TOPIC} has no leader"));
     let says = Health::Degraded(Issues(vec![says]));
-    tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == says))
+    tokio::time::timeout(PATIENCE, watcher.wait_for(|health| *health == says))
         .await
         .expect("in time")
         .expect("lives");
@@ -65,7 +65,7 @@ async fn a_partition_without_a_leader_holds_up_its_own_orders_only() {
     let sent = async { while kitchen.unsent().await > 0 {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("all are sent");
     assert_eq!(broker.keys(), texts(&all), "each once");
-    tokio::time::timeout(PATIENCE, watcher.wait_for(|condition| *condition == Health::Up))
+    tokio::time::timeout(PATIENCE, watcher.wait_for(|health| *health == Health::Up))
         .await
         .expect("in time")
         .expect("lives");

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rdkafka::Message as _;
 use rdkafka::message::Headers as _;
 
-use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::ClientError, step_until, texts};
+use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::WriteFailure, step_until, texts};
 use crate::{
     store::{LOST_AFTER, NewOrder, Outbox, Page},
     telemetry::health::{self, Health},
@@ -72,7 +72,7 @@ async fn orders_beyond_the_queue_are_swept_from_the_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_clearing_is_repeated_without_publishing_again() {
     let mut broker = Broker::start();
-    let script = [ClientError::NotDone, ClientError::AnswerLost];
+    let script = [WriteFailure::NotDone, WriteFailure::AnswerLost];
     let (mut kitchen, store) = Kitchen::troubled().await;
     let ids = kitchen.place(5).await;
     store.script(script);
@@ -105,16 +105,15 @@ async fn a_relay_says_that_the_database_holds_it_up() {
     let mut broker = Broker::start();
     let (mut kitchen, store) = Kitchen::troubled().await;
     kitchen.place(1).await;
-    store.script([ClientError::NotDone; 2]);
-    let (condition, mut watcher) = health::channel();
+    store.script([WriteFailure::NotDone; 2]);
+    let (health, mut watcher) = health::channel();
     let relay = broker.relay(&mut kitchen);
     drop(kitchen.writer);
-    let work = tokio::spawn(relay.run(condition));
+    let work = tokio::spawn(relay.run(health));
     let watch = async {
-        let says =
-            |condition: &Health| matches!(condition, Health::Down(why) if why.starts_with("the database"));
+        let says = |health: &Health| matches!(health, Health::Down(why) if why.starts_with("the database"));
         watcher.wait_for(says).await.expect("says so");
-        watcher.wait_for(|condition| *condition == Health::Up).await.expect("says that it is over");
+        watcher.wait_for(|health| *health == Health::Up).await.expect("says that it is over");
     };
     tokio::time::timeout(PATIENCE, watch).await.expect("in time");
     work.await.expect("ends by itself");
@@ -143,13 +142,13 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
 
     // The writer commits, hears nothing, and gives up.
     kitchen.writer.hurry.cancel();
-    store.script([ClientError::AnswerLost]);
+    store.script([WriteFailure::AnswerLost]);
     let (answer, _) =
         tokio::join!(kitchen.queue.place(super::details("Ada"), None, None), kitchen.writer.step());
     assert_eq!(answer, Err(PlaceError::Unavailable));
     // A sweep claims a row, and hears nothing.
     kitchen.store.place(&[new_order()], Outbox::Anyones).await.expect("places");
-    store.script([ClientError::AnswerLost]);
+    store.script([WriteFailure::AnswerLost]);
     let work = async { while relay.step().await.is_ok() {} };
     tokio::time::timeout(PATIENCE, work).await.expect("the claim fails");
 

@@ -1,4 +1,4 @@
-//! The progress loop over simulated time.
+//! The scheduler over simulated time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 
 use super::{
     Kitchen, Outcome,
-    doubles::{ClientError, Troubled},
+    doubles::{Troubled, WriteFailure},
 };
 use crate::{
     order::{StageDelays, Status},
@@ -27,7 +27,7 @@ fn scheduler(kitchen: &Kitchen) -> Scheduler {
 
 /// Promise 4: timers are rows. A whole life takes 25 s of the store's clock and not one more.
 #[tokio::test]
-async fn an_order_walks_to_the_door() {
+async fn an_order_walks_to_its_delivery() {
     let mut kitchen = Kitchen::open().await;
     let id = kitchen.place(1).await[0];
     let scheduler = scheduler(&kitchen);
@@ -54,7 +54,7 @@ async fn an_order_walks_to_the_door() {
 async fn a_lost_answer_moves_nothing_twice() {
     let (mut kitchen, store) = Kitchen::troubled().await;
     let id = kitchen.place(1).await[0];
-    store.script([ClientError::NotDone, ClientError::AnswerLost]);
+    store.script([WriteFailure::NotDone, WriteFailure::AnswerLost]);
     let scheduler = scheduler(&kitchen);
     kitchen.clock.advance(Duration::from_secs(3));
     scheduler.step().await.expect_err("the database is away");
@@ -79,10 +79,10 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     *store.stuck.refused.lock().expect("no panic") = [stuck].into();
     kitchen.clock.advance(Duration::from_secs(3));
     scheduler.step().await.expect("goes on");
-    assert_eq!(scheduler.condition(), Health::Up, "nobody is blamed for the company that he was in");
+    assert_eq!(scheduler.health(), Health::Up, "nobody is blamed for the company that he was in");
     scheduler.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [49, 0]);
-    let Health::Degraded(why) = scheduler.condition() else { panic!("{:?}", scheduler.condition()) };
+    let Health::Degraded(why) = scheduler.health() else { panic!("{:?}", scheduler.health()) };
     assert_eq!((why.0[0].kind, why.0[0].order_id), (IssueKind::Held, Some(stuck)));
     let reason = why.to_string();
     assert!(reason.contains(&stuck.to_string()) && reason.contains("its event is there already"), "{reason}");
@@ -97,7 +97,7 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
     scheduler.sort().await.expect("tries it again");
-    assert_eq!((reached(&kitchen).await, scheduler.condition()), ([1, 49], Health::Up));
+    assert_eq!((reached(&kitchen).await, scheduler.health()), ([1, 49], Health::Up));
 }
 
 /// Promise 4: timers are rows. What is too much for the database at once is done in parts.
@@ -111,7 +111,7 @@ async fn a_batch_that_is_too_slow_is_made_in_parts() {
     scheduler.step().await.expect("goes on");
     scheduler.sort().await.expect("sorts");
     assert_eq!(reached(&kitchen).await, [100, 0]);
-    assert_eq!(scheduler.condition(), Health::Up, "no order is to blame");
+    assert_eq!(scheduler.health(), Health::Up, "no order is to blame");
 }
 
 /// The loop sleeps until the next step is due, and no longer.

@@ -21,7 +21,7 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{DELAYS, Fixture, assert_consistent, details, eta, new_order, new_orders, seconds, start};
+use super::{DELAYS, Fixture, assert_consistent, details, incoming, new_order, new_orders, seconds, start};
 use crate::{
     order::{OrderDetails, OrderId, OrderPlaced, PerStatus, Status},
     store::{
@@ -94,9 +94,9 @@ pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
     t.place(std::slice::from_ref(&order)).await;
     t.deliver_all().await;
     let before = t.find(order.order_id).await;
-    let mut late = eta(&order, start());
+    let mut late = incoming(&order, start());
     late.placed.details = details("somebody else");
-    let admissions = t.store.admit(&[eta(&order, start()), late]).await.expect("admits");
+    let admissions = t.store.admit(&[incoming(&order, start()), late]).await.expect("admits");
     assert_eq!(admissions, [Admission::Known, Admission::Known]);
     assert_eq!(t.find(order.order_id).await, before);
 }
@@ -104,8 +104,11 @@ pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
 pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
     let orders = new_orders(2);
     t.clock.advance(seconds(60));
-    let batch =
-        [eta(&orders[0], start()), eta(&orders[0], start()), eta(&orders[1], start() + TimeDelta::hours(1))];
+    let batch = [
+        incoming(&orders[0], start()),
+        incoming(&orders[0], start()),
+        incoming(&orders[1], start() + TimeDelta::hours(1)),
+    ];
     let admissions = t.store.admit(&batch).await.expect("admits");
     assert_eq!(admissions, [Admission::Admitted, Admission::Known, Admission::Admitted]);
 
@@ -265,7 +268,7 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
             .map(|order| NewOrder { key: Some(format!("key {}", order.order_id)), ..order.clone() })
             .collect();
         racers.spawn(async move {
-            let incoming: Vec<Incoming> = mine.iter().map(|order| eta(order, start())).collect();
+            let incoming: Vec<Incoming> = mine.iter().map(|order| incoming(order, start())).collect();
             let place = async {
                 // Another's key is waited for, but not for long.
                 loop {

@@ -1,14 +1,14 @@
-//! Stories: whatever happens to a store, in whatever order, keeps the promises.
+//! Histories: whatever happens to a store, in whatever order, keeps the promises.
 
 use std::{collections::HashSet, time::Duration};
 
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
-use super::{Fixture, assert_consistent, eta, new_orders, outbox::take, seconds, start};
+use super::{Fixture, assert_consistent, incoming, new_orders, outbox::take, seconds, start};
 use crate::{order::Status, store::Outbox, time::Clock as _};
 
-/// How many orders a story is about.
+/// How many orders a history is about.
 const ORDERS: usize = 8;
 
 /// Something that may happen to a store at any moment.
@@ -32,7 +32,7 @@ pub(crate) enum Operation {
     StepBack(u32),
 }
 
-/// Any sequence of happenings.
+/// Any sequence of operations.
 pub(crate) fn histories() -> impl Strategy<Value = Vec<Operation>> {
     let operation = prop_oneof![
         (0..ORDERS).prop_map(Operation::Place),
@@ -47,7 +47,7 @@ pub(crate) fn histories() -> impl Strategy<Value = Vec<Operation>> {
     proptest::collection::vec(operation, 1..40)
 }
 
-/// Promise 3: an effect happens once. After any story every order is consistent and ends
+/// Promise 3: an effect happens once. After any history every order is consistent and ends
 /// delivered, and every order placed here is taken for the topic exactly once.
 pub(crate) async fn any_history_keeps_the_promises(t: Fixture, history: &[Operation]) {
     let orders = new_orders(ORDERS as u64);
@@ -63,7 +63,7 @@ pub(crate) async fn any_history_keeps_the_promises(t: Fixture, history: &[Operat
                 }
             }
             Operation::Admit(n) => {
-                t.store.admit(&[eta(&orders[n], start())]).await.expect("admits");
+                t.store.admit(&[incoming(&orders[n], start())]).await.expect("admits");
                 stored.insert(n);
             }
             Operation::Advance(limit) => {

@@ -84,7 +84,7 @@ fn new_order() -> NewOrder {
     new_orders(1).remove(0)
 }
 
-fn eta(order: &NewOrder, created_at: Timestamp) -> Incoming {
+fn incoming(order: &NewOrder, created_at: Timestamp) -> Incoming {
     let placed = OrderPlaced::new(order.order_id, order.details.clone(), created_at);
     Incoming { placed, meta: Some(json!({"offset": 7})), due_in: order.due_in }
 }

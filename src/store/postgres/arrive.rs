@@ -205,7 +205,7 @@ pub(super) async fn admit(
     incoming: &[Incoming],
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Admission>> {
-    let ids: Vec<String> = incoming.iter().map(|eta| eta.placed.order_id.to_string()).collect();
+    let ids: Vec<String> = incoming.iter().map(|order| order.placed.order_id.to_string()).collect();
     let rows = sqlx::query("SELECT order_id FROM orders WHERE order_id = ANY($1)")
         .bind(ids)
         .fetch_all(&mut *db)
@@ -214,7 +214,7 @@ pub(super) async fn admit(
     let unknown: Vec<Line> = incoming
         .iter()
         // Of two copies in one batch the first counts.
-        .filter(|eta| known.insert(eta.placed.order_id))
+        .filter(|order| known.insert(order.placed.order_id))
         .map(|Incoming { placed, meta, due_in }| Line {
             order_id: placed.order_id,
             details: &placed.details,
@@ -228,7 +228,7 @@ pub(super) async fn admit(
     }
     let mut written = write(&mut *db, &unknown, now, Unsent::None).await?;
     // Removed, so that the second copy counts as known.
-    let admission = |eta: &Incoming| match written.remove(&eta.placed.order_id) {
+    let admission = |order: &Incoming| match written.remove(&order.placed.order_id) {
         Some(_) => Admission::Admitted,
         None => Admission::Known,
     };

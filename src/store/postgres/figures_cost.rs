@@ -13,7 +13,7 @@ use super::{
 use crate::{
     order::{OrderId, PerStatus, Status},
     store::{
-        Insight as _, Lifecycle as _, OrderStore as _, Outbox, OutboxStore as _, UNSENT_LISTED,
+        Insight as _, Maintenance as _, OrderStore as _, Outbox, OutboxStore as _, UNSENT_LISTED,
         conformance::{new_orders, start},
     },
     time::{Clock as _, ManualClock},

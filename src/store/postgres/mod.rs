@@ -40,9 +40,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps, Lifecycle,
-    NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Republished, StoreError,
-    errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Republished,
+    StoreError, errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
@@ -342,7 +342,7 @@ impl Insight for PgStore {
 }
 
 #[async_trait]
-impl Lifecycle for PgStore {
+impl Maintenance for PgStore {
     /// On a connection of its own, without the statement timeout of the others. The migrator holds
     /// an advisory lock, so replicas that start together take turns.
     async fn migrate(&self) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use super::tests::{Database, new_order, run};
 use crate::{
     order::OrderId,
     store::{
-        Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
+        Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
         conformance::{new_orders, outbox::take, start},
     },
     time::ManualClock,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     order::{OrderId, StageDelays, Status},
     store::{
-        Due, Incoming, Insight as _, Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
+        Due, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
         Page, Place, Placement, StoreError, conformance::start,
     },
     time::{Clock as _, ManualClock},

@@ -155,7 +155,7 @@ impl Slot {
             turn.map_err(|_| StoreError::Unavailable("the connections to it are closed".to_owned()))?;
         let (era, rested) = {
             let mut current = self.current();
-            // Dropped without a farewell: whoever is at the other end may be silent.
+            // Dropped without closing: whoever is at the other end may be silent.
             current.at_rest.retain(|rested| rested.is_fresh(self.access.followed()));
             (current.era, current.at_rest.pop())
         };

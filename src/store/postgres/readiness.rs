@@ -104,7 +104,7 @@ mod tests {
     };
     use crate::{
         store::{
-            Insight as _, Lifecycle as _, OrderStore as _, Outbox, OutboxStore as _, conformance::start,
+            Insight as _, Maintenance as _, OrderStore as _, Outbox, OutboxStore as _, conformance::start,
         },
         time::ManualClock,
     };

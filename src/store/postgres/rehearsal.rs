@@ -118,7 +118,7 @@ mod tests {
         NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() }
     }
 
-    fn eta(item: &str) -> Incoming {
+    fn incoming(item: &str) -> Incoming {
         let details = OrderDetails::new("Ada", "1 High St", item, "large").expect("valid");
         let order_id = IdMint::default().mint(1, rand::random());
         Incoming {
@@ -133,8 +133,8 @@ mod tests {
         vec![
             store.place(&[new_order()], Outbox::Mine).await.map(drop),
             store.place(&[keyed(), keyed()], Outbox::Anyones).await.map(drop),
-            store.admit(&[eta("ramen")]).await.map(drop),
-            store.admit(&[eta("ramen"), eta("pizza")]).await.map(drop),
+            store.admit(&[incoming("ramen")]).await.map(drop),
+            store.admit(&[incoming("ramen"), incoming("pizza")]).await.map(drop),
         ]
     }
 
@@ -210,13 +210,13 @@ mod tests {
     async fn an_order_is_to_blame_where_good_ones_go() {
         let t = fixture().await;
         (t.by_hand)("ALTER TABLE orders ALTER COLUMN item TYPE varchar(8)").await.expect("alters");
-        let long = t.store.admit(&[eta("far too long")]).await;
+        let long = t.store.admit(&[incoming("far too long")]).await;
         assert!(matches!(long, Err(StoreError::Refused(_))), "{long:?}");
         (t.by_hand)("ALTER TABLE orders ADD CONSTRAINT no_pizza CHECK (item <> 'pizza')")
             .await
             .expect("alters");
-        let pizza = t.store.admit(&[eta("pizza")]).await;
+        let pizza = t.store.admit(&[incoming("pizza")]).await;
         assert!(matches!(pizza, Err(StoreError::Failed(_))), "{pizza:?}");
-        t.store.admit(&[eta("ramen")]).await.expect("admits");
+        t.store.admit(&[incoming("ramen")]).await.expect("admits");
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        Due, Insight as _, Lifecycle as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
+        Due, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::{Clock as _, ManualClock},
@@ -118,11 +118,12 @@ pub(super) fn new_order() -> NewOrder {
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 fn any_history_keeps_the_promises() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    let outcome = TestRunner::new(Config::with_cases(16)).run(&histories::histories(), |story| {
-        runtime.block_on(async { histories::any_history_keeps_the_promises(fixture().await, &story).await });
+    let outcome = TestRunner::new(Config::with_cases(16)).run(&histories::histories(), |history| {
+        runtime
+            .block_on(async { histories::any_history_keeps_the_promises(fixture().await, &history).await });
         Ok(())
     });
-    outcome.expect("every story");
+    outcome.expect("every history");
 }
 
 /// Promise 2: everything accepted reaches the topic. A replica that is gone loses its rows after a

@@ -125,7 +125,7 @@ async fn insert_keys(tx: &mut SqliteConnection, fresh: &[&NewOrder], at: i64) ->
 /// Which of the arrivals are stored already; asked outside the write lock, since on a quiet day
 /// every arrival is our own order coming back.
 pub(super) async fn known(read: &SqlitePool, incoming: &[Incoming]) -> Result<HashSet<OrderId>, StoreError> {
-    let ids: Vec<OrderId> = incoming.iter().map(|eta| eta.placed.order_id).collect();
+    let ids: Vec<OrderId> = incoming.iter().map(|order| order.placed.order_id).collect();
     let rows: Vec<IdRow> =
         sqlx::query_as("SELECT order_id FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))")
             .bind(json(&ids)?)
@@ -139,19 +139,19 @@ pub(super) async fn admit(
     incoming: &[Incoming],
     now: Timestamp,
 ) -> Result<Vec<Admission>, StoreError> {
-    let rows = incoming.iter().map(|eta| {
-        let placed = &eta.placed;
-        order_row(placed.order_id, &placed.details, created_at(eta, now), now, eta.due_in)
+    let rows = incoming.iter().map(|order| {
+        let placed = &order.placed;
+        order_row(placed.order_id, &placed.details, created_at(order, now), now, order.due_in)
     });
     let mut inserted = insert_orders(tx, rows.collect()).await?;
     let mut events = Vec::new();
     let mut admissions = Vec::with_capacity(incoming.len());
-    for eta in incoming {
-        let order_id = eta.placed.order_id;
+    for order in incoming {
+        let order_id = order.placed.order_id;
         // Removed, so that a second copy in the same batch counts as known.
         if inserted.remove(&order_id) {
-            let created_at = created_at(eta, now);
-            events.extend(first_events(order_id, created_at, now.timestamp_millis(), eta.meta.as_ref()));
+            let created_at = created_at(order, now);
+            events.extend(first_events(order_id, created_at, now.timestamp_millis(), order.meta.as_ref()));
             admissions.push(Admission::Admitted);
         } else {
             admissions.push(Admission::Known);
@@ -162,8 +162,8 @@ pub(super) async fn admit(
 }
 
 /// When another system says the order was created; a clock ahead of ours can't put it after PLACED.
-fn created_at(eta: &Incoming, now: Timestamp) -> i64 {
-    eta.placed.created_at.min(now).timestamp_millis()
+fn created_at(order: &Incoming, now: Timestamp) -> i64 {
+    order.placed.created_at.min(now).timestamp_millis()
 }
 
 fn order_row(

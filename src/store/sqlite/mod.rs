@@ -30,7 +30,7 @@ use sqlx::{
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
-    LateSteps, Lifecycle, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
+    LateSteps, Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
     Republished, StoreError,
 };
 use crate::{
@@ -194,7 +194,7 @@ impl OrderStore for SqliteStore {
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let known = arrive::known(&self.read, incoming).await?;
-        if incoming.iter().all(|eta| known.contains(&eta.placed.order_id)) {
+        if incoming.iter().all(|order| known.contains(&order.placed.order_id)) {
             return Ok(vec![Admission::Known; incoming.len()]);
         }
         let admitted = async {
@@ -300,7 +300,7 @@ impl Insight for SqliteStore {
 }
 
 #[async_trait]
-impl Lifecycle for SqliteStore {
+impl Maintenance for SqliteStore {
     /// Opening has done it.
     async fn migrate(&self) -> Result<(), StoreError> {
         Ok(())

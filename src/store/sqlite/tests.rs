@@ -15,7 +15,7 @@ use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        Lifecycle as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
+        Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::ManualClock,
@@ -74,11 +74,12 @@ async fn fixture_in(folder: TempDir) -> Fixture {
 #[test]
 fn any_history_keeps_the_promises() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("starts");
-    let outcome = TestRunner::new(Config::with_cases(48)).run(&histories::histories(), |story| {
-        runtime.block_on(async { histories::any_history_keeps_the_promises(fixture().await, &story).await });
+    let outcome = TestRunner::new(Config::with_cases(48)).run(&histories::histories(), |history| {
+        runtime
+            .block_on(async { histories::any_history_keeps_the_promises(fixture().await, &history).await });
         Ok(())
     });
-    outcome.expect("every story");
+    outcome.expect("every history");
 }
 
 fn new_order() -> NewOrder {
@@ -115,7 +116,7 @@ async fn a_new_process_takes_what_the_last_one_left() {
     let store = open(folder.path()).await;
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
     assert_eq!(take(&store, 10).await, []);
-    // No farewell: the files are all that is left, as after kill -9.
+    // Nothing is closed: the files are all that is left, as after kill -9.
     drop(store);
     let store = open(folder.path()).await;
     let taken = take(&store, 10).await;

@@ -44,7 +44,7 @@ impl Metrics {
             let count =
                 |waiting: &DeadLetterBacklog| waiting.by_reason.get(reason).copied().unwrap_or_default();
             let count = waiting.map_or(f64::NAN, |waiting| number(count(waiting)));
-            self.letters_waiting.with_label_values(&[reason]).set(count);
+            self.dead_letters_waiting.with_label_values(&[reason]).set(count);
         }
     }
 

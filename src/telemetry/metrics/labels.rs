@@ -33,7 +33,7 @@ pub enum Consumed {
     Admitted,
     /// A known order.
     Known,
-    /// Set aside as a dead letter.
+    /// Became a dead letter.
     Rejected,
     /// No value: counted and skipped.
     Tombstone,

@@ -54,7 +54,7 @@ pub struct Metrics {
     consumer_lag: Gauge,
     consumer_up: Gauge,
     dead_letters: IntCounterVec,
-    letters_waiting: GaugeVec,
+    dead_letters_waiting: GaugeVec,
     partition_unavailable: GaugeVec,
     fresh: Told,
     partitions: AtomicI32,
@@ -141,13 +141,13 @@ impl Metrics {
                 "consumer_up",
                 "Whether this replica's partitions are read and all their messages handled, 1, or not, 0; NaN until known",
             ),
-            dead_letters: counter_vec(r, "dead_letters_total", "Messages set aside", &["reason"]),
-            letters_waiting: register(
+            dead_letters: counter_vec(r, "dead_letters_total", "New dead letters", &["reason"]),
+            dead_letters_waiting: register(
                 r,
                 GaugeVec::new(
                     Opts::new(
                         "dead_letters_waiting",
-                        "Letters on the dead-letter topic not requeued, NaN if not known",
+                        "Dead letters that nobody has requeued, NaN if not known",
                     ),
                     &["reason"],
                 ),
@@ -229,7 +229,7 @@ impl Metrics {
         self.consumer_messages[result as usize].inc();
     }
 
-    /// A message was set aside.
+    /// A message became a dead letter.
     pub fn dead_letter(&self, reason: RejectReason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }

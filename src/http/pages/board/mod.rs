@@ -3,7 +3,7 @@
 mod looks;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -28,6 +28,8 @@ use crate::{
 
 /// Orders in the table.
 const ROWS: usize = 30;
+/// How long the board waits for why an order stands where it stands.
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(1);
 /// Most characters of a search that are kept; an id has 30.
 const LONGEST_SEARCH: usize = 64;
 /// What stands in an address only as a code.
@@ -180,7 +182,8 @@ async fn explained(state: &AppState, found: &Result<Found, StoreError>) -> Optio
         Ok(Found::Orders(1, orders)) => orders.first()?.order.order_id,
         _ => return None,
     };
-    state.operations.explain(order_id).await.ok().flatten()
+    let explained = state.operations.explain(order_id);
+    tokio::time::timeout(EXPLAINED_WITHIN, explained).await.ok()?.ok().flatten()
 }
 
 async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {

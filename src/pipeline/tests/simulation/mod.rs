@@ -7,13 +7,13 @@ mod world;
 
 use std::time::Duration;
 
-use world::{ClientError, World};
+use world::{Faults, World};
 
 /// How many seeds a run tries: with trouble, and without.
 const SEEDS: u64 = 1_000;
 const QUIET_SEEDS: u64 = 200;
 
-fn check(seed: u64, trouble: ClientError) {
+fn check(seed: u64, trouble: Faults) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let story = async {
         let world = World::new(seed, trouble);
@@ -24,7 +24,7 @@ fn check(seed: u64, trouble: ClientError) {
 }
 
 /// Runs the seeds on two threads and names those that failed.
-fn check_all(trouble: ClientError, count: u64) {
+fn check_all(trouble: Faults, count: u64) {
     let seeds: Vec<u64> = match std::env::var("SEED") {
         Ok(seed) => vec![seed.parse().expect("SEED is a number")],
         Err(_) => (0..count).collect(),
@@ -45,11 +45,11 @@ fn check_all(trouble: ClientError, count: u64) {
 /// Promise 1: accepted means durable. Here with all the others, whatever happens.
 #[test]
 fn any_trouble_is_survived() {
-    check_all(ClientError::Any, SEEDS);
+    check_all(Faults::Any, SEEDS);
 }
 
 /// Promise 2: everything accepted reaches the topic; without trouble, exactly once.
 #[test]
 fn a_quiet_day_has_no_duplicates() {
-    check_all(ClientError::None, QUIET_SEEDS);
+    check_all(Faults::None, QUIET_SEEDS);
 }

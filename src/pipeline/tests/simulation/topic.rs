@@ -187,7 +187,7 @@ impl Subscription for Member {
         BTreeSet::new()
     }
 
-    fn condition(&self) -> Health {
+    fn health(&self) -> Health {
         Health::Up
     }
 

@@ -45,7 +45,7 @@ const TROUBLE: u64 = 20_000;
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClientError {
+pub(super) enum Faults {
     None,
     Any,
 }
@@ -63,7 +63,7 @@ type Replicas = Arc<Mutex<Vec<Option<Replica>>>>;
 
 pub(super) struct World {
     random: StdRng,
-    trouble: ClientError,
+    trouble: Faults,
     delay: Duration,
     begun: Instant,
     clock: Arc<VirtualClock>,
@@ -75,9 +75,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, trouble: ClientError) -> Self {
+    pub(super) fn new(seed: u64, trouble: Faults) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let quiet = trouble == ClientError::None;
+        let quiet = trouble == Faults::None;
         let outage_begins = random.random_range(0..TROUBLE / 2);
         let outage =
             if quiet { 0..0 } else { outage_begins..outage_begins + random.random_range(0..TROUBLE / 2) };
@@ -118,7 +118,7 @@ impl World {
                 (n, order_id)
             });
         }
-        if self.trouble == ClientError::Any {
+        if self.trouble == Faults::Any {
             self.make_trouble().await;
         }
         let mut accepted = HashMap::new();
@@ -132,7 +132,7 @@ impl World {
 
     /// How late a step may be seen, where nothing is in the way.
     fn late(&self) -> Option<TimeDelta> {
-        (self.trouble == ClientError::None).then_some(TimeDelta::milliseconds(300))
+        (self.trouble == Faults::None).then_some(TimeDelta::milliseconds(300))
     }
 
     fn view(&mut self) -> MemoryStore {
@@ -204,7 +204,7 @@ impl World {
             left -= pause;
             sleep(Duration::from_millis(pause)).await;
             match self.random.random_range(0..3) {
-                0 => self.topic.append(b"stranger", b"not an order"),
+                0 => self.topic.append(b"others", b"not an order"),
                 1 => {
                     let copy = self.topic.log.lock().expect("no panic").first().cloned();
                     if let Some((key, value)) = copy {
@@ -261,7 +261,7 @@ impl World {
             .filter_map(|(key, value)| Some(OrderPlaced::parse(Some(key), value).ok()?.order_id))
             .collect();
         assert_eq!(sent.iter().copied().collect::<HashSet<_>>(), stored, "on the topic");
-        if self.trouble == ClientError::None {
+        if self.trouble == Faults::None {
             assert_eq!(sent.len(), ORDERS, "no duplicate without trouble");
         }
     }
