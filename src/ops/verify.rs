@@ -228,23 +228,12 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::{
-        store::{
-            OrderStore as _, Outbox,
-            conformance::{new_orders, start},
-            flaky::Flaky,
-            memory::MemoryStore,
-        },
-        time::ManualClock,
-    };
+    use crate::store::flaky::Flaky;
 
     /// Promise 6: it says what is wrong, and of which orders it can say nothing.
     #[tokio::test(start_paused = true)]
     async fn a_slow_database_is_read_to_the_end() {
-        let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, 1);
-        inner.place(&new_orders(100), Outbox::Mine).await.expect("places");
-        let store = Flaky::new(Arc::new(inner));
+        let (store, _) = Flaky::holding(100).await;
         store.most.store(9, Ordering::Relaxed);
         store.failures.store(3, Ordering::Relaxed);
         store.odd.lock().expect("no panic").push("TEST-1".to_owned());

@@ -16,8 +16,13 @@ use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
     Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
     StoreError,
+    conformance::{new_orders, start},
+    memory::MemoryStore,
 };
-use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder};
+use crate::{
+    order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
+    time::ManualClock,
+};
 
 /// How long a verb takes that is too slow.
 const TOO_SLOW: Duration = crate::time::deadlines::GUARD;
@@ -55,6 +60,14 @@ impl Flaky {
             takes: TOO_SLOW,
             since: Mutex::default(),
         }
+    }
+
+    /// One in front of a store that holds so many orders, and their ids.
+    pub(crate) async fn holding(orders: u64) -> (Self, Vec<OrderId>) {
+        let clock = Arc::new(ManualClock::new(start()));
+        let (inner, orders) = (MemoryStore::new(Arc::default(), clock, 1), new_orders(orders));
+        inner.place(&orders, Outbox::Mine).await.expect("places");
+        (Self::new(Arc::new(inner)), orders.iter().map(|order| order.order_id).collect())
     }
 
     /// One less of these, if there were any.

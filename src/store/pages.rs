@@ -83,31 +83,14 @@ impl<'a> Pages<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::{
-        order::OrderId,
-        store::{
-            OrderStore as _, Outbox,
-            conformance::{new_orders, start},
-            flaky::Flaky,
-            memory::MemoryStore,
-        },
-        time::ManualClock,
-    };
-
-    async fn flaky(orders: u64) -> (Flaky, Vec<OrderId>) {
-        let clock = Arc::new(ManualClock::new(start()));
-        let inner = MemoryStore::new(Arc::default(), clock, 1);
-        let orders = new_orders(orders);
-        inner.place(&orders, Outbox::Mine).await.expect("places");
-        (Flaky::new(Arc::new(inner)), orders.iter().map(|order| order.order_id).collect())
-    }
+    use crate::store::flaky::Flaky;
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_page_is_read_in_parts_and_a_broken_connection_is_waited_for() {
-        let (store, ids) = flaky(100).await;
+        let (store, ids) = Flaky::holding(100).await;
         store.most.store(9, Ordering::Relaxed);
         store.failures.store(5, Ordering::Relaxed);
         let (mut pages, mut read) = (Pages::new(&store, None, 64), Vec::new());
@@ -123,7 +106,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_pass_ends_the_reading_in_time() {
-        let (store, _) = flaky(3).await;
+        let (store, _) = Flaky::holding(3).await;
         store.failures.store(usize::MAX, Ordering::Relaxed);
         let begun = Instant::now();
         assert!(matches!(Pages::new(&store, None, 64).next().await, Err(StoreError::Unavailable(_))));

@@ -58,8 +58,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        order::{IdMint, OrderDetails, StageDelays, Status},
-        store::{NewOrder, Outbox, Store, conformance::start, memory::MemoryStore},
+        order::Status,
+        store::{
+            Outbox, Store,
+            conformance::{new_orders, start},
+            memory::MemoryStore,
+        },
         time::VirtualClock,
         tracker::OrderLoader,
     };
@@ -69,16 +73,9 @@ mod tests {
     async fn a_committed_step_reaches_followers_metrics_and_alarm() {
         let clock = Arc::new(VirtualClock::new(start()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::default(), clock, 1));
-        let order_id = IdMint::default().mint(1, 1);
-        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let order = NewOrder {
-            order_id,
-            details,
-            key: None,
-            meta: None,
-            due_in: Some(StageDelays::default().first()),
-        };
-        store.place(&[order], Outbox::Mine).await.expect("places");
+        let orders = new_orders(1);
+        let order_id = orders[0].order_id;
+        store.place(&orders, Outbox::Mine).await.expect("places");
         tokio::time::advance(Duration::from_secs(3)).await;
         let advance = store.advance(10).await.expect("advances");
 

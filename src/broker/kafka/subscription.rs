@@ -106,7 +106,7 @@ impl KafkaSubscription {
     }
 }
 
-/// Trouble that librdkafka mends by itself, and that the broker watch reports once.
+/// Trouble that librdkafka mends by itself, and that the broker monitor reports once.
 fn passes_by_itself(error: &KafkaError) -> bool {
     matches!(
         error,

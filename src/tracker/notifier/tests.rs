@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays, Status},
     store::{
-        NewOrder, OrderStore as _, Outbox,
+        OrderStore as _, Outbox,
+        conformance::new_orders,
         memory::{Database, MemoryStore},
     },
     time::VirtualClock,
@@ -28,16 +28,9 @@ impl World {
         let replica = |n| MemoryStore::new(Arc::clone(&database), clock.clone(), n);
         let here: Arc<dyn Store> = Arc::new(replica(1));
         let (elsewhere, stop) = (replica(2), CancellationToken::new());
-        let order_id = IdMint::default().mint(1, 1);
-        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let order = NewOrder {
-            order_id,
-            details,
-            key: None,
-            meta: None,
-            due_in: StageDelays::default().after(Status::Placed),
-        };
-        elsewhere.place(&[order], Outbox::Mine).await.expect("places");
+        let orders = new_orders(1);
+        let order_id = orders[0].order_id;
+        elsewhere.place(&orders, Outbox::Mine).await.expect("places");
         let notifier = Notifier::new(here.clone(), OrderLoader::new(here), 2, stop.clone());
         tokio::spawn(Arc::clone(&notifier).poll());
         Self { notifier, elsewhere, database: Arc::clone(&database), order_id, stop }
