@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
@@ -32,7 +32,10 @@ use crate::{
         metrics::Metrics,
     },
     time::{Alarm, SystemClock},
-    tracker::{self, Notifier, OrderLoader, PlaceQueue, PlaceRequests, Search, Tracker, Transitions},
+    tracker::{
+        self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, PlaceRequests, Places, Search, Tracker,
+        Transitions,
+    },
 };
 
 /// Most connections at once.
@@ -54,6 +57,7 @@ impl App {
         wiring.start_relay(&mut topic, fresh, &when_migrated);
         wiring.start_consumer(&topic, &when_migrated);
         wiring.start_scheduler(&when_migrated);
+        wiring.start_reader(&when_migrated);
         wiring.start_upkeep(overview, &when_migrated);
         wiring.start_monitors(&topic, dead_letters);
         // With the last tracker the writers end, so none is kept here.
@@ -105,6 +109,9 @@ struct Wiring<'a> {
     parts: HealthRegistry,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
+    feed: Arc<Feed>,
+    /// Wakes the reader of events.
+    wake: Arc<Notify>,
     alarm: Arc<Alarm>,
     transitions: Arc<Transitions>,
     shutdown: Shutdown,
@@ -120,11 +127,27 @@ impl<'a> Wiring<'a> {
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
         let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
         // Streams are long: a quarter of the max_connections stays with those who only ask.
+        let (places, wake) = (Places::new(max_connections / 4 * 3), Arc::<Notify>::default());
         let notifier =
-            Notifier::new(Arc::clone(&store), loader.clone(), max_connections / 4 * 3, shutdown.soft());
-        let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
+            Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), shutdown.soft());
+        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
+        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
+        let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
-        Ok(Self { config, store, metrics, parts, loader, notifier, alarm, transitions, shutdown, tasks })
+        Ok(Self {
+            config,
+            store,
+            metrics,
+            parts,
+            loader,
+            notifier,
+            feed,
+            wake,
+            alarm,
+            transitions,
+            shutdown,
+            tasks,
+        })
     }
 
     fn connect(&self) -> anyhow::Result<Topic> {
@@ -148,7 +171,8 @@ impl<'a> Wiring<'a> {
 
     fn tracker(&self, queue: PlaceQueue) -> Tracker {
         let search = Search::new(Arc::clone(&self.store));
-        Tracker::new(queue, self.loader.clone(), Arc::clone(&self.notifier), search)
+        let (notifier, feed) = (Arc::clone(&self.notifier), Arc::clone(&self.feed));
+        Tracker::new(queue, self.loader.clone(), notifier, feed, search)
     }
 
     /// And where the dead letters are told.
@@ -250,7 +274,6 @@ impl<'a> Wiring<'a> {
         self.tasks.spawn("consumer", when_migrated.clone().open(consumer));
     }
 
-    /// And the poller, for steps that other replicas make.
     fn start_scheduler(&mut self, when_migrated: &Gate) {
         let scheduler = Scheduler::new(
             Arc::clone(&self.store),
@@ -261,8 +284,19 @@ impl<'a> Wiring<'a> {
         );
         let scheduler = scheduler.run(self.shutdown.soft(), self.parts.reporter(Part::Scheduler));
         self.tasks.spawn("scheduler", when_migrated.clone().open(scheduler));
-        let poller = Arc::clone(&self.notifier).poll();
-        self.tasks.spawn("poller", when_migrated.clone().open(poller));
+    }
+
+    /// Without it nobody hears of steps that other replicas make.
+    fn start_reader(&mut self, when_migrated: &Gate) {
+        let reader = EventReader {
+            log: Arc::clone(&self.store),
+            notifier: Arc::clone(&self.notifier),
+            feed: Arc::clone(&self.feed),
+            wake: Arc::clone(&self.wake),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let reader = reader.run(self.shutdown.soft());
+        self.tasks.spawn("event reader", when_migrated.clone().open(reader));
     }
 
     fn start_upkeep(&mut self, overview: Arc<Overview>, when_migrated: &Gate) {

@@ -6,6 +6,7 @@
 mod backlog;
 pub mod dead_letter;
 mod details;
+mod feed;
 mod field_error;
 mod id;
 mod json;
@@ -26,6 +27,7 @@ use utoipa::ToSchema;
 
 pub use backlog::{Backlog, COUNTED_TO, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
+pub use feed::{Cursor, EventMessage, FeedEvent, FeedMeta, OrderFacts, ParseCursorError};
 pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};

@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, LateSteps, NewOrder, Outbox,
-    Page, Placement, Position, Republished, StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
+    Horizon, Incoming, LateSteps, Lease, NewOrder, Outbox, Page, Placement, Position, Republished, Span, StoreError,
 };
-use crate::order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder};
+use crate::order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder};
 
 /// What is done with orders: they are placed or taken over, move on, and are read.
 #[async_trait]
@@ -76,6 +76,43 @@ pub trait OutboxStore: Send + Sync + 'static {
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError>;
 }
 
+/// What is done with the events of all orders, which lie in one order: that of their ids.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// Looks how far they are settled. Costs the same however many there are.
+    async fn horizon(&self) -> Result<Horizon, StoreError>;
+
+    /// Up to `limit` of those that are visible within these spans, settled or not, smallest id first.
+    async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError>;
+
+    /// Reads events, smallest id first; of a kind, within the first [`FeedQuery::EXAMINED`] rows.
+    async fn events(&self, query: &FeedQuery) -> Result<FeedPage, StoreError>;
+
+    /// What may be told of these orders and never changes; in no order.
+    async fn facts(&self, orders: &[OrderId]) -> Result<Vec<(OrderId, OrderFacts)>, StoreError>;
+
+    /// Who holds the horizon back the longest, if anybody does.
+    async fn holder(&self) -> Result<Option<Holder>, StoreError>;
+
+    /// Takes the place `name` for so long, or keeps it; `None` while another replica has it. It begins at the start.
+    async fn lease(&self, name: &str, lasting: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Moves a place on and keeps it for so long. Answers the new lease; `None` if it is not this one's any more.
+    async fn move_on(
+        &self,
+        name: &str,
+        lease: Lease,
+        to: Cursor,
+        lasting: Duration,
+    ) -> Result<Option<Lease>, StoreError>;
+
+    /// Gives a place back, for anybody to take at once.
+    async fn give_back(&self, name: &str, lease: Lease) -> Result<(), StoreError>;
+
+    /// How far the reader of this name has come; `None` before its first lease.
+    async fn place_of(&self, name: &str) -> Result<Option<Cursor>, StoreError>;
+}
+
 /// What is asked about orders by those who watch, count and audit them.
 #[async_trait]
 pub trait Insight: Send + Sync + 'static {
@@ -119,6 +156,6 @@ pub trait Maintenance: Send + Sync + 'static {
 }
 
 /// What every database adapter does.
-pub trait Store: OrderStore + OutboxStore + Insight + Maintenance {}
+pub trait Store: OrderStore + OutboxStore + EventLog + Insight + Maintenance {}
 
-impl<T: OrderStore + OutboxStore + Insight + Maintenance> Store for T {}
+impl<T: OrderStore + OutboxStore + EventLog + Insight + Maintenance> Store for T {}

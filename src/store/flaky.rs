@@ -17,6 +17,7 @@ use super::{
     Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
     StoreError,
     conformance::{new_orders, start},
+    forwarded::events_of_inner,
     memory::MemoryStore,
 };
 use crate::{
@@ -155,6 +156,8 @@ impl OutboxStore for Flaky {
         self.inner.republish(orders).await
     }
 }
+
+events_of_inner!(Flaky);
 
 #[async_trait]
 impl Insight for Flaky {

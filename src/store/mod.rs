@@ -13,9 +13,12 @@ pub(crate) mod conformance;
 mod contract;
 mod due;
 mod errors;
+mod feed;
 mod figures;
 #[cfg(test)]
 pub(crate) mod flaky;
+#[cfg(test)]
+pub(crate) mod forwarded;
 mod idempotency;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -30,8 +33,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use contract::{Insight, Maintenance, OrderStore, OutboxStore, Store};
+pub use contract::{EventLog, Insight, Maintenance, OrderStore, OutboxStore, Store};
 pub use due::{Advance, Due, DueOrders, Place, SOON};
+pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
-    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
-    StoreError,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
+    Holder, Horizon, Incoming, Insight, LateSteps, Lease, Maintenance, NewOrder, OrderStore, Outbox,
+    OutboxStore, Page, Placement, Position, Republished, Span, Store, StoreError,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -135,6 +135,51 @@ impl OutboxStore for Resilient {
 
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
         self.write(self.inner.republish(orders)).await
+    }
+}
+
+#[async_trait]
+impl EventLog for Resilient {
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        self.read_again(|| self.inner.horizon()).await
+    }
+
+    async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError> {
+        self.read_again(|| self.inner.arrivals(spans, limit)).await
+    }
+
+    async fn events(&self, query: &FeedQuery) -> Result<FeedPage, StoreError> {
+        self.read_again(|| self.inner.events(query)).await
+    }
+
+    async fn facts(&self, orders: &[OrderId]) -> Result<Vec<(OrderId, OrderFacts)>, StoreError> {
+        self.read_again(|| self.inner.facts(orders)).await
+    }
+
+    async fn holder(&self) -> Result<Option<Holder>, StoreError> {
+        self.read(self.inner.holder()).await
+    }
+
+    async fn lease(&self, name: &str, lasting: Duration) -> Result<Option<Lease>, StoreError> {
+        self.read(self.inner.lease(name, lasting)).await
+    }
+
+    async fn move_on(
+        &self,
+        name: &str,
+        lease: Lease,
+        to: Cursor,
+        lasting: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        self.write(self.inner.move_on(name, lease, to, lasting)).await
+    }
+
+    async fn give_back(&self, name: &str, lease: Lease) -> Result<(), StoreError> {
+        self.read(self.inner.give_back(name, lease)).await
+    }
+
+    async fn place_of(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
+        self.read_again(|| self.inner.place_of(name)).await
     }
 }
 

@@ -1,10 +1,12 @@
-//! How whoever is not a loop places, reads and follows orders: place one, find, list, search, subscribe to its events.
+//! How whoever is not a loop places, reads and follows orders: place one, find, list, search, follow one or all.
 //!
 //! [`Tracker`] is the handle; each verb has a file of its own. [`Transitions`] is the other direction: what follows
 //! a commit that made steps.
 
+mod feed;
 mod loader;
 mod notifier;
+mod places;
 mod queue;
 mod search;
 mod transitions;
@@ -13,8 +15,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde_json::Value;
 
+pub use feed::{EventReader, Feed, FeedError, Follower, Settled};
 pub use loader::{Listing, OrderLoader};
-pub use notifier::{NoPlace, Notifier, Subscriber};
+pub use notifier::{Notifier, Subscriber};
+pub use places::{NoPlace, Places};
 pub use queue::{Accepted, Answer, PlaceError, PlaceQueue, PlaceRequest, PlaceRequests, place_queue};
 pub use search::{AMONG, Matches, Search};
 pub use transitions::Transitions;
@@ -28,13 +32,20 @@ pub struct Tracker {
     queue: PlaceQueue,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
+    feed: Arc<Feed>,
     search: Arc<Search>,
 }
 
 impl Tracker {
     /// What stands behind each verb.
-    pub fn new(queue: PlaceQueue, loader: OrderLoader, notifier: Arc<Notifier>, search: Search) -> Self {
-        Self { queue, loader, notifier, search: Arc::new(search) }
+    pub fn new(
+        queue: PlaceQueue,
+        loader: OrderLoader,
+        notifier: Arc<Notifier>,
+        feed: Arc<Feed>,
+        search: Search,
+    ) -> Self {
+        Self { queue, loader, notifier, feed, search: Arc::new(search) }
     }
 
     /// Hands an order in and waits until it is stored.
@@ -70,6 +81,11 @@ impl Tracker {
     /// Follows an order for this client, as far as it is known.
     pub fn subscribe(&self, order_id: OrderId, client: Option<IpAddr>) -> Result<Subscriber, NoPlace> {
         self.notifier.subscribe(order_id, client)
+    }
+
+    /// Everything that happened, for those who read or follow it.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// How many follow just now.

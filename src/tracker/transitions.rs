@@ -2,22 +2,32 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Notify;
 #[cfg(test)]
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+use super::Places;
 use crate::{order::Transition, telemetry::metrics::Metrics, time::Alarm, tracker::Notifier};
 
-/// Tells of what was committed: those who follow an order, the metrics, and the alarm of the scheduler.
+/// Tells of what was committed: those who follow an order, the reader of events, the metrics, and the scheduler's alarm.
 pub struct Transitions {
     notifier: Arc<Notifier>,
     metrics: Arc<Metrics>,
     alarm: Arc<Alarm>,
+    /// Wakes the reader of events.
+    wake: Arc<Notify>,
 }
 
 impl Transitions {
-    /// Tells these.
-    pub fn new(notifier: Arc<Notifier>, metrics: Arc<Metrics>, alarm: Arc<Alarm>) -> Arc<Self> {
-        Arc::new(Self { notifier, metrics, alarm })
+    /// Tells these; `wake` is what the reader of events waits for.
+    pub fn new(
+        notifier: Arc<Notifier>,
+        metrics: Arc<Metrics>,
+        alarm: Arc<Alarm>,
+        wake: Arc<Notify>,
+    ) -> Arc<Self> {
+        Arc::new(Self { notifier, metrics, alarm, wake })
     }
 
     /// These steps are committed, and the next of any order is due after so long; `None` if that is not known to
@@ -29,12 +39,14 @@ impl Transitions {
         if !transitions.is_empty() {
             self.notifier.committed(transitions);
             self.metrics.transitioned(transitions);
+            self.wake.notify_one();
         }
     }
 
     /// New orders are committed, whose first step is due after so long. Nobody can follow them yet.
     pub fn placed(&self, first_due_in: Duration) {
         self.alarm.wake_in(first_due_in);
+        self.wake.notify_one();
     }
 }
 
@@ -46,9 +58,9 @@ impl Transitions {
         metrics: Arc<Metrics>,
         alarm: Arc<Alarm>,
     ) -> Arc<Self> {
-        let loader = super::OrderLoader::new(Arc::clone(store));
-        let notifier = Notifier::new(Arc::clone(store), loader, 1, CancellationToken::new());
-        Self::new(notifier, metrics, alarm)
+        let (loader, wake) = (super::OrderLoader::new(Arc::clone(store)), Arc::default());
+        let notifier = Notifier::new(loader, Places::new(1), Arc::clone(&wake), CancellationToken::new());
+        Self::new(notifier, metrics, alarm, wake)
     }
 }
 
@@ -81,10 +93,11 @@ mod tests {
 
         let (metrics, alarm) = (Arc::new(Metrics::new()), Arc::new(Alarm::default()));
         let stop = CancellationToken::new();
-        let notifier = Notifier::new(Arc::clone(&store), OrderLoader::new(store), 1, stop);
-        // Nobody polls: what the subscriber hears of is what it is told.
+        let wake: Arc<Notify> = Arc::default();
+        let notifier = Notifier::new(OrderLoader::new(store), Places::new(1), Arc::clone(&wake), stop);
+        // Nobody reads: what the subscriber hears of is what it is told.
         let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
-        let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm));
+        let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm), wake);
         transitions.committed(&advance.transitions, advance.next_due_in);
 
         let news = timeout(Duration::from_secs(1), subscriber.news(2)).await.expect("told at once");

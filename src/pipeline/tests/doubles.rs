@@ -24,6 +24,7 @@ use crate::{
     store::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
         OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
+        forwarded::events_of_inner,
     },
     telemetry::health::Health,
 };
@@ -235,6 +236,8 @@ impl OutboxStore for Troubled {
         self.write(self.inner.republish(orders)).await
     }
 }
+
+events_of_inner!(Troubled);
 
 #[async_trait]
 impl Insight for Troubled {

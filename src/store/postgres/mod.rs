@@ -8,6 +8,7 @@ mod arrive;
 mod attention;
 mod causes;
 mod dsn;
+mod events;
 mod expiry;
 #[cfg(test)]
 mod figures_cost;
@@ -26,6 +27,7 @@ mod rehearsal;
 mod rows;
 mod schema;
 mod session;
+mod settling;
 mod timers;
 mod tunnel;
 mod verbs;
@@ -57,6 +59,7 @@ use pools::{Pools, Slot};
 use preconditions::Preconditions;
 use rehearsal::{Kind, Rehearsals};
 use session::Access;
+use settling::Settling;
 use timers::{Among, Looked, Which};
 
 use crate::time::deadlines::CALL as CALL_TIMEOUT;
@@ -88,6 +91,7 @@ pub struct PgStore {
     low_water: LowWater,
     figures: Figures,
     expiry: Expiry,
+    settling: Settling,
 }
 
 impl PgStore {
@@ -108,6 +112,7 @@ impl PgStore {
             low_water: LowWater::new(),
             figures: Figures::default(),
             expiry: Expiry::default(),
+            settling: Settling::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod arrive;
 mod attention;
+mod events;
 mod folder;
 mod outbox;
 mod rows;

@@ -1,6 +1,6 @@
 //! Gauges that somebody tells from time to time: what nobody has told for too long is not known.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use prometheus::Gauge;
 
@@ -17,6 +17,8 @@ pub(super) struct Told {
     in_progress: Fresh,
     lag: Fresh,
     consumer: Fresh,
+    horizon: Fresh,
+    events: Fresh,
     dead_letters: Fresh,
     partitions: Fresh,
 }
@@ -30,6 +32,8 @@ impl Default for Told {
             in_progress: Fresh::within(30),
             lag: Fresh::within(15),
             consumer: Fresh::within(60),
+            horizon: Fresh::within(15),
+            events: Fresh::within(15),
             dead_letters: Fresh::within(30),
             partitions: Fresh::within(15),
         }
@@ -110,16 +114,40 @@ impl Metrics {
         self.consumer_up.set(up.map_or(f64::NAN, |up| f64::from(u8::from(up))));
     }
 
+    /// How long events have waited to be settled; `None` if nobody looks.
+    pub fn horizon_age(&self, age: Option<Duration>) {
+        self.fresh.horizon.told(age.is_some());
+        self.horizon_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    /// How long the oldest settled event waits for its topic; `None` where that is not this replica's work.
+    pub fn events_behind(&self, behind: Option<Duration>) {
+        self.fresh.events.told(behind.is_some());
+        self.events_behind.set(behind.map_or(f64::NAN, |behind| behind.as_secs_f64()));
+    }
+
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told { backlog, overdue, in_progress, lag, consumer, dead_letters, partitions } = &self.fresh;
-        let forget: [(&Fresh, &dyn Fn()); 7] = [
+        let Told {
+            backlog,
+            overdue,
+            in_progress,
+            lag,
+            consumer,
+            horizon,
+            events,
+            dead_letters,
+            partitions,
+        } = &self.fresh;
+        let forget: [(&Fresh, &dyn Fn()); 9] = [
             (backlog, &|| self.backlog(None)),
             (overdue, &|| self.overdue(None)),
             (in_progress, &|| self.in_progress(None)),
             (lag, &|| self.lag(None)),
             // A loop that does not say that it lives does not work.
             (consumer, &|| self.consumer_up.set(0.0)),
+            (horizon, &|| self.horizon_age(None)),
+            (events, &|| self.events_behind(None)),
             (dead_letters, &|| self.dead_letters(None)),
             (partitions, &|| {
                 for partition in 0..self.partitions.load(Ordering::Relaxed) {

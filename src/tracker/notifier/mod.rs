@@ -1,8 +1,8 @@
 //! Who follows which order, and what wakes them when it moves.
 //!
 //! A wake-up says how far an order is and nothing else; what is shown is read from the store, so a slow
-//! follower costs a query and misses nothing. A step made here wakes at once ([`Notifier::committed`]). For
-//! those made by other replicas the poller knows when each followed order is due, and from then on asks.
+//! follower costs a query and misses nothing. A step made here wakes at once ([`Notifier::committed`]); those made
+//! elsewhere do when the reader of events sees them ([`Notifier::arrived`]).
 //!
 //! Invariant: nobody is told of a step that was not read from the database.
 
@@ -18,84 +18,63 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::places::{NoPlace, Place, Places};
 use crate::{
-    order::{Event, EventKind, OrderId, Status, Transition, promises::LIVE_WITHIN},
-    store::{Position, Store, StoreError},
+    order::{Event, EventKind, OrderId, Transition},
+    store::{Arrival, StoreError},
     tracker::OrderLoader,
 };
 
-/// Pause between two looks at orders that are due.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-const _: () = assert!(LOOK_EVERY.as_millis() < LIVE_WITHIN.as_millis(), "a step is seen in time");
-/// How long the store's word on the next step is believed: its clock may be set.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// Pause after a read that failed or brought nothing.
+/// Pause after a read that failed or brought less than was promised.
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// Who follows which order.
 pub struct Notifier {
-    store: Arc<dyn Store>,
     /// Where timelines are read, by all at once when many orders move together.
     loader: OrderLoader,
-    /// Most followers at once.
-    places: usize,
+    places: Arc<Places>,
     stop: CancellationToken,
-    orders: Mutex<Orders>,
-    /// There is something to ask for earlier than the poller knows.
-    sooner: Notify,
+    followed: Mutex<HashMap<OrderId, watch::Sender<Reached>>>,
+    /// Wakes the reader of events.
+    wake: Arc<Notify>,
 }
 
-#[derive(Default)]
-struct Orders {
-    subscribers: usize,
-    /// How many of them each client is; none is 0.
-    clients: HashMap<IpAddr, usize>,
-    followed: HashMap<OrderId, Followed>,
-}
-
-/// An order with at least one follower.
-struct Followed {
-    /// How far the order is, as far as anybody here knows.
-    reached: watch::Sender<Option<Status>>,
-    /// When to ask the store; `None` at the end.
-    ask_at: Option<Instant>,
-}
-
-impl Followed {
-    fn wake(&self, reached: Status) {
-        self.reached.send_if_modified(|known| {
-            let news = *known < Some(reached);
-            if news {
-                *known = Some(reached);
-            }
-            news
-        });
-    }
+/// How far an order is, as far as anybody here knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Reached {
+    seq: u32,
+    /// How often followers were asked to look whatever is known.
+    calls: u64,
 }
 
 impl Notifier {
-    /// At most `places` followers of what is in `store`, until `stop`.
+    /// Of these places, until `stop`; `wake` is what the reader of events waits for.
     pub fn new(
-        store: Arc<dyn Store>,
         loader: OrderLoader,
-        places: usize,
+        places: Arc<Places>,
+        wake: Arc<Notify>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { store, loader, places, stop, orders: Mutex::default(), sooner: Notify::new() })
+        Arc::new(Self { loader, places, stop, followed: Mutex::default(), wake })
     }
 
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().expect("no holder panics")
+    fn followed(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<Reached>>> {
+        self.followed.lock().expect("no holder panics")
     }
 
-    /// How many follow just now.
+    /// How many follow anything just now.
     pub fn subscribers(&self) -> usize {
-        self.orders().subscribers
+        self.places.taken()
+    }
+
+    /// Whether anybody follows an order.
+    pub fn is_followed(&self) -> bool {
+        !self.followed().is_empty()
     }
 
     /// A follower of an order for this client, as far as it is known. Whoever follows first and reads the
@@ -105,123 +84,60 @@ impl Notifier {
         order_id: OrderId,
         client: Option<IpAddr>,
     ) -> Result<Subscriber, NoPlace> {
-        let mut orders = self.orders();
-        if orders.subscribers == self.places {
-            return Err(NoPlace::ForAnybody);
+        let place = self.places.take(client)?;
+        let mut followed = self.followed();
+        if followed.is_empty() {
+            self.wake.notify_one();
         }
-        if let Some(client) = client {
-            let share = (self.places / 2).max(1);
-            let held = orders.clients.get(&client).copied().unwrap_or_default();
-            if held >= share {
-                return Err(NoPlace::ForThisClient);
-            }
-            orders.clients.insert(client, held + 1);
-        }
-        orders.subscribers += 1;
-        let followed = orders.followed.entry(order_id).or_insert_with(|| {
-            self.sooner.notify_one();
-            Followed { reached: watch::Sender::new(None), ask_at: Some(Instant::now()) }
-        });
-        Ok(Subscriber { order_id, client, reached: followed.reached.subscribe(), notifier: Arc::clone(self) })
+        let reached = followed.entry(order_id).or_insert_with(|| watch::Sender::new(Reached::default()));
+        let reached = reached.subscribe();
+        let calls = reached.borrow().calls;
+        Ok(Subscriber { order_id, reached, calls, notifier: Arc::clone(self), _place: place })
     }
 
     /// These steps were made here, and are committed.
     pub fn committed(&self, transitions: &[Transition]) {
-        let mut orders = self.orders();
-        if orders.followed.is_empty() {
+        let reached = |step: &Transition| (step.order_id, EventKind::Reached(step.to).seq().into());
+        self.reached(transitions.iter().map(reached));
+    }
+
+    /// These events have become visible, whoever made them.
+    pub fn arrived(&self, arrivals: &[Arrival]) {
+        self.reached(arrivals.iter().map(|arrival| (arrival.order_id, arrival.seq)));
+    }
+
+    fn reached(&self, news: impl Iterator<Item = (OrderId, u32)>) {
+        let followed = self.followed();
+        if followed.is_empty() {
             return;
         }
-        for step in transitions {
-            if let Some(followed) = orders.followed.get_mut(&step.order_id) {
-                followed.wake(step.to);
-                // When the next step is due, only the store can say.
-                followed.ask_at = step.to.next().map(|_| Instant::now());
-                self.sooner.notify_one();
+        for (order_id, seq) in news {
+            if let Some(followed) = followed.get(&order_id) {
+                followed.send_if_modified(|known| {
+                    let further = known.seq < seq;
+                    known.seq = known.seq.max(seq);
+                    further
+                });
             }
         }
     }
 
-    /// Looks out for steps that others make, until told to stop.
-    pub async fn poll(self: Arc<Self>) {
-        let work = async {
-            let mut failing = false;
-            loop {
-                let (due, next) = self.due();
-                if due.is_empty() {
-                    tokio::select! {
-                        () = sleep_until(next) => {}
-                        () = self.sooner.notified() => {}
-                    }
-                    continue;
-                }
-                match self.store.positions(&due).await {
-                    Ok(positions) => {
-                        failing = false;
-                        self.learn(&due, &positions);
-                    }
-                    // Once a series: with the database away every look fails.
-                    Err(error) => {
-                        if !failing {
-                            warn!(%error, "followed orders can't be looked at; trying again");
-                        }
-                        failing = true;
-                    }
-                }
-                sleep(LOOK_EVERY).await;
-            }
-        };
-        self.stop.run_until_cancelled(work).await;
-    }
-
-    /// The followed orders that are to be asked for now, and when the next one is.
-    fn due(&self) -> (Vec<OrderId>, Instant) {
-        let now = Instant::now();
-        let (mut due, mut next) = (Vec::new(), now + ASK_AGAIN);
-        for (order_id, followed) in &self.orders().followed {
-            match followed.ask_at {
-                Some(at) if at <= now => due.push(*order_id),
-                Some(at) => next = next.min(at),
-                None => {}
-            }
-        }
-        (due, next)
-    }
-
-    /// Wakes where an order is further than known, and notes when to ask again.
-    fn learn(&self, asked: &[OrderId], positions: &[Position]) {
-        let now = Instant::now();
-        let mut orders = self.orders();
-        for order_id in asked {
-            if let Some(followed) = orders.followed.get_mut(order_id) {
-                followed.ask_at = Some(now + ASK_AGAIN);
-            }
-        }
-        for Position { order_id, status, due_in } in positions {
-            let Some(followed) = orders.followed.get_mut(order_id) else { continue };
-            followed.wake(*status);
-            // A step that was made here meanwhile makes this answer an old one.
-            let old = *followed.reached.borrow() > Some(*status);
-            let wait = if old { Some(Duration::ZERO) } else { *due_in };
-            followed.ask_at = wait.map(|wait| now + wait.min(ASK_AGAIN));
+    /// Everybody is to look: nobody knows what became visible meanwhile.
+    pub fn call_all(&self) {
+        for followed in self.followed().values() {
+            followed.send_modify(|known| known.calls += 1);
         }
     }
-}
-
-/// Why nobody more may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoPlace {
-    /// All places are taken.
-    ForAnybody,
-    /// This client has half of them.
-    ForThisClient,
 }
 
 /// Follows one order; dropping it ends that.
 pub struct Subscriber {
     order_id: OrderId,
-    client: Option<IpAddr>,
-    reached: watch::Receiver<Option<Status>>,
+    reached: watch::Receiver<Reached>,
+    /// The calls that were followed.
+    calls: u64,
     notifier: Arc<Notifier>,
+    _place: Place,
 }
 
 impl Subscriber {
@@ -231,10 +147,18 @@ impl Subscriber {
         let stop = self.notifier.stop.clone();
         let work = async {
             loop {
-                let further = |status: &Option<Status>| status.is_some_and(|at| position(at) > seen);
-                self.reached.wait_for(further).await.ok()?;
+                let calls = self.calls;
+                let further = |known: &Reached| known.seq > u32::from(seen) || known.calls > calls;
+                let known = *self.reached.wait_for(further).await.ok()?;
                 match self.read(seen).await {
-                    Ok(news) if !news.is_empty() => return Some(Ok(news)),
+                    Ok(news) if !news.is_empty() => {
+                        self.calls = known.calls;
+                        return Some(Ok(news));
+                    }
+                    Ok(_) if known.seq <= u32::from(seen) => {
+                        self.calls = known.calls;
+                        continue;
+                    }
                     Ok(_) => debug!(order_id = %self.order_id, "the wake-up was ahead of the store"),
                     Err(error) if error.is_transient() => debug!(%error, "a follower will read again"),
                     Err(error) => return Some(Err(error)),
@@ -254,23 +178,10 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let mut orders = self.notifier.orders();
-        orders.subscribers -= 1;
-        if let Some(client) = self.client
-            && let Some(held) = orders.clients.get_mut(&client)
-        {
-            *held -= 1;
-            if *held == 0 {
-                orders.clients.remove(&client);
-            }
-        }
-        let last = |followed: &Followed| followed.reached.receiver_count() == 1;
-        if orders.followed.get(&self.order_id).is_some_and(last) {
-            orders.followed.remove(&self.order_id);
+        let mut followed = self.notifier.followed();
+        let last = |followed: &watch::Sender<Reached>| followed.receiver_count() == 1;
+        if followed.get(&self.order_id).is_some_and(last) {
+            followed.remove(&self.order_id);
         }
     }
-}
-
-fn position(status: Status) -> u8 {
-    EventKind::Reached(status).seq()
 }

@@ -1,6 +1,8 @@
 //! A model of the store in memory, for simulations in virtual time: held to the same conformance
 //! suite as the real ones, and many thousand times faster than a disk.
 
+mod events;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
@@ -10,6 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
+
+use events::Log;
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, KEY_LIFETIME,
@@ -36,9 +40,10 @@ pub(crate) struct Database {
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<String, (OrderId, Timestamp)>,
-    /// How often positions were asked for.
+    pub(crate) log: Log,
+    /// How often positions or the horizon were asked for.
     pub(crate) looks: usize,
-    /// Whether reading orders or their positions fails.
+    /// Whether reading orders, their positions or events fails.
     pub(crate) away: bool,
 }
 
@@ -86,6 +91,7 @@ impl Database {
             Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
             Event { event: EventKind::Reached(status), timestamp: now, meta: None },
         ];
+        self.log.extend(order_id, 1, &events);
         self.orders.insert(order_id, TrackedOrder { order, events });
         true
     }
@@ -159,6 +165,7 @@ impl OrderStore for MemoryStore {
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let (mut database, now) = self.lock();
+        let database = &mut *database;
         let (mut transitions, orders) = (Vec::new(), database.due(due, now));
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
         for Place { order_id, .. } in orders {
@@ -167,7 +174,9 @@ impl OrderStore for MemoryStore {
             let path = delays.path(tracked.order.status, due_at, now);
             for to in path.steps {
                 transitions.push(Transition { order_id, from: tracked.order.status, to });
-                tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
+                let event = Event { event: EventKind::Reached(to), timestamp: now, meta: None };
+                tracked.events.push(event.clone());
+                database.log.extend(order_id, tracked.events.len(), &[event]);
                 tracked.order.status = to;
                 tracked.order.updated_at = now;
             }

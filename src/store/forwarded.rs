@@ -1,0 +1,53 @@
+//! What doubles hand on to the store behind them.
+
+/// The verbs of events, all of them handed on.
+macro_rules! events_of_inner {
+    ($double:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::EventLog for $double {
+            async fn horizon(&self) -> Result<$crate::store::Horizon, $crate::store::StoreError> {
+                self.inner.horizon().await
+            }
+
+            async fn arrivals(&self, spans: &[$crate::store::Span], limit: usize) -> Result<Vec<$crate::store::Arrival>, $crate::store::StoreError> {
+                self.inner.arrivals(spans, limit).await
+            }
+
+            async fn events(&self, query: &$crate::store::FeedQuery) -> Result<$crate::store::FeedPage, $crate::store::StoreError> {
+                self.inner.events(query).await
+            }
+
+            async fn facts(&self, orders: &[$crate::order::OrderId]) -> Result<Vec<($crate::order::OrderId, $crate::order::OrderFacts)>, $crate::store::StoreError> {
+                self.inner.facts(orders).await
+            }
+
+            async fn holder(&self) -> Result<Option<$crate::store::Holder>, $crate::store::StoreError> {
+                self.inner.holder().await
+            }
+
+            async fn lease(&self, name: &str, lasting: std::time::Duration) -> Result<Option<$crate::store::Lease>, $crate::store::StoreError> {
+                self.inner.lease(name, lasting).await
+            }
+
+            async fn move_on(
+                &self,
+                name: &str,
+                lease: $crate::store::Lease,
+                to: $crate::order::Cursor,
+                lasting: std::time::Duration,
+            ) -> Result<Option<$crate::store::Lease>, $crate::store::StoreError> {
+                self.inner.move_on(name, lease, to, lasting).await
+            }
+
+            async fn give_back(&self, name: &str, lease: $crate::store::Lease) -> Result<(), $crate::store::StoreError> {
+                self.inner.give_back(name, lease).await
+            }
+
+            async fn place_of(&self, name: &str) -> Result<Option<$crate::order::Cursor>, $crate::store::StoreError> {
+                self.inner.place_of(name).await
+            }
+        }
+    };
+}
+
+pub(crate) use events_of_inner;

@@ -1,0 +1,248 @@
+//! Everything that happened, in one order, for all who follow it: pages of settled events, and waiting for the next.
+//!
+//! A cursor moves only up to the settled horizon, so that no event is passed over because it committed late. One
+//! reader for each replica ([`EventReader`]) finds out how far that is and keeps the newest events in memory; it
+//! sleeps while nobody asks.
+
+mod reader;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod unseen;
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+
+pub use reader::EventReader;
+
+use super::places::{NoPlace, Place, Places};
+use crate::{
+    order::{Cursor, EventKind, FeedEvent},
+    store::{FeedPage, FeedQuery, Horizon, Span, Store, StoreError},
+    time::deadlines::QUEUE,
+};
+use tail::Tail;
+
+/// How long the reader stays awake for one who has asked and may ask again.
+const LINGER: Duration = Duration::from_secs(5);
+/// How old its word may be for one who asks and does not wait.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What the reader of events has found out.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// `None` until it has looked.
+    horizon: Option<Horizon>,
+    /// When that look began.
+    looked: Option<Instant>,
+    /// Counts the looks, good and bad.
+    looks: u64,
+    /// Why the last one failed.
+    trouble: Option<StoreError>,
+}
+
+/// Everything that happened, for those who follow it.
+pub struct Feed {
+    log: Arc<dyn Store>,
+    places: Arc<Places>,
+    /// Wakes the reader.
+    wake: Arc<Notify>,
+    known: watch::Sender<Known>,
+    tail: Mutex<Tail>,
+    followers: Mutex<Followers>,
+}
+
+#[derive(Default)]
+struct Followers {
+    count: usize,
+    /// The reader stays awake until then.
+    until: Option<Instant>,
+}
+
+/// Why there is no page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedError {
+    /// No event has this id yet.
+    #[error("no event has this id yet; the last one is {0}")]
+    Ahead(Cursor),
+    /// An open transaction hides how far the feed reaches, since this replica has asked for it.
+    #[error("how far the events are complete is not known yet, since a transaction is open in the database")]
+    Unsettled,
+    /// The database can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Settled events behind a cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Oldest first.
+    pub events: Vec<FeedEvent>,
+    /// The place behind all that was looked at.
+    pub next: Cursor,
+    /// Whether nothing settled is left behind it.
+    pub caught_up: bool,
+}
+
+impl Feed {
+    /// Of what is in `log`; `wake` is what its reader waits for.
+    pub fn new(log: Arc<dyn Store>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
+        let (known, _) = watch::channel(Known::default());
+        Arc::new(Self { log, places, wake, known, tail: Mutex::default(), followers: Mutex::default() })
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().expect("no holder panics")
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Followers> {
+        self.followers.lock().expect("no holder panics")
+    }
+
+    /// Whether anybody follows, or has asked lately.
+    fn is_followed(&self) -> bool {
+        let followers = self.followers();
+        followers.count > 0 || followers.until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// The reader stays awake for a while.
+    fn linger(&self) {
+        self.followers().until = Some(Instant::now() + LINGER);
+        self.wake.notify_one();
+    }
+
+    /// What is known now, from a look that is no older than `age`.
+    async fn known(&self, age: Duration) -> Result<Known, StoreError> {
+        self.linger();
+        let mut known = self.known.subscribe();
+        let (asked, looks) = (Instant::now(), known.borrow().looks);
+        let young = |known: &Known| known.looked.is_some_and(|at| at + age >= asked);
+        let answered = |known: &Known| young(known) || known.looks > looks && known.trouble.is_some();
+        let found = timeout_at(asked + QUEUE, known.wait_for(answered)).await;
+        let found = found.map_err(|_| StoreError::Timeout(QUEUE))?;
+        let found = found.map_err(|_| StoreError::Unavailable("the reader of events has ended".to_owned()))?;
+        match &found.trouble {
+            Some(trouble) if !young(&found) => Err(trouble.clone()),
+            _ => Ok(found.clone()),
+        }
+    }
+
+    /// The place behind everything that is settled now.
+    pub async fn now(&self) -> Result<Cursor, FeedError> {
+        let Horizon { settled, last, .. } = self.known(FRESH).await?.horizon.unwrap_or_default();
+        if settled == Cursor::START && last > settled {
+            return Err(FeedError::Unsettled);
+        }
+        Ok(settled)
+    }
+
+    /// Up to `limit` settled events behind a cursor, of one kind if one is given; does not wait for any.
+    pub async fn page(
+        &self,
+        after: Cursor,
+        event: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Settled, FeedError> {
+        let mut horizon = self.known(FRESH).await?.horizon.unwrap_or_default();
+        if after > horizon.last {
+            // Another replica may have told of what happened since.
+            horizon = self.known(Duration::ZERO).await?.horizon.unwrap_or_default();
+            if after > horizon.last {
+                return Err(FeedError::Ahead(horizon.last));
+            }
+        }
+        Ok(self.read(after, horizon, event, limit).await?)
+    }
+
+    async fn read(
+        &self,
+        after: Cursor,
+        horizon: Horizon,
+        event: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Settled, StoreError> {
+        let upto = horizon.settled;
+        if after >= upto {
+            let caught_up = upto > Cursor::START || horizon.last == Cursor::START;
+            return Ok(Settled { events: Vec::new(), next: after, caught_up });
+        }
+        let in_memory = self.tail().page(after, event, limit);
+        let FeedPage { events, examined, more } = match in_memory {
+            Some(page) => page,
+            None => self.log.events(&FeedQuery { span: Span { after, upto }, event, limit }).await?,
+        };
+        Ok(Settled { events, next: examined.unwrap_or(after), caught_up: !more })
+    }
+
+    /// Follows everything behind a cursor, for this client, as far as it is known.
+    pub fn follow(
+        self: &Arc<Self>,
+        after: Cursor,
+        event: Option<EventKind>,
+        client: Option<IpAddr>,
+    ) -> Result<Follower, NoPlace> {
+        let place = self.places.take(client)?;
+        let mut follower = self.follow_inside(after, event);
+        follower.place = Some(place);
+        Ok(follower)
+    }
+
+    /// The same for a part of the service, which takes no client's place.
+    pub fn follow_inside(self: &Arc<Self>, after: Cursor, event: Option<EventKind>) -> Follower {
+        self.followers().count += 1;
+        self.wake.notify_one();
+        let known = self.known.subscribe();
+        Follower { feed: Arc::clone(self), known, after, event, place: None }
+    }
+}
+
+/// Follows everything; dropping it ends that.
+pub struct Follower {
+    feed: Arc<Feed>,
+    known: watch::Receiver<Known>,
+    after: Cursor,
+    event: Option<EventKind>,
+    place: Option<Place>,
+}
+
+impl Follower {
+    /// Up to here everything was handed out.
+    pub fn cursor(&self) -> Cursor {
+        self.after
+    }
+
+    /// Waits for settled events behind those that were handed out, and hands out up to `limit` of them. Where it
+    /// looks for one kind and finds none among many others it answers none, and the cursor has moved. Cancel safe:
+    /// what was not handed out comes again.
+    pub async fn news(&mut self, limit: usize) -> Result<Vec<FeedEvent>, StoreError> {
+        loop {
+            let after = self.after;
+            let further = |known: &Known| known.horizon.is_some_and(|horizon| horizon.settled > after);
+            let ended = |_| StoreError::Unavailable("the reader of events has ended".to_owned());
+            let horizon = self.known.wait_for(further).await.map_err(ended)?.horizon.unwrap_or_default();
+            let page = self.feed.read(after, horizon, self.event, limit).await?;
+            let moved = page.next > after;
+            self.after = page.next;
+            if !page.events.is_empty() || !page.caught_up && moved {
+                return Ok(page.events);
+            }
+            // What is left up to the horizon was rolled back.
+            self.known.wait_for(|known| known.horizon != Some(horizon)).await.map_err(ended)?;
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut followers = self.feed.followers();
+        followers.count -= 1;
+    }
+}
