@@ -5,6 +5,8 @@ mod board_finds;
 mod compressed;
 mod events;
 mod explain;
+mod feed;
+mod feed_stream;
 mod lifecycle;
 mod limits;
 mod log;
@@ -15,18 +17,22 @@ mod pages;
 mod server;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::{Body, Bytes},
     http::{HeaderMap, Request, StatusCode},
+    response::Response,
 };
 use http_body_util::BodyExt as _;
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -38,13 +44,16 @@ use crate::{
         dead_letter::{self, DeadLetterBacklog},
     },
     pipeline::BatchWriter,
-    store::{Portion, Resilient, SqliteStore, Store},
+    store::{
+        Portion, Resilient, SqliteStore, Store,
+        memory::{Database, MemoryStore},
+    },
     telemetry::{
         health::{Health, HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, ManualClock},
-    tracker::{self, Notifier, OrderLoader, Search, Tracker, Transitions},
+    tracker::{self, EventReader, Feed, Notifier, OrderLoader, Places, Search, Tracker, Transitions},
 };
 
 /// The router on a real store, with the real writer behind the queue.
@@ -69,6 +78,13 @@ struct Answer {
 }
 
 impl Answer {
+    /// All of it.
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("json")
     }
@@ -127,18 +143,49 @@ impl Api {
         figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
+        let clock = clock();
+        let store = SqliteStore::open(folder.path(), clock.clone()).await.expect("opens");
+        Self::over(Arc::new(store), (clock, folder), delays, other, demo, figures)
+    }
+
+    /// On the model of a database, for virtual time.
+    fn in_memory() -> (Self, Arc<Mutex<Database>>) {
+        let (database, clock) = (Arc::default(), clock());
+        let store = MemoryStore::new(Arc::clone(&database), clock.clone(), 1);
+        let place = (clock, TempDir::new().expect("a folder"));
+        (Self::over(Arc::new(store), place, StageDelays::default(), None, true, |store| store), database)
+    }
+
+    fn over(
+        store: Arc<dyn Store>,
+        (clock, folder): (Arc<ManualClock>, TempDir),
+        delays: StageDelays,
+        other: Option<Arc<dyn Store>>,
+        demo: bool,
+        figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let store = SqliteStore::open(folder.path(), clock.clone()).await;
-        let store: Arc<dyn Store> =
-            Arc::new(Resilient::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
+        let store: Arc<dyn Store> = Arc::new(Resilient::new(store, Arc::clone(&metrics)));
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
-        let stop = CancellationToken::new();
-        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
-        let transitions =
-            Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
+        let (stop, places, wake) = (CancellationToken::new(), Places::new(2), Arc::<Notify>::default());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
+        let transitions = Transitions::new(
+            Arc::clone(&notifier),
+            Arc::clone(&metrics),
+            Arc::new(Alarm::default()),
+            Arc::clone(&wake),
+        );
+        let reader = EventReader {
+            log: Arc::clone(&store),
+            notifier: Arc::clone(&notifier),
+            feed: Arc::clone(&feed),
+            wake,
+            metrics: Arc::clone(&metrics),
+        };
+        tokio::spawn(reader.run(stop.clone()));
         let mint = Arc::default();
         let writer = |requests, seed| BatchWriter {
             requests,
@@ -159,12 +206,11 @@ impl Api {
         let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);
         let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
-        tokio::spawn(Arc::clone(&notifier).poll());
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
         let search = Search::new(Arc::clone(&store));
         let state = AppState {
-            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), search),
+            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), feed, search),
             operations: Operations {
                 overview: Arc::clone(&overview),
                 parts: parts.clone(),
@@ -178,6 +224,7 @@ impl Api {
                 clock: clock.clone(),
                 demo,
             },
+            stop: stop.clone(),
         };
         Self {
             router: router(state),
@@ -201,9 +248,7 @@ impl Api {
 
     async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("never fails");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a body").to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer::of(response).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -231,6 +276,10 @@ impl Api {
     async fn metric(&self, series: &str) -> bool {
         self.get("/metrics").await.text().lines().any(|line| line == series)
     }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")))
 }
 
 fn order(name: &str) -> Value {
