@@ -169,23 +169,20 @@ impl Api {
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
-        let (stop, places, wake) = (CancellationToken::new(), Places::new(2), Arc::<Notify>::default());
+        let stop = CancellationToken::new();
+        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
         let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), stop.clone());
         let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
-        let transitions = Transitions::new(
-            Arc::clone(&notifier),
-            Arc::clone(&metrics),
-            Arc::new(Alarm::default()),
-            Arc::clone(&wake),
-        );
         let reader = EventReader {
             log: Arc::clone(&store),
             notifier: Arc::clone(&notifier),
             feed: Arc::clone(&feed),
-            wake,
+            wake: Arc::clone(&wake),
             metrics: Arc::clone(&metrics),
         };
         tokio::spawn(reader.run(stop.clone()));
+        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
+        let transitions = Transitions::new(to.0, to.1, to.2, wake);
         let mint = Arc::default();
         let writer = |requests, seed| BatchWriter {
             requests,
