@@ -114,7 +114,11 @@ async fn follow(
     while told.left > 0 {
         let seen = told.cursor;
         let request = request(seen, event);
-        let stream = frames::connect(client, &request, &mut retry, again, |why| told.lost(why)).await?;
+        let lost = |why: &str| {
+            told.lost(why);
+            Ok(())
+        };
+        let stream = frames::connect(client, &request, &mut retry, again, lost).await?;
         let Some(stream) = stream else { break };
         let since = Instant::now();
         told.connected = true;
@@ -155,7 +159,7 @@ struct Page {
 
 /// What is shown of an event: a newer service may know more kinds, and say more.
 #[derive(Deserialize)]
-struct Event {
+struct Item {
     cursor: Cursor,
     order_id: String,
     seq: u32,
@@ -196,17 +200,17 @@ impl Told {
 
     /// A line for an event, unless it was told before.
     fn write(&mut self, text: &mut String, data: &str) -> anyhow::Result<()> {
-        let event: Event = serde_json::from_str(data).context("the service sent an event that is none")?;
-        if self.left == 0 || self.cursor >= Some(event.cursor) {
+        let item: Item = serde_json::from_str(data).context("the service sent an event that is none")?;
+        if self.left == 0 || self.cursor >= Some(item.cursor) {
             return Ok(());
         }
         if self.json {
             // An end of a line within JSON is a space between its parts.
             let _ = writeln!(text, "{}", clean::json(&data.replace(['\r', '\n'], " ")));
         } else {
-            let _ = writeln!(text, "{}", line(&event));
+            let _ = writeln!(text, "{}", line(&item));
         }
-        (self.cursor, self.left) = (Some(event.cursor), self.left - 1);
+        (self.cursor, self.left) = (Some(item.cursor), self.left - 1);
         Ok(())
     }
 
@@ -216,16 +220,15 @@ impl Told {
     }
 
     /// There is no connection; why is said once.
-    fn lost(&mut self, why: &str) -> anyhow::Result<()> {
+    fn lost(&mut self, why: &str) {
         if mem::replace(&mut self.connected, false) {
             output::note(&format!("{why}; trying again"));
         }
-        Ok(())
     }
 }
 
-fn line(event: &Event) -> String {
-    let Event { order_id, seq, event, status, timestamp, .. } = event;
+fn line(item: &Item) -> String {
+    let Item { order_id, seq, event, status, timestamp, .. } = item;
     let at = timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
     let [order_id, event, status] = [order_id, event, status].map(|text| clean::line(text));
     format!("{at}  {order_id}  {seq:>3}  {event:16}  {status}")
