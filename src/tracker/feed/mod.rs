@@ -201,7 +201,7 @@ impl Feed {
         self.followers().count += 1;
         self.wake.notify_one();
         let known = self.known.subscribe();
-        Follower { feed: Arc::clone(self), known, after, event, place: None }
+        Follower { feed: Arc::clone(self), known, after, event, caught_up: None, place: None }
     }
 }
 
@@ -211,6 +211,8 @@ pub struct Follower {
     known: watch::Receiver<Known>,
     after: Cursor,
     event: Option<EventKind>,
+    /// What the last look said.
+    caught_up: Option<bool>,
     place: Option<Place>,
 }
 
@@ -218,6 +220,11 @@ impl Follower {
     /// Up to here everything was handed out.
     pub fn cursor(&self) -> Cursor {
         self.after
+    }
+
+    /// Whether nothing settled was left behind the cursor when it looked last; `None` if it has not looked.
+    pub fn caught_up(&self) -> Option<bool> {
+        self.caught_up
     }
 
     /// Waits for settled events behind those that were handed out, and hands out up to `limit` of them. Where it
@@ -231,7 +238,7 @@ impl Follower {
             let horizon = self.known.wait_for(further).await.map_err(ended)?.horizon.unwrap_or_default();
             let page = self.feed.read(after, horizon, self.event, limit).await?;
             let moved = page.next > after;
-            self.after = page.next;
+            (self.after, self.caught_up) = (page.next, Some(page.caught_up));
             if !page.events.is_empty() || !page.caught_up && moved {
                 return Ok(page.events);
             }
