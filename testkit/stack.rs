@@ -60,6 +60,7 @@ impl Stack {
     /// What the service is told of it.
     pub fn settings(&self) -> Settings {
         let mut settings = vec![("KAFKA_TOPIC", self.name.clone()), ("KAFKA_GROUP", self.name.clone())];
+        settings.push(("KAFKA_EVENTS_TOPIC", format!("{}.events", self.name)));
         settings.extend(self.dsn().map(|dsn| ("PG_DSN", dsn)));
         settings.extend(self.brokers.clone().map(|brokers| ("KAFKA_BROKERS", brokers)));
         settings

@@ -55,6 +55,7 @@ pub struct Metrics {
     consumer_up: Gauge,
     horizon_age: Gauge,
     events_produced: IntCounter,
+    events_left_out: IntCounter,
     events_behind: Gauge,
     dead_letters: IntCounterVec,
     dead_letters_waiting: GaugeVec,
@@ -150,6 +151,11 @@ impl Metrics {
                 "How long events have waited to be settled, 0 if none does; NaN if not known, as on a replica where nobody follows",
             ),
             events_produced: counter(r, "events_produced_total", "Events acknowledged by the broker"),
+            events_left_out: counter(
+                r,
+                "events_left_out_total",
+                "Events that can't be written to their topic and were passed over; the log names each",
+            ),
             events_behind: gauge(
                 r,
                 "events_behind_seconds",
@@ -235,6 +241,22 @@ impl Metrics {
     /// The broker acknowledged an order.
     pub fn produced(&self) {
         self.orders_produced.inc();
+    }
+
+    /// The broker acknowledged an event.
+    pub fn event_produced(&self) {
+        self.events_produced.inc();
+    }
+
+    /// An event can't be written and was passed over.
+    pub fn event_left_out(&self) {
+        self.events_left_out.inc();
+    }
+
+    /// Nobody writes events, so nothing waits for their topic: that has no series.
+    pub fn without_events_topic(&self) {
+        // Not there is as good as removed.
+        drop(self.registry.unregister(Box::new(self.events_behind.clone())));
     }
 
     /// A message was handled.
