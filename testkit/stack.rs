@@ -59,8 +59,11 @@ impl Stack {
 
     /// What the service is told of it.
     pub fn settings(&self) -> Settings {
-        let mut settings = vec![("KAFKA_TOPIC", self.name.clone()), ("KAFKA_GROUP", self.name.clone())];
-        settings.push(("KAFKA_EVENTS_TOPIC", format!("{}.events", self.name)));
+        let mut settings = vec![
+            ("KAFKA_TOPIC", self.name.clone()),
+            ("KAFKA_EVENTS_TOPIC", Topic::events_of(&self.name)),
+            ("KAFKA_GROUP", self.name.clone()),
+        ];
         settings.extend(self.dsn().map(|dsn| ("PG_DSN", dsn)));
         settings.extend(self.brokers.clone().map(|brokers| ("KAFKA_BROKERS", brokers)));
         settings
@@ -85,6 +88,7 @@ impl Stack {
             // One that was never made can't be deleted.
             drop(topic.delete().await);
             drop(topic.dead_letters().delete().await);
+            drop(topic.events().delete().await);
         }
         if self.server.is_some() {
             self.administer(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)).await?;

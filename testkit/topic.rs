@@ -90,6 +90,17 @@ impl Topic {
         Self::new(&self.brokers, &format!("{}.dlq", self.name))
     }
 
+    /// What the topic of events beside a topic of orders is called here.
+    pub(crate) fn events_of(name: &str) -> String {
+        format!("{name}.events")
+    }
+
+    /// Where the service tells of every event of this topic's orders.
+    #[must_use]
+    pub fn events(&self) -> Self {
+        Self::new(&self.brokers, &Self::events_of(&self.name))
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

@@ -1,13 +1,17 @@
-//! Subscribers, places and the poller in virtual time.
+//! Subscribers and the reader of events in virtual time.
+
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
     store::{
-        OrderStore as _, Outbox,
+        OrderStore as _, Outbox, Store,
         conformance::new_orders,
         memory::{Database, MemoryStore},
     },
+    telemetry::metrics::Metrics,
     time::VirtualClock,
+    tracker::{EventReader, Feed},
 };
 
 /// One order, 3 s before its first step.
@@ -31,8 +35,13 @@ impl World {
         let orders = new_orders(1);
         let order_id = orders[0].order_id;
         elsewhere.place(&orders, Outbox::Mine).await.expect("places");
-        let notifier = Notifier::new(here.clone(), OrderLoader::new(here), 2, stop.clone());
-        tokio::spawn(Arc::clone(&notifier).poll());
+        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
+        let loader = OrderLoader::new(Arc::clone(&here));
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let feed = Feed::new(Arc::clone(&here), places, Arc::clone(&wake));
+        let metrics = Arc::new(Metrics::new());
+        let reader = EventReader { log: here, notifier: Arc::clone(&notifier), feed, wake, metrics };
+        tokio::spawn(reader.run(stop.clone()));
         Self { notifier, elsewhere, database: Arc::clone(&database), order_id, stop }
     }
 
@@ -65,7 +74,7 @@ async fn a_step_made_here_rings_at_once() {
     assert_eq!((positions(news), took), (vec![3], 0));
 }
 
-/// Each step of a whole life, made elsewhere a moment after it was due.
+/// Each step of a whole life, made elsewhere at any moment.
 #[tokio::test(start_paused = true)]
 async fn a_step_made_elsewhere_is_seen_in_time() {
     let t = World::new().await;
@@ -83,16 +92,32 @@ async fn a_step_made_elsewhere_is_seen_in_time() {
     }
 }
 
-/// The store is asked once when somebody comes, and then not before the step is due.
+/// What was committed between a follower's reading and the reader's first look is not told one by one.
 #[tokio::test(start_paused = true)]
-async fn an_idle_follower_costs_nothing() {
+async fn a_step_made_while_the_reader_wakes_is_seen() {
     let t = World::new().await;
+    sleep(Duration::from_secs(3)).await;
+    let mut subscriber = t.notifier.subscribe(t.order_id, None).expect("a place");
+    // The timeline was read here, up to 2; the reader has not looked yet.
+    assert_eq!(t.elsewhere.advance(9).await.expect("advances").transitions.len(), 1);
+    let (news, took) = timed(subscriber.news(2)).await;
+    assert_eq!(positions(news), [3]);
+    assert!(took < 300, "{took} ms");
+}
+
+/// The database is asked four times a second while somebody follows, however many do, and not at all otherwise.
+#[tokio::test(start_paused = true)]
+async fn followers_share_a_few_looks_a_second() {
+    let t = World::new().await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(t.looks(), 0, "nobody follows");
     let subscribers = (t.notifier.subscribe(t.order_id, None), t.notifier.subscribe(t.order_id, None));
-    sleep(Duration::from_millis(2_900)).await;
-    assert_eq!(t.looks(), 1);
-    sleep(Duration::from_secs(1)).await;
-    assert!((4..=6).contains(&t.looks()), "due and not made: {}", t.looks());
+    sleep(Duration::from_secs(2)).await;
+    let first = t.looks();
+    sleep(Duration::from_secs(10)).await;
+    assert!((38..=41).contains(&(t.looks() - first)), "{}", t.looks() - first);
     drop(subscribers);
+    sleep(Duration::from_secs(1)).await;
     let asked = t.looks();
     sleep(Duration::from_mins(10)).await;
     assert_eq!(t.looks(), asked);
@@ -116,35 +141,6 @@ async fn trouble_only_delays() {
     assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
 }
 
-/// Promise 5: memory, queues and time are bounded.
-#[tokio::test(start_paused = true)]
-async fn places_are_limited_and_given_back() {
-    let t = World::new().await;
-    let follow = |client| t.notifier.subscribe(t.order_id, client);
-    let (first, second) = (follow(None), follow(None));
-    assert!(second.is_ok());
-    assert_eq!(follow(None).err(), Some(NoPlace::ForAnybody));
-    drop(first);
-    assert!(follow(None).is_ok());
-    drop(second);
-    assert_eq!((t.notifier.subscribers(), t.notifier.orders().followed.len()), (0, 0));
-}
-
-/// Promise 5: memory, queues and time are bounded. One client leaves half of the places to others.
-#[tokio::test(start_paused = true)]
-async fn a_client_has_at_most_half_of_the_places() {
-    let t = World::new().await;
-    let follow = |last| t.notifier.subscribe(t.order_id, Some(IpAddr::from([192, 0, 2, last])));
-    let greedy = follow(1).expect("a place");
-    assert_eq!(follow(1).err(), Some(NoPlace::ForThisClient));
-    let other = follow(2).expect("the others have theirs");
-    assert_eq!(follow(1).err(), Some(NoPlace::ForAnybody));
-    drop(greedy);
-    assert!(follow(1).is_ok());
-    drop(other);
-    assert_eq!((t.notifier.subscribers(), t.notifier.orders().clients.len()), (0, 0));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_every_wait() {
     let t = World::new().await;
@@ -155,4 +151,6 @@ async fn a_stop_ends_every_wait() {
         t.stop.cancel();
     });
     assert!(matches!(news, (None, 60_000)), "{news:?}");
+    drop(subscriber);
+    assert_eq!((t.notifier.subscribers(), t.notifier.is_followed()), (0, false));
 }

@@ -7,6 +7,7 @@ mod clocks;
 mod crowd;
 mod database;
 mod failover;
+mod feed;
 mod lost_disk;
 mod messages;
 mod network;
@@ -97,6 +98,9 @@ pub(crate) const ROWS: &[Spec] = &[
         ci,
         lost_disk::empty_disk
     ),
+    row!("F36", "late commits, a kill, a freeze", "feed once, topic complete, in order", ci, feed::followed),
+    row!("F37", "a transaction open elsewhere", "feed waits, pages <= 0.3 s, named", ci, feed::held_back),
+    row!("F38", "the topic's writer lost, Kafka away", "takeover <= 5 s, none skipped", ci, feed::taken_over),
     row!("soak", "a random mix, 30 minutes", "0 lost, 0 doubled, 0 early", soak::soak),
     row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
 ];

@@ -1,0 +1,454 @@
+//! Everything that happened, read by cursor and from the topic of events: F36, F37, F38.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use chrono::{DateTime, Utc};
+use order_tracker::order::promises::LIVE_WITHIN;
+use reqwest::Client;
+use serde_json::Value;
+use sqlx::{Acquire as _, Connection as _, PgConnection, PgPool};
+use testkit::{EventStream, POLL, Part};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    app::Targets,
+    proxy::Mode,
+    report::{Outcome, quantile},
+    rig::Rig,
+    seed::UNEXAMINED,
+};
+
+/// Clients that page through everything.
+const READERS: usize = 3;
+/// How late a session commits what it has written.
+const LATE: Duration = Duration::from_secs(3);
+/// How long a replica is frozen.
+const FROZEN: Duration = Duration::from_secs(10);
+/// Another replica writes the topic of events within so long.
+const TAKEOVER: Duration = Duration::from_secs(5);
+/// How long the last events may take to be read once all is over.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// F36: events commit late, ids are drawn in vain, one replica is killed and another one stands still.
+pub(crate) async fn followed(rig: &mut Rig) -> Result<Outcome> {
+    rig.fleet.start_all(3).await?;
+    let readers = Readers::start(rig)?;
+    let late = LateWriter::start(&rig.dsn).await?;
+    let load = rig.load(rig.plan(100.0));
+    while load.goes_on() || rig.strikes < 2 {
+        sleep(Duration::from_secs(3)).await;
+        rig.strike();
+        rig.fleet.kill(0).await?;
+        rig.ready_again();
+        sleep(Duration::from_secs(1)).await;
+        rig.fleet.start(0).await?;
+        rig.strike();
+        let frozen = rig.fleet.freeze(1).await?;
+        sleep(if rig.scale.ci { FROZEN / 2 } else { FROZEN }).await;
+        frozen.thaw().await;
+        rig.ready_again();
+    }
+    let history = load.end().await?;
+    let written = late.end().await?;
+    rig.settle().await;
+    let (mut outcome, read) = (Outcome::default(), readers.end().await?);
+    judge(rig, &read, &mut outcome).await?;
+    outcome.note(format!("{written} orders were committed {} s late", LATE.as_secs()));
+    outcome.expect(written > 0, "nothing was committed late");
+    merge(rig.finish(&history).await?, outcome)
+}
+
+/// F37: a transaction stays open in another database of the cluster.
+pub(crate) async fn held_back(rig: &mut Rig) -> Result<Outcome> {
+    let held = Duration::from_secs(if rig.scale.ci { 12 } else { 30 });
+    rig.set("STAGE_DELAYS", "3s,3s,3s,1s");
+    rig.fleet.start_all(2).await?;
+    let mut plan = rig.plan(100.0);
+    plan.orders = 200;
+    let mut history = rig.load(plan).end().await?;
+    let readers = Readers::start(rig)?;
+    let pages = Pages::open(rig, history.placed.iter().map(|placed| placed.order_id.clone())).await?;
+    let mut elsewhere = rig.stack.console().await?;
+    let mut open = elsewhere.begin().await?;
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *open).await?;
+    sqlx::query("SELECT pg_current_xact_id()").execute(&mut *open).await?;
+    let begun = Instant::now();
+    let mut plan = rig.plan(100.0);
+    (plan.orders, plan.name) = (rig.scale.orders.min(500), format!("{}-during", rig.name));
+    let during = rig.load(plan).end().await?;
+    let (refused, slowest) = (during.refused(), during.latency(0.99, begun, Instant::now()));
+    history.placed.extend(during.placed);
+    history.attempts.extend(during.attempts);
+    sleep((begun + held).saturating_duration_since(Instant::now())).await;
+    open.rollback().await?;
+    let released = Instant::now();
+    rig.settle().await;
+    let (mut outcome, read) = (Outcome::default(), readers.end().await?);
+    let standstill = read.iter().map(|reader| reader.longest_wait(begun, released)).min().unwrap_or_default();
+    outcome.expect(
+        standstill + Duration::from_secs(2) >= held,
+        format!("cursors waited {standstill:.1?} of {held:?}"),
+    );
+    let delays = pages.end().await?;
+    let p99 = quantile(&delays, 0.99).unwrap_or_default();
+    outcome.at_most("p99 of the delay to who follows an order", p99, LIVE_WITHIN);
+    outcome.expect(!delays.is_empty(), "nobody followed an order");
+    outcome.note(format!("p99 of POST {slowest:.1?} meanwhile"));
+    outcome.expect(refused == 0, format!("{refused} times 503"));
+    let named = rig.fleet.journal.warnings();
+    let named = named.iter().filter(|line| line.contains(&format!("pid {pid}")) && line.contains("feed"));
+    outcome.expect(named.count() > 0, "no line names the session that holds the feed back");
+    judge(rig, &read, &mut outcome).await?;
+    merge(rig.finish(&history).await?, outcome)
+}
+
+/// F38: whoever writes the topic of events is killed, frozen and cut off from the database; then Kafka is away.
+pub(crate) async fn taken_over(rig: &mut Rig) -> Result<Outcome> {
+    let (outage, rate) = if rig.scale.ci { (10, 20.0) } else { (60, 30.0) };
+    let direct = rig.dsn.clone();
+    let proxy = rig.proxy_to_postgres().await?;
+    // The one behind the proxy writes first.
+    rig.fleet.start_all(1).await?;
+    let mut term = Term::first(&rig.db).await?;
+    rig.set("PG_DSN", direct);
+    rig.fleet.start(1).await?;
+    rig.fleet.start(2).await?;
+    rig.fleet.ready().await?;
+    let readers = Readers::start(rig)?;
+    let load = rig.load(rig.plan(rate));
+    sleep(Duration::from_secs(2)).await;
+    let mut outcome = Outcome::default();
+
+    rig.strike();
+    proxy.set(Mode::Hole);
+    outcome.recovery("taken over from who was cut off", term.changes(&rig.db).await?, TAKEOVER);
+    sleep(Duration::from_secs(5)).await;
+    proxy.set(Mode::Pass);
+    rig.ready_again();
+
+    let writer = writer(rig).await?;
+    rig.strike();
+    rig.fleet.kill(writer).await?;
+    outcome.recovery("taken over from who was killed", term.changes(&rig.db).await?, TAKEOVER);
+    rig.fleet.start(writer).await?;
+    rig.ready_again();
+
+    let writer = self::writer(rig).await?;
+    rig.strike();
+    let frozen = rig.fleet.freeze(writer).await?;
+    outcome.recovery("taken over from who was frozen", term.changes(&rig.db).await?, TAKEOVER);
+    sleep(FROZEN / 2).await;
+    frozen.thaw().await;
+    rig.ready_again();
+
+    rig.strike();
+    rig.servers.kill(Part::Kafka).await?;
+    sleep(Duration::from_secs(outage)).await;
+    rig.servers.start(Part::Kafka).await?;
+    rig.ready_again();
+    let history = load.end().await?;
+    rig.settle().await;
+    let read = readers.end().await?;
+    judge(rig, &read, &mut outcome).await?;
+    merge(rig.finish(&history).await?, outcome)
+}
+
+/// The row's own findings beside those of every row.
+fn merge(mut all: Outcome, own: Outcome) -> Result<Outcome> {
+    all.missed.extend(own.missed);
+    all.notes.extend(own.notes);
+    all.recovery = all.recovery.max(own.recovery);
+    Ok(all)
+}
+
+/// Holds what readers and the topic were told against the table.
+async fn judge(rig: &Rig, read: &[Reader], outcome: &mut Outcome) -> Result<()> {
+    let rows: Vec<(i64, String, i32)> =
+        sqlx::query_as("SELECT id, order_id, seq FROM order_events ORDER BY id").fetch_all(&rig.db).await?;
+    for (number, reader) in read.iter().enumerate() {
+        let told: Vec<_> = reader.told.iter().map(|told| (told.cursor, &told.order_id, told.seq)).collect();
+        let same = told.iter().copied().eq(rows.iter().map(|(id, order_id, seq)| (*id, order_id, *seq)));
+        let first = rows.iter().zip(&told).find(|(row, told)| row.0 != told.0);
+        outcome.expect(
+            same,
+            format!("reader {number} was told {} of {} events, first differs {first:?}", told.len(), rows.len()),
+        );
+    }
+    outcome.note(format!("{} events, {} readers", rows.len(), read.len()));
+    let last = rows.last().map_or(0, |row| row.0);
+    let done = "SELECT COALESCE(max(cursor), 0) FROM feed_cursors";
+    let deadline = Instant::now() + PATIENCE;
+    while sqlx::query_scalar::<_, i64>(done).fetch_one(&rig.db).await? < last {
+        ensure!(Instant::now() < deadline, "the topic of events is behind");
+        sleep(POLL).await;
+    }
+    let mut reached: HashMap<String, i64> = HashMap::new();
+    let (mut doubled, mut out_of_order) = (0, 0);
+    for message in rig.topic.events().read().await? {
+        let seq = message.json()["seq"].as_i64().context("no seq")?;
+        let reached = reached.entry(message.key.context("no key")?).or_default();
+        match seq - *reached {
+            1 => *reached = seq,
+            2.. => out_of_order += 1,
+            _ => doubled += 1,
+        }
+    }
+    let mut missing: BTreeMap<&str, i32> = BTreeMap::new();
+    for (_, order_id, seq) in &rows {
+        if reached.get(order_id).copied().unwrap_or_default() < i64::from(*seq) {
+            *missing.entry(order_id).or_default() += 1;
+        }
+    }
+    outcome.note(format!("{doubled} came twice on the topic of events"));
+    outcome.expect(out_of_order == 0, format!("{out_of_order} out of order on the topic of events"));
+    let few: Vec<_> = missing.iter().take(3).collect();
+    outcome.expect(missing.is_empty(), format!("of {} orders the topic lacks events: {few:?}", missing.len()));
+    Ok(())
+}
+
+/// The slot of the replica that writes the topic of events.
+async fn writer(rig: &Rig) -> Result<usize> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for slot in rig.fleet.slots() {
+            let text = rig.fleet.replica(slot)?.get("/metrics").await?;
+            let behind = text.lines().find_map(|line| line.strip_prefix("events_behind_seconds "));
+            if behind.is_some_and(|behind| behind != "NaN") {
+                return Ok(slot);
+            }
+        }
+        ensure!(Instant::now() < deadline, "nobody writes the topic of events");
+        sleep(POLL).await;
+    }
+}
+
+/// Whose turn it is to write.
+struct Term(i64);
+
+impl Term {
+    async fn now(db: &PgPool) -> Result<i64> {
+        let term = "SELECT COALESCE(max(term), 0) FROM feed_cursors";
+        Ok(sqlx::query_scalar(term).fetch_one(db).await?)
+    }
+
+    async fn first(db: &PgPool) -> Result<Self> {
+        let mut term = Self(0);
+        term.changes(db).await?;
+        Ok(term)
+    }
+
+    /// How long it takes until another replica has it.
+    async fn changes(&mut self, db: &PgPool) -> Result<Duration> {
+        let asked = Instant::now();
+        loop {
+            let term = Self::now(db).await?;
+            if term > self.0 {
+                self.0 = term;
+                return Ok(asked.elapsed());
+            }
+            ensure!(asked.elapsed() < PATIENCE, "nobody takes over");
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// A session that commits late, and draws ids in vain.
+struct LateWriter {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<usize>>,
+}
+
+impl LateWriter {
+    async fn start(dsn: &str) -> Result<Self> {
+        let mut db = PgConnection::connect(dsn).await?;
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut written = 0;
+            while !*stopped.borrow() {
+                let mut vain = db.begin().await?;
+                write(&mut vain, 900_000 + written).await?;
+                vain.rollback().await?;
+                let mut late = db.begin().await?;
+                write(&mut late, written).await?;
+                sleep(LATE).await;
+                late.commit().await?;
+                written += 1;
+            }
+            Ok(written)
+        });
+        Ok(Self { stop, task })
+    }
+
+    /// Answers how many orders it has committed.
+    async fn end(self) -> Result<usize> {
+        self.stop.send_replace(true);
+        self.task.await?
+    }
+}
+
+/// A whole life, which no row examines.
+async fn write(db: &mut PgConnection, number: usize) -> Result<()> {
+    let order_id = format!("{UNEXAMINED}{number:0>24}");
+    sqlx::query(
+        "INSERT INTO orders (order_id, customer_name, address, item, size, status, seq, created_at, updated_at)
+         VALUES ($1, 'late', 'late', 'soup', 'small', 'DELIVERED', 6, now(), now())",
+    )
+    .bind(&order_id)
+    .execute(&mut *db)
+    .await?;
+    let kinds = crate::check::SIX.map(str::to_owned);
+    sqlx::query(
+        "INSERT INTO order_events (order_id, event, seq, timestamp)
+         SELECT $1, event, seq, now() FROM unnest($2::text[]) WITH ORDINALITY AS life (event, seq) ORDER BY seq",
+    )
+    .bind(&order_id)
+    .bind(&kinds[..])
+    .execute(&mut *db)
+    .await?;
+    Ok(())
+}
+
+/// Clients that read everything, each page from another replica.
+struct Readers {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<Reader>>,
+}
+
+impl Readers {
+    fn start(rig: &Rig) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let http = Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        for turn in 0..READERS {
+            let (http, targets) = (http.clone(), rig.fleet.targets.clone());
+            let reader = Reader { http, targets, turn, after: "0".to_owned(), told: Vec::new() };
+            tasks.spawn(reader.follow(stopped.clone()));
+        }
+        Ok(Self { stop, tasks })
+    }
+
+    /// What each was told, up to the end.
+    async fn end(mut self) -> Result<Vec<Reader>> {
+        self.stop.send_replace(true);
+        let mut read = Vec::new();
+        while let Some(reader) = self.tasks.join_next().await {
+            read.push(reader??);
+        }
+        Ok(read)
+    }
+}
+
+/// An event as a reader was told of it.
+struct Told {
+    cursor: i64,
+    order_id: String,
+    seq: i32,
+    at: Instant,
+}
+
+struct Reader {
+    http: Client,
+    targets: Targets,
+    turn: usize,
+    after: String,
+    told: Vec<Told>,
+}
+
+impl Reader {
+    /// Reads until there is nothing left once it is told to stop.
+    async fn follow(mut self, stopped: watch::Receiver<bool>) -> Result<Self> {
+        let mut deadline = None;
+        loop {
+            let stop = *stopped.borrow();
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            ensure!(!stop || Instant::now() < deadline, "a reader got no further than {}", self.after);
+            self.turn += 1;
+            match self.page().await {
+                // What committed before the stop is settled by the second look that finds nothing.
+                Ok(true) if stop => {
+                    sleep(Duration::from_secs(1)).await;
+                    if self.page().await.is_ok_and(|over| over) {
+                        return Ok(self);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Reads a page; answers whether nothing is left.
+    async fn page(&mut self) -> Result<bool> {
+        let url = self.targets.pick(self.turn).context("nobody listens")?;
+        let url = format!("{url}/events?after={}&limit=1000&wait=1s", self.after);
+        let page: Value = self.http.get(url).send().await?.error_for_status()?.json().await?;
+        let events = page["events"].as_array().context("no events")?;
+        for event in events {
+            self.told.push(Told {
+                cursor: event["cursor"].as_str().context("no cursor")?.parse()?,
+                order_id: event["order_id"].as_str().context("no order")?.to_owned(),
+                seq: serde_json::from_value(event["seq"].clone())?,
+                at: Instant::now(),
+            });
+        }
+        page["next"].as_str().context("no next")?.clone_into(&mut self.after);
+        Ok(events.is_empty() && page["caught_up"] == true)
+    }
+
+    /// The longest time within these two in which it was told nothing.
+    fn longest_wait(&self, from: Instant, to: Instant) -> Duration {
+        let within = self.told.iter().map(|told| told.at).filter(|at| (from..to).contains(at));
+        let moments: Vec<Instant> = [from].into_iter().chain(within).chain([to]).collect();
+        moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+}
+
+/// Pages that follow an order each.
+struct Pages(JoinSet<Result<Vec<Duration>>>);
+
+impl Pages {
+    async fn open(rig: &Rig, orders: impl Iterator<Item = String>) -> Result<Self> {
+        let (http, mut pages) = (Client::builder().no_proxy().build()?, JoinSet::new());
+        let anchor = (Instant::now(), rig.on_database_clock(Instant::now()));
+        for (number, order_id) in orders.enumerate() {
+            let url = rig.fleet.targets.pick(number).context("nobody listens")?;
+            let answer = http.get(format!("{url}/orders/{order_id}/events")).send().await?;
+            let stream = EventStream::of(answer.error_for_status()?);
+            pages.spawn(delays(stream, anchor));
+        }
+        Ok(Self(pages))
+    }
+
+    /// How long after it was made each step was shown.
+    async fn end(mut self) -> Result<Vec<Duration>> {
+        let mut delays = Vec::new();
+        while let Some(page) = self.0.join_next().await {
+            delays.extend(page??);
+        }
+        delays.sort_unstable();
+        Ok(delays)
+    }
+}
+
+async fn delays(mut stream: EventStream, anchor: (Instant, DateTime<Utc>)) -> Result<Vec<Duration>> {
+    let (mut delays, opened) = (Vec::new(), anchor.1);
+    while let Some(frame) = stream.next().await? {
+        let now = anchor.1 + anchor.0.elapsed();
+        let event: Value = serde_json::from_str(&frame.data)?;
+        let Some(made) = event["timestamp"].as_str() else { continue };
+        let made: DateTime<Utc> = made.parse()?;
+        // What was there already was not waited for.
+        if made > opened {
+            delays.push((now - made).to_std().unwrap_or_default());
+        }
+    }
+    Ok(delays)
+}
