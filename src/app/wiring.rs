@@ -24,7 +24,8 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, EventRelay, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
+        BatchWriter, Consumer, EventRelay, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE,
+        simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
@@ -129,8 +130,7 @@ impl<'a> Wiring<'a> {
         let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
         // Streams are long: a quarter of the max_connections stays with those who only ask.
         let (places, wake) = (Places::new(max_connections / 4 * 3), Arc::<Notify>::default());
-        let notifier =
-            Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), shutdown.soft());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), shutdown.soft());
         let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
         let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));

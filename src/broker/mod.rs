@@ -16,7 +16,8 @@ use async_trait::async_trait;
 pub use dead_letters::DeadLetterMonitor;
 pub use embedded::EmbeddedBroker;
 pub use kafka::{
-    DeadLetter, Kafka, KafkaEventPublisher, KafkaPublisher, KafkaSettings, KafkaSubscription, OffsetRange, Properties, TopicExtent,
+    DeadLetter, Kafka, KafkaEventPublisher, KafkaPublisher, KafkaSettings, KafkaSubscription, OffsetRange,
+    Properties, TopicExtent,
 };
 pub use monitor::BrokerMonitor;
 pub use partitions::Partitions;

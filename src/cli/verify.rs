@@ -84,7 +84,10 @@ fn table(report: &Report) -> String {
             line("messages that are events again", &topic.duplicates);
             line("messages about events of no order here", &topic.others);
             if topic.truncated {
-                line("the event topic agrees with the table", &"can't be told: retention has deleted messages");
+                line(
+                    "the event topic agrees with the table",
+                    &"can't be told: retention has deleted messages",
+                );
             }
         }
     }

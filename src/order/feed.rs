@@ -239,7 +239,8 @@ mod tests {
             })
         );
         assert_eq!(serde_json::from_value::<FeedEvent>(json).expect("reads"), told);
-        let bare = FeedEvent::new((Cursor(8), order_id, 4), EventKind::Created, at, Some(&json!({"note": 1})));
+        let bare =
+            FeedEvent::new((Cursor(8), order_id, 4), EventKind::Created, at, Some(&json!({"note": 1})));
         assert_eq!(bare.meta, None);
     }
 

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
-    Horizon, Incoming, LateSteps, Lease, NewOrder, Outbox, Page, Placement, Position, Republished, Span, StoreError,
+    Horizon, Incoming, LateSteps, Lease, NewOrder, Outbox, Page, Placement, Position, Republished, Span,
+    StoreError,
 };
 use crate::order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder};
 

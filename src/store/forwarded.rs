@@ -9,15 +9,26 @@ macro_rules! events_of_inner {
                 self.inner.horizon().await
             }
 
-            async fn arrivals(&self, spans: &[$crate::store::Span], limit: usize) -> Result<Vec<$crate::store::Arrival>, $crate::store::StoreError> {
+            async fn arrivals(
+                &self,
+                spans: &[$crate::store::Span],
+                limit: usize,
+            ) -> Result<Vec<$crate::store::Arrival>, $crate::store::StoreError> {
                 self.inner.arrivals(spans, limit).await
             }
 
-            async fn events(&self, query: &$crate::store::FeedQuery) -> Result<$crate::store::FeedPage, $crate::store::StoreError> {
+            async fn events(
+                &self,
+                query: &$crate::store::FeedQuery,
+            ) -> Result<$crate::store::FeedPage, $crate::store::StoreError> {
                 self.inner.events(query).await
             }
 
-            async fn facts(&self, orders: &[$crate::order::OrderId]) -> Result<Vec<($crate::order::OrderId, $crate::order::OrderFacts)>, $crate::store::StoreError> {
+            async fn facts(
+                &self,
+                orders: &[$crate::order::OrderId],
+            ) -> Result<Vec<($crate::order::OrderId, $crate::order::OrderFacts)>, $crate::store::StoreError>
+            {
                 self.inner.facts(orders).await
             }
 
@@ -25,7 +36,11 @@ macro_rules! events_of_inner {
                 self.inner.holder().await
             }
 
-            async fn lease(&self, name: &str, lasting: std::time::Duration) -> Result<Option<$crate::store::Lease>, $crate::store::StoreError> {
+            async fn lease(
+                &self,
+                name: &str,
+                lasting: std::time::Duration,
+            ) -> Result<Option<$crate::store::Lease>, $crate::store::StoreError> {
                 self.inner.lease(name, lasting).await
             }
 
@@ -39,11 +54,18 @@ macro_rules! events_of_inner {
                 self.inner.move_on(name, lease, to, lasting).await
             }
 
-            async fn give_back(&self, name: &str, lease: $crate::store::Lease) -> Result<(), $crate::store::StoreError> {
+            async fn give_back(
+                &self,
+                name: &str,
+                lease: $crate::store::Lease,
+            ) -> Result<(), $crate::store::StoreError> {
                 self.inner.give_back(name, lease).await
             }
 
-            async fn place_of(&self, name: &str) -> Result<Option<$crate::order::Cursor>, $crate::store::StoreError> {
+            async fn place_of(
+                &self,
+                name: &str,
+            ) -> Result<Option<$crate::order::Cursor>, $crate::store::StoreError> {
                 self.inner.place_of(name).await
             }
         }

@@ -152,13 +152,18 @@ mod tests {
         let again = serde_json::from_slice(&Encoded::new(&first).expect("encodes").value).expect("reads");
         let [first, again] = [&first, &again].map(|message| Encoded::new(message).expect("encodes"));
         let text = |encoded: &Encoded| {
-            let headers = encoded.headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
+            let headers = encoded
+                .headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
             (encoded.key.clone(), encoded.value.clone(), headers.collect::<Vec<_>>())
         };
         assert_eq!(text(&first), text(&again));
         let value = r#"{"cursor":"12","order_id":"ORD-01J00000000000000000000000","seq":5,"event":"OUT_FOR_DELIVERY","status":"OUT_FOR_DELIVERY","timestamp":"2026-01-02T03:04:05.600Z","meta":{"source":"kitchen"},"order":{"item":"pizza","size":"large","created_at":"2026-01-02T03:04:05.600Z"}}"#;
         assert_eq!(String::from_utf8(first.value.clone()).expect("text"), value);
-        let told: Vec<(String, String)> = text(&first).2.into_iter()
+        let told: Vec<(String, String)> = text(&first)
+            .2
+            .into_iter()
             .map(|(key, value)| (key, String::from_utf8(value.expect("a value")).expect("text")))
             .collect();
         let expected = [

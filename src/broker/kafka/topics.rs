@@ -111,7 +111,8 @@ impl Kafka {
     /// it says.
     pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
         let topic = &self.settings.topic;
-        let metadata = self.metadata(publisher.client(), topic).await.inspect_err(|_| publisher.unreachable())?;
+        let metadata =
+            self.metadata(publisher.client(), topic).await.inspect_err(|_| publisher.unreachable())?;
         publisher.seen(partitions(&metadata, topic));
         self.ensure(&metadata, topic, "KAFKA_TOPIC").await?;
         self.context.all_is_well();
@@ -320,7 +321,10 @@ mod tests {
         both().await;
         let losses = names.map(|name| kafka.topics.losses(name));
         admin(&kafka).delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
-        while kafka.metadata(publisher.client(), names[0]).await.expect("answers").topics()[0].error().is_none() {}
+        while kafka.metadata(publisher.client(), names[0]).await.expect("answers").topics()[0]
+            .error()
+            .is_none()
+        {}
         let gone = Instant::now();
         both().await;
         assert!(gone.elapsed() >= CREATE_ANEW);

@@ -188,7 +188,8 @@ async fn read_topic(
         });
         extent.map(|extent| (extent, duplicates, others, orders))
     });
-    let (extent, duplicates, others, orders) = read.await.map_err(|error| BrokerError(error.to_string()))??;
+    let (extent, duplicates, others, orders) =
+        read.await.map_err(|error| BrokerError(error.to_string()))??;
     let TopicExtent { messages, truncated } = extent;
     report.topic = Some(TopicReport { messages, duplicates, others, truncated });
     if !truncated {
@@ -203,11 +204,7 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
     std::str::from_utf8(key?).ok()?.parse().ok()
 }
 
-async fn read_orders(
-    store: &dyn Store,
-    report: &mut Report,
-    orders: &mut Orders,
-) -> Result<(), VerifyError> {
+async fn read_orders(store: &dyn Store, report: &mut Report, orders: &mut Orders) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|violation| (violation, Rule::new(violation.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");

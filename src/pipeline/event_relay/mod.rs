@@ -179,7 +179,8 @@ impl EventRelay {
     /// What is settled and can't be read has waited for nobody knows how long.
     fn tell_age(&self) {
         let since = *self.waiting();
-        let age = since.map_or(Duration::ZERO, |since| (self.clock.now() - since).to_std().unwrap_or_default());
+        let age =
+            since.map_or(Duration::ZERO, |since| (self.clock.now() - since).to_std().unwrap_or_default());
         let known = !self.trouble.is_there(Matter::Reading);
         self.metrics.events_behind(known.then_some(age));
     }

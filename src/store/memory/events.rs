@@ -90,8 +90,8 @@ impl EventLog for MemoryStore {
         let (database, _) = self.lock();
         let (mut page, rows) = (FeedPage::default(), database.reached()?.log.span(query.span));
         for (looked_at, event) in rows.enumerate() {
-            page.more = page.events.len() == query.limit
-                || query.event.is_some() && looked_at == FeedQuery::EXAMINED;
+            page.more =
+                page.events.len() == query.limit || query.event.is_some() && looked_at == FeedQuery::EXAMINED;
             if page.more {
                 break;
             }

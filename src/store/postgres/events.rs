@@ -213,7 +213,8 @@ async fn lease(
     .bind(lasting.as_secs_f64())
     .fetch_optional(db)
     .await?;
-    row.map(|row| Ok(Lease { term: row.try_get("term")?, cursor: Cursor(row.try_get("cursor")?) })).transpose()
+    row.map(|row| Ok(Lease { term: row.try_get("term")?, cursor: Cursor(row.try_get("cursor")?) }))
+        .transpose()
 }
 
 /// Compares the place too, so that one that a person has set back is read again from there.

@@ -128,17 +128,8 @@ impl Metrics {
 
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told {
-            backlog,
-            overdue,
-            in_progress,
-            lag,
-            consumer,
-            horizon,
-            events,
-            dead_letters,
-            partitions,
-        } = &self.fresh;
+        let Told { backlog, overdue, in_progress, lag, consumer, horizon, events, dead_letters, partitions } =
+            &self.fresh;
         let forget: [(&Fresh, &dyn Fn()); 9] = [
             (backlog, &|| self.backlog(None)),
             (overdue, &|| self.overdue(None)),

@@ -128,7 +128,8 @@ impl Feed {
         let answered = |known: &Known| young(known) || known.looks > looks && known.trouble.is_some();
         let found = timeout_at(asked + QUEUE, known.wait_for(answered)).await;
         let found = found.map_err(|_| StoreError::Timeout(QUEUE))?;
-        let found = found.map_err(|_| StoreError::Unavailable("the reader of events has ended".to_owned()))?;
+        let found =
+            found.map_err(|_| StoreError::Unavailable("the reader of events has ended".to_owned()))?;
         match &found.trouble {
             Some(trouble) if !young(&found) => Err(trouble.clone()),
             _ => Ok(found.clone()),

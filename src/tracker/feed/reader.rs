@@ -154,7 +154,10 @@ impl EventReader {
     /// Reads what was settled into memory; where that is too much, those who follow read it by themselves.
     async fn keep(&self, horizon: Horizon) -> Result<(), StoreError> {
         let (mut after, upto) = (self.feed.tail().end(), horizon.settled);
-        if !self.feed.is_followed() || upto < after || upto.0 - after.0 > i64::try_from(KEPT).unwrap_or(i64::MAX) {
+        if !self.feed.is_followed()
+            || upto < after
+            || upto.0 - after.0 > i64::try_from(KEPT).unwrap_or(i64::MAX)
+        {
             *self.feed.tail() = Tail::behind(upto);
             return Ok(());
         }
@@ -194,7 +197,9 @@ impl EventReader {
                 );
             }
             Ok(None) => warn!(held_seconds = held, "the feed is held back, and no open transaction is seen"),
-            Err(error) => warn!(held_seconds = held, %error, "the feed is held back, and by whom can't be read"),
+            Err(error) => {
+                warn!(held_seconds = held, %error, "the feed is held back, and by whom can't be read")
+            }
         }
     }
 }

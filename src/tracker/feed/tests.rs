@@ -28,21 +28,15 @@ impl World {
     fn new() -> Self {
         let database = Arc::default();
         let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
-        let store =
-            Arc::new(MemoryStore::new(Arc::clone(&database), Arc::new(VirtualClock::new(at)), 1));
+        let store = Arc::new(MemoryStore::new(Arc::clone(&database), Arc::new(VirtualClock::new(at)), 1));
         let (log, stop): (Arc<dyn Store>, _) = (store.clone(), CancellationToken::new());
         let (places, wake) = (Places::new(2), Arc::<Notify>::default());
         let loader = OrderLoader::new(Arc::clone(&log));
         let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), stop.clone());
         let feed = Feed::new(Arc::clone(&log), places, Arc::clone(&wake));
         let metrics = Arc::new(Metrics::new());
-        let reader = EventReader {
-            log,
-            notifier: Arc::clone(&notifier),
-            feed: Arc::clone(&feed),
-            wake,
-            metrics,
-        };
+        let reader =
+            EventReader { log, notifier: Arc::clone(&notifier), feed: Arc::clone(&feed), wake, metrics };
         tokio::spawn(reader.run(stop.clone()));
         Self { feed, notifier, store, database, _stop: stop.drop_guard() }
     }
@@ -96,7 +90,10 @@ async fn pages_hold_every_event_once() {
     let page = t.feed.page(Cursor(98), None, 2).await.expect("reads");
     assert_eq!((page.next, page.caught_up), (Cursor(100), true), "nothing is left");
     let created = t.feed.page(Cursor(90), Some(EventKind::Created), 3).await.expect("reads");
-    assert_eq!((ids(&created.events), created.next, created.caught_up), (vec![91, 93, 95], Cursor(95), false));
+    assert_eq!(
+        (ids(&created.events), created.next, created.caught_up),
+        (vec![91, 93, 95], Cursor(95), false)
+    );
     assert_eq!(t.feed.now().await, Ok(Cursor(100)));
     assert_eq!(t.feed.page(Cursor(101), None, 1).await, Err(FeedError::Ahead(Cursor(100))));
 }
@@ -132,7 +129,8 @@ async fn orders_are_followed_while_the_horizon_is_held_back() {
     let t = World::new();
     let orders = new_orders(2);
     t.store.place(&orders, Outbox::Mine).await.expect("places");
-    let mut subscribers = orders.iter().map(|order| t.notifier.subscribe(order.order_id, None).expect("a place"));
+    let mut subscribers =
+        orders.iter().map(|order| t.notifier.subscribe(order.order_id, None).expect("a place"));
     let (mut one, mut other) = (subscribers.next().expect("two"), subscribers.next().expect("two"));
     sleep(Duration::from_secs(1)).await;
     // Somebody else's, which never ends; and the id of a step that commits late.

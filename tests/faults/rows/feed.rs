@@ -179,7 +179,11 @@ async fn judge(rig: &Rig, read: &[Reader], outcome: &mut Outcome) -> Result<()> 
         let first = rows.iter().zip(&told).find(|(row, told)| row.0 != told.0);
         outcome.expect(
             same,
-            format!("reader {number} was told {} of {} events, first differs {first:?}", told.len(), rows.len()),
+            format!(
+                "reader {number} was told {} of {} events, first differs {first:?}",
+                told.len(),
+                rows.len()
+            ),
         );
     }
     outcome.note(format!("{} events, {} readers", rows.len(), read.len()));
@@ -210,7 +214,8 @@ async fn judge(rig: &Rig, read: &[Reader], outcome: &mut Outcome) -> Result<()> 
     outcome.note(format!("{doubled} came twice on the topic of events"));
     outcome.expect(out_of_order == 0, format!("{out_of_order} out of order on the topic of events"));
     let few: Vec<_> = missing.iter().take(3).collect();
-    outcome.expect(missing.is_empty(), format!("of {} orders the topic lacks events: {few:?}", missing.len()));
+    outcome
+        .expect(missing.is_empty(), format!("of {} orders the topic lacks events: {few:?}", missing.len()));
     Ok(())
 }
 

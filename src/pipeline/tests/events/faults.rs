@@ -141,9 +141,11 @@ async fn a_partition_that_is_away_makes_no_repeats() {
     let mut world = World::new();
     let mut replica = world.replica();
     let lame = world.place(1).await[0];
-    world.topic.judged(move |event| {
-        if event.order_id == lame { Fate::Refused(Blame::Partition) } else { Fate::Taken(2) }
-    });
+    world.topic.judged(
+        move |event| {
+            if event.order_id == lame { Fate::Refused(Blame::Partition) } else { Fate::Taken(2) }
+        },
+    );
     world.place(10).await;
     world.written(20).await;
     let told = replica.says(|health| matches!(health, Health::Degraded(_))).await;

@@ -136,7 +136,8 @@ impl World {
     /// How far each order is, and the last event.
     async fn events(&self) -> (HashMap<OrderId, u32>, Cursor) {
         let span = Span { after: Cursor::START, upto: Cursor(i64::MAX) };
-        let page = self.store.events(&FeedQuery { span, event: None, limit: usize::MAX }).await.expect("reads");
+        let page =
+            self.store.events(&FeedQuery { span, event: None, limit: usize::MAX }).await.expect("reads");
         let mut reached = HashMap::new();
         for event in &page.events {
             reached.insert(event.order_id, event.seq);
