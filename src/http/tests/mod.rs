@@ -26,7 +26,7 @@ use http_body_util::BodyExt as _;
 use rand::SeedableRng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -44,7 +44,7 @@ use crate::{
         metrics::Metrics,
     },
     time::{Alarm, ManualClock},
-    tracker::{self, Notifier, OrderLoader, Search, Tracker, Transitions},
+    tracker::{self, EventReader, Feed, Notifier, OrderLoader, Places, Search, Tracker, Transitions},
 };
 
 /// The router on a real store, with the real writer behind the queue.
@@ -136,9 +136,19 @@ impl Api {
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
         let stop = CancellationToken::new();
-        let notifier = Notifier::new(Arc::clone(&store), loader.clone(), 2, stop.clone());
-        let transitions =
-            Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
+        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
+        let reader = EventReader {
+            log: Arc::clone(&store),
+            notifier: Arc::clone(&notifier),
+            feed: Arc::clone(&feed),
+            wake: Arc::clone(&wake),
+            metrics: Arc::clone(&metrics),
+        };
+        tokio::spawn(reader.run(stop.clone()));
+        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
+        let transitions = Transitions::new(to.0, to.1, to.2, wake);
         let mint = Arc::default();
         let writer = |requests, seed| BatchWriter {
             requests,
@@ -159,12 +169,11 @@ impl Api {
         let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);
         let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
-        tokio::spawn(Arc::clone(&notifier).poll());
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
         let search = Search::new(Arc::clone(&store));
         let state = AppState {
-            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), search),
+            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), feed, search),
             operations: Operations {
                 overview: Arc::clone(&overview),
                 parts: parts.clone(),

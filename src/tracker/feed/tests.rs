@@ -5,9 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    order::{OrderId, Status, Timestamp},
+    order::{OrderId, StageDelays, Status, Timestamp},
     store::{
-        OrderStore as _, Outbox,
+        Due, OrderStore as _, Outbox,
         conformance::new_orders,
         memory::{Database, MemoryStore},
     },
@@ -43,6 +43,12 @@ impl World {
 
     async fn place(&self, orders: u64) {
         self.store.place(&new_orders(orders), Outbox::Mine).await.expect("places");
+    }
+
+    async fn step(&self, order_id: OrderId) {
+        let delays = StageDelays::default();
+        let advance = self.store.advance_due(Due::Alone(order_id), &delays).await.expect("advances");
+        assert_eq!(advance.transitions.len(), 1);
     }
 
     /// Draws an id as a transaction does that has not ended.
@@ -136,14 +142,12 @@ async fn orders_are_followed_while_the_horizon_is_held_back() {
     // Somebody else's, which never ends; and the id of a step that commits late.
     let (_open, late) = (t.draw(), t.draw());
     sleep(Duration::from_secs(2)).await;
-    let steps = t.store.advance_due(crate::store::Due::Alone(orders[1].order_id), &Default::default());
-    assert_eq!(steps.await.expect("advances").transitions.len(), 1);
+    t.step(orders[1].order_id).await;
     let asked = Instant::now();
     assert_eq!(other.news(2).await.expect("goes on").expect("reads").len(), 1);
     assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
 
-    let steps = t.store.advance_due(crate::store::Due::Alone(orders[0].order_id), &Default::default());
-    assert_eq!(steps.await.expect("advances").transitions.len(), 1);
+    t.step(orders[0].order_id).await;
     t.end(late, Some(event(late, orders[0].order_id, 3)));
     let asked = Instant::now();
     assert_eq!(one.news(2).await.expect("goes on").expect("reads").len(), 1);

@@ -9,7 +9,7 @@ use std::{
 use chrono::TimeDelta;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -35,7 +35,7 @@ use crate::{
         metrics::Metrics,
     },
     time::{Alarm, VirtualClock},
-    tracker::{self, Notifier, OrderLoader, PlaceError, PlaceQueue, Transitions},
+    tracker::{self, EventReader, Feed, Notifier, OrderLoader, PlaceError, PlaceQueue, Places, Transitions},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
@@ -154,8 +154,18 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let gone = CancellationToken::new();
-        let notifier = Notifier::new(store.clone(), OrderLoader::new(store.clone()), ORDERS, gone.clone());
-        let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone());
+        let (places, wake) = (Places::new(ORDERS), Arc::<Notify>::default());
+        let notifier =
+            Notifier::new(OrderLoader::new(store.clone()), places.clone(), wake.clone(), gone.clone());
+        let feed = Feed::new(store.clone(), places, wake.clone());
+        let reader = EventReader {
+            log: store.clone(),
+            notifier: notifier.clone(),
+            feed,
+            wake: wake.clone(),
+            metrics: metrics.clone(),
+        };
+        let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone(), wake);
         let (mint, parts) = (Arc::default(), HealthRegistry::default());
         let writer = |requests, seed| BatchWriter {
             requests,
@@ -188,7 +198,7 @@ impl World {
         drop(fresh_in);
         tasks.spawn(relay.run(parts.reporter(Part::Relay)));
         tasks.spawn(consumer.run(stop.clone(), parts.reporter(Part::Consumer)));
-        tasks.spawn(Arc::clone(&notifier).poll());
+        tasks.spawn(reader.run(gone.clone()));
         tasks.spawn(
             Scheduler::new(store, alarm, transitions, metrics, StageDelays::uniform(self.delay))
                 .run(stop, parts.reporter(Part::Scheduler)),
