@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{details, start};
 use crate::{
-    order::{Cursor, IdMint, OrderId},
+    order::{Cursor, IdMint, OrderId, StageDelays},
     pipeline::EventRelay,
     store::{
-        EventLog as _, FeedQuery, NewOrder, OrderStore as _, Outbox, Span, Store,
+        Due, EventLog as _, FeedQuery, NewOrder, OrderStore as _, Outbox, Span, Store,
         memory::{Database, MemoryStore},
     },
     telemetry::{
@@ -130,7 +130,8 @@ impl World {
 
     /// Makes a step of each order that is due.
     async fn advance(&self) {
-        self.store.advance(1_000).await.expect("advances");
+        let soon = StageDelays::uniform(Duration::from_millis(1));
+        self.store.advance_due(Due::Soonest { limit: 1_000, after: None }, &soon).await.expect("advances");
     }
 
     /// How far each order is, and the last event.
