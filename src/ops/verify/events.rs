@@ -177,6 +177,6 @@ mod tests {
             found.note_event(&mut row, at, 2);
             assert!(found.misses(at, row));
         }
-        assert_eq!((found.ahead.len(), size_of::<Row>()), (AHEAD, 6));
+        assert_eq!((found.ahead.len(), size_of::<Row>()), (AHEAD, 8));
     }
 }

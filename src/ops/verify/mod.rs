@@ -1,7 +1,7 @@
 //! Checks every promise against database and topics, page by page, beside a running service.
 //!
 //! The database is read first and the topics after it, so that whatever the database says was sent
-//! must be found. Needs 22 bytes of memory for each order.
+//! must be found. Needs 24 bytes of memory for each order.
 
 mod events;
 
