@@ -315,10 +315,9 @@ impl<'a> Wiring<'a> {
             name.clone(),
             Arc::clone(&self.metrics),
             Arc::new(SystemClock),
-            self.shutdown.give_up(),
             self.parts.reporter(Part::Events),
         );
-        let relay = relay.run(self.shutdown.soft());
+        let relay = relay.run(self.shutdown.soft(), self.shutdown.give_up());
         self.tasks.spawn("event relay", when_migrated.clone().open(relay));
     }
 

@@ -36,7 +36,7 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// CloudEvents 1.0, binary mode: the value is the event's own, the rest is headers.
+    /// `CloudEvents` 1.0, binary mode: the value is the event's own, the rest is headers.
     fn new(message: &EventMessage) -> serde_json::Result<Self> {
         let (value, event) = (serde_json::to_vec(message)?, &message.event);
         let key = event.order_id.to_string();

@@ -55,8 +55,6 @@ pub struct EventRelay {
     topic: String,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
-    /// Told when the time for ending is over.
-    give_up: CancellationToken,
     /// Since when the oldest event waits that is not acknowledged.
     waits_since: Mutex<Option<Timestamp>>,
     trouble: Trouble,
@@ -71,16 +69,16 @@ impl EventRelay {
         topic: String,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
-        give_up: CancellationToken,
         health: watch::Sender<Health>,
     ) -> Self {
         let (waits_since, trouble) = (Mutex::default(), Trouble::new(health));
-        Self { log, feed, publisher, topic, metrics, clock, give_up, waits_since, trouble }
+        Self { log, feed, publisher, topic, metrics, clock, waits_since, trouble }
     }
 
-    /// Asks for the place and writes while it has it, until told to stop. Then it ends the set that is under way.
-    pub async fn run(self, stop: CancellationToken) {
-        self.give_up.run_until_cancelled(self.work(&stop)).await;
+    /// Asks for the place and writes while it has it, until told to stop. Then it ends the set that is under way, as long
+    /// as it is not told to give up.
+    pub async fn run(self, stop: CancellationToken, give_up: CancellationToken) {
+        give_up.run_until_cancelled(self.work(&stop)).await;
     }
 
     async fn work(&self, stop: &CancellationToken) {
@@ -118,12 +116,11 @@ impl EventRelay {
         self.metrics.events_behind(None);
         self.trouble.is_over(Matter::Reading);
         self.trouble.is_over(Matter::Topic);
-        match kept {
-            Some(lease) => {
-                // Who can't give it back leaves it to run out.
-                drop(self.log.give_back(&self.topic, lease).await);
-            }
-            None => warn!(topic, "this replica does not write the events any more"),
+        if let Some(lease) = kept {
+            // Who can't give it back leaves it to run out.
+            drop(self.log.give_back(&self.topic, lease).await);
+        } else {
+            warn!(topic, "this replica does not write the events any more");
         }
     }
 

@@ -33,16 +33,13 @@ impl Set {
         let (mut items, mut untold) = (Vec::with_capacity(events.len()), Vec::new());
         for event in events {
             let (cursor, done) = (event.cursor, done.contains(&event.cursor));
-            let item = match facts.get(&event.order_id) {
-                Some(order) => {
-                    Item { cursor, message: Some(EventMessage { event, order: order.clone() }), done }
-                }
-                None => {
-                    untold.extend((!done).then_some(event));
-                    Item { cursor, message: None, done: true }
-                }
-            };
-            items.push(item);
+            if let Some(order) = facts.get(&event.order_id) {
+                let message = EventMessage { event, order: order.clone() };
+                items.push(Item { cursor, message: Some(message), done });
+            } else {
+                untold.extend((!done).then_some(event));
+                items.push(Item { cursor, message: None, done: true });
+            }
         }
         (Self { items, from, upto }, untold)
     }

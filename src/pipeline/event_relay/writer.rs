@@ -167,11 +167,11 @@ impl<'a> Writer<'a> {
         while let Some(group) = groups.pop() {
             let messages = group.iter().filter_map(|at| set.message(*at)).collect::<Vec<_>>();
             let outcomes = self.relay.publisher.publish(&messages).await;
-            let mut refused = Vec::new();
+            let (mut refused, mut produced) = (Vec::new(), 0);
             for (at, outcome) in group.iter().copied().zip(outcomes) {
                 match outcome {
                     Ok(()) => {
-                        self.relay.metrics.event_produced();
+                        produced += 1;
                         set.done(at);
                     }
                     Err(refusal) if refusal.blame != Blame::Message => kept_back.push((at, refusal)),
@@ -179,6 +179,7 @@ impl<'a> Writer<'a> {
                     Err(_) => refused.push(at),
                 }
             }
+            self.relay.metrics.events_produced(produced);
             self.note(set);
             if kept_back.iter().any(|(_, refusal)| refusal.blame == Blame::Everything) {
                 break;

@@ -10,7 +10,7 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{OrderId, StageDelays, Status},
+    order::{COUNTED_TO, OrderId, StageDelays, Status},
     store::{
         Due, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
         Page, Place, Placement, StoreError, conformance::start,
@@ -110,6 +110,33 @@ async fn a_look_reads_what_is_due_however_many_wait() {
     drop(backup);
 }
 
+/// What counts up to a limit reads up to it, too. A plan by bitmap would read every entry of the index first, and mark
+/// none of the dead ones.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_count_reads_no_further_than_it_counts() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let mut console = database.options().connect().await.expect("connects");
+    run(&mut console, "ALTER TABLE orders SET (autovacuum_enabled = false)").await.expect("alters");
+    let waiting = "INSERT INTO orders SELECT 'ORD-0' || lpad(n::text, 25, '0'), 'Ada', 'here', 'pizza', 'large',
+             (ARRAY['PLACED', 'PREPARING', 'COOKING', 'OUT_FOR_DELIVERY'])[1 + n % 4], 2 + n % 4, $$2026-01-02$$, $$2026-01-02$$,
+             timestamptz '2026-01-03' FROM generate_series(1, 160000) AS n";
+    run(&mut console, waiting).await.expect("inserts");
+    for analyzed in [false, true] {
+        if analyzed {
+            run(&mut console, "ANALYZE orders").await.expect("analyzes");
+        }
+        for _ in 0..16 {
+            let (counts, read) = reading(&store, &mut console, store.count(&[Status::Cooking])).await;
+            let counted = counts.orders[Status::Cooking];
+            assert_eq!(counted, u64::try_from(COUNTED_TO).expect("positive"));
+            let counted = usize::try_from(counted).expect("few");
+            assert!((counted..=2 * counted + 10).contains(&read), "{read} entries read");
+        }
+    }
+}
+
 /// Every other question about what is due, in the same shape, with many that are left out.
 async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, console: &mut PgConnection) {
     let delays = StageDelays::default();
@@ -197,13 +224,14 @@ pub(super) async fn old_snapshot(mut session: PgConnection) -> PgConnection {
 }
 
 impl PgStore {
-    /// Makes what the loops' sessions have read known to the server's statistics.
+    /// Makes what the sessions of loops and readers have read known to the server's statistics.
     async fn flush_statistics(&self) {
         for _ in 0..4 {
             let flush = async |db: &mut PgConnection| {
-                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await
+                sqlx::query("SELECT pg_stat_force_next_flush()").execute(db).await.map(drop)
             };
             bounded(&self.pools.loops, flush).await.expect("flushes");
+            bounded(&self.pools.read, flush).await.expect("flushes");
         }
     }
 }

@@ -29,12 +29,13 @@ pub(super) use crate::time::deadlines::SESSION as WITHIN;
 const MIN_VERSION: i32 = 150_000;
 
 /// What is set in every session, so nobody else may.
-pub(super) const OURS: [&str; 9] = [
+pub(super) const OURS: [&str; 10] = [
     "application_name",
     "statement_timeout",
     "lock_timeout",
     "idle_in_transaction_session_timeout",
     "enable_seqscan",
+    "enable_bitmapscan",
     "jit",
     "standard_conforming_strings",
     "default_transaction_isolation",
@@ -68,8 +69,9 @@ impl Purpose {
         };
         // A plan made while a table is empty reads it whole, and a prepared statement keeps its plan for as
         // long as the table is not analysed. Every statement of ours has its index. Where a table must be read
-        // whole, that setting makes the plan look dear enough to be compiled.
-        let values = [name, statement, lock, idle, "off", "off", "on", "read committed", "UTF8"];
+        // whole, that setting makes the plan look dear enough to be compiled. A bitmap is made of all entries before the
+        // first row is read, so it keeps to no limit, and marks no dead entry.
+        let values = [name, statement, lock, idle, "off", "off", "off", "on", "read committed", "UTF8"];
         std::array::from_fn(|at| (OURS[at], values[at].to_owned()))
     }
 }

@@ -1,6 +1,7 @@
 //! Every series of `/metrics`, declared once. The specification's names are verbatim; every label
 //! set that is known beforehand stands at 0 from the start.
 
+mod feed;
 mod fresh;
 mod gauges;
 mod labels;
@@ -17,6 +18,7 @@ use prometheus::{
 
 pub use labels::{Consumed, Step};
 
+use feed::FeedSeries;
 use gauges::Told;
 
 use crate::order::{RejectReason, Status, Transition};
@@ -53,10 +55,7 @@ pub struct Metrics {
     consumer_messages: [IntCounter; 4],
     consumer_lag: Gauge,
     consumer_up: Gauge,
-    horizon_age: Gauge,
-    events_produced: IntCounter,
-    events_left_out: IntCounter,
-    events_behind: Gauge,
+    feed: FeedSeries,
     dead_letters: IntCounterVec,
     dead_letters_waiting: GaugeVec,
     partition_unavailable: GaugeVec,
@@ -145,22 +144,7 @@ impl Metrics {
                 "consumer_up",
                 "Whether this replica's partitions are read and all their messages handled, 1, or not, 0; NaN until known",
             ),
-            horizon_age: gauge(
-                r,
-                "feed_horizon_age_seconds",
-                "How long events have waited to be settled, 0 if none does; NaN if not known, as on a replica where nobody follows",
-            ),
-            events_produced: counter(r, "events_produced_total", "Events acknowledged by the broker"),
-            events_left_out: counter(
-                r,
-                "events_left_out_total",
-                "Events that can't be written to their topic and were passed over; the log names each",
-            ),
-            events_behind: gauge(
-                r,
-                "events_behind_seconds",
-                "How long the oldest settled event waits for its topic, 0 if none does; NaN on replicas that do not write it, or if not known",
-            ),
+            feed: FeedSeries::new(r),
             dead_letters: counter_vec(r, "dead_letters_total", "New dead letters", &["reason"]),
             dead_letters_waiting: register(
                 r,
@@ -242,22 +226,6 @@ impl Metrics {
     /// The broker acknowledged an order.
     pub fn produced(&self) {
         self.orders_produced.inc();
-    }
-
-    /// The broker acknowledged an event.
-    pub fn event_produced(&self) {
-        self.events_produced.inc();
-    }
-
-    /// An event can't be written and was passed over.
-    pub fn event_left_out(&self) {
-        self.events_left_out.inc();
-    }
-
-    /// Nobody writes events, so nothing waits for their topic: that has no series.
-    pub fn without_events_topic(&self) {
-        // Not there is as good as removed.
-        drop(self.registry.unregister(Box::new(self.events_behind.clone())));
     }
 
     /// A message was handled.

@@ -103,12 +103,11 @@ impl World {
             TOPIC.to_owned(),
             Arc::clone(&metrics),
             self.clock.clone(),
-            CancellationToken::new(),
             telling,
         );
         let mut tasks = JoinSet::new();
         tasks.spawn(freezable(reader.run(CancellationToken::new()), frozen.subscribe()));
-        tasks.spawn(freezable(relay.run(stop.clone()), frozen.subscribe()));
+        tasks.spawn(freezable(relay.run(stop.clone(), CancellationToken::new()), frozen.subscribe()));
         Replica { frozen, cut, unreadable, stop, health, metrics, tasks }
     }
 
