@@ -235,6 +235,7 @@ async fn an_empty_variable_is_an_unset_one() {
         "KAFKA_BROKERS",
         "KAFKA_TOPIC",
         "KAFKA_DLQ_TOPIC",
+        "KAFKA_EVENTS_TOPIC",
         "KAFKA_TOPIC_PARTITIONS",
         "KAFKA_PROPERTIES",
         "STAGE_DELAYS",
@@ -332,6 +333,11 @@ async fn dead_letters_need_a_topic_of_their_own() {
     ];
     let line = complaint(&["serve"], &settings, 2).await;
     assert!(line.contains("KAFKA_DLQ_TOPIC") && line.contains("food"), "{line}");
+    for taken in ["orders.v1", "orders.v1.dlq"] {
+        let settings = [settings[0], ("KAFKA_EVENTS_TOPIC", taken)];
+        let line = complaint(&["serve"], &settings, 2).await;
+        assert!(line.contains("KAFKA_EVENTS_TOPIC") && line.contains(taken), "{line}");
+    }
 }
 
 /// What a container asks of itself.

@@ -10,6 +10,7 @@ use super::{Metrics, counter, gauge};
 pub(super) struct FeedSeries {
     horizon_age: Gauge,
     events_produced: IntCounter,
+    events_left_out: IntCounter,
     events_behind: Gauge,
 }
 
@@ -22,6 +23,11 @@ impl FeedSeries {
                 "How long events have waited to be settled, 0 if none does; NaN if not known, as on a replica where nobody follows",
             ),
             events_produced: counter(r, "events_produced_total", "Events acknowledged by the broker"),
+            events_left_out: counter(
+                r,
+                "events_left_out_total",
+                "Events that can't be written to their topic and were passed over; the log names each",
+            ),
             events_behind: gauge(
                 r,
                 "events_behind_seconds",
@@ -41,6 +47,17 @@ impl Metrics {
     /// So many events were acknowledged by the broker.
     pub fn events_produced(&self, count: u64) {
         self.feed.events_produced.inc_by(count);
+    }
+
+    /// An event can't be written and was passed over.
+    pub fn event_left_out(&self) {
+        self.feed.events_left_out.inc();
+    }
+
+    /// Nobody writes events, so nothing waits for their topic: that has no series.
+    pub fn without_events_topic(&self) {
+        // Not there is as good as removed.
+        drop(self.registry.unregister(Box::new(self.feed.events_behind.clone())));
     }
 
     /// How long the oldest settled event waits for its topic; `None` where that is not this replica's work.

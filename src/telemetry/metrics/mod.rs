@@ -189,6 +189,7 @@ impl Metrics {
         self.in_progress(None);
         self.lag(None);
         self.consumer_up(None);
+        self.events_behind(None);
         let build: GaugeVec = register(
             &self.registry,
             GaugeVec::new(Opts::new("build_info", "What runs here; always 1"), &["version", "commit"]),
