@@ -167,7 +167,8 @@ async fn what_waited_for_the_database_is_written_when_it_is_back() {
     replica.says(|health| *health == Health::Up).await;
 }
 
-/// Promise 5: a message that is refused for its own sake, or whose order can't be read, holds up nobody; it is counted.
+/// Promise 5: memory, queues and time are bounded. An event that is refused for its own sake, or whose order can't be
+/// read, holds up nobody; it is counted.
 #[tokio::test(start_paused = true)]
 async fn one_event_that_cant_be_written_is_passed_over() {
     let mut world = World::new();
@@ -193,7 +194,7 @@ async fn one_event_that_cant_be_written_is_passed_over() {
     assert_eq!(*replica.health.borrow(), Health::Up);
 }
 
-/// Promise 5: the fault of a setting is never taken for the fault of a message. A broker that means the batch takes its
+/// The fault of a setting is never taken for the fault of a message. A broker that means the batch takes its
 /// halves, and one that takes no message at all is waited for.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_refuses_all_is_waited_for() {
