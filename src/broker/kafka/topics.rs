@@ -298,8 +298,9 @@ mod tests {
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_that_was_deleted_is_made_again() {
         let (kafka, publisher) = clients(1);
-        let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str()];
-        let both = async || {
+        let events = kafka.settings.events_topic.as_deref().expect("is set");
+        let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str(), events];
+        let all = async || {
             loop {
                 let mut there = true;
                 for name in names {
@@ -309,6 +310,7 @@ mod tests {
                 let outcomes = [
                     kafka.probe(&publisher).await.err(),
                     kafka.ensure_dead_letter_topic(&publisher).await.err(),
+                    kafka.ensure_events_topic(publisher.client(), events).await.err(),
                 ];
                 for error in outcomes.into_iter().flatten() {
                     assert!(error.0.ends_with("is gone and is created anew 3s later"), "{error}");
@@ -318,7 +320,7 @@ mod tests {
                 }
             }
         };
-        both().await;
+        all().await;
         let losses = names.map(|name| kafka.topics.losses(name));
         admin(&kafka).delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
         while kafka.metadata(publisher.client(), names[0]).await.expect("answers").topics()[0]
@@ -326,7 +328,7 @@ mod tests {
             .is_none()
         {}
         let gone = Instant::now();
-        both().await;
+        all().await;
         assert!(gone.elapsed() >= CREATE_ANEW);
         assert!(losses.iter().all(|losses| losses.has_changed().expect("has a sender")));
     }

@@ -16,7 +16,7 @@ async fn writing() -> (World, Replica, Replica) {
     world.settled().await;
     let second = world.replica();
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(first.metric("events_produced_total"), 2.0);
+    assert_eq!(first.metric("events_produced_total"), "2");
     (world, first, second)
 }
 
@@ -27,7 +27,7 @@ async fn another_replica_takes_over_from_one_that_was_killed() {
     world.place(1).await;
     assert!(world.written(4).await < TAKEOVER);
     assert_eq!(world.settled().await.1, 0);
-    assert_eq!(second.metric("events_produced_total"), 2.0);
+    assert_eq!(second.metric("events_produced_total"), "2");
 }
 
 /// What it has under way comes late and does no harm, and its place is not its own any more.
@@ -49,7 +49,7 @@ async fn another_replica_takes_over_from_one_that_stands_still() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!(world.store.place_of(TOPIC).await, place);
     assert!(world.settled().await.1 > 0, "the one that woke repeats something");
-    assert!(first.metric("events_behind_seconds").is_nan() && second.metric("events_behind_seconds") == 0.0);
+    assert!(first.metric("events_behind_seconds") == "NaN" && second.metric("events_behind_seconds") == "0");
     world.place(1).await;
     world.settled().await;
 }
@@ -62,7 +62,7 @@ async fn another_replica_takes_over_from_one_that_lost_the_database() {
     world.place(1).await;
     // The one that is cut off still reads and writes; its word counts no more.
     let begun = Instant::now();
-    while second.metric("events_produced_total") == 0.0 {
+    while second.metric("events_produced_total") == "0" {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(begun.elapsed() < TAKEOVER);
@@ -118,7 +118,7 @@ async fn what_waited_for_kafka_is_written_when_it_is_back() {
         world.place(2).await;
     }
     world.advance().await;
-    let behind = replica.metric("events_behind_seconds");
+    let behind: f64 = replica.metric("events_behind_seconds").parse().expect("a number");
     assert!((59.0..62.0).contains(&behind), "{behind}");
     assert_eq!(world.topic.messages().len(), 2);
     world.topic.judged(|_| Fate::Taken(2));
@@ -127,7 +127,7 @@ async fn what_waited_for_kafka_is_written_when_it_is_back() {
     assert!(took < Duration::from_secs(5) && repeats == 0, "{took:?}, {repeats}");
     replica.says(|health| *health == Health::Up).await;
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(replica.metric("events_behind_seconds"), 0.0);
+    assert_eq!(replica.metric("events_behind_seconds"), "0");
 }
 
 /// Those of other partitions are sent once, not again with each try.
@@ -159,7 +159,7 @@ async fn what_waited_for_the_database_is_written_when_it_is_back() {
     world.database.lock().expect("no panic").away = true;
     replica.says(|health| matches!(health, Health::Down(_))).await;
     sleep(Duration::from_mins(1)).await;
-    assert!(replica.metric("events_behind_seconds").is_nan());
+    assert!(replica.metric("events_behind_seconds") == "NaN");
     world.database.lock().expect("no panic").away = false;
     world.place(5).await;
     let (took, repeats) = world.settled().await;
@@ -167,7 +167,8 @@ async fn what_waited_for_the_database_is_written_when_it_is_back() {
     replica.says(|health| *health == Health::Up).await;
 }
 
-/// Promise 5: a message that is refused for its own sake, or whose order can't be read, holds up nobody; it is counted.
+/// Promise 5: memory, queues and time are bounded. An event that is refused for its own sake, or whose order can't be
+/// read, holds up nobody; it is counted.
 #[tokio::test(start_paused = true)]
 async fn one_event_that_cant_be_written_is_passed_over() {
     let mut world = World::new();
@@ -189,11 +190,11 @@ async fn one_event_that_cant_be_written_is_passed_over() {
     let messages = world.topic.messages();
     assert_eq!(messages.len(), 16 - 1 - 2, "{messages:?}");
     assert!(!messages.contains(&(poison, 2)) && messages.iter().all(|(order_id, _)| *order_id != hidden));
-    assert_eq!(replica.metric("events_left_out_total"), 3.0);
+    assert_eq!(replica.metric("events_left_out_total"), "3");
     assert_eq!(*replica.health.borrow(), Health::Up);
 }
 
-/// Promise 5: the fault of a setting is never taken for the fault of a message. A broker that means the batch takes its
+/// The fault of a setting is never taken for the fault of a message. A broker that means the batch takes its
 /// halves, and one that takes no message at all is waited for.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_refuses_all_is_waited_for() {
@@ -203,23 +204,26 @@ async fn a_topic_that_refuses_all_is_waited_for() {
     world.place(8).await;
     replica.says(|health| matches!(health, Health::Degraded(_))).await;
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(replica.metric("events_left_out_total"), 0.0);
+    assert_eq!(replica.metric("events_left_out_total"), "0");
     world.topic.judged(|_| Fate::Taken(2));
     assert_eq!(world.settled().await.1, 0);
 }
 
 /// Replicas that die, stand still and are cut off, while the topic answers as it likes: each event is there, and the
 /// first appearances of each order are in order. `SEED=n` repeats one story.
-#[tokio::test(start_paused = true)]
-async fn whatever_happens_nothing_is_skipped_and_orders_stay_in_order() {
+#[test]
+fn whatever_happens_nothing_is_skipped_and_orders_stay_in_order() {
     let seeds = match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("a number")],
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
         Err(_) => (0..60).collect::<Vec<u64>>(),
     };
-    for seed in seeds {
-        println!("SEED={seed}");
-        story(seed).await;
-    }
+    let fails = |seed: &u64| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let live = || runtime.expect("starts").block_on(story(*seed));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(live)).is_err()
+    };
+    let failed: Vec<u64> = seeds.into_iter().filter(fails).collect();
+    assert!(failed.is_empty(), "repeat with SEED={}; all that failed: {failed:?}", failed[0]);
 }
 
 async fn story(seed: u64) {
