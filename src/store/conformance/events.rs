@@ -264,6 +264,8 @@ pub(crate) async fn an_odd_event_is_passed_over(t: Fixture) {
 }
 
 const LASTING: Duration = Duration::from_secs(5);
+/// A millisecond less.
+const ALMOST: Duration = Duration::from_millis(4_999);
 const PLACE: &str = "reader";
 
 async fn lease(store: &Arc<dyn Store>) -> Option<Lease> {
@@ -291,9 +293,9 @@ pub(crate) async fn a_place_is_held_by_one_replica(t: Fixture) {
     assert_eq!(moved, Lease { cursor: Cursor(7), ..first });
     assert_eq!(move_on(&t.store, first, 9).await, None, "an answer of before says nothing");
     // Who moves on keeps it beyond the time of the first lease.
-    t.clock.advance(LASTING - Duration::from_millis(1));
+    t.clock.advance(ALMOST);
     let moved = move_on(&t.store, moved, 8).await.expect("is held");
-    t.clock.advance(LASTING - Duration::from_millis(1));
+    t.clock.advance(ALMOST);
     t.held_elsewhere_is_refused().await;
     assert_eq!(t.replica.place_of(PLACE).await, Ok(Some(Cursor(8))));
 

@@ -29,6 +29,9 @@ pub(crate) struct Course {
 /// Says of each how it goes.
 pub(super) type Courses = Box<dyn FnMut() -> Course + Send>;
 
+/// Tells how one that stays open has ended.
+type Ended = oneshot::Receiver<Result<(), StoreError>>;
+
 /// Rows that open transactions write.
 #[derive(Default)]
 pub(super) struct Locks {
@@ -167,7 +170,7 @@ impl MemoryStore {
     fn begin<T>(
         &self,
         work: impl FnOnce(&mut Database, &mut Transaction) -> T,
-    ) -> Result<(T, Option<oneshot::Receiver<Result<(), StoreError>>>), StoreError> {
+    ) -> Result<(T, Option<Ended>), StoreError> {
         let (mut database, now) = self.lock();
         let mut transaction = Transaction::new(now);
         let answer = work(&mut database, &mut transaction);

@@ -297,7 +297,7 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
         steps += store.advance_due(due, delays).await.expect("advances").transitions.len();
     }
     let before = steps;
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     // Those that a look has passed over.
     let mut held = self::console(&database).await;
     run(&mut held, "BEGIN").await.expect("begins");
@@ -306,7 +306,7 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
         .expect("locks");
     steps += store.advance_due(soonest, &instant).await.expect("advances").transitions.len();
     run(&mut held, "ROLLBACK").await.expect("ends");
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     store.advance_due(soonest, &instant).await.expect("looks");
     for _ in 0..4 {
         let overlooked = Due::Overlooked { limit: 100, after: None, except: &[] };
