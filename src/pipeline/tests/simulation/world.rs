@@ -145,7 +145,7 @@ impl World {
     /// Some that follow everything from the beginning, to an end that is told.
     fn read_the_feed(&mut self) -> (watch::Sender<Option<Cursor>>, JoinSet<Vec<FeedEvent>>) {
         let (end, mut readers) = (watch::Sender::new(None), JoinSet::new());
-        for way in [Way::Stream, Way::Stream, Way::Pages] {
+        for way in [Way::Stream, Way::Pages] {
             let (view, late, luck) = (self.view(), self.late(), self.random.random());
             let (replicas, last) = (Arc::clone(&self.replicas), end.subscribe());
             readers.spawn(FeedReader { way, replicas, luck, view, late, last }.run());
