@@ -9,6 +9,7 @@
     reason = "figures for people, and counts far below 2^52"
 )]
 
+mod feed;
 mod phases;
 mod plot;
 mod report;

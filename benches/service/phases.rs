@@ -13,7 +13,7 @@ use order_tracker::{
 };
 
 use crate::{
-    Options,
+    Options, feed,
     report::{Figure, Kind, Report, Row},
     scenarios::{Mixed, Reads, Same, Timed},
     server::Server,
@@ -63,6 +63,7 @@ impl Measurement {
         let server = run.starts(&stack).await?;
         run.requests(&server, &stack).await?;
         run.topic(&server, &stack).await?;
+        run.feed(&server, &stack).await?;
         let name = format!("memory after {} orders", run.ids.len());
         run.figure(name, server.rss(), "MiB");
         run.loops(server, &stack).await?;
@@ -163,6 +164,17 @@ impl Measurement {
                 Ok(reader.count() > 0)
             })
             .await?;
+        self.timed("topic", server, stack, |id| reader.seen(id)).await
+    }
+
+    /// How long orders take to a reader, from when each was due to be sent.
+    async fn timed(
+        &mut self,
+        way: &str,
+        server: &Server,
+        stack: &Stack,
+        seen: impl Fn(OrderId) -> Option<Instant>,
+    ) -> Result<()> {
         let rate = if self.options.quick { 50.0 } else { TOPIC_RATE };
         let orders = Arc::new(Timed::default());
         let plan = Plan {
@@ -175,18 +187,15 @@ impl Measurement {
         let before = spent(server, stack);
         let summary = Run::start(&plan, orders.clone()).await?.end().await;
         let placed = orders.placed();
-        server
-            .until("all orders on the topic", async || {
-                Ok(placed.iter().all(|(id, _)| reader.seen(*id).is_some()))
-            })
-            .await?;
+        let all = async || Ok(placed.iter().all(|(id, _)| seen(*id).is_some()));
+        server.until("all orders are seen", all).await?;
         let after = spent(server, stack);
         let mut times = histogram();
         for (id, due) in &placed {
-            record(&mut times, reader.seen(*id).map_or(Duration::MAX, |seen| seen - *due));
+            record(&mut times, seen(*id).map_or(Duration::MAX, |seen| seen - *due));
         }
         self.report.rows.push(Row {
-            name: format!("POST to topic, {rate:.0} a second"),
+            name: format!("POST to {way}, {rate:.0} a second"),
             kind: Kind::Loops,
             rate: summary.rate,
             latency_ms: Some(Latency::of(&times)),
@@ -195,6 +204,24 @@ impl Measurement {
             failed: summary.failed,
         });
         Ok(())
+    }
+
+    /// All events so far, page after page; then the way of an order to a reader at the end.
+    async fn feed(&mut self, server: &Server, stack: &Stack) -> Result<()> {
+        let (before, begun) = (spent(server, stack), Instant::now());
+        let events = feed::read_all(&server.target).await? as u64;
+        let (took, after) = (begun.elapsed().as_secs_f64(), spent(server, stack));
+        self.report.rows.push(Row {
+            name: format!("feed, {events} events by pages of 1,000"),
+            kind: Kind::Loops,
+            rate: events as f64 / took,
+            latency_ms: None,
+            service_cpu: per_thousand(before.0, after.0, events),
+            database_cpu: per_thousand(before.1, after.1, events),
+            failed: 0,
+        });
+        let reader = feed::Reader::start(&server.target).await?;
+        self.timed("feed", server, stack, |id| reader.seen(id)).await
     }
 
     /// Many orders due at once, then whole lives without delays.

@@ -35,9 +35,6 @@ use context::Context;
 use member::MemberContext;
 use topics::Topics;
 
-/// How often a consumer tells how it is.
-const STATISTICS_MS: &str = "5000";
-
 /// How to reach the cluster and what things are called there.
 #[derive(Debug, Clone)]
 pub struct KafkaSettings {
@@ -139,7 +136,7 @@ impl Kafka {
             // for hundreds of orders. Another producer's order waits this long at most.
             .set("fetch.min.bytes", "1000000")
             .set("fetch.wait.max.ms", "100")
-            .set("statistics.interval.ms", STATISTICS_MS);
+            .set("statistics.interval.ms", "5000");
         // With the other group protocol the cluster decides these, and the client refuses them.
         if !self
             .settings
