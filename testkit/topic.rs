@@ -15,7 +15,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::RDKafkaErrorCode,
-    message::{BorrowedMessage, DeliveryResult, Headers as _},
+    message::{BorrowedMessage, DeliveryResult, Header, Headers as _, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub struct Message {
     pub key: Option<String>,
     /// A tombstone has none.
     pub value: Option<Vec<u8>>,
-    /// What is said of it; not put there by us.
+    /// What is said of it.
     pub headers: HashMap<String, String>,
     /// Where it was found, or is to go; without one the key decides.
     pub partition: Option<i32>,
@@ -246,6 +246,8 @@ impl Topic {
         let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
         for message in messages {
             let mut record = BaseRecord::<str, [u8]>::to(&self.name);
+            let headers = message.headers.iter().map(|(key, value)| Header { key, value: Some(value) });
+            record.headers = Some(headers.fold(OwnedHeaders::new(), OwnedHeaders::insert));
             record.key = message.key.as_deref();
             record.payload = message.value.as_deref();
             record.partition = message.partition;

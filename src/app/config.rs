@@ -89,6 +89,9 @@ pub(crate) struct KafkaConfig {
     /// Where messages go that can't become orders; `<topic>.dlq` if unset; created if missing
     #[arg(long = "kafka-dlq-topic", env = "KAFKA_DLQ_TOPIC", value_name = "TOPIC", value_parser = topic)]
     pub(crate) dlq_topic: Option<String>,
+    /// Where every event goes, for others to follow; created if missing; `off` writes none
+    #[arg(long = "kafka-events-topic", env = "KAFKA_EVENTS_TOPIC", default_value = "order-events.v1", value_name = "TOPIC", value_parser = topic)]
+    pub(crate) events_topic: String,
     /// Used only when the topic is created
     #[arg(long = "kafka-topic-partitions", env = "KAFKA_TOPIC_PARTITIONS", default_value_t = 6, value_name = "N", value_parser = whole(1..=1_000))]
     pub(crate) partitions: i32,
@@ -232,6 +235,13 @@ impl Config {
                 kafka.topic
             ));
         }
+        if kafka.events_topic().is_some_and(|events| *events == kafka.topic || *events == kafka.dlq_topic()) {
+            return Err(format!(
+                "KAFKA_EVENTS_TOPIC (--kafka-events-topic): {:?} is not valid: must be another topic than KAFKA_TOPIC \
+                 and KAFKA_DLQ_TOPIC, or off",
+                kafka.events_topic
+            ));
+        }
         let settings = kafka.settings(kafka.brokers.clone().unwrap_or_default(), false);
         Kafka::check_properties(&settings).map_err(|error| {
             format!("KAFKA_PROPERTIES (--kafka-properties): must be properties of librdkafka: {error}")
@@ -280,6 +290,7 @@ impl KafkaConfig {
             brokers,
             topic: self.topic.clone(),
             dlq_topic: self.dlq_topic(),
+            events_topic: self.events_topic().cloned(),
             partitions: self.partitions,
             replication: self.replication,
             group: self.group.clone(),
@@ -292,5 +303,10 @@ impl KafkaConfig {
     /// The dead-letter topic, by default named after the topic.
     pub(crate) fn dlq_topic(&self) -> String {
         self.dlq_topic.clone().unwrap_or_else(|| format!("{}.dlq", self.topic))
+    }
+
+    /// The topic of events, if they are written.
+    pub(crate) fn events_topic(&self) -> Option<&String> {
+        Some(&self.events_topic).filter(|topic| *topic != "off")
     }
 }

@@ -24,7 +24,8 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
+        BatchWriter, Consumer, EventRelay, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE,
+        simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
@@ -58,6 +59,7 @@ impl App {
         wiring.start_consumer(&topic, &when_migrated);
         wiring.start_scheduler(&when_migrated);
         wiring.start_reader(&when_migrated);
+        wiring.start_event_relay(&topic, &when_migrated);
         wiring.start_upkeep(overview, &when_migrated);
         wiring.start_monitors(&topic, dead_letters);
         // With the last tracker the writers end, so none is kept here.
@@ -163,8 +165,10 @@ impl<'a> Wiring<'a> {
         if let Some(brokers) = &kafka.brokers {
             return Ok((kafka.settings(brokers.clone(), false), None));
         }
-        let (topic, dlq_topic, partitions) = (&kafka.topic, kafka.dlq_topic(), kafka.partitions);
-        let embedded = EmbeddedBroker::start(&[(topic, partitions), (&dlq_topic, partitions)])?;
+        let dlq_topic = kafka.dlq_topic();
+        let topics = [&kafka.topic, &dlq_topic].into_iter().chain(kafka.events_topic());
+        let topics: Vec<(&str, i32)> = topics.map(|topic| (topic.as_str(), kafka.partitions)).collect();
+        let embedded = EmbeddedBroker::start(&topics)?;
         Ok((kafka.settings(embedded.address(), true), Some(embedded)))
     }
 
@@ -297,6 +301,25 @@ impl<'a> Wiring<'a> {
         };
         let reader = reader.run(self.shutdown.soft());
         self.tasks.spawn("event reader", when_migrated.clone().open(reader));
+    }
+
+    /// Without a topic of events there is none.
+    fn start_event_relay(&mut self, topic: &Topic, when_migrated: &Gate) {
+        let (Some(publisher), Some(name)) = (topic.kafka.events(), self.config.kafka.events_topic()) else {
+            self.metrics.without_events_topic();
+            return;
+        };
+        let relay = EventRelay::new(
+            self.store.clone(),
+            Arc::clone(&self.feed),
+            Arc::new(publisher),
+            name.clone(),
+            Arc::clone(&self.metrics),
+            Arc::new(SystemClock),
+            self.parts.reporter(Part::Events),
+        );
+        let relay = relay.run(self.shutdown.soft(), self.shutdown.give_up());
+        self.tasks.spawn("event relay", when_migrated.clone().open(relay));
     }
 
     fn start_upkeep(&mut self, overview: Arc<Overview>, when_migrated: &Gate) {

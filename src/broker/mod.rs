@@ -1,6 +1,6 @@
 //! The broker carries messages, at least once; the tables absorb what comes twice.
 //!
-//! The pipeline sees the two traits here. `kafka` implements them for a real cluster and for the
+//! The pipeline sees the three traits here. `kafka` implements them for a real cluster and for the
 //! `embedded` one alike: there is one code path.
 
 mod dead_letters;
@@ -16,13 +16,14 @@ use async_trait::async_trait;
 pub use dead_letters::DeadLetterMonitor;
 pub use embedded::EmbeddedBroker;
 pub use kafka::{
-    DeadLetter, Kafka, KafkaPublisher, KafkaSettings, KafkaSubscription, OffsetRange, Properties, TopicExtent,
+    DeadLetter, Kafka, KafkaEventPublisher, KafkaPublisher, KafkaSettings, KafkaSubscription, OffsetRange,
+    Properties, TopicExtent,
 };
 pub use monitor::BrokerMonitor;
 pub use partitions::Partitions;
 
 use crate::{
-    order::{OrderId, OrderPlaced, Reject},
+    order::{EventMessage, OrderId, OrderPlaced, Reject},
     telemetry::health::Health,
 };
 
@@ -45,6 +46,20 @@ pub trait Publisher: Send + Sync + 'static {
     async fn dead_letter(&self, record: &Record, reject: &Reject) -> Result<(), BrokerError>;
 }
 
+/// Puts events on their topic.
+#[async_trait]
+pub trait EventPublisher: Send + Sync + 'static {
+    /// Looks at the topic and creates it if it is missing.
+    async fn look(&self) -> Result<(), Refusal>;
+
+    /// Puts these on the topic and waits for the broker's answer to each; answers in the order given. They are sent
+    /// side by side, so of one order there is one at most.
+    async fn publish(&self, messages: &[&EventMessage]) -> Vec<Result<(), Refusal>>;
+
+    /// Gives the client up, with what it has not sent; the next call makes another.
+    fn close(&self);
+}
+
 /// What the broker said to one order.
 #[derive(Debug)]
 pub struct Receipt {
@@ -56,7 +71,7 @@ pub struct Receipt {
     pub took: Duration,
 }
 
-/// An order was not taken, by the broker or by its client.
+/// A message was not taken, by the broker or by its client.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
@@ -66,14 +81,14 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Whose fault it is that an order was not taken, and so who else has to wait.
+/// Whose fault it is that a message was not taken, and so who else has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// The message's own; all others may go.
     Message,
     /// Its partition's; others may go.
     Partition,
-    /// The topic's, the cluster's or a setting's: no order can go.
+    /// The topic's, the cluster's or a setting's: none can go.
     Everything,
 }
 

@@ -36,7 +36,8 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         args.kafka.brokers.clone().map(|brokers| {
             Arc::new(Kafka::new(args.kafka.settings(brokers, false), Arc::new(Metrics::new())))
         });
-    let report = verify(&*store, kafka, &args.kafka.topic).await.map_err(|error| match error {
+    let (topic, event_topic) = (&args.kafka.topic, args.kafka.events_topic().map(String::as_str));
+    let report = verify(&*store, kafka, topic, event_topic).await.map_err(|error| match error {
         VerifyError::Broker(_) => {
             let brokers = args.kafka.brokers.as_deref().unwrap_or_default();
             anyhow!("the broker at {brokers} (KAFKA_BROKERS): {error}")
@@ -69,6 +70,22 @@ fn table(report: &Report) -> String {
             if topic.truncated {
                 line(
                     "every order that was sent is on the topic",
+                    &"can't be told: retention has deleted messages",
+                );
+            }
+        }
+    }
+    match &report.event_topic {
+        None if report.topic.is_none() => {}
+        None => line("event topic", &"not read: KAFKA_EVENTS_TOPIC is off"),
+        Some(topic) => {
+            line("events written up to", &topic.written);
+            line("messages on the event topic", &topic.messages);
+            line("messages that are events again", &topic.duplicates);
+            line("messages about events of no order here", &topic.others);
+            if topic.truncated {
+                line(
+                    "the event topic agrees with the table",
                     &"can't be told: retention has deleted messages",
                 );
             }

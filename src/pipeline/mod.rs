@@ -1,7 +1,7 @@
 //! The loops that carry an order from the queue to its delivery.
 //!
 //! `batch_writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
-//! `scheduler` makes due steps, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
+//! `scheduler` makes due steps, `event_relay` puts every event on its topic, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
 //!
@@ -9,6 +9,7 @@
 
 mod batch_writer;
 mod consumer;
+mod event_relay;
 mod held;
 mod migration;
 mod postponed;
@@ -22,6 +23,7 @@ mod upkeep;
 
 pub use batch_writer::{BatchWriter, WRITTEN_AT_ONCE};
 pub use consumer::Consumer;
+pub use event_relay::EventRelay;
 pub use migration::Migration;
 pub use relay::Relay;
 pub use sampler::Sampler;

@@ -118,12 +118,21 @@ pub enum Part {
     DeadLetters,
     /// Whether steps are made.
     Scheduler,
+    /// Whether events are put on their topic.
+    Events,
 }
 
 impl Part {
     /// All parts, in the order in which they are told.
-    pub const ALL: [Self; 6] =
-        [Self::Database, Self::Broker, Self::Relay, Self::Consumer, Self::DeadLetters, Self::Scheduler];
+    pub const ALL: [Self; 7] = [
+        Self::Database,
+        Self::Broker,
+        Self::Relay,
+        Self::Consumer,
+        Self::DeadLetters,
+        Self::Scheduler,
+        Self::Events,
+    ];
 
     /// Its name wherever it is told.
     pub fn as_str(self) -> &'static str {
@@ -134,6 +143,7 @@ impl Part {
             Self::Consumer => "consumer",
             Self::DeadLetters => "dead_letters",
             Self::Scheduler => "scheduler",
+            Self::Events => "events",
         }
     }
 }
@@ -151,6 +161,8 @@ pub struct PartsHealth {
     pub dead_letters: Health,
     /// Whether steps are made.
     pub scheduler: Health,
+    /// Whether events are put on their topic, as far as that is this replica's work.
+    pub events: Health,
 }
 
 /// The registry. Cheap enough to clone for whoever needs one.
@@ -184,6 +196,7 @@ impl HealthRegistry {
             consumer: health(Part::Consumer),
             dead_letters: health(Part::DeadLetters),
             scheduler: health(Part::Scheduler),
+            events: health(Part::Events),
         }
     }
 }
@@ -206,6 +219,7 @@ mod tests {
             consumer: down("consumer"),
             dead_letters: down("dead_letters"),
             scheduler: down("scheduler"),
+            events: down("events"),
         };
         assert_eq!(parts.read(), expected);
         assert_eq!(*watcher.borrow(), expected.relay);

@@ -33,6 +33,11 @@ pub const CLAIM: Duration = Duration::from_secs(3);
 /// How old an own outbox row must be to count as lost: older than any write may still be under way.
 pub const LOST: Duration = Duration::from_secs(10);
 
+/// How long one try may take to put an event on its topic.
+pub const EVENT_TRY: Duration = Duration::from_secs(2);
+/// How long the place of the one who writes events stays its own without a sign of life.
+pub const WRITER_LEASE: Duration = Duration::from_secs(3);
+
 /// How often an idle stream of events shows that it lives.
 pub const STREAM_BEAT: Duration = Duration::from_secs(15);
 /// How long a client believes in a stream that is silent: two of its beats and a bit.
@@ -59,6 +64,8 @@ const _: () = assert!(
 const _: () = assert!(shorter(REQUEST, CLIENT), "the service answers before its client hangs up");
 const _: () = assert!(shorter(SIGN_OF_LIFE, SILENT), "one sign of life may be late");
 const _: () = assert!(shorter(SILENT, CLAIM), "who is silent stops before others take its rows");
+const _: () = assert!(shorter(EVENT_TRY, WRITER_LEASE), "a message is given up before its writer's place is");
+const _: () = assert!(shorter(SIGN_OF_LIFE, WRITER_LEASE), "a writer gives a sign of life in time");
 const _: () = assert!(shorter(GUARD, LOST), "no write is still under way when its rows count as lost");
 const _: () = assert!(
     2 * STREAM_BEAT.as_millis() < STREAM_SILENCE.as_millis(),

@@ -6,20 +6,39 @@ use std::{
     path::Path,
 };
 
-use order_tracker::order::{RejectReason, Size, Status};
+use order_tracker::order::{
+    Cursor, EventKind, EventMessage, FeedEvent, FeedMeta, OrderFacts, RejectReason, Size, Status, Timestamp,
+};
 use serde_json::{Value, json};
 use testkit::Message;
 
 use crate::{
     harness::{Service, binary, ended},
-    kafka::{DLQ, Kafka, TOPIC, foreign},
+    kafka::{DLQ, EVENTS, Kafka, TOPIC, foreign},
 };
 
 const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("text")
+}
+
+/// With the schemas that lie beside it in their places.
 fn document() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/asyncapi.yaml");
-    yaml_serde::from_str(&fs::read_to_string(path).expect("text")).expect("YAML")
+    fn bring_in(part: &mut Value) {
+        let file = part.get("$ref").and_then(Value::as_str).and_then(|to| to.strip_prefix("./"));
+        if let Some(file) = file {
+            *part = serde_json::from_str(&read(&format!("docs/{file}"))).expect("JSON");
+        }
+        match part {
+            Value::Object(fields) => fields.values_mut().for_each(bring_in),
+            Value::Array(parts) => parts.iter_mut().for_each(bring_in),
+            _ => {}
+        }
+    }
+    let mut document = yaml_serde::from_str(&read("docs/asyncapi.yaml")).expect("YAML");
+    bring_in(&mut document);
+    document
 }
 
 /// Checks a part of a message against the schema at a path.
@@ -42,14 +61,14 @@ fn is_described(document: &Value, name: &str, message: &Message) {
 }
 
 /// The example with this message's own id and moment.
-fn example_of(document: &Value, message: &Message) -> Value {
-    let example = &document["components"]["messages"]["orderPlaced"]["examples"][0];
+fn example_of(document: &Value, name: &str, moment: &str, message: &Message) -> Value {
+    let example = &document["components"]["messages"][name]["examples"][0];
     let (told, sent) = (&example["payload"], message.json());
     let text = json!({"headers": example["headers"], "payload": told}).to_string();
     let own = |text: String, field: &str| {
         text.replace(told[field].as_str().expect("text"), sent[field].as_str().expect("text"))
     };
-    serde_json::from_str(&own(own(text, "order_id"), "created_at")).expect("JSON")
+    serde_json::from_str(&own(own(text, "order_id"), moment)).expect("JSON")
 }
 
 #[tokio::test]
@@ -63,9 +82,21 @@ async fn the_topics_are_as_their_document_says() {
     let payload = "/components/messages/orderPlaced/payload";
     keeps_to(&document, payload, &order.json());
     keeps_to(&document, payload, &foreign(FOREIGN));
-    assert_eq!(json!({"headers": order.headers, "payload": order.json()}), example_of(&document, &order));
+    assert_eq!(
+        json!({"headers": order.headers, "payload": order.json()}),
+        example_of(&document, "orderPlaced", "created_at", &order)
+    );
     let told = document["components"]["schemas"]["order"]["properties"].as_object().expect("fields");
     assert!(told.keys().eq(order.json().as_object().expect("fields").keys()), "{told:?}");
+
+    let mut events = kafka.read(EVENTS, 6).await;
+    for event in &events {
+        is_described(&document, "orderEvent", event);
+        keeps_to(&document, "/components/messages/orderEvent/payload", &event.json());
+    }
+    let first = events.swap_remove(0);
+    let expected = example_of(&document, "orderEvent", "timestamp", &first);
+    assert_eq!(json!({"headers": first.headers, "payload": first.json()}), expected);
 
     kafka.put(Some("another"), Some(foreign(FOREIGN).to_string().as_bytes())).await;
     let dead_letter = kafka.read(DLQ, 1).await.pop().expect("a dead letter");
@@ -164,6 +195,7 @@ fn choices_and_addresses_are_those_of_the_code() {
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(document["channels"]["orders"]["address"], TOPIC);
     assert_eq!(document["channels"]["deadLetters"]["address"], DLQ);
+    assert_eq!(document["channels"]["orderEvents"]["address"], EVENTS);
 }
 
 /// Every `$ref` of the document leads somewhere.
@@ -185,4 +217,73 @@ fn references_lead_somewhere() {
     let (document, mut seen) = (document(), 0);
     walk(&document, &document, &mut seen);
     assert!(seen > 10, "only {seen} references");
+}
+
+/// An event of which everything is told.
+fn full_event(event: EventKind) -> Value {
+    let at = "2026-01-02T03:04:05.678Z".parse::<Timestamp>().expect("a moment");
+    let meta = FeedMeta {
+        source: Some("kitchen".to_owned()),
+        by: Some("stove".to_owned()),
+        occurred_at: Some(at),
+        reason: Some("too_busy".to_owned()),
+        station: Some("grill".to_owned()),
+        minutes: Some(5),
+        inferred: Some(true),
+        reverts: Some(3),
+        from: Some(Status::Cooking),
+        to: Some(Status::Preparing),
+        status: Some(Status::Cooking),
+        topic: Some(TOPIC.to_owned()),
+        partition: Some(0),
+        offset: Some(7),
+    };
+    let place = (Cursor(9), FOREIGN.parse().expect("an id"), 4);
+    let event = FeedEvent { meta: Some(meta), ..FeedEvent::new(place, event, at, None) };
+    let order = OrderFacts { item: "ramen".to_owned(), size: Size::Large, created_at: at };
+    serde_json::to_value(EventMessage { event, order }).expect("serialises")
+}
+
+/// Who was built for the first version reads the messages of this one, and each schema is whole: what a message holds is
+/// described, what was described once still is, of the same type and required where it was.
+#[test]
+fn the_schema_of_events_stays_compatible() {
+    fn still_there(before: &Value, now: &Value, place: &str) {
+        assert_eq!(before["type"], now["type"], "{place} has changed its type");
+        let required = |schema: &Value| -> BTreeSet<String> {
+            let names = schema["required"].as_array().into_iter().flatten();
+            names.map(|name| name.as_str().expect("a name").to_owned()).collect()
+        };
+        assert!(required(now).is_superset(&required(before)), "{place} may lack what it had to have");
+        for (name, before) in before["properties"].as_object().into_iter().flatten() {
+            still_there(before, &now["properties"][name], &format!("{place}.{name}"));
+        }
+    }
+    let schema = |name: &str| -> Value { serde_json::from_str(&read(name)).expect("JSON") };
+    let now = schema("docs/schemas/order-event.v1.json");
+    // Never edited: it is what readers of the first version were given.
+    let first = schema("tests/it/schemas/order-event.v1.0.json");
+    still_there(&first, &now, "an event");
+    for kind in EventKind::ALL {
+        let mut message = full_event(kind);
+        let names = |part: &Value| part.as_object().expect("fields").keys().cloned().collect::<BTreeSet<_>>();
+        for (part, told) in [
+            ("", &now["properties"]),
+            ("/meta", &now["properties"]["meta"]["properties"]),
+            ("/order", &now["properties"]["order"]["properties"]),
+        ] {
+            assert_eq!(names(message.pointer(part).expect("is there")), names(told), "{part}");
+        }
+        for meta in [true, false] {
+            if !meta {
+                message["meta"] = Value::Null;
+            }
+            for schema in [&first, &now] {
+                let validator = jsonschema::validator_for(schema).expect("a schema");
+                let errors: Vec<String> =
+                    validator.iter_errors(&message).map(|error| error.to_string()).collect();
+                assert_eq!(errors, Vec::<String>::new(), "{message}");
+            }
+        }
+    }
 }

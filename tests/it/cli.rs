@@ -235,6 +235,7 @@ async fn an_empty_variable_is_an_unset_one() {
         "KAFKA_BROKERS",
         "KAFKA_TOPIC",
         "KAFKA_DLQ_TOPIC",
+        "KAFKA_EVENTS_TOPIC",
         "KAFKA_TOPIC_PARTITIONS",
         "KAFKA_PROPERTIES",
         "STAGE_DELAYS",
@@ -325,13 +326,13 @@ async fn a_comma_in_a_password_is_told_and_the_password_is_not() {
 #[tokio::test]
 async fn dead_letters_need_a_topic_of_their_own() {
     let data = folder();
-    let settings = [
-        ("DATA_DIR", data.path().to_str().expect("text")),
-        ("KAFKA_TOPIC", "food"),
-        ("KAFKA_DLQ_TOPIC", "food"),
-    ];
-    let line = complaint(&["serve"], &settings, 2).await;
-    assert!(line.contains("KAFKA_DLQ_TOPIC") && line.contains("food"), "{line}");
+    let settings = [("DATA_DIR", data.path().to_str().expect("text")), ("KAFKA_TOPIC", "food")];
+    for (name, taken) in
+        [("KAFKA_DLQ_TOPIC", "food"), ("KAFKA_EVENTS_TOPIC", "food"), ("KAFKA_EVENTS_TOPIC", "food.dlq")]
+    {
+        let line = complaint(&["serve"], &[settings[0], settings[1], (name, taken)], 2).await;
+        assert!(line.contains(name) && line.contains(taken), "{line}");
+    }
 }
 
 /// What a container asks of itself.

@@ -99,6 +99,12 @@ async fn help_of_the_service() {
 
               [env: KAFKA_DLQ_TOPIC=]
 
+          --kafka-events-topic <TOPIC>
+              Where every event goes, for others to follow; created if missing; `off` writes none
+
+              [env: KAFKA_EVENTS_TOPIC=]
+              [default: order-events.v1]
+
           --kafka-topic-partitions <N>
               Used only when the topic is created
 

@@ -13,6 +13,9 @@ pub(crate) const TOPIC: &str = "orders.v1";
 /// Where messages go that can't become orders.
 pub(crate) const DLQ: &str = "orders.v1.dlq";
 
+/// Where events go.
+pub(crate) const EVENTS: &str = "order-events.v1";
+
 /// A client of a cluster.
 pub(crate) struct Kafka(String);
 
@@ -34,6 +37,13 @@ impl Kafka {
     /// Puts a message on the orders topic and answers its partition and offset.
     pub(crate) async fn put(&self, key: Option<&str>, value: Option<&[u8]>) -> (i32, i64) {
         self.send(TOPIC, None, key, value).await
+    }
+
+    /// Puts what passes for an event on its topic.
+    pub(crate) async fn put_event(&self, order_id: &str, seq: u32) {
+        let headers = [("ce_id".to_owned(), format!("{order_id}:{seq}"))].into();
+        let message = Message { key: Some(order_id.to_owned()), headers, ..Message::default() };
+        self.topic(EVENTS).send(vec![message]).await.expect("acknowledged");
     }
 
     /// Puts a message on a partition.

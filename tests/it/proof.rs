@@ -50,14 +50,70 @@ async fn a_running_service_is_proved_whole() {
         service.place("pizza").await;
     }
     service.settled().await;
+    service.counted("events_produced_total", 60).await;
     let proof = run(&["verify"], &service.brokers, data.path()).await;
     let text = out(&proof);
     assert_eq!(proof.status.code(), Some(0), "{text}");
-    for line in ["orders 10", "events 60", "messages on the topic 10", "messages that are duplicates 0"] {
+    for line in [
+        "orders 10",
+        "events 60",
+        "messages on the topic 10",
+        "messages that are duplicates 0",
+        "messages on the event topic 60",
+        "messages that are events again 0",
+        "every event that was written is on the event topic ok",
+        "the event topic holds each order's events in order ok",
+    ] {
         let found = text.lines().any(|told| told.split_whitespace().collect::<Vec<_>>().join(" ") == line);
         assert!(found, "{line} in\n{text}");
     }
     assert!(!text.contains("BROKEN"), "{text}");
+    let data = data.path().to_str().expect("text");
+    let settings = [("KAFKA_BROKERS", &*service.brokers), ("DATA_DIR", data), ("KAFKA_EVENTS_TOPIC", "off")];
+    let proof = ended(binary(&["verify"], &settings)).await;
+    assert!(out(&proof).contains("not read: KAFKA_EVENTS_TOPIC is off"), "{}", out(&proof));
+}
+
+/// Promise 3: an effect happens once. Events that are missing on their topic, out of order or there again are told apart.
+#[tokio::test]
+async fn the_event_topic_is_compared_with_the_table() {
+    let data = folder();
+    let service = Service::start_in(data.path(), &[("STAGE_DELAYS", "0s")]).await;
+    let kafka = Kafka::of(&service);
+    let (whole, forged) = (service.place("pizza").await, "ORD-01ARZ3NDEK0000000000000001");
+    service.settled().await;
+    service.counted("events_produced_total", 6).await;
+    // What somebody else has put there for an order that comes to be by hand.
+    for seq in [1, 3, 2, 5, 6] {
+        kafka.put_event(forged, seq).await;
+    }
+    kafka.put_event(&whole, 2).await;
+    let options = SqliteConnectOptions::new().filename(data.path().join("orders.db"));
+    let mut console = options.connect().await.expect("opens");
+    let statements = format!(
+        "INSERT INTO orders SELECT '{forged}', customer_name, address, item, size, status, seq, created_at, updated_at,
+             due_at, expected_at, ready_at FROM orders WHERE order_id = '{whole}';
+         INSERT INTO order_events SELECT 6 + id, '{forged}', event, seq, \"timestamp\", meta FROM order_events
+             WHERE order_id = '{whole}';"
+    );
+    console.execute(sqlx::AssertSqlSafe(statements)).await.expect("forges");
+    console.close().await.expect("closes");
+    // The service writes them itself, in order; but 3 was there before 2.
+    service.counted("events_produced_total", 12).await;
+    eventually("the place is noted", async || {
+        let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
+        let report: Value = serde_json::from_slice(&proof.stdout).expect("JSON");
+        (report["event_topic"]["written"] == "12").then_some(())
+    })
+    .await;
+    let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
+    let rules =
+        ["every order that was sent is on the topic", "the event topic holds each order's events in order"];
+    assert_eq!(broken(&proof), rules.map(|rule| (rule.to_owned(), 1)));
+    let report: Value = serde_json::from_slice(&proof.stdout).expect("JSON");
+    let told = &report["event_topic"];
+    let counts = ["messages", "duplicates", "others"].map(|name| told[name].as_u64().expect("a count"));
+    assert_eq!((counts, &told["truncated"]), ([18, 6, 0], &json!(false)));
 }
 
 /// What somebody did to the database by hand, past its triggers, does not go unseen.
@@ -130,8 +186,15 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
 
     let service = start().await;
     let proof = run(&["verify", "--json"], &service.brokers, data.path()).await;
-    assert_eq!(broken(&proof), [("every order that was sent is on the topic".to_owned(), 5)]);
+    let lost =
+        ["every order that was sent is on the topic", "every event that was written is on the event topic"];
+    assert_eq!(broken(&proof), lost.map(|rule| (rule.to_owned(), 5)));
     service.stop().await;
+    // As the runbook says.
+    let mut console =
+        SqliteConnectOptions::new().filename(data.path().join("orders.db")).connect().await.expect("opens");
+    console.execute("UPDATE feed_cursors SET cursor = 0").await.expect("sets back");
+    console.close().await.expect("closes");
 
     let (code, told, complaint) = republish(&[&ids[0], FOREIGN]).await;
     assert_eq!(complaint, format!("order-tracker: no order has the id {FOREIGN}\n"));
@@ -148,6 +211,7 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
 
     let service = start().await;
     service.settled().await;
+    service.counted("events_produced_total", 30).await;
     let proof = run(&["verify"], &service.brokers, data.path()).await;
     assert_eq!(proof.status.code(), Some(0), "{}", out(&proof));
     for (wrong, says) in [

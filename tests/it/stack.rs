@@ -23,12 +23,14 @@ pub(crate) fn variable(name: &str) -> String {
 pub(crate) struct Stack {
     pub(crate) dsn: String,
     pub(crate) topic: String,
+    pub(crate) events: String,
 }
 
 impl Stack {
     pub(crate) async fn make() -> Self {
         let stack = testkit::Stack::make("it").await.expect("a database");
-        Self { dsn: stack.dsn().expect("PG_DSN is set"), topic: stack.name }
+        let events = format!("{}.events", stack.name);
+        Self { dsn: stack.dsn().expect("PG_DSN is set"), topic: stack.name, events }
     }
 
     pub(crate) fn settings<'a>(&'a self, brokers: &'a str, delays: &'a str) -> Vec<(&'a str, &'a str)> {
@@ -36,6 +38,7 @@ impl Stack {
             ("PG_DSN", &self.dsn),
             ("KAFKA_BROKERS", brokers),
             ("KAFKA_TOPIC", &self.topic),
+            ("KAFKA_EVENTS_TOPIC", &self.events),
             ("KAFKA_GROUP", &self.topic),
             ("KAFKA_TOPIC_PARTITIONS", "4"),
             ("STAGE_DELAYS", delays),
@@ -64,7 +67,7 @@ impl Stack {
     }
 
     /// What `verify` says, and how it exits.
-    async fn verify(&self) -> (String, Option<i32>) {
+    pub(crate) async fn verify(&self) -> (String, Option<i32>) {
         let output = self.prove(&["verify"]).await;
         (String::from_utf8(output.stdout).expect("text"), output.status.code())
     }

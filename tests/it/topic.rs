@@ -1,14 +1,15 @@
 //! What goes out to the topic and what comes in from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
 use testkit::Message;
 
 use crate::{
-    harness::{SIX, Service, names},
-    kafka::{DLQ, Kafka, TOPIC, foreign},
+    harness::{SIX, Service, eventually, names},
+    kafka::{DLQ, EVENTS, Kafka, TOPIC, foreign},
+    stack::Stack,
 };
 
 const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
@@ -163,4 +164,104 @@ async fn a_poison_message_holds_nobody_up() {
     assert_eq!(service.metric(&consumed("rejected")).await, bad);
     assert_eq!(service.metric("dead_letters_total{reason=\"not_json\"}").await, 2);
     assert_eq!(service.logged().matches("becomes a dead letter").count() as u64, bad, "each is logged once");
+}
+
+/// The events on a topic by their order, as they lie there, without those that come again.
+fn by_order(messages: &[Message]) -> BTreeMap<String, Vec<Value>> {
+    let mut found = BTreeMap::<String, Vec<Value>>::new();
+    for message in messages {
+        let event = message.json();
+        let key = message.key.clone().expect("a key");
+        assert_eq!(
+            (event["order_id"].as_str(), message.headers["ce_subject"].as_str()),
+            (Some(&*key), &*key)
+        );
+        assert_eq!(message.headers["ce_id"], format!("{key}:{}", event["seq"]));
+        let events = found.entry(key).or_default();
+        let again = events.iter().any(|known| known["seq"] == event["seq"]);
+        events.extend((!again).then_some(event));
+    }
+    found
+}
+
+/// Each order's events are those of its timeline, in order; `GET /events` tells the same.
+async fn tells_the_same(service: &Service, found: &BTreeMap<String, Vec<Value>>) {
+    for (id, events) in found {
+        let tracked = service.json(&format!("/orders/{id}")).await;
+        let told: Vec<Value> = events
+            .iter()
+            .map(|event| json!({"event": event["event"], "timestamp": event["timestamp"], "meta": event["meta"]}))
+            .collect();
+        assert_eq!(json!(told), tracked["events"], "{id}");
+        let seqs: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().expect("a number")).collect();
+        assert_eq!(seqs, [1, 2, 3, 4, 5, 6]);
+        for event in events {
+            let order = &tracked["order"];
+            let facts =
+                json!({"item": order["item"], "size": order["size"], "created_at": order["created_at"]});
+            assert_eq!(event["order"], facts);
+        }
+    }
+}
+
+/// Promise 2: everything accepted reaches the topic, and so does everything that happens to it.
+#[tokio::test]
+async fn every_event_is_on_its_topic_once() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s")]).await;
+    let kafka = Kafka::of(&service);
+    join_all((0..20).map(|_| service.place("pizza"))).await;
+    service.settled().await;
+    service.counted("events_produced_total", 120).await;
+    let messages = kafka.all(EVENTS).await;
+    assert_eq!(messages.len(), 120, "no event twice");
+    assert!(
+        messages.iter().all(|message| !message.json().to_string().contains("Ada")),
+        "no name leaves the house"
+    );
+    let found = by_order(&messages);
+    assert_eq!(found.len(), 20);
+    tells_the_same(&service, &found).await;
+    assert_eq!(service.metric("events_left_out_total").await, 0);
+}
+
+/// What is off costs nothing: no topic, no client, no series that an alert could miss.
+#[tokio::test]
+async fn without_a_topic_no_event_is_written() {
+    let service = Service::start(&[("STAGE_DELAYS", "0s"), ("KAFKA_EVENTS_TOPIC", "off")]).await;
+    service.place("pizza").await;
+    service.settled().await;
+    assert_eq!(Kafka::of(&service).counts(EVENTS).await, Vec::<i64>::new());
+    assert!(!service.metrics().await.contains("\nevents_behind_seconds "));
+    let degraded = service.json("/readyz").await["degraded"].take();
+    assert!(degraded.as_array().expect("parts").iter().all(|part| part["part"] != "events"), "{degraded}");
+}
+
+/// On a real cluster, where one of two replicas writes and is killed: the other goes on where it was.
+#[tokio::test]
+#[cfg_attr(not(all(with_postgres, with_kafka)), ignore = "left out: needs PG_DSN and KAFKA_BROKERS")]
+async fn another_replica_writes_the_events_of_one_that_was_killed() {
+    let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
+    let (one, other) = tokio::join!(stack.replica("0s"), stack.replica("0s"));
+    let produced = "events_produced_total";
+    join_all((0..20).map(|n| if n % 2 == 0 { one.place("pizza") } else { other.place("ramen") })).await;
+    one.settled().await;
+    eventually("all are written", async || {
+        (one.metric(produced).await + other.metric(produced).await == 120).then_some(())
+    })
+    .await;
+    assert_eq!(kafka.all(&stack.events).await.len(), 120, "no event twice");
+    let (killed, left) = if one.metric(produced).await == 0 { (other, one) } else { (one, other) };
+    assert_eq!(left.metric(produced).await, 0, "one of them writes");
+    killed.kill().await;
+    join_all((0..20).map(|_| left.place("pizza"))).await;
+    left.settled().await;
+    left.counted(produced, 120).await;
+    let found = by_order(&kafka.all(&stack.events).await);
+    assert_eq!(found.len(), 40);
+    tells_the_same(&left, &found).await;
+    let (report, code) = stack.verify().await;
+    assert_eq!(code, Some(0), "{report}");
+    let rule = "the event topic holds each order's events in order";
+    assert!(report.lines().any(|line| line.starts_with(rule) && line.ends_with(" ok")), "{report}");
+    left.stop().await;
 }

@@ -18,7 +18,7 @@ use rdkafka::{
     statistics::Broker,
     topic_partition_list::TopicPartitionListElem,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::Context;
 use crate::telemetry::{health::Health, metrics::Metrics};
@@ -28,6 +28,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a client that has failed may go on.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// A client tells its statistics every few seconds, whatever the broker does. One that has told none for so long
+/// stands still: a clock that is set back by hours can leave its threads waiting for as long.
+const SILENT_AFTER: Duration = Duration::from_secs(20);
 
 /// Shared by the consumer and its client's callbacks.
 #[derive(Clone)]
@@ -46,6 +49,8 @@ struct Standing {
     /// The last time when it was seen to be a member.
     member_at: Option<Instant>,
     began_at: Instant,
+    /// When the client last told how it is.
+    told_at: Option<Instant>,
     /// The group's state as the client names it.
     state: String,
     error: Option<String>,
@@ -60,6 +65,7 @@ impl MemberContext {
             lost: BTreeSet::new(),
             member_at: None,
             began_at: Instant::now(),
+            told_at: None,
             state: "init".to_owned(),
             error: None,
             failed_at: None,
@@ -114,6 +120,19 @@ impl MemberContext {
         self.standing().failed_at.is_some_and(|at| at.elapsed() > ASK_AGAIN)
     }
 
+    /// Waits until a client that is asked for messages has told nothing of itself for so long that it will not again.
+    pub(super) async fn falls_silent(&self) {
+        // What it told while nobody asked has not reached us.
+        let asked = Instant::now();
+        loop {
+            let told_at = self.standing().told_at;
+            sleep_until(told_at.map_or(asked, |told| told.max(asked)) + SILENT_AFTER).await;
+            if self.standing().told_at == told_at {
+                return;
+            }
+        }
+    }
+
     /// Whether it is a member of `group`.
     pub(super) fn health(&self, group: &str) -> Health {
         let standing = self.standing();
@@ -141,6 +160,7 @@ impl ClientContext for MemberContext {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.standing().told_at = Some(Instant::now());
         if let Some(group) = &statistics.cgrp {
             let mut standing = self.standing();
             standing.state = format!("{}, {}", group.state, group.join_state);
@@ -290,6 +310,21 @@ mod tests {
             of(statistics, 1).clone_from(&lag);
         };
         assert_eq!(told(new), "6", "nothing was committed yet, so all of it waits");
+    }
+
+    /// Promise 5: time is bounded. A client whose threads stand still is noticed, and one that tells is left alone.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_noticed() {
+        let (member, _) = member();
+        let begun = Instant::now();
+        let tells = async {
+            for _ in 0..12 {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                member.stats(well());
+            }
+        };
+        tokio::join!(member.falls_silent(), tells);
+        assert_eq!(begun.elapsed(), Duration::from_mins(1) + SILENT_AFTER);
     }
 
     /// There may be more members than partitions.

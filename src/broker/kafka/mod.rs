@@ -4,8 +4,10 @@
 //! after and may override them.
 
 mod context;
+mod events;
 mod headers;
 mod member;
+mod producer;
 mod properties;
 mod publisher;
 mod reader;
@@ -21,16 +23,20 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
+pub use events::KafkaEventPublisher;
 pub use properties::Properties;
 pub use publisher::KafkaPublisher;
 pub use reader::{DeadLetter, OffsetRange, TopicExtent};
 pub use subscription::KafkaSubscription;
 
 use super::{BrokerError, Receipt};
-use crate::telemetry::metrics::Metrics;
+use crate::{telemetry::metrics::Metrics, time::deadlines::EVENT_TRY};
 use context::Context;
 use member::MemberContext;
 use topics::Topics;
+
+/// How often a consumer tells how it is.
+const STATISTICS_MS: &str = "5000";
 
 /// How to reach the cluster and what things are called there.
 #[derive(Debug, Clone)]
@@ -41,6 +47,8 @@ pub struct KafkaSettings {
     pub topic: String,
     /// Where messages go that can't become orders.
     pub dlq_topic: String,
+    /// Where events go, if they are written.
+    pub events_topic: Option<String>,
     /// Used when a topic is created.
     pub partitions: i32,
     /// Used when a topic is created.
@@ -91,6 +99,18 @@ impl Kafka {
     }
 
     fn producer_config(&self) -> ClientConfig {
+        // For ever: a message given up locally and sent again later would be a duplicate. The
+        // relay bounds how many wait.
+        self.config_of_producer("0")
+    }
+
+    /// A message is given up before another replica may have the place of the one that handed it over. What was given
+    /// up is sent again, and readers keep the highest position: an event may come twice, but never out of order.
+    fn event_producer_config(&self) -> ClientConfig {
+        self.config_of_producer(&EVENT_TRY.as_millis().to_string())
+    }
+
+    fn config_of_producer(&self, message_timeout: &str) -> ClientConfig {
         let mut config = self.base_config();
         config
             // No duplicate from the client's own retries, no gap, and no acknowledgement before
@@ -100,9 +120,7 @@ impl Kafka {
             // Same partition for a key as every Java client.
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "1")
-            // For ever: a message given up locally and sent again later would be a duplicate. The
-            // relay bounds how many wait.
-            .set("message.timeout.ms", "0");
+            .set("message.timeout.ms", message_timeout);
         self.with_properties(config)
     }
 
@@ -121,7 +139,7 @@ impl Kafka {
             // for hundreds of orders. Another producer's order waits this long at most.
             .set("fetch.min.bytes", "1000000")
             .set("fetch.wait.max.ms", "100")
-            .set("statistics.interval.ms", "5000");
+            .set("statistics.interval.ms", STATISTICS_MS);
         // With the other group protocol the cluster decides these, and the client refuses them.
         if !self
             .settings
@@ -142,6 +160,11 @@ impl Kafka {
     /// [`super::IN_FLIGHT`].
     pub fn publisher(&self, receipts: mpsc::Sender<Receipt>) -> Result<KafkaPublisher, BrokerError> {
         KafkaPublisher::new(self.producer_config(), &self.settings, self.context.clone(), receipts)
+    }
+
+    /// What puts events on their topic, which makes its client when it is first asked; `None` if none are written.
+    pub fn events(self: &Arc<Self>) -> Option<KafkaEventPublisher> {
+        Some(KafkaEventPublisher::new(Arc::clone(self), self.settings.events_topic.clone()?))
     }
 
     /// The client that consumes; it subscribes to the topic when it is first asked for messages.

@@ -76,7 +76,7 @@ impl Kafka {
     pub fn check_properties(settings: &KafkaSettings) -> Result<(), String> {
         let kafka = Self::new(settings.clone(), std::sync::Arc::default());
         let (producer, consumer) = (kafka.producer_config(), kafka.consumer_config());
-        for config in [&producer, &consumer] {
+        for config in [&producer, &kafka.event_producer_config(), &consumer] {
             config.create_native_config().map_err(|error| complaint(&error, settings))?;
         }
         // What contradicts each other shows when a client is made.
@@ -167,6 +167,7 @@ mod tests {
             brokers: "127.0.0.1:9".to_owned(),
             topic: "orders.v1".to_owned(),
             dlq_topic: "orders.v1.dlq".to_owned(),
+            events_topic: None,
             partitions: 1,
             replication: 1,
             group: "test".to_owned(),

@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::broker::{Blame, Refusal};
 
-/// What is to be said of an order that was not taken.
+/// What is to be said of a message that was not taken.
 pub(super) fn refusal(error: &KafkaError, topic: &str, partition: Option<i32>) -> Refusal {
     let code = error.rdkafka_error_code();
     let said = code.map_or_else(|| error.to_string(), |code| code.to_string());
@@ -38,7 +38,7 @@ fn blame(code: Code) -> Blame {
         | Code::KafkaStorageError
         | Code::FencedLeaderEpoch
         | Code::UnknownLeaderEpoch
-        // Only where KAFKA_PROPERTIES set a time-out for messages.
+        // Of orders only where KAFKA_PROPERTIES set a time-out for messages.
         | Code::MessageTimedOut => Blame::Partition,
         _ => Blame::Everything,
     }
@@ -51,17 +51,17 @@ fn advice(code: Code) -> Option<&'static str> {
             "more is allowed by the topic's max.message.bytes and by message.max.bytes in KAFKA_PROPERTIES"
         }
         Code::TopicAuthorizationFailed => {
-            "the user in KAFKA_PROPERTIES lacks the right Write on it, or KAFKA_TOPIC (for dead letters KAFKA_DLQ_TOPIC) names another one than was meant"
+            "the user in KAFKA_PROPERTIES lacks the right Write on it, or KAFKA_TOPIC (for dead letters KAFKA_DLQ_TOPIC, for events KAFKA_EVENTS_TOPIC) names another one than was meant"
         }
         Code::ClusterAuthorizationFailed => {
             "the user in KAFKA_PROPERTIES lacks the right IdempotentWrite on the cluster"
         }
         Code::SaslAuthenticationFailed | Code::Authentication => "KAFKA_PROPERTIES hold user and password",
         Code::UnknownTopic | Code::UnknownTopicOrPartition => {
-            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, names one that is not there"
+            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, for events KAFKA_EVENTS_TOPIC, names one that is not there"
         }
         Code::InvalidTopic => {
-            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, names one that the cluster does not allow"
+            "KAFKA_TOPIC, for dead letters KAFKA_DLQ_TOPIC, for events KAFKA_EVENTS_TOPIC, names one that the cluster does not allow"
         }
         Code::PolicyViolation => "a policy of the cluster forbids it",
         Code::InvalidRequiredAcks => "acks in KAFKA_PROPERTIES must be all",

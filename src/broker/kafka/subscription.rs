@@ -17,7 +17,7 @@ use rdkafka::{
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
-use super::{KafkaSettings, MemberContext};
+use super::{KafkaSettings, MemberContext, STATISTICS_MS};
 use crate::{
     broker::{BrokerError, Record, Subscription},
     telemetry::health::Health,
@@ -77,6 +77,11 @@ impl KafkaSubscription {
             self.consumer = Some(consumer);
         }
         Ok(())
+    }
+
+    /// Whether the client tells its statistics as often as we ask it to; `KAFKA_PROPERTIES` may say otherwise.
+    fn tells(&self) -> bool {
+        self.config.get("statistics.interval.ms") == Some(STATISTICS_MS)
     }
 
     fn explain(&self, error: &KafkaError) -> BrokerError {
@@ -145,6 +150,10 @@ impl Subscription for KafkaSubscription {
         let first = tokio::select! {
             first = self.first(consumer) => Some(first?),
             Ok(()) = losses.changed() => None,
+            () = self.context.falls_silent(), if self.tells() => {
+                warn!("the kafka consumer stands still and is replaced");
+                None
+            }
         };
         let Some(first) = first else {
             // Now, so that nothing of the old topic is committed for the new one.

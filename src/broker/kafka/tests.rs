@@ -32,6 +32,7 @@ fn settings(broker: &EmbeddedBroker) -> KafkaSettings {
         brokers: broker.address(),
         topic: "orders.v1".to_owned(),
         dlq_topic: "orders.v1.dlq".to_owned(),
+        events_topic: None,
         partitions: 2,
         replication: 1,
         group: "order-tracker".to_owned(),

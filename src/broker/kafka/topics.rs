@@ -16,7 +16,7 @@ use rdkafka::{
 use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
-use super::{Context, Kafka, KafkaPublisher, KafkaSettings};
+use super::{Context, Kafka, KafkaPublisher, KafkaSettings, producer::Client};
 use crate::broker::{BrokerError, Partitions};
 
 /// How long one call of the admin client may take.
@@ -111,7 +111,8 @@ impl Kafka {
     /// it says.
     pub async fn probe(&self, publisher: &Arc<KafkaPublisher>) -> Result<(), BrokerError> {
         let topic = &self.settings.topic;
-        let metadata = self.metadata(publisher, topic).await.inspect_err(|_| publisher.unreachable())?;
+        let metadata =
+            self.metadata(publisher.client(), topic).await.inspect_err(|_| publisher.unreachable())?;
         publisher.seen(partitions(&metadata, topic));
         self.ensure(&metadata, topic, "KAFKA_TOPIC").await?;
         self.context.all_is_well();
@@ -124,7 +125,7 @@ impl Kafka {
         publisher: &Arc<KafkaPublisher>,
     ) -> Result<bool, BrokerError> {
         let topic = &self.settings.dlq_topic;
-        let metadata = self.metadata(publisher, topic).await?;
+        let metadata = self.metadata(publisher.client(), topic).await?;
         self.ensure(&metadata, topic, "KAFKA_DLQ_TOPIC").await
     }
 
@@ -133,8 +134,18 @@ impl Kafka {
         self.topics.losses(&self.settings.dlq_topic)
     }
 
-    async fn metadata(&self, publisher: &KafkaPublisher, topic: &str) -> Result<Metadata, BrokerError> {
-        let (client, topic) = (publisher.client(), topic.to_owned());
+    /// Creates a topic of events if it is missing.
+    pub(super) async fn ensure_events_topic(
+        &self,
+        client: Arc<Client>,
+        topic: &str,
+    ) -> Result<(), BrokerError> {
+        let metadata = self.metadata(client, topic).await?;
+        self.ensure(&metadata, topic, "KAFKA_EVENTS_TOPIC").await.map(|_| ())
+    }
+
+    async fn metadata(&self, client: Arc<Client>, topic: &str) -> Result<Metadata, BrokerError> {
+        let topic = topic.to_owned();
         let ask =
             tokio::task::spawn_blocking(move || client.client().fetch_metadata(Some(&topic), PROBE_TIMEOUT));
         let answer = ask.await.map_err(|error| BrokerError(error.to_string()))?;
@@ -226,6 +237,7 @@ mod tests {
             brokers: brokers.to_owned(),
             topic: format!("test_{:016x}", rand::random::<u64>()),
             dlq_topic: format!("test_{:016x}.dlq", rand::random::<u64>()),
+            events_topic: Some(format!("test_{:016x}.events", rand::random::<u64>())),
             partitions: 2,
             replication,
             group: "test".to_owned(),
@@ -286,17 +298,19 @@ mod tests {
     #[cfg_attr(not(with_kafka), ignore = "left out: needs KAFKA_BROKERS")]
     async fn a_topic_that_was_deleted_is_made_again() {
         let (kafka, publisher) = clients(1);
-        let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str()];
-        let both = async || {
+        let events = kafka.settings.events_topic.as_deref().expect("is set");
+        let names = [kafka.settings.topic.as_str(), kafka.settings.dlq_topic.as_str(), events];
+        let all = async || {
             loop {
                 let mut there = true;
                 for name in names {
-                    let metadata = kafka.metadata(&publisher, name).await.expect("answers");
+                    let metadata = kafka.metadata(publisher.client(), name).await.expect("answers");
                     there &= partitions(&metadata, name).count == 2;
                 }
                 let outcomes = [
                     kafka.probe(&publisher).await.err(),
                     kafka.ensure_dead_letter_topic(&publisher).await.err(),
+                    kafka.ensure_events_topic(publisher.client(), events).await.err(),
                 ];
                 for error in outcomes.into_iter().flatten() {
                     assert!(error.0.ends_with("is gone and is created anew 3s later"), "{error}");
@@ -306,12 +320,15 @@ mod tests {
                 }
             }
         };
-        both().await;
+        all().await;
         let losses = names.map(|name| kafka.topics.losses(name));
         admin(&kafka).delete_topics(&names, &AdminOptions::new()).await.expect("deletes");
-        while kafka.metadata(&publisher, names[0]).await.expect("answers").topics()[0].error().is_none() {}
+        while kafka.metadata(publisher.client(), names[0]).await.expect("answers").topics()[0]
+            .error()
+            .is_none()
+        {}
         let gone = Instant::now();
-        both().await;
+        all().await;
         assert!(gone.elapsed() >= CREATE_ANEW);
         assert!(losses.iter().all(|losses| losses.has_changed().expect("has a sender")));
     }

@@ -51,7 +51,7 @@ pub(in crate::http) struct Readiness {
 /// A part that does not do all of its work.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct Degraded {
-    /// `database`, `broker`, `relay`, `consumer`, `dead_letters` or `scheduler`.
+    /// `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler` or `events`.
     part: &'static str,
     /// What is wrong.
     reason: String,

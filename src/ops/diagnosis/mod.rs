@@ -52,6 +52,8 @@ pub enum CauseCode {
     ConsumerDown,
     /// The dead-letter topic can't be used.
     DeadLettersUnusable,
+    /// Events wait for their topic.
+    EventsBehind,
     /// What is stored of the order can't have happened.
     TimelineBroken,
     /// The order's stage is not over yet.

@@ -24,7 +24,7 @@ pub enum State {
 /// A part and what is to be said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartLine {
-    /// Its name: `database`, `broker`, `relay`, `consumer`, `dead_letters` or `scheduler`.
+    /// Its name: `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler` or `events`.
     pub part: &'static str,
     /// How much of its work it does.
     pub state: State,
@@ -56,6 +56,8 @@ const MEND_BROKER: &str =
 const MEND_CONSUMER: &str = "Mend that; the consumer tries again by itself, and no offset moves meanwhile.";
 const MEND_DEAD_LETTERS: &str =
     "Mend the topic or the right to it; messages that are no orders wait meanwhile.";
+const MEND_EVENTS: &str =
+    "Mend that; events are kept in the database and go out in order by themselves, none is passed over.";
 const PASSES_BY_ITSELF: &str =
     "That passes by itself; if it lasts, a session of the database keeps an old transaction open.";
 const JUST_STARTED: &str = "Ask again in a moment; if that lasts, the log says why.";
@@ -63,7 +65,7 @@ const HELD: &str = "Such an order is tried again with growing pauses, and all ot
      mend what the reason names, such as a trigger or an event that is there twice.";
 
 /// Judges every part: by its figures, unless it says something of itself.
-pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine; 6] {
+pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine; 7] {
     // Why there are none is said of the database, once.
     let known = figures.filter(|figures| figures.away.is_none());
     let backlog = known.map(|figures| figures.backlog);
@@ -81,6 +83,7 @@ pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine
         ),
         dead_letters(&parts.dead_letters),
         judged("scheduler", &parts.scheduler, overdue, scheduler, scheduler_causes),
+        events(&parts.events),
     ]
 }
 
@@ -101,6 +104,14 @@ fn dead_letters(health: &Health) -> PartLine {
         // They are looked at while the broker is up, and it speaks for itself.
         Health::Unknown => PartLine::ok("dead_letters", "not looked at"),
         health => told("dead_letters", health, "", CauseCode::DeadLettersUnusable, MEND_DEAD_LETTERS),
+    }
+}
+
+fn events(health: &Health) -> PartLine {
+    match health {
+        // With the topic off nobody writes.
+        Health::Unknown => PartLine::ok("events", "not written here"),
+        health => told("events", health, "", CauseCode::EventsBehind, MEND_EVENTS),
     }
 }
 

@@ -17,6 +17,7 @@ const WELL: PartsHealth = PartsHealth {
     consumer: Health::Up,
     dead_letters: Health::Up,
     scheduler: Health::Up,
+    events: Health::Up,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -126,6 +127,10 @@ fn a_part_that_complains_is_judged_by_what_it_says() {
     assert_part(&consumer, State::Down, &[C::ConsumerDown], "messages wait");
     let dead = part_of(PartsHealth { dead_letters: down("no such topic"), ..WELL }, "dead_letters");
     assert_part(&dead, State::Down, &[C::DeadLettersUnusable], "no such topic");
+    let events = part_of(PartsHealth { events: down("no right"), ..WELL }, "events");
+    assert_part(&events, State::Down, &[C::EventsBehind], "no right");
+    let events = part_of(PartsHealth { events: Health::Unknown, ..WELL }, "events");
+    assert_part(&events, State::Ok, &[], "");
     let scheduler = part_of(PartsHealth { scheduler: down("locked"), ..WELL }, "scheduler");
     assert_part(&scheduler, State::Down, &[C::SchedulerDown], "locked");
     let scheduler = part_of(PartsHealth { scheduler: moved, ..WELL }, "scheduler");

@@ -5,6 +5,7 @@ mod bad_orders;
 mod batch_writer;
 mod consumer;
 mod doubles;
+mod events;
 mod outbox;
 mod partitions;
 mod relay;
@@ -142,6 +143,7 @@ impl Broker {
             brokers: embedded.address(),
             topic: TOPIC.to_owned(),
             dlq_topic: DLQ_TOPIC.to_owned(),
+            events_topic: None,
             partitions: PARTITIONS,
             replication: 1,
             group: "order-tracker".to_owned(),

@@ -1,6 +1,6 @@
 //! Gauges that somebody tells from time to time: what nobody has told for too long is not known.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use prometheus::Gauge;
 
@@ -17,8 +17,8 @@ pub(super) struct Told {
     in_progress: Fresh,
     lag: Fresh,
     consumer: Fresh,
-    horizon: Fresh,
-    events: Fresh,
+    pub(super) horizon: Fresh,
+    pub(super) events: Fresh,
     dead_letters: Fresh,
     partitions: Fresh,
 }
@@ -112,18 +112,6 @@ impl Metrics {
     pub fn consumer_up(&self, up: Option<bool>) {
         self.fresh.consumer.told(up.is_some());
         self.consumer_up.set(up.map_or(f64::NAN, |up| f64::from(u8::from(up))));
-    }
-
-    /// How long events have waited to be settled; `None` if nobody looks.
-    pub fn horizon_age(&self, age: Option<Duration>) {
-        self.fresh.horizon.told(age.is_some());
-        self.horizon_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
-    }
-
-    /// How long the oldest settled event waits for its topic; `None` where that is not this replica's work.
-    pub fn events_behind(&self, behind: Option<Duration>) {
-        self.fresh.events.told(behind.is_some());
-        self.events_behind.set(behind.map_or(f64::NAN, |behind| behind.as_secs_f64()));
     }
 
     /// What nobody has told for too long is not known any more.

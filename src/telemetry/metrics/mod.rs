@@ -1,6 +1,7 @@
 //! Every series of `/metrics`, declared once. The specification's names are verbatim; every label
 //! set that is known beforehand stands at 0 from the start.
 
+mod feed;
 mod fresh;
 mod gauges;
 mod labels;
@@ -17,6 +18,7 @@ use prometheus::{
 
 pub use labels::{Consumed, Step};
 
+use feed::FeedSeries;
 use gauges::Told;
 
 use crate::order::{RejectReason, Status, Transition};
@@ -53,9 +55,7 @@ pub struct Metrics {
     consumer_messages: [IntCounter; 4],
     consumer_lag: Gauge,
     consumer_up: Gauge,
-    horizon_age: Gauge,
-    events_produced: IntCounter,
-    events_behind: Gauge,
+    feed: FeedSeries,
     dead_letters: IntCounterVec,
     dead_letters_waiting: GaugeVec,
     partition_unavailable: GaugeVec,
@@ -144,17 +144,7 @@ impl Metrics {
                 "consumer_up",
                 "Whether this replica's partitions are read and all their messages handled, 1, or not, 0; NaN until known",
             ),
-            horizon_age: gauge(
-                r,
-                "feed_horizon_age_seconds",
-                "How long events have waited to be settled, 0 if none does; NaN if not known, as on a replica where nobody follows",
-            ),
-            events_produced: counter(r, "events_produced_total", "Events acknowledged by the broker"),
-            events_behind: gauge(
-                r,
-                "events_behind_seconds",
-                "How long the oldest settled event waits for its topic, 0 if none does; NaN on replicas that do not write it, or if not known",
-            ),
+            feed: FeedSeries::new(r),
             dead_letters: counter_vec(r, "dead_letters_total", "New dead letters", &["reason"]),
             dead_letters_waiting: register(
                 r,
@@ -199,6 +189,7 @@ impl Metrics {
         self.in_progress(None);
         self.lag(None);
         self.consumer_up(None);
+        self.events_behind(None);
         let build: GaugeVec = register(
             &self.registry,
             GaugeVec::new(Opts::new("build_info", "What runs here; always 1"), &["version", "commit"]),

@@ -198,7 +198,7 @@ impl EventReader {
             }
             Ok(None) => warn!(held_seconds = held, "the feed is held back, and no open transaction is seen"),
             Err(error) => {
-                warn!(held_seconds = held, %error, "the feed is held back, and by whom can't be read")
+                warn!(held_seconds = held, %error, "the feed is held back, and by whom can't be read");
             }
         }
     }

@@ -1,7 +1,9 @@
-//! Checks every promise against database and topic, page by page, beside a running service.
+//! Checks every promise against database and topics, page by page, beside a running service.
 //!
-//! The database is read first and the topic after it, so that whatever the database says was sent
-//! must be found. Needs 17 bytes of memory for each order.
+//! The database is read first and the topics after it, so that whatever the database says was sent
+//! must be found. Needs 24 bytes of memory for each order.
+
+mod events;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,8 +12,9 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
     order::{OrderId, Timestamp, Violation, promises::PUBLISHED_WITHIN},
-    store::{AuditPage, Insight, Pages, StoreError},
+    store::{AuditPage, Pages, Store, StoreError},
 };
+pub use events::EventTopicReport;
 
 /// Orders in one page.
 const PAGE: usize = 2_000;
@@ -56,6 +59,8 @@ pub struct Report {
     pub unsent: u64,
     /// What the topic held; `None` if it was not asked for.
     pub topic: Option<TopicReport>,
+    /// What the topic of events held; `None` if it was not asked for, or none are written.
+    pub event_topic: Option<EventTopicReport>,
     /// Every rule, kept or broken.
     pub rules: Vec<Rule>,
 }
@@ -104,51 +109,102 @@ impl Report {
     }
 }
 
-/// Which orders must be on the topic, and how often each was found there.
+/// All orders, with what must be on the topics and what was found there.
 #[derive(Default)]
-struct Sent {
+struct Orders {
     /// Rising, as the audit reads them.
     ids: Vec<OrderId>,
-    found: Vec<u8>,
-    /// In the database, not yet sent: may be there or not.
-    unsent: Vec<OrderId>,
+    rows: Vec<Row>,
 }
 
-/// Reads everything; `kafka` is `None` where the topic is out of reach.
+/// What there is to know of one order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    /// Not sent yet: may be on the topic or not.
+    unsent: bool,
+    /// How often it was found there.
+    found: u8,
+    /// The last of its events that was written to their topic.
+    written: u16,
+    /// All its events up to this one were found there.
+    seen: u16,
+    /// One of them came behind a later one.
+    disordered: bool,
+}
+
+impl Orders {
+    fn row(&mut self, order_id: OrderId) -> Option<&mut Row> {
+        self.ids.binary_search(&order_id).ok().map(|at| &mut self.rows[at])
+    }
+
+    /// A rule, and those that break it.
+    fn rule(&self, rule: &str, broken: impl Fn(usize, &Row) -> bool) -> Rule {
+        let mut rule = Rule::new(rule);
+        for (at, row) in self.rows.iter().enumerate() {
+            if broken(at, row) {
+                rule.broken_by(self.ids[at].to_string());
+            }
+        }
+        rule
+    }
+}
+
+/// Reads everything; `kafka` is `None` where the topics are out of reach, `event_topic` if no events are written.
 pub async fn verify(
-    store: &dyn Insight,
+    store: &dyn Store,
     kafka: Option<Arc<Kafka>>,
     topic: &str,
+    event_topic: Option<&str>,
 ) -> Result<Report, VerifyError> {
     let mut report = Report::default();
-    let mut sent = Sent::default();
-    read_orders(store, &mut report, &mut sent).await?;
+    // What is written to it from now on may be found there or not.
+    let written = match (&kafka, event_topic) {
+        (Some(_), Some(topic)) => store.place_of(topic).await?,
+        _ => None,
+    };
+    let mut orders = Orders::default();
+    read_orders(store, &mut report, &mut orders).await?;
     let Some(kafka) = kafka else { return Ok(report) };
+    let mut orders = read_topic(store, &kafka, topic, orders, &mut report).await?;
+    if let Some(topic) = event_topic {
+        events::verify(store, kafka, topic, written.unwrap_or_default(), &mut orders, &mut report).await?;
+    }
+    Ok(report)
+}
 
-    let topic = topic.to_owned();
+async fn read_topic(
+    store: &dyn Store,
+    kafka: &Arc<Kafka>,
+    topic: &str,
+    mut orders: Orders,
+    report: &mut Report,
+) -> Result<Orders, VerifyError> {
+    let (kafka, topic) = (Arc::clone(kafka), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || {
         let (mut duplicates, mut others) = (0, 0);
         let extent = kafka.read_all(&topic, |message| match order_of(message.record.key.as_deref()) {
-            Some(order_id) => sent.note(order_id, &mut duplicates, &mut others),
+            Some(order_id) => orders.note(order_id, &mut duplicates, &mut others),
             None => others += 1,
         });
-        extent.map(|extent| (extent, duplicates, others, sent))
+        extent.map(|extent| (extent, duplicates, others, orders))
     });
-    let (extent, duplicates, others, sent) = read.await.map_err(|error| BrokerError(error.to_string()))??;
+    let (extent, duplicates, others, orders) =
+        read.await.map_err(|error| BrokerError(error.to_string()))??;
     let TopicExtent { messages, truncated } = extent;
     report.topic = Some(TopicReport { messages, duplicates, others, truncated });
     if !truncated {
-        report.rules.push(sent.missing());
+        let missing = |_, row: &Row| !row.unsent && row.found == 0;
+        report.rules.push(orders.rule("every order that was sent is on the topic", missing));
     }
     report.rules.push(unsent_for_long(store).await?);
-    Ok(report)
+    Ok(orders)
 }
 
 fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
     std::str::from_utf8(key?).ok()?.parse().ok()
 }
 
-async fn read_orders(store: &dyn Insight, report: &mut Report, sent: &mut Sent) -> Result<(), VerifyError> {
+async fn read_orders(store: &dyn Store, report: &mut Report, orders: &mut Orders) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|violation| (violation, Rule::new(violation.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
@@ -165,11 +221,11 @@ async fn read_orders(store: &dyn Insight, report: &mut Report, sent: &mut Sent) 
         report.orders += page.unreadable.len() as u64;
         judge(&page, page.now, report, &mut rules);
         for order in &page.orders {
-            if order.unsent { sent.unsent.push(order.order_id) } else { sent.ids.push(order.order_id) }
+            orders.ids.push(order.order_id);
+            orders.rows.push(Row { unsent: order.unsent, ..Row::default() });
+            report.unsent += u64::from(order.unsent);
         }
     }
-    sent.found = vec![0; sent.ids.len()];
-    report.unsent = sent.unsent.len() as u64;
     report.rules.push(unreadable);
     report.rules.extend(rules.into_values());
     Ok(())
@@ -186,26 +242,19 @@ fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTre
     }
 }
 
-impl Sent {
+impl Orders {
     fn note(&mut self, order_id: OrderId, duplicates: &mut u64, others: &mut u64) {
-        if let Ok(place) = self.ids.binary_search(&order_id) {
-            *duplicates += u64::from(self.found[place] > 0);
-            self.found[place] = self.found[place].saturating_add(1);
-        } else if self.unsent.binary_search(&order_id).is_err() {
-            *others += 1;
+        match self.row(order_id) {
+            Some(row) => {
+                *duplicates += u64::from(!row.unsent && row.found > 0);
+                row.found = row.found.saturating_add(1);
+            }
+            None => *others += 1,
         }
-    }
-
-    fn missing(&self) -> Rule {
-        let mut rule = Rule::new("every order that was sent is on the topic");
-        for (order_id, _) in self.ids.iter().zip(&self.found).filter(|(_, found)| **found == 0) {
-            rule.broken_by(order_id.to_string());
-        }
-        rule
     }
 }
 
-async fn unsent_for_long(store: &dyn Insight) -> Result<Rule, StoreError> {
+async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
     let mut rule =
         Rule::new(&format!("no order waits for more than {} s to be sent", PUBLISHED_WITHIN.as_secs()));
     let mut backlog = store.backlog().await;
@@ -237,12 +286,12 @@ mod tests {
         store.most.store(9, Ordering::Relaxed);
         store.failures.store(3, Ordering::Relaxed);
         store.odd.lock().expect("no panic").push("TEST-1".to_owned());
-        let report = verify(&store, None, "orders.v1").await.expect("reads");
+        let report = verify(&store, None, "orders.v1", None).await.expect("reads");
         assert_eq!((report.orders, report.violations()), (101, 1));
         assert_eq!(report.rules[0].examples, ["TEST-1"]);
         store.good.store(9, Ordering::Relaxed);
         store.failures.store(usize::MAX, Ordering::Relaxed);
-        let error = verify(&store, None, "orders.v1").await.expect_err("away").to_string();
+        let error = verify(&store, None, "orders.v1", None).await.expect_err("away").to_string();
         assert!(error.contains("can't be read beyond ORD-"), "{error}");
     }
 }
