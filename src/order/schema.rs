@@ -70,53 +70,41 @@ impl ToSchema for Cursor {
     }
 }
 
-/// A cursor or `now`, as a client sends it; empty is as good as not sent.
-pub(crate) struct After;
+/// What clients send as text; empty is as good as not sent.
+macro_rules! sent {
+    ($(#[doc = $doc:literal] $name:ident = $pattern:expr;)+) => {$(
+        #[doc = $doc]
+        pub(crate) struct $name;
 
-impl PartialSchema for After {
-    fn schema() -> RefOr<Schema> {
-        pattern(&format!("^(now|{CURSOR})?$")).into()
-    }
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                pattern(&$pattern).into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
+    )+};
 }
 
-impl ToSchema for After {
-    fn name() -> Cow<'static, str> {
-        "After".into()
-    }
+sent! {
+    /// A position in a timeline.
+    Position = format!("^{}?$", position());
+    /// The last cursor that was seen.
+    Seen = format!("^({CURSOR})?$");
+    /// A cursor or `now`.
+    After = format!("^(now|{CURSOR})?$");
+    /// A time up to 20 s in the ways that are shown to people; others are understood too.
+    Wait = "^(([0-9]|1[0-9]|20)s|([0-9]{1,4}|1[0-9]{4}|20000)ms)?$";
 }
 
-/// A time up to 20 s in the ways that are shown to people; others are understood too.
-pub(crate) struct Wait;
-
-impl PartialSchema for Wait {
-    fn schema() -> RefOr<Schema> {
-        pattern("^(([0-9]|1[0-9]|20)s|([0-9]{1,4}|1[0-9]{4}|20000)ms)?$").into()
-    }
-}
-
-impl ToSchema for Wait {
-    fn name() -> Cow<'static, str> {
-        "Wait".into()
-    }
-}
-
-/// A position in a timeline as a client sends it; empty is as good as not sent.
-pub(crate) struct Position;
-
-impl PartialSchema for Position {
-    fn schema() -> RefOr<Schema> {
-        let seen: Vec<String> = (0..=EventKind::LAST_SEQ).map(|seq| seq.to_string()).collect();
-        // Up to 9 a digit is all there is to it.
-        let one =
-            if seen.len() > 10 { format!("({})", seen.join("|")) } else { format!("[0-{}]", seen.len() - 1) };
-        pattern(&format!("^{one}?$")).into()
-    }
-}
-
-impl ToSchema for Position {
-    fn name() -> Cow<'static, str> {
-        "Position".into()
-    }
+fn position() -> String {
+    let seen: Vec<String> = (0..=EventKind::LAST_SEQ).map(|seq| seq.to_string()).collect();
+    // Up to 9 a digit is all there is to it.
+    if seen.len() > 10 { format!("({})", seen.join("|")) } else { format!("[0-{}]", seen.len() - 1) }
 }
 
 /// A moment as we write it.

@@ -2,14 +2,21 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use serde_json::Value;
-use tracing::subscriber::DefaultGuard;
+use tracing::{
+    Dispatch,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
 use super::WithRequestId;
+
+/// Where there is only one subscriber, `tracing` asks the thread that first comes by a line whether anybody wants it. Beside
+/// a second one it asks all subscribers, so that no other test's thread switches off what this one's wants.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
 /// The lines so far.
 #[derive(Clone, Default)]
@@ -33,6 +40,7 @@ impl Captured {
 
     /// The same with what this filter lets through.
     pub(crate) fn start_filtered(filter: &str) -> (Self, DefaultGuard) {
+        LazyLock::force(&ANOTHER);
         let captured = Self::default();
         let lines = captured.builder().json().flatten_event(true).map_event_format(WithRequestId::json);
         let lines = lines.with_env_filter(EnvFilter::try_new(filter).expect("a filter"));

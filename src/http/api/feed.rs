@@ -77,7 +77,7 @@ pub(in crate::http) struct EventPage {
 #[utoipa::path(
     get, path = "/events", operation_id = "read_feed", tag = "orders",
     params(
-        ("Last-Event-ID" = inline(Cursor), Header, description = "The last `id` that was seen; browsers send it"),
+        ("Last-Event-ID" = inline(schema::Seen), Header, description = "The last `id` that was seen; browsers send it"),
         EventsQuery,
     ),
     responses(
