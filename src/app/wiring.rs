@@ -208,6 +208,7 @@ impl<'a> Wiring<'a> {
                 clock: Arc::new(SystemClock),
                 demo: self.config.store.is_embedded(),
             },
+            stop: self.shutdown.soft(),
         };
         let HttpConfig { host, port } = &self.config.http;
         let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;

@@ -37,7 +37,7 @@ pub(super) struct ListArgs {
     client: ClientArgs,
 }
 
-fn limit(text: &str) -> Result<u64, String> {
+pub(super) fn limit(text: &str) -> Result<u64, String> {
     let limit = text.parse().ok().filter(|limit| *limit > 0);
     limit.ok_or_else(|| "must be a whole number from 1".to_owned())
 }

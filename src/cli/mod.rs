@@ -6,7 +6,9 @@ mod clean;
 mod client;
 mod completions;
 mod dead_letters;
+mod events;
 mod explain;
+mod frames;
 mod healthcheck;
 mod list;
 mod log_fields;
@@ -62,6 +64,8 @@ enum Command {
     /// Place and look up orders on a running service
     #[command(subcommand)]
     Order(order::OrderCommand),
+    /// Read everything that happened to all orders, and follow it
+    Events(events::EventsArgs),
     /// Place made-up orders on a running service and measure how it takes them
     Simulate(simulate::SimulateArgs),
     /// Check every promise against database and topic; exit code 1 on any violation
@@ -128,6 +132,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(args)) => serve::migrate(&args).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
         Some(Command::Order(command)) => order::run(command).await,
+        Some(Command::Events(args)) => events::run(args).await,
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::Republish(args)) => republish::run(&args).await,

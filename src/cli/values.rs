@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::{
     client::header::HeaderValue,
-    order::{OrderId, ParseIdError, Size, Status},
+    order::{EventKind, OrderId, ParseIdError, Size, Status},
 };
 
 /// Longest `Idempotency-Key`.
@@ -21,6 +21,13 @@ pub(super) fn statuses() -> impl TypedValueParser<Value = Status> {
     let name = |status: Status| PossibleValue::new(status.as_str()).alias(status.slug());
     PossibleValuesParser::new(Status::ALL.map(name))
         .try_map(|text| text.to_ascii_uppercase().replace('-', "_").parse::<Status>())
+}
+
+/// The kinds of events, likewise.
+pub(super) fn event_kinds() -> impl TypedValueParser<Value = EventKind> {
+    let name = |kind: EventKind| PossibleValue::new(kind.as_str()).aliases(kind.status().map(Status::slug));
+    PossibleValuesParser::new(EventKind::ALL.map(name))
+        .try_map(|text| text.to_ascii_uppercase().replace('-', "_").parse::<EventKind>())
 }
 
 /// An order's id in any case, with or without `ORD-`.

@@ -6,38 +6,26 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     client::{Client, ClientArgs},
+    frames::{self, Frames, LAST_EVENT_ID, PATIENCE, SHORT},
     order, output,
     progress::LEAVE,
-    retry::{self, Retry},
+    retry::Retry,
     serve::Signals,
     values::order_id,
 };
 use crate::{
-    client::{
-        Answer, ClientError, ClientRequest, StatusCode, Stream,
-        header::{self, HeaderName},
-        shown,
-    },
+    client::{ClientRequest, Stream},
     order::{Event, EventKind, OrderId, Status, Timestamp},
     time::{Clock as _, SystemClock},
 };
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// How long to try again after a lost connection.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How long a stream may be silent: two of its heartbeats and a bit.
-const SILENCE: Duration = crate::time::deadlines::STREAM_SILENCE;
-/// A stream that lasted no longer has led to nothing.
-const SHORT: Duration = Duration::from_secs(5);
-/// Longest event that is taken for one.
-const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Takes the bar away.
 const CLEAR: &str = "\r\x1b[2K";
 /// How often the bar counts on.
@@ -77,7 +65,7 @@ async fn watch(
     while let Some(stream) = connect(client, order_id, view, &mut retry, again).await? {
         let (seen, since) = (view.seen(), Instant::now());
         view.found()?;
-        if let Left::Over = Frames::of(client, stream)?.follow(view).await? {
+        if let Left::Over = follow(&mut Frames::of(client, stream)?, view).await? {
             break;
         }
         view.lost("the connection is lost")?;
@@ -98,42 +86,12 @@ async fn connect(
     retry: &mut Retry,
     again: bool,
 ) -> anyhow::Result<Option<Stream>> {
-    if again {
-        let pause = retry.next(None);
-        let pause = pause.with_context(|| format!("{} ends every stream at once", shown(&client.base)))?;
-        sleep(pause).await;
-    }
-    loop {
-        let outcome = match client.stream(ask(order_id, view.seen())).await {
-            Ok(stream) if stream.status == StatusCode::NO_CONTENT => return Ok(None),
-            Ok(stream) if stream.status.is_success() => return Ok(Some(stream)),
-            Ok(stream) => stream.whole().await,
-            Err(error) => Err(error),
-        };
-        let pause = if may_pass(&outcome, again) { retry.next(asked(&outcome)) } else { None };
-        let Some(pause) = pause else { return client.checked(outcome).map(|_| None) };
-        view.lost(&client.state(&outcome))?;
-        sleep(pause).await;
-    }
+    frames::connect(client, &ask(order_id, view.seen()), retry, again, |why| view.lost(why)).await
 }
 
 fn ask(order_id: OrderId, seen: u8) -> ClientRequest {
     let request = ClientRequest::get(format!("/orders/{order_id}/events"));
     if seen > 0 { request.with(LAST_EVENT_ID, u16::from(seen).into()) } else { request }
-}
-
-/// Whether it is worth to come again. Where nothing has ever answered, the address is more likely to be wrong.
-fn may_pass(outcome: &Result<Answer, ClientError>, again: bool) -> bool {
-    match outcome {
-        Ok(answer) => retry::is_busy(answer.status) || again && answer.status.is_server_error(),
-        Err(ClientError::Lost) => true,
-        Err(ClientError::NoConnection(_) | ClientError::Timeout) => again,
-        Err(ClientError::Tls(_) | ClientError::NotHttp) => false,
-    }
-}
-
-fn asked(outcome: &Result<Answer, ClientError>) -> Option<Duration> {
-    retry::retry_after(outcome.as_ref().ok()?, SystemClock.now())
 }
 
 /// How a stream ended.
@@ -143,54 +101,18 @@ enum Left {
     Lost,
 }
 
-/// The frames of an open stream.
-struct Frames {
-    stream: Stream,
-    bytes: Vec<u8>,
-}
-
-impl Frames {
-    fn of(client: &Client, stream: Stream) -> anyhow::Result<Self> {
-        let kind = stream.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
-            bail!("{} answered no event stream: is this an order-tracker?", shown(&client.base));
-        }
-        Ok(Self { stream, bytes: Vec::new() })
-    }
-
-    async fn follow(&mut self, view: &mut View) -> anyhow::Result<Left> {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            tokio::select! {
-                frame = self.next() => match frame {
-                    Some((name, data)) if name == "status" => view.event(&data)?,
-                    Some((name, _)) if name == "end" => return Ok(Left::Over),
-                    Some(_) => {}
-                    None => return Ok(Left::Lost),
-                },
-                _ = tick.tick() => view.draw()?,
-            }
-        }
-    }
-
-    /// The name and the data of the next event; `None` when the connection is gone. Nothing is lost if
-    /// this is dropped half-way.
-    async fn next(&mut self) -> Option<(String, String)> {
-        loop {
-            if let Some(end) = self.bytes.windows(2).position(|pair| pair == b"\n\n") {
-                let frame: Vec<u8> = self.bytes.drain(..end + 2).collect();
-                let text = String::from_utf8_lossy(&frame);
-                let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
-                if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
-                    return Some((name.to_owned(), data.to_owned()));
-                }
-                continue;
-            }
-            if self.bytes.len() > MAX_FRAME_BYTES {
-                return None;
-            }
-            self.bytes.extend_from_slice(&self.stream.part(SILENCE).await?);
+async fn follow(frames: &mut Frames, view: &mut View) -> anyhow::Result<Left> {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Some(frame) if frame.name == "status" => view.event(&frame.data)?,
+                Some(frame) if frame.name == "end" => return Ok(Left::Over),
+                Some(_) => {}
+                None => return Ok(Left::Lost),
+            },
+            _ = tick.tick() => view.draw()?,
         }
     }
 }

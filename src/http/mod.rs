@@ -14,20 +14,22 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{MatchedPath, Request},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use middleware::{observe::Observers, request_log::RequestLog};
 pub use problem::{Problem, ProblemBody};
 pub use server::{Server, client::TrustedProxies};
 
+use api::feed;
 use middleware::observe;
 
 use crate::{
@@ -47,6 +49,8 @@ pub struct AppState {
     pub observers: Arc<Observers>,
     /// What is set once.
     pub settings: HttpSettings,
+    /// Ends what waits for something to happen.
+    pub stop: CancellationToken,
 }
 
 /// What does not change while the service runs.
@@ -76,7 +80,10 @@ pub fn router(state: AppState) -> Router {
 }
 
 async fn within_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    // The time that a client wants to wait comes on top.
+    let held_back = if route == Some(feed::ROUTE) { feed::MAX_WAIT } else { Duration::ZERO };
+    match tokio::time::timeout(REQUEST_TIMEOUT + held_back, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::unavailable("the request took too long").into_response(),
     }

@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState,
-    api::{events, explain, health, openapi, orders},
+    api::{events, explain, feed, health, openapi, orders},
     middleware::gzip,
     pages::{self, docs},
 };
@@ -26,6 +26,7 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::find))
         .routes(routes!(events::follow))
+        .routes(routes!(feed::read))
         .routes(routes!(explain::explain))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

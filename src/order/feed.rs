@@ -6,8 +6,9 @@ use std::{fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{EventKind, OrderId, Size, Status, Timestamp, rfc3339_millis};
+use super::{EventKind, OrderId, Size, Status, Timestamp, rfc3339_millis, schema};
 
 /// A place in the feed, behind the event that has this id: `order_events.id`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,13 +60,14 @@ impl<'de> Deserialize<'de> for Cursor {
 }
 
 /// An event as everybody may hear of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FeedEvent {
     /// Its place.
     pub cursor: Cursor,
     /// Whose event.
     pub order_id: OrderId,
     /// Its position in the order's timeline, from 1.
+    #[schema(minimum = 1)]
     pub seq: u32,
     /// What happened.
     pub event: EventKind,
@@ -73,8 +75,10 @@ pub struct FeedEvent {
     pub status: Status,
     /// When.
     #[serde(serialize_with = "rfc3339_millis")]
+    #[schema(schema_with = schema::timestamp)]
     pub timestamp: Timestamp,
     /// Who said it, and what, if there is anything to say.
+    #[schema(required, schema_with = schema::feed_meta)]
     pub meta: Option<FeedMeta>,
 }
 
@@ -99,50 +103,64 @@ impl FeedEvent {
 }
 
 /// What is told of an event's `meta`. What else a row may hold, a note or what somebody wrote by hand, stays inside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct FeedMeta {
     /// Through which door it came.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub source: Option<String>,
     /// Which key reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub by: Option<String>,
     /// When they say that it happened.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339_if_any")]
+    #[schema(schema_with = schema::timestamp)]
     pub occurred_at: Option<Timestamp>,
     /// Why, in one of the words of the contract.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reason: Option<String>,
     /// Where in the kitchen.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub station: Option<String>,
     /// By how many minutes it is delayed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub minutes: Option<u32>,
     /// Whether nobody said so: a later report skipped it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub inferred: Option<bool>,
     /// Which position it takes back.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub reverts: Option<u32>,
     /// Where the order was before it was taken back.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub from: Option<Status>,
     /// Where it is since.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub to: Option<Status>,
     /// Where the order stood, for an event that does not change that.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub status: Option<Status>,
     /// The message that it was read from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub topic: Option<String>,
     /// Its partition.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub partition: Option<i32>,
     /// Its offset.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub offset: Option<i64>,
 }
 

@@ -91,7 +91,7 @@ impl FieldCode {
             Self::Blank => "it holds no character that can be seen",
             Self::Choice => "it is none of the values that it may have",
             Self::Range => "it is no number, or one outside its limits",
-            Self::Cursor => "it was not taken from a `Link` header",
+            Self::Cursor => "it was not taken from an answer of ours",
             Self::Header => "the header is malformed or given twice",
         }
     }

@@ -6,12 +6,12 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         Ref, RefOr,
-        schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type},
+        schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type},
     },
 };
 
 use super::{
-    Event, EventKind, OrderId,
+    Cursor, Event, EventKind, FeedMeta, OrderId,
     details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
 };
 
@@ -55,6 +55,51 @@ impl ToSchema for EventKind {
     }
 }
 
+/// A cursor, as a pattern.
+const CURSOR: &str = "0|[1-9][0-9]{0,18}";
+
+impl PartialSchema for Cursor {
+    fn schema() -> RefOr<Schema> {
+        text(&format!("^({CURSOR})$"), "A place in the feed; later events have greater ones.").into()
+    }
+}
+
+impl ToSchema for Cursor {
+    fn name() -> Cow<'static, str> {
+        "Cursor".into()
+    }
+}
+
+/// A cursor or `now`, as a client sends it; empty is as good as not sent.
+pub(crate) struct After;
+
+impl PartialSchema for After {
+    fn schema() -> RefOr<Schema> {
+        pattern(&format!("^(now|{CURSOR})?$")).into()
+    }
+}
+
+impl ToSchema for After {
+    fn name() -> Cow<'static, str> {
+        "After".into()
+    }
+}
+
+/// A time up to 20 s in the ways that are shown to people; others are understood too.
+pub(crate) struct Wait;
+
+impl PartialSchema for Wait {
+    fn schema() -> RefOr<Schema> {
+        pattern("^(([0-9]|1[0-9]|20)s|([0-9]{1,4}|1[0-9]{4}|20000)ms)?$").into()
+    }
+}
+
+impl ToSchema for Wait {
+    fn name() -> Cow<'static, str> {
+        "Wait".into()
+    }
+}
+
 /// A position in a timeline as a client sends it; empty is as good as not sent.
 pub(crate) struct Position;
 
@@ -64,8 +109,7 @@ impl PartialSchema for Position {
         // Up to 9 a digit is all there is to it.
         let one =
             if seen.len() > 10 { format!("({})", seen.join("|")) } else { format!("[0-{}]", seen.len() - 1) };
-        let pattern = format!("^{one}?$");
-        ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(pattern)).into()
+        pattern(&format!("^{one}?$")).into()
     }
 }
 
@@ -106,6 +150,13 @@ pub(super) fn origin() -> ObjectBuilder {
         ))
 }
 
+/// What is told of an event, if there is anything to say.
+pub(super) fn feed_meta() -> OneOfBuilder {
+    OneOfBuilder::new()
+        .item(Ref::from_schema_name(FeedMeta::name()))
+        .item(ObjectBuilder::new().schema_type(SchemaType::new(Type::Null)))
+}
+
 /// A customer name or an item as a client may send it.
 pub(super) fn name() -> ObjectBuilder {
     trimmed(MAX_NAME_CHARS)
@@ -126,8 +177,9 @@ fn trimmed(max: usize) -> ObjectBuilder {
 }
 
 fn text(pattern: &str, description: &str) -> ObjectBuilder {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::new(Type::String))
-        .pattern(Some(pattern))
-        .description(Some(description))
+    self::pattern(pattern).description(Some(description))
+}
+
+fn pattern(pattern: &str) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(pattern))
 }

@@ -110,10 +110,12 @@ async fn a_tab_in_bash_offers_what_comes_next() {
             "order-tracker order list --status ",
             &["PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED"],
         ),
+        ("order-tracker events --event ", &["CREATED", "PLACED", "DELIVERED"]),
+        ("order-tracker events --", &["--after", "--event", "--limit", "--follow", "--json"]),
         ("order-tracker completions ", &["bash", "zsh", "fish"]),
         ("order-tracker --log-format ", &["text", "json"]),
         ("order-tracker order create --", &["--customer-name", "--address", "--size", "--url", "--json"]),
-        ("order-tracker ", &["serve", "order", "verify", "dead-letters", "simulate"]),
+        ("order-tracker ", &["serve", "order", "events", "verify", "dead-letters", "simulate"]),
     ] {
         if expected.is_empty() {
             bash.shows(&format!("{line}\t"), "order-tracker order list --status ").await;

@@ -20,6 +20,7 @@ async fn help_of_the_service() {
       migrate       Bring the database's schema up to date and exit
       healthcheck   Ask a running service whether it lives; for containers
       order         Place and look up orders on a running service
+      events        Read everything that happened to all orders, and follow it
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       republish     Publish orders again that a broker has lost; a running service does it
@@ -292,6 +293,34 @@ async fn help_of_order_list() {
                                [default: http://127.0.0.1:8080]
           --json               Print JSON, complaints on stderr too
       -h, --help               Print help (see more with '--help')
+
+    Logging:
+          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
+                                 [possible values: text, json]
+          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
+                                 [env: RUST_LOG=] [default: info]
+    ");
+}
+
+/// What can be read of everything that happened.
+#[tokio::test]
+async fn help_of_events() {
+    insta::assert_snapshot!(said(&["events", "-h"]).await, @r"
+    Read everything that happened to all orders, and follow it
+
+    Usage: order-tracker events [OPTIONS]
+
+    Options:
+          --after <CURSOR>  Only what comes behind this cursor, or `now` for what comes from here on
+          --event <EVENT>   Only events of this kind [possible values: CREATED, PLACED, PREPARING,
+                            COOKING, OUT_FOR_DELIVERY, DELIVERED]
+          --limit <N>       How many at most; as many as there are unless given
+          --follow          Go on with what happens from then on
+          --url <URL>       Where the service listens, http:// or https://; `SSL_CERT_FILE` names
+                            certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
+                            [default: http://127.0.0.1:8080]
+          --json            Print JSON, complaints on stderr too
+      -h, --help            Print help (see more with '--help')
 
     Logging:
           --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]

@@ -13,6 +13,7 @@ mod double;
 mod earlier;
 mod events;
 mod explain;
+mod feed;
 mod foreign;
 mod harness;
 mod help;

@@ -120,18 +120,14 @@ impl MemberContext {
         self.standing().failed_at.is_some_and(|at| at.elapsed() > ASK_AGAIN)
     }
 
-    /// The client exists from now on.
-    pub(super) fn begins(&self) {
-        self.standing().told_at = Some(Instant::now());
-    }
-
-    /// Waits until a client has told nothing of itself for so long that it will not again.
+    /// Waits until a client that is asked for messages has told nothing of itself for so long that it will not again.
     pub(super) async fn falls_silent(&self) {
+        // What it told while nobody asked has not reached us.
+        let asked = Instant::now();
         loop {
             let told_at = self.standing().told_at;
-            let silent_at = told_at.unwrap_or_else(Instant::now) + SILENT_AFTER;
-            sleep_until(silent_at).await;
-            if self.standing().told_at == told_at && told_at.is_some() {
+            sleep_until(told_at.map_or(asked, |told| told.max(asked)) + SILENT_AFTER).await;
+            if self.standing().told_at == told_at {
                 return;
             }
         }
@@ -320,7 +316,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_says_nothing_is_noticed() {
         let (member, _) = member();
-        member.begins();
         let begun = Instant::now();
         let tells = async {
             for _ in 0..12 {

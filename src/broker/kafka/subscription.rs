@@ -74,7 +74,6 @@ impl KafkaSubscription {
             let consumer: StreamConsumer<MemberContext> =
                 StreamConsumer::from_config_and_context(&self.config, self.context.clone())?;
             consumer.subscribe(&[&self.topic])?;
-            self.context.begins();
             self.consumer = Some(consumer);
         }
         Ok(())

@@ -1,56 +1,33 @@
 //! `GET /orders/{id}/events`: an order's timeline as server-sent events, so far and as it grows.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
     extract::{
-        Extension, Path, Query, State,
+        Path, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response,
         sse::{self, KeepAlive, Sse},
     },
 };
 use futures::stream;
-use hyper::body::{Frame, SizeHint};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::IntoParams;
 
 use super::{
-    super::{
-        AppState, Problem, RequestLog,
-        server::client::{self, Connection},
-    },
+    super::{AppState, Problem, RequestLog},
     orders,
+    stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id},
 };
 use crate::{
     order::{Event, EventKind, FieldCode, FieldError, OrderId, TrackedOrder, schema::Position},
-    telemetry::RequestId,
-    tracker::{NoPlace, Subscriber},
+    tracker::Subscriber,
 };
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx and its like not to collect the stream.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// How often an idle stream shows that it lives.
-const HEARTBEAT: Duration = crate::time::deadlines::STREAM_BEAT;
-/// What clients are told to wait before they connect again, in milliseconds; spread, since after a restart
-/// all of them do.
-const RETRY_MS: std::ops::Range<u64> = 1_500..2_500;
-/// Longest stream; its client connects again and goes on. Bounds how long a place is kept by one who is
-/// gone without a word or does not read.
-const LIFETIME: Duration = Duration::from_mins(15);
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct FollowQuery {
@@ -80,7 +57,7 @@ pub(in crate::http) struct FollowQuery {
 )]
 pub(in crate::http) async fn follow(
     State(state): State<Arc<AppState>>,
-    connection: Option<Extension<Connection>>,
+    client: Client,
     order_id: Result<Path<String>, PathRejection>,
     query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -89,10 +66,7 @@ pub(in crate::http) async fn follow(
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
     // First the subscription, then the timeline: a step between the two is told of.
-    let connection = connection.map(|Extension(connection)| connection);
-    let address =
-        connection.as_ref().map(|connection| state.settings.proxies.client(connection.peer, &headers));
-    let subscriber = state.tracker.subscribe(order_id, address.map(client::holder));
+    let subscriber = state.tracker.subscribe(order_id, client.holder);
     let found = state.tracker.find(order_id).await?;
     let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
     // Nobody can have seen more than there is.
@@ -115,79 +89,15 @@ pub(in crate::http) async fn follow(
         let frame = reader.next().await?;
         Some((Ok::<_, Infallible>(frame), reader))
     });
-    let headers = [(header::CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no")];
     // An event, since browsers hide comments from pages, which have to notice a dead connection.
     let beat = sse::Event::default().event("beat").data("{}");
-    let body = Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat));
-    let response = (headers, body).into_response();
-    let request = RequestId::current();
-    Ok(response.map(|body| Body::new(Watched { body, connection, request })))
-}
-
-impl From<NoPlace> for Problem {
-    fn from(reason: NoPlace) -> Self {
-        match reason {
-            NoPlace::ForAnybody => Self::unavailable("too many follow their orders; try again shortly"),
-            NoPlace::ForThisClient => Self::too_many_streams(),
-        }
-    }
-}
-
-/// The body of a stream. Its connection is told while it waits, so that a client that is gone is noticed at once and
-/// not with the next heartbeat.
-struct Watched {
-    body: Body,
-    connection: Option<Connection>,
-    /// What a line of the log is about while the body is made.
-    request: Option<RequestId>,
-}
-
-impl Watched {
-    fn waits(&self, waiting: bool) {
-        if let Some(connection) = &self.connection {
-            connection.waiting.set(waiting);
-        }
-    }
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let request = self.request;
-        let body = Pin::new(&mut self.body);
-        let polled = match request {
-            Some(request) => request.within(|| body.poll_frame(cx)),
-            None => body.poll_frame(cx),
-        };
-        self.waits(polled.is_pending());
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.waits(false);
-    }
+    Ok(answer(Sse::new(frames).keep_alive(KeepAlive::new().interval(HEARTBEAT).event(beat)), client))
 }
 
 /// The last position that the client has seen; the header, which a browser sends by itself, goes before the query.
 fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
     let mut errors = Vec::new();
     let mut parse = |field: &str, text: Option<&str>| {
-        // Some clients send the header before they have seen anything.
         let text = text.filter(|text| !text.is_empty())?;
         let written = |seen: &u8| *seen <= EventKind::LAST_SEQ && seen.to_string() == text;
         let position = text.parse().ok().filter(written);
@@ -197,11 +107,7 @@ fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
         }
         position
     };
-    let mut values = headers.get_all(LAST_EVENT_ID).iter();
-    let header = values.next().map(|value| value.to_str().unwrap_or("not text"));
-    // Given twice it is as good as garbage.
-    let header = if values.next().is_some() { Some("twice") } else { header };
-    let (header, after) = (parse("Last-Event-ID", header), parse("after", after));
+    let (header, after) = (parse("Last-Event-ID", last_event_id(headers)), parse("after", after));
     if errors.is_empty() { Ok(header.or(after).unwrap_or(0)) } else { Err(Problem::invalid(errors)) }
 }
 
@@ -232,7 +138,7 @@ impl Reader {
     async fn next(&mut self) -> Option<sse::Event> {
         if self.told == Told::Nothing {
             self.told = Told::Retry;
-            return Some(sse::Event::default().retry(Duration::from_millis(rand::random_range(RETRY_MS))));
+            return Some(first_frame());
         }
         if self.ready.is_empty() && !self.over {
             match timeout_at(self.until, self.subscriber.news(self.seen)).await.ok()?? {

@@ -1,8 +1,10 @@
-//! What programs ask: orders, their events, how the service is, and the document that says all this.
+//! What programs ask: orders, their events, the feed of all events, how the service is, and the document that says all this.
 
 pub(in crate::http) mod body;
 pub(in crate::http) mod events;
 pub(in crate::http) mod explain;
+pub(in crate::http) mod feed;
 pub(in crate::http) mod health;
 pub(in crate::http) mod openapi;
 pub(in crate::http) mod orders;
+mod stream;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::super::{problem, routes};
-use crate::order::{Event, ID_CHARACTERS};
+use crate::order::{Event, FeedMeta, ID_CHARACTERS};
 
 /// What is said of the service as a whole.
 #[derive(OpenApi)]
@@ -22,7 +22,7 @@ use crate::order::{Event, ID_CHARACTERS};
     servers((url = "/")),
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
-    components(schemas(problem::ProblemBody, Event)),
+    components(schemas(problem::ProblemBody, Event, FeedMeta)),
 )]
 struct Described;
 
@@ -150,10 +150,9 @@ fn common_headers(response: &mut Value) {
 
 /// Puts in what a test saw.
 fn illustrate(response: &mut Value, seen: &Value) {
-    for content in
-        response.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
-    {
-        illustrate_content(content, seen);
+    for (kind, content) in response.get_mut("content").and_then(Value::as_object_mut).into_iter().flatten() {
+        // Where there are several kinds, a test has seen each.
+        illustrate_content(content, seen.get(kind).unwrap_or(seen));
     }
     for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
         if let Some(value) = seen["headers"].get(name.to_lowercase()) {

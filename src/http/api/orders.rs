@@ -202,7 +202,7 @@ fn page(query: &ListQuery) -> Result<Page, Problem> {
 }
 
 /// What a form sends for a field that nobody has filled in is as good as nothing.
-fn given(parameter: Option<&String>) -> Option<&str> {
+pub(super) fn given(parameter: Option<&String>) -> Option<&str> {
     parameter.map(String::as_str).filter(|text| !text.is_empty())
 }
 

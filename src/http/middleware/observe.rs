@@ -1,6 +1,6 @@
 //! The outermost layer: request id, metrics, the line of the log, and the body of problems.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -36,6 +36,10 @@ pub struct Observers {
     pub log: Arc<RequestLog>,
 }
 
+/// For so long an answer was held back because its client wanted to wait: no part of how long it took.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct HeldBackFor(pub(in crate::http) Duration);
+
 pub(in crate::http) async fn observe(
     State(observers): State<Arc<Observers>>,
     request: Request,
@@ -67,7 +71,9 @@ pub(in crate::http) async fn observe(
     let status = response.status();
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     let took = started.elapsed();
-    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), took);
+    let held_back = response.extensions_mut().remove().map_or(Duration::ZERO, |HeldBackFor(time)| time);
+    let worked = took.saturating_sub(held_back);
+    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), worked);
     observers.log.write(&Answered { id: &id, method: told(&method), route, status, took });
     response
 }

@@ -5,6 +5,8 @@ mod board_finds;
 mod compressed;
 mod events;
 mod explain;
+mod feed;
+mod feed_stream;
 mod lifecycle;
 mod limits;
 mod log;
@@ -15,12 +17,16 @@ mod pages;
 mod server;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::{Body, Bytes},
     http::{HeaderMap, Request, StatusCode},
+    response::Response,
 };
 use http_body_util::BodyExt as _;
 use rand::SeedableRng as _;
@@ -38,7 +44,10 @@ use crate::{
         dead_letter::{self, DeadLetterBacklog},
     },
     pipeline::BatchWriter,
-    store::{Portion, Resilient, SqliteStore, Store},
+    store::{
+        Portion, Resilient, SqliteStore, Store,
+        memory::{Database, MemoryStore},
+    },
     telemetry::{
         health::{Health, HealthRegistry, Part},
         metrics::Metrics,
@@ -69,6 +78,13 @@ struct Answer {
 }
 
 impl Answer {
+    /// All of it.
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        Self { status: parts.status, headers: parts.headers, body }
+    }
+
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("json")
     }
@@ -127,11 +143,29 @@ impl Api {
         figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let clock = Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")));
+        let clock = clock();
+        let store = SqliteStore::open(folder.path(), clock.clone()).await.expect("opens");
+        Self::over(Arc::new(store), (clock, folder), delays, other, demo, figures)
+    }
+
+    /// On the model of a database, for virtual time.
+    fn in_memory() -> (Self, Arc<Mutex<Database>>) {
+        let (database, clock) = (Arc::default(), clock());
+        let store = MemoryStore::new(Arc::clone(&database), clock.clone(), 1);
+        let place = (clock, TempDir::new().expect("a folder"));
+        (Self::over(Arc::new(store), place, StageDelays::default(), None, true, |store| store), database)
+    }
+
+    fn over(
+        store: Arc<dyn Store>,
+        (clock, folder): (Arc<ManualClock>, TempDir),
+        delays: StageDelays,
+        other: Option<Arc<dyn Store>>,
+        demo: bool,
+        figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let store = SqliteStore::open(folder.path(), clock.clone()).await;
-        let store: Arc<dyn Store> =
-            Arc::new(Resilient::new(Arc::new(store.expect("opens")), Arc::clone(&metrics)));
+        let store: Arc<dyn Store> = Arc::new(Resilient::new(store, Arc::clone(&metrics)));
         let (queue, requests) = tracker::place_queue();
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
@@ -187,6 +221,7 @@ impl Api {
                 clock: clock.clone(),
                 demo,
             },
+            stop: stop.clone(),
         };
         Self {
             router: router(state),
@@ -210,9 +245,7 @@ impl Api {
 
     async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("never fails");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a body").to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer::of(response).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -240,6 +273,10 @@ impl Api {
     async fn metric(&self, series: &str) -> bool {
         self.get("/metrics").await.text().lines().any(|line| line == series)
     }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new("2026-01-02T03:04:05.678Z".parse().expect("a moment")))
 }
 
 fn order(name: &str) -> Value {

@@ -7,11 +7,12 @@ use axum::{
     http::{Method, Request},
 };
 use serde_json::{Map, Value, json};
+use tower::ServiceExt as _;
 
 use super::{Answer, Api, order};
 use crate::{
     http::{
-        api::{body, openapi, orders},
+        api::{body, feed, openapi, orders},
         middleware::{observe, request_log},
         problem, routes,
     },
@@ -97,6 +98,12 @@ fn limits_in_the_document_are_those_of_the_code() {
     assert!(
         limit["description"].as_str().expect("text").contains(&format!("more than {}", orders::MAX_LIMIT))
     );
+    let limit = parameter("/events", "get", "limit");
+    assert_eq!(limit["schema"]["default"], feed::DEFAULT_LIMIT);
+    assert_eq!(limit["schema"]["maximum"], feed::MAX_LIMIT);
+    let wait = parameter("/events", "get", "wait");
+    let most = format!("up to {} s", feed::MAX_WAIT.as_secs());
+    assert!(wait["description"].as_str().expect("text").contains(&most));
     let key = parameter("/orders", "post", "Idempotency-Key");
     assert!(
         key["schema"]["pattern"].as_str().expect("text").contains(&format!("1,{}", orders::MAX_KEY_CHARS))
@@ -111,6 +118,8 @@ fn limits_in_the_document_are_those_of_the_code() {
     }
     assert_eq!(schemas["Status"]["enum"], json!(crate::order::Status::ALL));
     assert_eq!(schemas["Size"]["enum"], json!(crate::order::Size::ALL));
+    let kind = parameter("/events", "get", "event");
+    assert_eq!(kind["schema"]["enum"], json!(crate::order::EventKind::ALL));
 }
 
 /// The document refuses what the service refuses.
@@ -241,19 +250,33 @@ async fn seen() -> Value {
         api.clock.advance(Duration::from_mins(1));
         api.store.advance(10).await.expect("advances");
     }
-    let mut stream = ask("GET", &format!("{path}/events?after=4"), &[], Value::Null).await;
+    let stream = ask("GET", &format!("{path}/events?after=4"), &[], Value::Null).await;
+    seen["follow_order"] = json!({
+        "200": with_plain_retry(stream),
+        "204": ask("GET", &format!("{path}/events"), &[("last-event-id", "6")], Value::Null).await,
+        "400": ask("GET", &format!("{path}/events?after=7"), &[], Value::Null).await,
+    });
+    seen["read_feed"] = json!({
+        "200": ask("GET", "/events?after=0&limit=2", &[], Value::Null).await,
+        "400": ask("GET", "/events?after=99", &[], Value::Null).await,
+    });
+    let stream = Request::get("/events?after=9").header("accept", "text/event-stream");
+    let stream = stream.header("x-request-id", "example-1").body(Body::empty()).expect("valid");
+    let stream = api.router.clone().oneshot(stream).await.expect("never fails");
+    // It has no end but that of the service.
+    api.stop.cancel();
+    seen["read_feed"]["200"]["text/event-stream"] = with_plain_retry(kept(&Answer::of(stream).await));
+    seen
+}
+
+/// The pause before a new connection is spread at random.
+fn with_plain_retry(mut stream: Value) -> Value {
     let text = stream["body"].as_str().expect("a stream");
-    // The pause before a new connection is spread at random.
     let lines = text
         .split_inclusive('\n')
         .map(|line| if line.starts_with("retry:") { "retry: 2000\n" } else { line });
     stream["body"] = lines.collect::<String>().into();
-    seen["follow_order"] = json!({
-        "200": stream,
-        "204": ask("GET", &format!("{path}/events"), &[("last-event-id", "6")], Value::Null).await,
-        "400": ask("GET", &format!("{path}/events?after=7"), &[], Value::Null).await,
-    });
-    seen
+    stream
 }
 
 #[tokio::test]

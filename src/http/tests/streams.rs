@@ -92,6 +92,38 @@ async fn a_closed_stream_frees_its_place_at_once() {
     }
 }
 
+/// Promise 5: memory, queues and time are bounded. The same for who waits for the feed, by a page or as a stream.
+#[tokio::test]
+async fn whoever_leaves_the_feed_frees_a_place_at_once() {
+    let (api, address, _) = served().await;
+    for request in [
+        "GET /events?after=now&wait=20s HTTP/1.1\r\nhost: test\r\n\r\n",
+        "GET /events?after=now HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n",
+    ] {
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            stream.write_all(request.as_bytes()).await.expect("sends");
+            subscribers(&api, 1).await;
+            drop(stream);
+            subscribers(&api, 0).await;
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            stream.write_all(request.as_bytes()).await.expect("sends");
+            subscribers(&api, 1).await;
+            stream.set_zero_linger().expect("set");
+            drop(stream);
+            subscribers(&api, 0).await;
+        }
+    }
+    // What is sent behind a question that waits is answered after it.
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let wait = "GET /events?after=now&wait=500ms HTTP/1.1\r\nhost: test\r\n\r\n";
+    stream.write_all(wait.as_bytes()).await.expect("sends");
+    subscribers(&api, 1).await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sends");
+    hear(&mut stream, "{\"status\":\"ok\"}").await;
+    subscribers(&api, 0).await;
+}
+
 /// Promise 5: memory, queues and time are bounded. Behind endless words the end would not be seen.
 #[tokio::test]
 async fn a_follower_that_never_stops_talking_is_left() {

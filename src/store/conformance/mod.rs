@@ -3,6 +3,7 @@
 
 mod attention;
 pub(crate) mod cases;
+pub(crate) mod events;
 pub(crate) mod histories;
 mod names;
 mod odd;
@@ -189,6 +190,16 @@ macro_rules! conformance {
             an_odd_row_is_one_orders_trouble,
             tables_take_these_names_and_no_others,
             racing_writers_do_each_thing_once,
+            every_event_lies_in_one_order,
+            repeated_calls_tell_nothing_new,
+            a_page_of_events_says_where_it_ends,
+            a_kind_is_looked_for_among_so_many,
+            arrivals_are_looked_for_in_every_gap,
+            facts_are_what_never_changes,
+            an_odd_event_is_passed_over,
+            a_place_is_held_by_one_replica,
+            a_place_may_be_taken_anew,
+            a_place_set_by_hand_counts,
         }
     };
     ($fixture:path; $($case:ident,)*) => {

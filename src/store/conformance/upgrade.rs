@@ -1,10 +1,12 @@
 //! Orders that were under way when an earlier version of the service stopped. Each adapter writes them into each
 //! schema so far, brings that up to date, and sees them go on: so a new migration is tried as soon as it is there.
 
-use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
+use std::collections::HashMap;
+
+use super::{DELAYS, Fixture, assert_consistent, events::settled, new_order, new_orders, seconds, start};
 use crate::{
-    order::{EventKind, OrderId, Status, Timestamp},
-    store::{Backlog, NewOrder},
+    order::{Cursor, EventKind, OrderId, Status, Timestamp},
+    store::{Backlog, FeedQuery, NewOrder, Span},
     time::Clock as _,
 };
 
@@ -54,4 +56,13 @@ pub(crate) async fn they_go_on(t: Fixture, ids: Vec<OrderId>) {
     assert!(audited.iter().all(|order| order.violations(t.clock.now()).is_empty()), "{audited:?}");
     let Backlog { unsent, .. } = t.backlog().await;
     assert_eq!(unsent, 1, "the new one waits to be sent");
+    let (last, mut reached) = (settled(&*t.store).await.last, HashMap::new());
+    let span = Span { after: Cursor::START, upto: last };
+    let feed = t.store.events(&FeedQuery { span, event: None, limit: 100 }).await.expect("reads").events;
+    assert_eq!(feed.len(), 6 * (ids.len() + 1), "what happened before is told too");
+    for event in feed {
+        let before = reached.insert(event.order_id, event.seq).unwrap_or_default();
+        assert_eq!(event.seq, before + 1, "{event:?}");
+    }
+    t.store.lease("reader", seconds(5)).await.expect("leases").expect("is free");
 }

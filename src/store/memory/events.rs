@@ -1,12 +1,13 @@
 //! The events of the model, and those who read them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{
     super::{Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError},
@@ -20,8 +21,8 @@ pub(crate) struct Log {
     visible: BTreeMap<i64, FeedEvent>,
     /// The last id that was drawn.
     last: i64,
-    /// Drawn by transactions that have not ended.
-    open: BTreeSet<i64>,
+    /// Drawn by transactions that have not ended, and when.
+    open: BTreeMap<i64, Instant>,
     places: HashMap<String, Place>,
 }
 
@@ -35,7 +36,7 @@ impl Log {
     /// Draws an id that becomes visible when its transaction commits, or never.
     pub(crate) fn draw(&mut self) -> i64 {
         self.last += 1;
-        self.open.insert(self.last);
+        self.open.insert(self.last, Instant::now());
         self.last
     }
 
@@ -47,14 +48,13 @@ impl Log {
         }
     }
 
-    /// Writes and commits events of an order, of which the first has this position.
-    pub(super) fn extend(&mut self, order_id: OrderId, first: usize, events: &[Event]) {
-        for (seq, event) in (u32::try_from(first).unwrap_or(u32::MAX)..).zip(events) {
-            let id = self.draw();
+    /// Draws the ids of an order's events, of which the first has this position.
+    pub(super) fn draw_for(&mut self, order_id: OrderId, first: usize, events: &[Event]) -> Vec<FeedEvent> {
+        let mut draw = |(seq, event): (u32, &Event)| {
             let Event { event, timestamp, meta } = event;
-            let told = FeedEvent::new((Cursor(id), order_id, seq), *event, *timestamp, meta.as_ref());
-            self.end(id, Some(told));
-        }
+            FeedEvent::new((Cursor(self.draw()), order_id, seq), *event, *timestamp, meta.as_ref())
+        };
+        (u32::try_from(first).unwrap_or(u32::MAX)..).zip(events).map(&mut draw).collect()
     }
 
     fn span(&self, span: Span) -> impl Iterator<Item = &FeedEvent> {
@@ -73,8 +73,10 @@ impl EventLog for MemoryStore {
         let (mut database, _) = self.lock();
         database.looks += 1;
         let log = &database.reached()?.log;
-        let settled = log.open.first().map_or(log.last, |first| first - 1);
-        Ok(Horizon { settled: Cursor(settled), last: Cursor(log.last), held: Duration::ZERO })
+        let open = log.open.first_key_value();
+        let settled = Cursor(open.map_or(log.last, |(first, _)| first - 1));
+        let held = open.map_or(Duration::ZERO, |(_, drawn)| drawn.elapsed());
+        Ok(Horizon { settled, last: Cursor(log.last), held })
     }
 
     async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError> {

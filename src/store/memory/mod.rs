@@ -2,9 +2,11 @@
 //! suite as the real ones, and many thousand times faster than a disk.
 
 mod events;
+mod orders;
+pub(crate) mod transaction;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -14,17 +16,14 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use events::Log;
+use transaction::{Course, Courses, Locks};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, KEY_LIFETIME,
-    LateSteps, Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Overdue, Page, Place, Placement,
-    Position, Republished, StoreError, Transition, UNSENT_LISTED, Unsent, idempotency,
+    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateSteps, Maintenance, OutboxStore, Overdue,
+    Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
-    order::{
-        AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderDetails, OrderId, OrderPlaced, StageDelays,
-        Status, Timestamp, TrackedOrder,
-    },
+    order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
     time::Clock,
 };
 
@@ -41,6 +40,7 @@ pub(crate) struct Database {
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<String, (OrderId, Timestamp)>,
     pub(crate) log: Log,
+    locks: Locks,
     /// How often positions or the horizon were asked for.
     pub(crate) looks: usize,
     /// Whether reading orders, their positions or events fails.
@@ -52,13 +52,19 @@ pub(crate) struct MemoryStore {
     database: Arc<Mutex<Database>>,
     clock: Arc<dyn Clock>,
     replica: u64,
+    courses: Mutex<Option<Courses>>,
 }
 
 impl MemoryStore {
     pub(crate) fn new(database: Arc<Mutex<Database>>, clock: Arc<dyn Clock>, replica: u64) -> Self {
         let now = clock.now();
         database.lock().expect("no panic").alive.insert(replica, now + CLAIM);
-        Self { database, clock, replica }
+        Self { database, clock, replica, courses: Mutex::default() }
+    }
+
+    /// The same, whose transactions that write events each go as `courses` says.
+    pub(crate) fn with_courses(self, courses: impl FnMut() -> Course + Send + 'static) -> Self {
+        Self { courses: Mutex::new(Some(Box::new(courses))), ..self }
     }
 
     /// What the database's clock says.
@@ -72,30 +78,6 @@ impl MemoryStore {
 }
 
 impl Database {
-    fn insert(
-        &mut self,
-        order_id: OrderId,
-        details: &OrderDetails,
-        created_at: Timestamp,
-        now: Timestamp,
-        meta: Option<&serde_json::Value>,
-        due_in: Option<Duration>,
-    ) -> bool {
-        if self.orders.contains_key(&order_id) {
-            return false;
-        }
-        let status = Status::Placed;
-        let due_at = due_in.map(|due_in| now + due_in);
-        let order = Order { order_id, details: details.clone(), status, created_at, updated_at: now, due_at };
-        let events = vec![
-            Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
-            Event { event: EventKind::Reached(status), timestamp: now, meta: None },
-        ];
-        self.log.extend(order_id, 1, &events);
-        self.orders.insert(order_id, TrackedOrder { order, events });
-        true
-    }
-
     fn reached(&self) -> Result<&Self, StoreError> {
         if self.away { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(self) }
     }
@@ -107,108 +89,6 @@ impl Database {
 
     fn next_due(&self) -> Option<Timestamp> {
         self.orders.values().filter_map(|tracked| tracked.order.due_at).min()
-    }
-
-    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<Place> {
-        let place = |order_id: &OrderId| {
-            let due_at = self.orders.get(order_id)?.order.due_at.filter(|due| *due <= now)?;
-            Some(Place { due_at, order_id: *order_id })
-        };
-        let (limit, after, except) = match due {
-            Due::Soonest { limit, after } => (limit, after, &[][..]),
-            Due::Overlooked { limit, after, except } => (limit, after, except),
-            Due::These(orders) => return orders.iter().filter_map(place).collect(),
-            Due::Alone(order_id) => return place(&order_id).into_iter().collect(),
-        };
-        let except: HashSet<&OrderId> = except.iter().collect();
-        let others = self.orders.keys().filter(|id| !except.contains(id)).filter_map(place);
-        let mut due: Vec<Place> = others.filter(|place| Some(*place) > after).collect();
-        due.sort_unstable();
-        due.truncate(limit);
-        due
-    }
-}
-
-#[async_trait]
-impl OrderStore for MemoryStore {
-    async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError> {
-        let (mut database, now) = self.lock();
-        let sent = orders.iter().filter_map(|order| order.key.as_deref());
-        let held = sent.filter_map(|key| {
-            let (order_id, _) = database.keys.get(key)?;
-            Some((key, (*order_id, database.orders[order_id].order.details.clone())))
-        });
-        let verdicts = idempotency::judge(orders, held.collect());
-        for order in idempotency::fresh(orders, &verdicts) {
-            let meta = order.meta.as_ref();
-            if database.insert(order.order_id, &order.details, now, now, meta, order.due_in) {
-                let claimed_by = (outbox == Outbox::Mine).then_some(self.replica);
-                database.outbox.insert(order.order_id, (now, claimed_by));
-                if let Some(key) = &order.key {
-                    database.keys.insert(key.clone(), (order.order_id, now));
-                }
-            }
-        }
-        Ok(idempotency::placements(orders, &verdicts, |id| database.orders[&id].order.created_at))
-    }
-
-    async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
-        let (mut database, now) = self.lock();
-        let admit = |Incoming { placed, meta, due_in }: &Incoming| {
-            let created_at = placed.created_at.min(now);
-            let meta = meta.as_ref();
-            let new = database.insert(placed.order_id, &placed.details, created_at, now, meta, *due_in);
-            if new { Admission::Admitted } else { Admission::Known }
-        };
-        Ok(incoming.iter().map(admit).collect())
-    }
-
-    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
-        let (mut database, now) = self.lock();
-        let database = &mut *database;
-        let (mut transitions, orders) = (Vec::new(), database.due(due, now));
-        let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if orders.len() >= limit);
-        for Place { order_id, .. } in orders {
-            let Some(tracked) = database.orders.get_mut(&order_id) else { continue };
-            let Some(due_at) = tracked.order.due_at else { continue };
-            let path = delays.path(tracked.order.status, due_at, now);
-            for to in path.steps {
-                transitions.push(Transition { order_id, from: tracked.order.status, to });
-                let event = Event { event: EventKind::Reached(to), timestamp: now, meta: None };
-                tracked.events.push(event.clone());
-                database.log.extend(order_id, tracked.events.len(), &[event]);
-                tracked.order.status = to;
-                tracked.order.updated_at = now;
-            }
-            tracked.order.due_at = path.due_at;
-        }
-        let after = |due: &Timestamp| *due > now;
-        let next = database.orders.values().filter_map(|tracked| tracked.order.due_at).filter(after).min();
-        let next = if full { Some(now) } else { next };
-        Ok(Advance { transitions, next_due_in: next.map(|due| (due - now).to_std().unwrap_or_default()) })
-    }
-
-    async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
-        let (database, now) = self.lock();
-        let due = database.due(due, now);
-        let order_ids = due.iter().map(|place| place.order_id).collect();
-        Ok(DueOrders { order_ids, last: due.last().copied() })
-    }
-
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
-        let (database, _) = self.lock();
-        let there = &database.reached()?.orders;
-        let found = order_ids.iter().filter_map(|id| there.get(id));
-        Ok(found.cloned().collect())
-    }
-
-    async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
-        let (database, _) = self.lock();
-        let orders = database.reached()?.orders.values().rev().map(|tracked| &tracked.order);
-        let wanted = orders
-            .filter(|order| page.before.is_none_or(|before| order.order_id < before))
-            .filter(|order| page.status.is_none_or(|status| order.status == status));
-        Ok(wanted.take(page.limit).cloned().collect())
     }
 }
 

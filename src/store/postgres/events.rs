@@ -8,6 +8,8 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use super::{
     super::{Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError},
     PgStore, bounded,
+    pools::Slot,
+    rights,
     rows::{moment, order_id, parsed, readable},
     settling::InBlocks,
     timers::texts,
@@ -17,8 +19,7 @@ use crate::order::{Cursor, FeedEvent, OrderFacts, OrderId, Timestamp};
 #[async_trait]
 impl EventLog for PgStore {
     async fn horizon(&self) -> Result<Horizon, StoreError> {
-        let pools = self.pools()?;
-        let looked = bounded(&pools.read, async |db| self.settling.look(db).await).await?;
+        let looked = answer(&self.pools()?.read, async |db| self.settling.look(db).await).await?;
         looked.map_err(|InBlocks| {
             StoreError::Unavailable(
                 "the sequence order_events_id_seq hands out ids in blocks, so nobody can say which events are \
@@ -29,24 +30,24 @@ impl EventLog for PgStore {
     }
 
     async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError> {
-        bounded(&self.pools()?.read, async |db| arrivals(db, spans, limit).await).await
+        answer(&self.pools()?.read, async |db| arrivals(db, spans, limit).await).await
     }
 
     async fn events(&self, query: &FeedQuery) -> Result<FeedPage, StoreError> {
-        bounded(&self.pools()?.read, async |db| events(db, query).await).await
+        answer(&self.pools()?.read, async |db| events(db, query).await).await
     }
 
     async fn facts(&self, orders: &[OrderId]) -> Result<Vec<(OrderId, OrderFacts)>, StoreError> {
-        bounded(&self.pools()?.loops, async |db| facts(db, orders).await).await
+        answer(&self.pools()?.loops, async |db| facts(db, orders).await).await
     }
 
     async fn holder(&self) -> Result<Option<Holder>, StoreError> {
-        bounded(&self.pools()?.read, async |db| holder(db).await).await
+        answer(&self.pools()?.read, async |db| holder(db).await).await
     }
 
     async fn lease(&self, name: &str, lasting: Duration) -> Result<Option<Lease>, StoreError> {
         let (pools, now, replica) = (self.pools()?, self.now(), self.replica);
-        bounded(&pools.loops, async |db| lease(db, (name, replica), now, lasting).await).await
+        answer(&pools.loops, async |db| lease(db, (name, replica), now, lasting).await).await
     }
 
     async fn move_on(
@@ -57,15 +58,11 @@ impl EventLog for PgStore {
         lasting: Duration,
     ) -> Result<Option<Lease>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| move_on(db, (name, lease), to, now, lasting).await).await
+        answer(&pools.loops, async |db| move_on(db, (name, lease), to, now, lasting).await).await
     }
 
     async fn give_back(&self, name: &str, lease: Lease) -> Result<(), StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        let given = bounded(&pools.loops, async |db| {
-            move_on(db, (name, lease), lease.cursor, now, Duration::ZERO).await
-        });
-        given.await.map(|_| ())
+        self.move_on(name, lease, lease.cursor, Duration::ZERO).await.map(|_| ())
     }
 
     async fn place_of(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
@@ -73,8 +70,16 @@ impl EventLog for PgStore {
             let place = sqlx::query_scalar("SELECT cursor FROM feed_cursors WHERE name = $1").bind(name);
             Ok(place.fetch_optional(db).await?.map(Cursor))
         };
-        bounded(&self.pools()?.read, place).await
+        answer(&self.pools()?.read, place).await
     }
+}
+
+/// Runs a verb on a connection in time; a right that is missing is named.
+async fn answer<T>(
+    slot: &Slot,
+    verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> Result<T, StoreError> {
+    bounded(slot, async |db| rights::naming(db, verb).await).await?
 }
 
 fn whole(count: usize) -> i64 {
@@ -97,33 +102,40 @@ async fn arrivals(db: &mut PgConnection, spans: &[Span], limit: usize) -> sqlx::
     Ok(readable(&rows, |row| Ok(Arrival { cursor: cursor(row)?, order_id: order_id(row)?, seq: seq(row)? })))
 }
 
+/// Bound by how many ids there are, and not by the last one: of a range the planner may believe that it is small, and
+/// read and sort all of it.
 async fn events(db: &mut PgConnection, query: &FeedQuery) -> sqlx::Result<FeedPage> {
     let FeedQuery { span, event, limit } = *query;
+    let ids = span.upto.0.saturating_sub(span.after.0).max(0);
     let statement = match event {
         // The last row that was looked at comes along, so that it is known how far that was.
         Some(event) => sqlx::query(
             r#"WITH page AS MATERIALIZED (
                  SELECT id, order_id, seq, event, "timestamp", meta FROM order_events
-                 WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $5)
-             SELECT *, (SELECT count(*) FROM page) AS looked_at FROM page
-             WHERE event = $4 OR id = (SELECT max(id) FROM page) ORDER BY id LIMIT $3 + 1"#,
+                 WHERE id > $1 ORDER BY id LIMIT $4),
+             far AS MATERIALIZED (SELECT max(id) AS last FROM page WHERE id <= $2)
+             SELECT page.*, (SELECT id FROM order_events WHERE id > (SELECT last FROM far) ORDER BY id LIMIT 1) <= $2
+                 AS is_followed
+             FROM page, far WHERE id <= $2 AND (event = $5 OR id = last) ORDER BY id LIMIT $3"#,
         )
         .bind(span.after.0)
         .bind(span.upto.0)
-        .bind(whole(limit))
-        .bind(event.as_str())
-        .bind(whole(FeedQuery::EXAMINED)),
+        .bind(whole(limit).saturating_add(1))
+        .bind(ids.min(whole(FeedQuery::EXAMINED)))
+        .bind(event.as_str()),
         None => sqlx::query(
-            r#"SELECT id, order_id, seq, event, "timestamp", meta, 0::bigint AS looked_at FROM order_events
-             WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3 + 1"#,
+            r#"SELECT id, order_id, seq, event, "timestamp", meta, false AS is_followed FROM (
+                 SELECT * FROM order_events WHERE id > $1 ORDER BY id LIMIT $3) AS page
+             WHERE id <= $2 ORDER BY id"#,
         )
         .bind(span.after.0)
         .bind(span.upto.0)
-        .bind(whole(limit)),
+        .bind(ids.min(whole(limit).saturating_add(1))),
     };
     let mut rows = statement.fetch_all(db).await?;
-    let looked_at: i64 = rows.first().map(|row| row.try_get("looked_at")).transpose()?.unwrap_or_default();
-    let more = rows.len() > limit || looked_at >= whole(FeedQuery::EXAMINED);
+    let is_followed: Option<bool> =
+        rows.first().and_then(|row| row.try_get("is_followed").transpose()).transpose()?;
+    let more = rows.len() > limit || is_followed.unwrap_or_default();
     rows.truncate(limit);
     let examined = rows.last().map(cursor).transpose()?;
     let mut events = readable(&rows, feed_event);

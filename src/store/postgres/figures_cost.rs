@@ -72,27 +72,27 @@ impl Worst {
 
     /// Index entries and rows that a replica reads in all that `verbs` do.
     async fn read_by<T>(&mut self, verbs: impl AsyncFnOnce(&PgStore) -> T) -> (i64, T) {
-        let before = self.all_read().await;
+        let before = all_read(&mut self.console).await;
         let store = self.database.replica(&self.clock).await;
         let answer = verbs(&store).await;
-        // Sessions tell what they have read when they end.
         store.close().await;
-        (self.all_read().await - before, answer)
+        (all_read(&mut self.console).await - before, answer)
     }
+}
 
-    async fn all_read(&mut self) -> i64 {
-        let ours = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name LIKE 'order-tracker%'";
-        while sqlx::query_scalar::<_, i64>(ours).fetch_one(&mut self.console).await.expect("reads") > 0 {
-            tokio::task::yield_now().await;
-        }
-        for statement in ["SELECT pg_stat_force_next_flush()", "SELECT pg_stat_clear_snapshot()"] {
-            run(&mut self.console, statement).await.expect(statement);
-        }
-        let sum = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)::bigint
-            + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)::bigint";
-        sqlx::query_scalar(sum).fetch_one(&mut self.console).await.expect("reads")
+/// Index entries and rows that were read so far. Sessions of ours tell what they have read when they end.
+pub(super) async fn all_read(console: &mut PgConnection) -> i64 {
+    let ours = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'order-tracker%'";
+    while sqlx::query_scalar::<_, i64>(ours).fetch_one(&mut *console).await.expect("reads") > 0 {
+        tokio::task::yield_now().await;
     }
+    for statement in ["SELECT pg_stat_force_next_flush()", "SELECT pg_stat_clear_snapshot()"] {
+        run(console, statement).await.expect(statement);
+    }
+    let sum = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)::bigint
+        + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)::bigint";
+    sqlx::query_scalar(sum).fetch_one(console).await.expect("reads")
 }
 
 /// How often each is asked: a generic plan is made at the sixth execution.

@@ -24,10 +24,13 @@ mod preconditions;
 mod reach;
 mod readiness;
 mod rehearsal;
+mod rights;
 mod rows;
 mod schema;
 mod session;
 mod settling;
+#[cfg(test)]
+mod settling_tests;
 mod timers;
 mod tunnel;
 mod verbs;

@@ -10,10 +10,10 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{COUNTED_TO, OrderId, StageDelays, Status},
+    order::{COUNTED_TO, Cursor, EventKind, OrderId, StageDelays, Status},
     store::{
-        Due, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _,
-        Page, Place, Placement, StoreError, conformance::start,
+        Due, EventLog as _, FeedQuery, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _,
+        Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError, conformance::start,
     },
     time::{Clock as _, ManualClock},
 };
@@ -343,6 +343,24 @@ async fn use_every_verb(store: &PgStore) {
     store.mark_sent(&[id]).await.expect("marks");
     store.expire_keys(10).await.expect("expires");
     store.backlog().await.expect("reads");
+    read_events(store, id).await;
+}
+
+/// The newest of them, as those do who follow.
+async fn read_events(store: &PgStore, order_id: OrderId) {
+    let last = store.horizon().await.expect("looks").last;
+    let span = Span { after: Cursor(last.0 - 20), upto: last };
+    for event in [None, Some(EventKind::Created)] {
+        store.events(&FeedQuery { span, event, limit: 10 }).await.expect("reads");
+    }
+    let above = Span { after: last, upto: Cursor(i64::MAX) };
+    store.arrivals(&[span, above], 10).await.expect("reads");
+    store.facts(&[order_id]).await.expect("reads");
+    let lasting = Duration::from_secs(5);
+    let lease = store.lease("reader", lasting).await.expect("leases").expect("is free");
+    let lease = store.move_on("reader", lease, last, lasting).await.expect("moves").expect("is held");
+    store.give_back("reader", lease).await.expect("gives back");
+    store.place_of("reader").await.expect("reads");
 }
 
 /// Rows that were read so far, by sessions that have ended.

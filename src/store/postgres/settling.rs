@@ -49,6 +49,35 @@ impl State {
             self.settled = mark.last;
         }
     }
+
+    /// Whether what is known is of another life of the server, or of a sequence that somebody has set back since.
+    fn is_outdated(&self, seen: &Seen) -> bool {
+        self.server != Some(seen.server) || seen.last < self.marked()
+    }
+}
+
+/// What a look sees in its first statement.
+struct Seen {
+    server: f64,
+    last: i64,
+    cache: i64,
+    xmin: i64,
+}
+
+impl Seen {
+    async fn now(db: &mut PgConnection) -> sqlx::Result<Self> {
+        let row = sqlx::query(
+            "SELECT EXTRACT(epoch FROM pg_postmaster_start_time())::float8 AS server,
+                 CASE WHEN is_called THEN last_value ELSE last_value - 1 END AS last,
+                 (SELECT seqcache FROM pg_sequence WHERE seqrelid = 'order_events_id_seq'::regclass) AS cache,
+                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
+             FROM order_events_id_seq",
+        )
+        .fetch_one(db)
+        .await?;
+        let (server, last) = (row.try_get("server")?, row.try_get("last")?);
+        Ok(Self { server, last, cache: row.try_get("cache")?, xmin: row.try_get("xmin")? })
+    }
 }
 
 /// Ids are handed out in blocks, so that what a session holds in reserve may be far below the last value.
@@ -59,31 +88,46 @@ impl Settling {
     /// Looks once more.
     pub(super) async fn look(&self, db: &mut PgConnection) -> sqlx::Result<Result<Horizon, InBlocks>> {
         let mut state = self.0.lock().await;
-        let seen = sqlx::query(
-            "SELECT EXTRACT(epoch FROM pg_postmaster_start_time())::float8 AS server,
-                 CASE WHEN is_called THEN last_value ELSE last_value - 1 END AS last,
-                 (SELECT seqcache FROM pg_sequence WHERE seqrelid = 'order_events_id_seq'::regclass) AS cache,
-                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
-             FROM order_events_id_seq",
-        )
-        .fetch_one(&mut *db)
-        .await?;
-        if seen.try_get::<i64, _>("cache")? != 1 {
+        let mut seen = Seen::now(&mut *db).await?;
+        if state.is_outdated(&seen) {
+            let places: Vec<i64> =
+                sqlx::query_scalar("SELECT cursor FROM feed_cursors").fetch_all(&mut *db).await?;
+            // Once more: one of them may have moved on since.
+            seen = Seen::now(&mut *db).await?;
+            *state =
+                State { server: Some(seen.server), settled: begin(&places, seen.last), ..State::default() };
+        }
+        if seen.cache != 1 {
             return Ok(Err(InBlocks));
         }
-        let (server, last) = (seen.try_get("server")?, seen.try_get("last")?);
-        if state.server != Some(server) || last < state.settled {
-            *state = State { server: Some(server), ..State::default() };
-        }
-        state.reach(seen.try_get("xmin")?);
-        if state.marked() < last && state.marks.len() < MARKS {
+        state.reach(seen.xmin);
+        if state.marked() < seen.last && state.marks.len() < MARKS {
             let transaction = sqlx::query_scalar("SELECT pg_current_xact_id()::text::bigint");
             let transaction: i64 = transaction.fetch_one(&mut *db).await?;
-            state.marks.push_back(Mark { last, transaction, made: Instant::now() });
+            state.marks.push_back(Mark { last: seen.last, transaction, made: Instant::now() });
             let xmin = sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint");
             state.reach(xmin.fetch_one(&mut *db).await?);
         }
         let held = state.marks.front().map_or(Duration::ZERO, |mark| mark.made.elapsed());
-        Ok(Ok(Horizon { settled: Cursor(state.settled), last: Cursor(last), held }))
+        Ok(Ok(Horizon { settled: Cursor(state.settled), last: Cursor(seen.last), held }))
+    }
+}
+
+/// Where who knows nothing yet may begin: every place was settled when its reader got there, so that a transaction
+/// left open elsewhere does not hide everything from a replica that has just started. One that somebody has set
+/// beyond all events says nothing.
+fn begin(places: &[i64], last: i64) -> i64 {
+    places.iter().copied().filter(|place| *place <= last).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_replica_begins_where_readers_are() {
+        assert_eq!(begin(&[], 9), 0);
+        assert_eq!(begin(&[4, 7, 3], 9), 7);
+        assert_eq!(begin(&[4, i64::MAX, 9], 9), 9, "one is nowhere");
     }
 }

@@ -119,7 +119,8 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
             r#"WITH page AS MATERIALIZED (
                  SELECT id, order_id, seq, event, "timestamp", meta FROM order_events
                  WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?5)
-             SELECT *, (SELECT count(*) FROM page) AS looked_at FROM page
+             SELECT *, EXISTS (SELECT 1 FROM order_events WHERE id > (SELECT max(id) FROM page) AND id <= ?2)
+                 AS is_followed FROM page
              WHERE event = ?4 OR id = (SELECT max(id) FROM page) ORDER BY id LIMIT ?3 + 1"#,
         )
         .bind(span.after.0)
@@ -128,7 +129,7 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
         .bind(event.as_str())
         .bind(whole(FeedQuery::EXAMINED)),
         None => sqlx::query(
-            r#"SELECT id, order_id, seq, event, "timestamp", meta, 0 AS looked_at FROM order_events
+            r#"SELECT id, order_id, seq, event, "timestamp", meta, 0 AS is_followed FROM order_events
              WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3 + 1"#,
         )
         .bind(span.after.0)
@@ -136,8 +137,8 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
         .bind(whole(limit)),
     };
     let mut rows = statement.fetch_all(read).await?;
-    let looked_at: i64 = rows.first().map(|row| row.try_get("looked_at")).transpose()?.unwrap_or_default();
-    let more = rows.len() > limit || looked_at >= whole(FeedQuery::EXAMINED);
+    let is_followed = rows.first().map(|row| row.try_get("is_followed")).transpose()?.unwrap_or_default();
+    let more = rows.len() > limit || is_followed;
     rows.truncate(limit);
     let examined = rows.last().map(cursor).transpose()?;
     let mut events = readable(&rows, feed_event);

@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Mutex as AsyncMutex, Notify, watch},
     time::{Instant, timeout_at},
 };
 
@@ -29,12 +29,14 @@ use crate::{
     store::{FeedPage, FeedQuery, Horizon, Span, Store, StoreError},
     time::deadlines::QUEUE,
 };
-use tail::Tail;
+use tail::{KEPT, Tail};
 
 /// How long the reader stays awake for one who has asked and may ask again.
 const LINGER: Duration = Duration::from_secs(5);
 /// How old its word may be for one who asks and does not wait.
 const FRESH: Duration = Duration::from_secs(1);
+/// Most events that one query reads for all.
+const PAGE: usize = 1_000;
 
 /// What the reader of events has found out.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +58,8 @@ pub struct Feed {
     /// Wakes the reader.
     wake: Arc<Notify>,
     known: watch::Sender<Known>,
-    tail: Mutex<Tail>,
+    /// Locked while it is read on, so that those who wait for the same events read them once.
+    tail: AsyncMutex<Tail>,
     followers: Mutex<Followers>,
 }
 
@@ -96,11 +99,7 @@ impl Feed {
     /// Of what is in `log`; `wake` is what its reader waits for.
     pub fn new(log: Arc<dyn Store>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
         let (known, _) = watch::channel(Known::default());
-        Arc::new(Self { log, places, wake, known, tail: Mutex::default(), followers: Mutex::default() })
-    }
-
-    fn tail(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().expect("no holder panics")
+        Arc::new(Self { log, places, wake, known, tail: AsyncMutex::default(), followers: Mutex::default() })
     }
 
     fn followers(&self) -> MutexGuard<'_, Followers> {
@@ -175,12 +174,35 @@ impl Feed {
             let caught_up = upto > Cursor::START || horizon.last == Cursor::START;
             return Ok(Settled { events: Vec::new(), next: after, caught_up });
         }
-        let in_memory = self.tail().page(after, event, limit);
-        let FeedPage { events, examined, more } = match in_memory {
+        let is_near = usize::try_from(upto.0 - after.0).is_ok_and(|behind| behind <= KEPT);
+        let newest = if is_near { self.newest(after, upto, event, limit).await? } else { None };
+        let FeedPage { events, examined, more } = match newest {
             Some(page) => page,
             None => self.log.events(&FeedQuery { span: Span { after, upto }, event, limit }).await?,
         };
         Ok(Settled { events, next: examined.unwrap_or(after), caught_up: !more })
+    }
+
+    /// What stands behind a cursor near the end, from memory; whoever is there first reads it for all.
+    async fn newest(
+        &self,
+        after: Cursor,
+        upto: Cursor,
+        event: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Option<FeedPage>, StoreError> {
+        let mut tail = self.tail.lock().await;
+        // One that is higher than all that is settled is of another time.
+        if after > tail.end() || tail.end() > upto {
+            *tail = Tail::behind(after);
+        }
+        if after == tail.end() {
+            let query = FeedQuery { span: Span { after, upto }, event: None, limit: PAGE };
+            let FeedPage { events, examined, more } = self.log.events(&query).await?;
+            tail.extend(events, if more { examined.unwrap_or(upto) } else { upto });
+        }
+        let rest = tail.end() < upto;
+        Ok(tail.page(after, event, limit).map(|page| FeedPage { more: page.more || rest, ..page }))
     }
 
     /// Follows everything behind a cursor, for this client, as far as it is known.
@@ -201,7 +223,7 @@ impl Feed {
         self.followers().count += 1;
         self.wake.notify_one();
         let known = self.known.subscribe();
-        Follower { feed: Arc::clone(self), known, after, event, place: None }
+        Follower { feed: Arc::clone(self), known, after, event, caught_up: None, place: None }
     }
 }
 
@@ -211,6 +233,8 @@ pub struct Follower {
     known: watch::Receiver<Known>,
     after: Cursor,
     event: Option<EventKind>,
+    /// What the last look said.
+    caught_up: Option<bool>,
     place: Option<Place>,
 }
 
@@ -218,6 +242,11 @@ impl Follower {
     /// Up to here everything was handed out.
     pub fn cursor(&self) -> Cursor {
         self.after
+    }
+
+    /// Whether nothing settled was left behind the cursor when it looked last; `None` if it has not looked.
+    pub fn caught_up(&self) -> Option<bool> {
+        self.caught_up
     }
 
     /// Waits for settled events behind those that were handed out, and hands out up to `limit` of them. Where it
@@ -231,7 +260,7 @@ impl Follower {
             let horizon = self.known.wait_for(further).await.map_err(ended)?.horizon.unwrap_or_default();
             let page = self.feed.read(after, horizon, self.event, limit).await?;
             let moved = page.next > after;
-            self.after = page.next;
+            (self.after, self.caught_up) = (page.next, Some(page.caught_up));
             if !page.events.is_empty() || !page.caught_up && moved {
                 return Ok(page.events);
             }

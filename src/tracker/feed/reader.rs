@@ -1,4 +1,4 @@
-//! The one reader of events: it looks how far they are settled, rings for what became visible, and keeps the newest.
+//! The one reader of events: it looks how far they are settled, and rings for what became visible.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -9,14 +9,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    Feed,
-    tail::{KEPT, Tail},
-    unseen::Unseen,
-};
+use super::{Feed, unseen::Unseen};
 use crate::{
     order::{Cursor, promises::LIVE_WITHIN},
-    store::{FeedPage, FeedQuery, Horizon, Span, Store, StoreError},
+    store::{Horizon, Store, StoreError},
     telemetry::metrics::Metrics,
     tracker::Notifier,
 };
@@ -121,7 +117,6 @@ impl EventReader {
         let first = sight.is_none();
         let sight = sight.get_or_insert_with(|| {
             let floor = Cursor(horizon.last.0 - DRAWN).max(horizon.settled);
-            *self.feed.tail() = Tail::behind(horizon.settled);
             Sight { unseen: Unseen::after(floor), horizon, told: false }
         });
         sight.horizon = horizon;
@@ -130,7 +125,6 @@ impl EventReader {
             self.notifier.call_all();
         }
         self.ring(&mut sight.unseen, horizon).await?;
-        self.keep(horizon).await?;
         self.tell_age(sight).await;
         Ok((horizon, before != Some(horizon) || horizon.settled < horizon.last && horizon.held < TELL_AFTER))
     }
@@ -148,25 +142,6 @@ impl EventReader {
             }
         }
         unseen.settle(horizon.settled);
-        Ok(())
-    }
-
-    /// Reads what was settled into memory; where that is too much, those who follow read it by themselves.
-    async fn keep(&self, horizon: Horizon) -> Result<(), StoreError> {
-        let (mut after, upto) = (self.feed.tail().end(), horizon.settled);
-        if !self.feed.is_followed()
-            || upto < after
-            || upto.0 - after.0 > i64::try_from(KEPT).unwrap_or(i64::MAX)
-        {
-            *self.feed.tail() = Tail::behind(upto);
-            return Ok(());
-        }
-        while after < upto {
-            let query = FeedQuery { span: Span { after, upto }, event: None, limit: PAGE };
-            let FeedPage { events, examined, more } = self.log.events(&query).await?;
-            after = if more { examined.unwrap_or(upto) } else { upto };
-            self.feed.tail().extend(events, after);
-        }
         Ok(())
     }
 

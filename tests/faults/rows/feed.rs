@@ -373,8 +373,10 @@ impl Reader {
         let mut deadline = None;
         loop {
             let stop = *stopped.borrow();
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            ensure!(!stop || Instant::now() < deadline, "a reader got no further than {}", self.after);
+            if stop {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+                ensure!(Instant::now() < deadline, "a reader got no further than {}", self.after);
+            }
             self.turn += 1;
             match self.page().await {
                 // What committed before the stop is settled by the second look that finds nothing.

@@ -1,7 +1,11 @@
 //! The whole pipeline in virtual time: the real loops of up to three replicas on a model of the
-//! database and of the topic, with outages, lost answers, refused messages, duplicates and kills.
+//! database and of the topic, with outages, lost answers, refused messages, duplicates, transactions that commit late
+//! or in vain, replicas that are killed and replicas that stand still.
 //! Everything follows from a seed; a failure names it, and `SEED=n cargo test simulation` repeats it.
 
+mod customers;
+mod feed;
+mod frozen;
 mod topic;
 mod world;
 
@@ -42,7 +46,8 @@ fn check_all(trouble: Faults, count: u64) {
     assert!(failed.is_empty(), "repeat with SEED={}; all that failed: {failed:?}", failed[0]);
 }
 
-/// Promise 1: accepted means durable. Here with all the others, whatever happens.
+/// Promise 1: accepted means durable. Here with all the others, whatever happens: those who follow the feed are told
+/// each event once, in order, at whichever replica they ask.
 #[test]
 fn any_trouble_is_survived() {
     check_all(Faults::Any, SEEDS);

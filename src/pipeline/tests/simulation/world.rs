@@ -9,39 +9,42 @@ use std::{
 use chrono::TimeDelta;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    super::{details, start},
+    super::start,
+    customers::{customer, follow},
+    feed::{self, FeedReader, Way},
+    frozen::Freezer,
     topic::{Client, Lame, Member, PARTITIONS, Topic},
 };
 use crate::{
     broker::{IN_FLIGHT, Publisher},
-    order::{OrderId, OrderPlaced, StageDelays, Status},
+    order::{Cursor, FeedEvent, OrderId, OrderPlaced, StageDelays, Status},
     pipeline::{
         BatchWriter, Consumer, Relay, Scheduler,
         tests::doubles::{Fate, Troubled},
     },
     store::{
-        Insight as _, OrderStore as _, Store,
-        memory::{Database, MemoryStore},
+        Insight as _, Store,
+        memory::{Database, MemoryStore, transaction::Course},
     },
     telemetry::{
         health::{HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, VirtualClock},
-    tracker::{self, EventReader, Feed, Notifier, OrderLoader, PlaceError, PlaceQueue, Places, Transitions},
+    tracker::{self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, Places, Transitions},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
 const ORDERS: usize = 12;
 /// How long trouble may last, in milliseconds of the story.
-const TROUBLE: u64 = 20_000;
+pub(super) const TROUBLE: u64 = 20_000;
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +54,17 @@ pub(super) enum Faults {
 }
 
 /// A running replica; dropping it is kill -9.
-struct Replica {
-    queue: PlaceQueue,
-    notifier: Arc<Notifier>,
+pub(super) struct Replica {
+    pub(super) queue: PlaceQueue,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) feed: Arc<Feed>,
+    freezer: Freezer,
     _tasks: JoinSet<()>,
     /// Ends those who follow here.
     _gone: DropGuard,
 }
 
-type Replicas = Arc<Mutex<Vec<Option<Replica>>>>;
+pub(super) type Replicas = Arc<Mutex<Vec<Option<Replica>>>>;
 
 pub(super) struct World {
     random: StdRng,
@@ -108,6 +113,7 @@ impl World {
             let replica = self.give_birth();
             self.replicas.lock().expect("no panic").push(Some(replica));
         }
+        let (end, readers) = self.read_the_feed();
         let mut customers = JoinSet::new();
         for n in 0..ORDERS {
             let (replicas, seed) = (Arc::clone(&self.replicas), self.random.random());
@@ -128,6 +134,38 @@ impl World {
         }
         self.come_to_rest().await;
         self.check(&accepted).await;
+        let all = feed::all_events(&self.view()).await;
+        assert_eq!(all.len(), 6 * ORDERS);
+        end.send_replace(all.last().map(|last| last.cursor));
+        for told in readers.join_all().await {
+            feed::check(&told, &all);
+        }
+    }
+
+    /// Some that follow everything from the beginning, to an end that is told.
+    fn read_the_feed(&mut self) -> (watch::Sender<Option<Cursor>>, JoinSet<Vec<FeedEvent>>) {
+        let (end, mut readers) = (watch::Sender::new(None), JoinSet::new());
+        for way in [Way::Stream, Way::Stream, Way::Pages] {
+            let (view, late, luck) = (self.view(), self.late(), self.random.random());
+            let (replicas, last) = (Arc::clone(&self.replicas), end.subscribe());
+            readers.spawn(FeedReader { way, replicas, luck, view, late, last }.run());
+        }
+        (end, readers)
+    }
+
+    /// How transactions go: some stay open for as long as three seconds, and some of them are in vain.
+    fn courses(&mut self) -> impl FnMut() -> Course + Send + 'static {
+        let mut random = StdRng::seed_from_u64(self.random.random());
+        let (begun, late) = (self.begun, if self.trouble == Faults::None { 0 } else { self.topic.wrong });
+        move || {
+            let strikes =
+                begun.elapsed() < Duration::from_millis(TROUBLE) && random.random_range(0..1_000) < 2 * late;
+            if !strikes {
+                return Course::default();
+            }
+            let open = Duration::from_millis(random.random_range(0..3_000));
+            Course { open, in_vain: random.random_ratio(1, 4) }
+        }
     }
 
     /// How late a step may be seen, where nothing is in the way.
@@ -145,7 +183,8 @@ impl World {
         let random = Box::new(StdRng::seed_from_u64(self.random.random()));
         let (wrong, begun, until) = (self.topic.wrong, self.begun, u128::from(TROUBLE));
         let fate = Fate::Dice { random, wrong, begun, until };
-        let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(self.view()), fate));
+        let view = self.view().with_courses(self.courses());
+        let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(view), fate));
         let (queue, requests) = tracker::place_queue();
         let (fresh_in, fresh) = mpsc::channel(self.random.random_range(1..20));
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
@@ -154,18 +193,19 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let gone = CancellationToken::new();
-        let (places, wake) = (Places::new(ORDERS), Arc::<Notify>::default());
-        let notifier =
-            Notifier::new(OrderLoader::new(store.clone()), places.clone(), wake.clone(), gone.clone());
-        let feed = Feed::new(store.clone(), places, wake.clone());
+        let (places, wake) = (Places::new(ORDERS), Arc::default());
+        let loader = OrderLoader::new(store.clone());
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), gone.clone());
+        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
+        let transitions =
+            Transitions::new(notifier.clone(), metrics.clone(), alarm.clone(), Arc::clone(&wake));
         let reader = EventReader {
             log: store.clone(),
             notifier: notifier.clone(),
-            feed,
-            wake: wake.clone(),
+            feed: feed.clone(),
+            wake,
             metrics: metrics.clone(),
         };
-        let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone(), wake);
         let (mint, parts) = (Arc::default(), HealthRegistry::default());
         let writer = |requests, seed| BatchWriter {
             requests,
@@ -192,28 +232,26 @@ impl World {
         let member = Box::new(Member::new(self.topic.clone()));
         let consumer =
             Consumer::new(member, store.clone(), publisher, transitions.clone(), metrics.clone(), self.delay);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(writer(requests.keyless, self.random.random()).run());
-        tasks.spawn(writer(requests.keyed, self.random.random()).run());
+        let (freezer, mut tasks) = (Freezer::new(), JoinSet::new());
+        tasks.spawn(freezer.run(writer(requests.keyless, self.random.random()).run()));
+        tasks.spawn(freezer.run(writer(requests.keyed, self.random.random()).run()));
         drop(fresh_in);
-        tasks.spawn(relay.run(parts.reporter(Part::Relay)));
-        tasks.spawn(consumer.run(stop.clone(), parts.reporter(Part::Consumer)));
-        tasks.spawn(reader.run(gone.clone()));
-        tasks.spawn(
-            Scheduler::new(store, alarm, transitions, metrics, StageDelays::uniform(self.delay))
-                .run(stop, parts.reporter(Part::Scheduler)),
-        );
-        Replica { queue, notifier, _tasks: tasks, _gone: gone.drop_guard() }
+        tasks.spawn(freezer.run(relay.run(parts.reporter(Part::Relay))));
+        tasks.spawn(freezer.run(consumer.run(stop.clone(), parts.reporter(Part::Consumer))));
+        tasks.spawn(freezer.run(reader.run(stop.clone())));
+        let scheduler = Scheduler::new(store, alarm, transitions, metrics, StageDelays::uniform(self.delay));
+        tasks.spawn(freezer.run(scheduler.run(stop, parts.reporter(Part::Scheduler))));
+        Replica { queue, notifier, feed, freezer, _tasks: tasks, _gone: gone.drop_guard() }
     }
 
-    /// Kills replicas, starts new ones, and puts strange messages on the topic.
+    /// Kills and freezes replicas, starts new ones, and puts strange messages on the topic.
     async fn make_trouble(&mut self) {
         let mut left = TROUBLE;
         while left > 0 {
             let pause = self.random.random_range(100..4_000).min(left);
             left -= pause;
             sleep(Duration::from_millis(pause)).await;
-            match self.random.random_range(0..3) {
+            match self.random.random_range(0..4) {
                 0 => self.topic.append(b"others", b"not an order"),
                 1 => {
                     let copy = self.topic.log.lock().expect("no panic").first().cloned();
@@ -221,9 +259,9 @@ impl World {
                         self.topic.append(&key, &value);
                     }
                 }
+                2 => self.freeze(),
                 _ => {
-                    let count = self.replicas.lock().expect("no panic").len();
-                    let victim = self.random.random_range(0..count);
+                    let victim = self.victim();
                     drop(self.replicas.lock().expect("no panic")[victim].take());
                     sleep(Duration::from_millis(self.random.random_range(0..2_000))).await;
                     let successor = self.give_birth();
@@ -231,6 +269,23 @@ impl World {
                 }
             }
         }
+    }
+
+    fn victim(&mut self) -> usize {
+        let count = self.replicas.lock().expect("no panic").len();
+        self.random.random_range(0..count)
+    }
+
+    /// Stops a replica for as long as ten seconds.
+    fn freeze(&mut self) {
+        let (victim, pause) = (self.victim(), Duration::from_millis(self.random.random_range(0..10_000)));
+        let replicas = self.replicas.lock().expect("no panic");
+        let Some(freezer) = replicas[victim].as_ref().map(|replica| replica.freezer.clone()) else { return };
+        freezer.freeze();
+        tokio::spawn(async move {
+            sleep(pause).await;
+            freezer.thaw();
+        });
     }
 
     /// Waits until all is delivered and published.
@@ -273,72 +328,6 @@ impl World {
         assert_eq!(sent.iter().copied().collect::<HashSet<_>>(), stored, "on the topic");
         if self.trouble == Faults::None {
             assert_eq!(sent.len(), ORDERS, "no duplicate without trouble");
-        }
-    }
-}
-
-/// Places one order, again with the same key until it is told an id, at whichever replica lives.
-async fn customer(n: usize, replicas: Replicas, seed: u64) -> (usize, OrderId, Replicas) {
-    let mut random = StdRng::seed_from_u64(seed);
-    sleep(Duration::from_millis(random.random_range(0..TROUBLE))).await;
-    loop {
-        let queue = {
-            let replicas = replicas.lock().expect("no panic");
-            let chosen = random.random_range(0..replicas.len());
-            replicas[chosen].as_ref().map(|replica| replica.queue.clone())
-        };
-        let details = details(&format!("customer {n}"));
-        let outcome = match queue {
-            Some(queue) => queue.place(details, Some(format!("key {n}")), None).await,
-            None => Err(PlaceError::Closed),
-        };
-        match outcome {
-            Ok(accepted) => return (n, accepted.order_id, replicas),
-            Err(error) => {
-                assert!(!matches!(error, PlaceError::KeyReused | PlaceError::Refused(_)), "{error}");
-            }
-        }
-        sleep(Duration::from_millis(random.random_range(50..500))).await;
-    }
-}
-
-/// Follows an order to its end, at another replica when one dies: each event once, in order and in time.
-async fn follow(
-    order_id: OrderId,
-    replicas: Replicas,
-    luck: u64,
-    view: MemoryStore,
-    late: Option<TimeDelta>,
-) {
-    let mut random = StdRng::seed_from_u64(luck);
-    let mut seen = 0;
-    while seen < 6 {
-        let notifier = {
-            let replicas = replicas.lock().expect("no panic");
-            let chosen = random.random_range(0..replicas.len());
-            replicas[chosen].as_ref().map(|replica| replica.notifier.clone())
-        };
-        let Some(notifier) = notifier else {
-            sleep(Duration::from_millis(random.random_range(50..500))).await;
-            continue;
-        };
-        let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
-        let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
-        news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
-        let mut first = true;
-        while let Some(events) = news {
-            for event in events {
-                assert_eq!(event.event.seq(), seen + 1, "{order_id}");
-                seen += 1;
-                let age = view.now() - event.timestamp;
-                assert!(
-                    first || late.is_none_or(|late| age <= late),
-                    "{order_id}: {seen} is seen after {age}"
-                );
-            }
-            first = false;
-            let next = if seen < 6 { subscriber.news(seen).await } else { None };
-            news = next.map(|news| news.expect("reads"));
         }
     }
 }

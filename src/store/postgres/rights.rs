@@ -1,0 +1,129 @@
+//! The rights that it takes to read events and to keep a reader's place. Orders are placed without them.
+
+use sqlx::PgConnection;
+
+use super::StoreError;
+
+/// What of it the role lacks. Reads no table of ours.
+const LACKING: &str = "
+    SELECT string_agg(privilege || ' on ' || relation, ', ' ORDER BY relation, privilege) FROM (
+        SELECT relation, privilege FROM (VALUES
+            ('order_events', 'SELECT'), ('orders', 'SELECT'),
+            ('feed_cursors', 'SELECT'), ('feed_cursors', 'INSERT'), ('feed_cursors', 'UPDATE'))
+            AS needed (relation, privilege)
+        WHERE NOT has_table_privilege(to_regclass(relation), privilege)
+        UNION ALL SELECT sequence, 'SELECT' FROM (VALUES ('order_events_id_seq')) AS s (sequence)
+        WHERE NOT has_sequence_privilege(to_regclass(sequence), 'SELECT')) AS lacking";
+
+/// Runs a verb; where it is refused for want of a right, says which.
+pub(super) async fn naming<T>(
+    db: &mut PgConnection,
+    verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> sqlx::Result<Result<T, StoreError>> {
+    match verb(&mut *db).await {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(error) if is_for_want_of_a_right(&error) => {
+            let lacking: Option<String> = sqlx::query_scalar(LACKING).fetch_one(db).await?;
+            let lacking = lacking.ok_or(error)?;
+            let reason = format!("the role lacks the right to {lacking} (docs/roles.sql)");
+            Ok(Err(StoreError::Unavailable(reason)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_for_want_of_a_right(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "42501"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            PgSettings, PgStore,
+            settling_tests::{LASTING, console, held_by, pid, place, read, replica, settled_to, step},
+            tests::{Database, run},
+        },
+        *,
+    };
+    use crate::{
+        order::{Cursor, OrderId},
+        store::{EventLog as _, Maintenance as _, Span},
+    };
+
+    /// Promise 6: it says what is wrong. The rights in `docs/roles.sql` are enough to read events; what is missing is
+    /// named, and orders are placed without it.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn a_right_that_reading_events_takes_is_named() {
+        let (database, owner_store) = replica().await;
+        let mut owner = console(&database).await;
+        let role = format!("serving_{:016x}", rand::random::<u64>());
+        run(&mut owner, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.expect("creates");
+        for statement in include_str!("../../../docs/roles.sql").replace(":role", &role).split_inclusive(';')
+        {
+            run(&mut owner, statement).await.expect(statement);
+        }
+        let store = PgStore::new(store_settings(&database, &role));
+        store.migrate().await.expect("finds the schema up to date");
+        let order_id = place(&store).await;
+        every_question_is_answered(&store, order_id).await;
+        // Of a session of somebody else's that much may be seen.
+        let mut open = console(&database).await;
+        step(&mut open, order_id).await;
+        let session = format!("pid {}", pid(&mut open).await);
+        assert_eq!(held_by(&store, &session).await.age, None);
+        run(&mut open, "ROLLBACK").await.expect("ends");
+
+        for (right, on) in [
+            ("SELECT", "order_events_id_seq"),
+            ("SELECT", "feed_cursors"),
+            ("INSERT", "feed_cursors"),
+            ("UPDATE", "feed_cursors"),
+        ] {
+            let kind = if on.ends_with("seq") { "SEQUENCE" } else { "TABLE" };
+            run(&mut owner, &format!("REVOKE {right} ON {kind} {on} FROM {role}")).await.expect("revokes");
+            let begun = PgStore::new(store_settings(&database, &role));
+            begun.migrate().await.expect("orders can be placed");
+            place(&begun).await;
+            let refused = [
+                begun.horizon().await.map(drop),
+                begun.lease("new", LASTING).await.map(drop),
+                begun.place_of("new").await.map(drop),
+            ];
+            let named = format!("the role lacks the right to {right} on {on} (docs/roles.sql)");
+            let errors: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
+            assert!(!errors.is_empty(), "{right} on {on}");
+            for error in errors {
+                assert_eq!(error, StoreError::Unavailable(named.clone()));
+            }
+            begun.ping().await.expect("it is fit to serve");
+            run(&mut owner, &format!("GRANT {right} ON {kind} {on} TO {role}")).await.expect("grants");
+            every_question_is_answered(&begun, order_id).await;
+            begun.close().await;
+        }
+        drop(owner_store);
+        store.close().await;
+        run(&mut owner, &format!("DROP OWNED BY {role}")).await.expect("revokes");
+        run(&mut owner, &format!("DROP ROLE {role}")).await.expect("drops");
+    }
+
+    fn store_settings(database: &Database, role: &str) -> PgSettings {
+        let dsn = database.options().username(role).password("secret").into();
+        PgSettings { dsn, ..database.settings() }
+    }
+
+    async fn every_question_is_answered(store: &PgStore, order_id: OrderId) {
+        let last = store.horizon().await.expect("looks").last;
+        settled_to(store, last.0).await;
+        assert!(!read(store, 0, last.0).await.is_empty());
+        store.arrivals(&[Span { after: Cursor::START, upto: last }], 9).await.expect("reads");
+        assert_eq!(store.facts(&[order_id]).await.expect("reads").len(), 1);
+        store.holder().await.expect("looks");
+        let name = "reader";
+        let lease = store.lease(name, LASTING).await.expect("leases").expect("is free");
+        let moved = store.move_on(name, lease, last, LASTING).await.expect("moves").expect("is held");
+        store.give_back(name, moved).await.expect("gives back");
+        assert_eq!(store.place_of(name).await, Ok(Some(last)));
+    }
+}
