@@ -134,10 +134,96 @@ impl Drop for KafkaEventPublisher {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::message::Headers as _;
+    use rdkafka::{message::Headers as _, types::RDKafkaRespErr};
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::order::{Cursor, EventKind, FeedEvent, OrderFacts, Size, Status};
+    use crate::{
+        broker::{EmbeddedBroker, KafkaSettings},
+        order::{Cursor, EventKind, FeedEvent, IdMint, OrderFacts, Size, Status, Timestamp},
+        telemetry::metrics::Metrics,
+        time::deadlines::{EVENT_TRY, WRITER_LEASE},
+    };
+
+    const TOPIC: &str = "order-events.v1";
+
+    fn publisher(brokers: String) -> (Arc<Kafka>, KafkaEventPublisher) {
+        let settings = KafkaSettings {
+            brokers,
+            topic: "orders.v1".to_owned(),
+            dlq_topic: "orders.v1.dlq".to_owned(),
+            events_topic: Some(TOPIC.to_owned()),
+            partitions: 3,
+            replication: 1,
+            group: "test".to_owned(),
+            properties: Vec::new(),
+            embedded: true,
+        };
+        let kafka = Arc::new(Kafka::new(settings, Arc::new(Metrics::new())));
+        let publisher = kafka.events().expect("a topic");
+        (kafka, publisher)
+    }
+
+    /// The first event of so many orders.
+    fn messages(count: u64) -> Vec<EventMessage> {
+        let mut mint = IdMint::default();
+        let message = |n| {
+            let (order_id, at) = (mint.mint(n, 7), Timestamp::UNIX_EPOCH);
+            let event = FeedEvent::new((Cursor(1), order_id, 1), EventKind::Created, at, None);
+            EventMessage {
+                event,
+                order: OrderFacts { item: "pizza".to_owned(), size: Size::Large, created_at: at },
+            }
+        };
+        (0..count).map(message).collect()
+    }
+
+    fn blames(outcomes: &[Result<(), Refusal>]) -> Vec<Option<Blame>> {
+        outcomes.iter().map(|outcome| outcome.as_ref().err().map(|refusal| refusal.blame)).collect()
+    }
+
+    /// Each message has its own answer, and a client that was given up makes room for another.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn events_are_answered_one_by_one() {
+        let broker = EmbeddedBroker::start(&[(TOPIC, 3)]).expect("starts");
+        let (kafka, publisher) = publisher(broker.address());
+        assert!(publisher.kept().is_none(), "who does not write has no client");
+        publisher.look().await.expect("is there");
+        let mut messages = messages(20);
+        // More than the client takes.
+        messages[4].order.item = "x".repeat(2_000_000);
+        let refused = |at| (at == 4).then_some(Blame::Message);
+        let all = messages.iter().collect::<Vec<_>>();
+        assert_eq!(blames(&publisher.publish(&all).await), (0..20).map(refused).collect::<Vec<_>>());
+        publisher.close();
+        assert!(publisher.kept().is_none());
+        assert_eq!(blames(&publisher.publish(&all[..4]).await), [None; 4]);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut keys = Vec::new();
+            let extent = kafka.read_all(TOPIC, |message| keys.push(message.record.key.expect("a key")));
+            (extent.expect("reads").messages, keys)
+        });
+        let (count, mut keys) = read.await.expect("reads");
+        keys.sort();
+        keys.dedup();
+        assert_eq!((count, keys.len()), (23, 19));
+    }
+
+    /// Promise 6: it says what is wrong. With the topic, and before another replica has the place.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_is_given_up_in_time() {
+        let broker = EmbeddedBroker::start(&[(TOPIC, 3)]).expect("starts");
+        let (_, publisher) = publisher(broker.address());
+        publisher.look().await.expect("is there");
+        let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 1_000];
+        broker.cluster().request_errors(rdkafka::types::RDKafkaApiKey::Produce, &errors);
+        let (messages, begun) = (messages(3), Instant::now());
+        let outcomes = publisher.publish(&messages.iter().collect::<Vec<_>>()).await;
+        assert_eq!(blames(&outcomes), [Some(Blame::Partition); 3]);
+        assert!((EVENT_TRY..2 * WRITER_LEASE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        let reason = &outcomes[0].as_ref().expect_err("given up").reason;
+        assert!(reason.contains("topic order-events.v1, partition "), "{reason}");
+    }
 
     /// Promise 3: an effect happens once. Who sends an event again sends the same, also after a restart.
     #[test]
