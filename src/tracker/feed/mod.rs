@@ -196,8 +196,8 @@ impl Feed {
         if after > tail.end() || tail.end() > upto {
             *tail = Tail::behind(after);
         }
-        if after == tail.end() {
-            let query = FeedQuery { span: Span { after, upto }, event: None, limit: PAGE };
+        if tail.is_empty_behind(after) && tail.end() < upto {
+            let query = FeedQuery { span: Span { after: tail.end(), upto }, event: None, limit: PAGE };
             let FeedPage { events, examined, more } = self.log.events(&query).await?;
             tail.extend(events, if more { examined.unwrap_or(upto) } else { upto });
         }

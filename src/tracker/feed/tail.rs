@@ -29,6 +29,12 @@ impl Tail {
         self.end
     }
 
+    /// Whether nothing is known that stands behind a place, though that may be far before the end: ids are drawn in
+    /// vain, too.
+    pub(super) fn is_empty_behind(&self, after: Cursor) -> bool {
+        self.start <= after && self.events.back().is_none_or(|last| last.cursor <= after)
+    }
+
     /// These come next, up to a place.
     pub(super) fn extend(&mut self, events: Vec<FeedEvent>, end: Cursor) {
         self.events.extend(events);

@@ -126,7 +126,16 @@ async fn a_cursor_waits_for_what_commits_late() {
         t.end(vain, None);
     });
     assert_eq!(ids(&news.expect("reads")), [7, 8]);
-    assert_eq!(t.all(3).await, [1, 2, 3, 4, 5, 7, 8]);
+    // As is one behind which nothing came at first.
+    let vain = t.draw();
+    t.end(vain, None);
+    sleep(Duration::from_secs(1)).await;
+    let (news, ()) = tokio::join!(follower.news(100), async {
+        sleep(Duration::from_secs(3)).await;
+        t.place(1).await;
+    });
+    assert_eq!(ids(&news.expect("reads")), [10, 11]);
+    assert_eq!(t.all(3).await, [1, 2, 3, 4, 5, 7, 8, 10, 11]);
 }
 
 /// A transaction left open elsewhere freezes no page: who follows an order is told of what can be seen.
