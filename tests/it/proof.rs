@@ -176,6 +176,7 @@ async fn orders_that_a_broker_has_lost_are_published_again() {
         ids.push(service.place("pizza").await);
     }
     service.settled().await;
+    service.counted("events_produced_total", 30).await;
     let beside = republish(&["--since", "1h"]).await;
     assert_eq!((beside.0, beside.1.as_str()), (Some(1), ""));
     assert!(

@@ -202,6 +202,28 @@ async fn tells_the_same(service: &Service, found: &BTreeMap<String, Vec<Value>>)
             assert_eq!(event["order"], facts);
         }
     }
+    let mut written: Vec<Value> = found.values().flatten().cloned().collect();
+    for event in &mut written {
+        event.as_object_mut().expect("an object").remove("order");
+    }
+    let cursor = |event: &Value| event["cursor"].as_str().and_then(|text| text.parse::<i64>().ok());
+    written.sort_by_key(cursor);
+    assert_eq!(feed(service).await, written);
+}
+
+/// All that `GET /events` tells, page by page.
+async fn feed(service: &Service) -> Vec<Value> {
+    let (mut events, mut after) = (Vec::new(), "0".to_owned());
+    loop {
+        let mut page = service.json(&format!("/events?after={after}&limit=50")).await;
+        if let Value::Array(more) = page["events"].take() {
+            events.extend(more);
+        }
+        page["next"].as_str().expect("a cursor").clone_into(&mut after);
+        if page["caught_up"] == true {
+            return events;
+        }
+    }
 }
 
 /// Promise 2: everything accepted reaches the topic, and so does everything that happens to it.
