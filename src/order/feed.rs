@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// Promise 9: whatever a row holds, no name, address or note leaves the house.
+    /// Whatever a row holds, no name, address or note leaves the house.
     #[test]
     fn what_may_not_be_told_stays_inside() {
         let meta = json!({

@@ -4,6 +4,7 @@
 
 mod app;
 mod check;
+mod followers;
 mod lateness;
 mod load;
 mod probe;
