@@ -13,6 +13,8 @@ pub struct Horizon {
     pub last: Cursor,
     /// How long something has waited to be settled; zero if nothing does.
     pub held: Duration,
+    /// Whether it was ever found out since the server began; if not, `settled` is a place of long ago.
+    pub found: bool,
 }
 
 /// Events between two ids, of which the first is out and the second in.

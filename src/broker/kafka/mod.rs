@@ -104,7 +104,11 @@ impl Kafka {
     /// A message is given up before another replica may have the place of the one that handed it over. What was given
     /// up is sent again, and readers keep the highest position: an event may come twice, but never out of order.
     fn event_producer_config(&self) -> ClientConfig {
-        self.config_of_producer(&EVENT_TRY.as_millis().to_string())
+        let mut config = self.config_of_producer("0");
+        // Whatever the properties say, which are for orders.
+        config.remove("delivery.timeout.ms");
+        config.set("message.timeout.ms", EVENT_TRY.as_millis().to_string());
+        config
     }
 
     fn config_of_producer(&self, message_timeout: &str) -> ClientConfig {

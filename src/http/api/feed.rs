@@ -13,7 +13,7 @@ use axum::{
 };
 use futures::stream;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
@@ -37,6 +37,8 @@ pub(in crate::http) const MAX_LIMIT: usize = 1_000;
 pub(in crate::http) const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Most events that a stream reads at once.
 const BATCH: usize = 256;
+/// Pause after a read that failed.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -323,6 +325,10 @@ impl Reader {
             let news = timeout_at(self.beat.min(self.until), self.follower.news(BATCH));
             match self.stop.run_until_cancelled(news).await? {
                 Ok(Ok(events)) => self.ready = events.into_iter(),
+                // Its client would be refused where it asked again.
+                Ok(Err(error)) if error.is_transient() => {
+                    self.stop.run_until_cancelled(sleep(READ_AGAIN)).await?;
+                }
                 Ok(Err(error)) => {
                     self.log.fail(&error.to_string(), "a follower can't read the feed");
                     return None;

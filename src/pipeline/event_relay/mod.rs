@@ -30,10 +30,7 @@ use crate::{
     order::{Cursor, Timestamp},
     store::{EventLog, Lease, StoreError},
     telemetry::{health::Health, metrics::Metrics},
-    time::{
-        Clock,
-        deadlines::{SIGN_OF_LIFE, WRITER_LEASE},
-    },
+    time::{Clock, deadlines::WRITER_LEASE},
     tracker::Feed,
 };
 use trouble::{Matter, Trouble};
@@ -41,6 +38,10 @@ use writer::Writer;
 
 /// How often a replica asks for the place that another one has.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How often a sign of life is given: one that takes as long as it may leaves time for another.
+const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// A look at the events that is older says nothing of now.
+const LOOKED_WITHIN: Duration = Duration::from_secs(5);
 /// How often the place is moved on while events are acknowledged.
 const MOVE_EVERY: Duration = Duration::from_millis(200);
 /// How soon a sign of life that failed is given again.
@@ -132,7 +133,7 @@ impl EventRelay {
         mut since: Instant,
         mut acknowledged: watch::Receiver<Cursor>,
     ) -> Option<Lease> {
-        let (mut tried, mut due) = (since, since + SIGN_OF_LIFE);
+        let (mut tried, mut due) = (since, since + RENEW_EVERY);
         loop {
             let writes = match timeout_at(due, acknowledged.changed()).await {
                 Ok(Ok(())) => {
@@ -148,7 +149,7 @@ impl EventRelay {
             match self.log.move_on(&self.topic, lease, to, WRITER_LEASE).await {
                 Ok(renewed) => {
                     self.trouble.is_over(Matter::Place);
-                    (lease, since, due) = (renewed?, tried, tried + SIGN_OF_LIFE);
+                    (lease, since, due) = (renewed?, tried, tried + RENEW_EVERY);
                 }
                 Err(error) => {
                     self.trouble.is(Matter::Place, Health::Down(no_place(&error)));
@@ -173,12 +174,13 @@ impl EventRelay {
         *self.waiting() = since;
     }
 
-    /// What is settled and can't be read has waited for nobody knows how long.
+    /// What is settled and can't be read, or not even looked for, has waited for nobody knows how long.
     fn tell_age(&self) {
         let since = *self.waiting();
         let age =
             since.map_or(Duration::ZERO, |since| (self.clock.now() - since).to_std().unwrap_or_default());
-        let known = !self.trouble.is_there(Matter::Reading);
+        let looks = self.feed.looked().is_some_and(|ago| ago < LOOKED_WITHIN);
+        let known = looks && !self.trouble.is_there(Matter::Reading);
         self.metrics.events_behind(known.then_some(age));
     }
 }

@@ -60,11 +60,6 @@ impl Set {
         self.items.get(at)?.message.as_ref()
     }
 
-    /// Whether any of them is on the topic.
-    pub(super) fn has_begun(&self) -> bool {
-        self.items.iter().any(|item| item.done && item.message.is_some())
-    }
-
     pub(super) fn done(&mut self, at: usize) {
         self.items[at].done = true;
     }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Most events in a set.
-const SET: usize = 1_000;
+const SET: usize = 4_000;
 /// How often the topic is looked at while there is nothing to write.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same as long as nobody knows that it is there.
@@ -164,6 +164,7 @@ impl<'a> Writer<'a> {
     /// broker may mean the batch that it came in, and then alone.
     async fn write_round(&self, set: &mut Set, round: Vec<usize>) -> Vec<(OrderId, Refusal)> {
         let (mut groups, mut kept_back, mut refused_alone) = (vec![round], Vec::new(), Vec::new());
+        let mut taken = false;
         while let Some(group) = groups.pop() {
             let messages = group.iter().filter_map(|at| set.message(*at)).collect::<Vec<_>>();
             let outcomes = self.relay.publisher.publish(&messages).await;
@@ -171,7 +172,7 @@ impl<'a> Writer<'a> {
             for (at, outcome) in group.iter().copied().zip(outcomes) {
                 match outcome {
                     Ok(()) => {
-                        produced += 1;
+                        (produced, taken) = (produced + 1, true);
                         set.done(at);
                     }
                     Err(refusal) if refusal.blame != Blame::Message => kept_back.push((at, refusal)),
@@ -187,8 +188,8 @@ impl<'a> Writer<'a> {
             let half = refused.split_off(refused.len() / 2);
             groups.extend([refused, half].into_iter().filter(|group| !group.is_empty()));
         }
-        // Where the topic takes none at all it is not the message's fault.
-        if set.has_begun() {
+        // Where the topic takes none at all now it is not the message's fault.
+        if taken {
             for (at, refusal) in refused_alone.drain(..) {
                 self.pass_over(set.message(at).map(|message| &message.event), &refusal.reason);
                 set.done(at);

@@ -96,7 +96,7 @@ pub(crate) async fn every_event_lies_in_one_order(t: Fixture) {
     let last = events.last().map(|event| event.cursor).expect("twelve");
     for store in [&t.store, &t.replica] {
         let horizon = settled(&**store).await;
-        assert_eq!(horizon, Horizon { settled: last, last, held: Duration::ZERO });
+        assert_eq!(horizon, Horizon { settled: last, last, held: Duration::ZERO, found: true });
     }
 }
 

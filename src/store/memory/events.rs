@@ -76,7 +76,7 @@ impl EventLog for MemoryStore {
         let open = log.open.first_key_value();
         let settled = Cursor(open.map_or(log.last, |(first, _)| first - 1));
         let held = open.map_or(Duration::ZERO, |(_, drawn)| drawn.elapsed());
-        Ok(Horizon { settled, last: Cursor(log.last), held })
+        Ok(Horizon { settled, last: Cursor(log.last), held, found: settled > Cursor::START || log.last == 0 })
     }
 
     async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError> {

@@ -14,7 +14,7 @@ use super::{
     settling::InBlocks,
     timers::texts,
 };
-use crate::order::{Cursor, FeedEvent, OrderFacts, OrderId, Timestamp};
+use crate::order::{Cursor, EventKind, FeedEvent, OrderFacts, OrderId, Timestamp};
 
 #[async_trait]
 impl EventLog for PgStore {
@@ -137,10 +137,23 @@ async fn events(db: &mut PgConnection, query: &FeedQuery) -> sqlx::Result<FeedPa
         rows.first().and_then(|row| row.try_get("is_followed").transpose()).transpose()?;
     let more = rows.len() > limit || is_followed.unwrap_or_default();
     rows.truncate(limit);
+    let known = known(&rows)?;
+    let more = more || known < rows.len();
+    rows.truncate(known);
     let examined = rows.last().map(cursor).transpose()?;
     let mut events = readable(&rows, feed_event);
     events.retain(|told| event.is_none_or(|event| told.event == event));
     Ok(FeedPage { events, examined, more })
+}
+
+/// How many rows are of kinds that this version knows. What a newer one writes is left to those who know it, and what comes
+/// behind it, too: an event that was passed over would be lost to whoever follows.
+fn known(rows: &[PgRow]) -> sqlx::Result<usize> {
+    let unknown = |row: &PgRow| parsed::<EventKind>(row, "event").err();
+    match rows.iter().enumerate().find_map(|(at, row)| Some((at, unknown(row)?))) {
+        Some((0, error)) => Err(error),
+        first => Ok(first.map_or(rows.len(), |(at, _)| at)),
+    }
 }
 
 fn feed_event(row: &PgRow) -> sqlx::Result<FeedEvent> {
@@ -205,7 +218,9 @@ async fn lease(
 ) -> sqlx::Result<Option<Lease>> {
     let row = sqlx::query(
         "WITH t AS MATERIALIZED (SELECT COALESCE($3, clock_timestamp()) AS now), free AS MATERIALIZED (
-             SELECT name FROM feed_cursors, t WHERE name = $1 AND (held_until <= t.now OR held_by = $2)
+             SELECT name FROM feed_cursors, t WHERE name = $1 AND (held_until <= t.now OR held_by = $2
+                 -- Longer than anybody may hold it: the clock was set back.
+                 OR held_until > t.now + 2 * $4::float8 * interval '1 second')
              FOR UPDATE OF feed_cursors SKIP LOCKED
          ), taken AS (
              UPDATE feed_cursors AS c SET held_by = $2, term = c.term + 1,

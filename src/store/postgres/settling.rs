@@ -26,9 +26,11 @@ pub(super) struct Settling(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// When the server started: what an earlier life of it has handed out and not committed may be handed out again.
-    server: Option<f64>,
+    /// The life of the server: what an earlier one has handed out and not committed may be handed out again.
+    server: Option<String>,
     settled: i64,
+    /// Whether a mark was reached since.
+    found: bool,
     /// Oldest first; each has a greater id and a greater transaction than the one before.
     marks: VecDeque<Mark>,
 }
@@ -46,19 +48,19 @@ impl State {
 
     fn reach(&mut self, xmin: i64) {
         while let Some(mark) = self.marks.pop_front_if(|mark| mark.transaction <= xmin) {
-            self.settled = mark.last;
+            (self.settled, self.found) = (mark.last, true);
         }
     }
 
     /// Whether what is known is of another life of the server, or of a sequence that somebody has set back since.
     fn is_outdated(&self, seen: &Seen) -> bool {
-        self.server != Some(seen.server) || seen.last < self.marked()
+        self.server.as_ref() != Some(&seen.server) || seen.last < self.marked()
     }
 }
 
 /// What a look sees in its first statement.
 struct Seen {
-    server: f64,
+    server: String,
     last: i64,
     cache: i64,
     xmin: i64,
@@ -67,7 +69,8 @@ struct Seen {
 impl Seen {
     async fn now(db: &mut PgConnection) -> sqlx::Result<Self> {
         let row = sqlx::query(
-            "SELECT EXTRACT(epoch FROM pg_postmaster_start_time())::float8 AS server,
+            // A crash of one of its processes is a new life too, and is seen by the statistics alone, which it resets.
+            "SELECT concat(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_wal)) AS server,
                  CASE WHEN is_called THEN last_value ELSE last_value - 1 END AS last,
                  (SELECT seqcache FROM pg_sequence WHERE seqrelid = 'order_events_id_seq'::regclass) AS cache,
                  pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
@@ -94,8 +97,11 @@ impl Settling {
                 sqlx::query_scalar("SELECT cursor FROM feed_cursors").fetch_all(&mut *db).await?;
             // Once more: one of them may have moved on since.
             seen = Seen::now(&mut *db).await?;
-            *state =
-                State { server: Some(seen.server), settled: begin(&places, seen.last), ..State::default() };
+            *state = State {
+                server: Some(seen.server.clone()),
+                settled: begin(&places, seen.last),
+                ..State::default()
+            };
         }
         if seen.cache != 1 {
             return Ok(Err(InBlocks));
@@ -109,7 +115,8 @@ impl Settling {
             state.reach(xmin.fetch_one(&mut *db).await?);
         }
         let held = state.marks.front().map_or(Duration::ZERO, |mark| mark.made.elapsed());
-        Ok(Ok(Horizon { settled: Cursor(state.settled), last: Cursor(seen.last), held }))
+        let found = state.found || state.settled == seen.last;
+        Ok(Ok(Horizon { settled: Cursor(state.settled), last: Cursor(seen.last), held, found }))
     }
 }
 

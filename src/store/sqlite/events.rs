@@ -11,14 +11,14 @@ use super::{
     SqliteStore,
     rows::{json, moment, parsed, readable},
 };
-use crate::order::{Cursor, FeedEvent, OrderFacts, OrderId};
+use crate::order::{Cursor, EventKind, FeedEvent, OrderFacts, OrderId};
 
 #[async_trait]
 impl EventLog for SqliteStore {
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         let last = sqlx::query_scalar("SELECT COALESCE(max(id), 0) FROM order_events");
         let last = Cursor(last.fetch_one(&self.read).await?);
-        Ok(Horizon { settled: last, last, held: Duration::ZERO })
+        Ok(Horizon { settled: last, last, held: Duration::ZERO, found: true })
     }
 
     async fn arrivals(&self, spans: &[Span], limit: usize) -> Result<Vec<Arrival>, StoreError> {
@@ -43,7 +43,7 @@ impl EventLog for SqliteStore {
         let row = sqlx::query(
             "INSERT INTO feed_cursors (name, held_by, held_until, term) VALUES (?1, ?2, ?4, 1)
              ON CONFLICT (name) DO UPDATE SET held_by = ?2, held_until = ?4, term = term + 1
-                 WHERE held_until <= ?3 OR held_by = ?2
+                 WHERE held_until <= ?3 OR held_by = ?2 OR held_until > ?4 + (?4 - ?3)
              RETURNING term, cursor",
         )
         .bind(name)
@@ -140,10 +140,23 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
     let is_followed = rows.first().map(|row| row.try_get("is_followed")).transpose()?.unwrap_or_default();
     let more = rows.len() > limit || is_followed;
     rows.truncate(limit);
+    let known = known(&rows)?;
+    let more = more || known < rows.len();
+    rows.truncate(known);
     let examined = rows.last().map(cursor).transpose()?;
     let mut events = readable(&rows, feed_event);
     events.retain(|told| event.is_none_or(|event| told.event == event));
     Ok(FeedPage { events, examined, more })
+}
+
+/// How many rows are of kinds that this version knows. What a newer one writes is left to those who know it, and what comes
+/// behind it, too: an event that was passed over would be lost to whoever follows.
+fn known(rows: &[SqliteRow]) -> sqlx::Result<usize> {
+    let unknown = |row: &SqliteRow| parsed::<EventKind>(row, "event").err();
+    match rows.iter().enumerate().find_map(|(at, row)| Some((at, unknown(row)?))) {
+        Some((0, error)) => Err(error),
+        first => Ok(first.map_or(rows.len(), |(at, _)| at)),
+    }
 }
 
 fn feed_event(row: &SqliteRow) -> sqlx::Result<FeedEvent> {

@@ -58,6 +58,8 @@ pub struct Feed {
     /// Wakes the reader.
     wake: Arc<Notify>,
     known: watch::Sender<Known>,
+    /// How far all is settled; apart, since every look would wake those who wait for more.
+    settled: watch::Sender<Cursor>,
     /// Locked while it is read on, so that those who wait for the same events read them once.
     tail: AsyncMutex<Tail>,
     followers: Mutex<Followers>,
@@ -98,8 +100,9 @@ pub struct Settled {
 impl Feed {
     /// Of what is in `log`; `wake` is what its reader waits for.
     pub fn new(log: Arc<dyn Store>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
-        let (known, _) = watch::channel(Known::default());
-        Arc::new(Self { log, places, wake, known, tail: AsyncMutex::default(), followers: Mutex::default() })
+        let (known, settled) = (watch::Sender::default(), watch::Sender::default());
+        let (tail, followers) = (AsyncMutex::default(), Mutex::default());
+        Arc::new(Self { log, places, wake, known, settled, tail, followers })
     }
 
     fn followers(&self) -> MutexGuard<'_, Followers> {
@@ -135,13 +138,15 @@ impl Feed {
         }
     }
 
+    /// How long ago the reader has looked well; `None` if it never has.
+    pub fn looked(&self) -> Option<Duration> {
+        Some(self.known.borrow().looked?.elapsed())
+    }
+
     /// The place behind everything that is settled now.
     pub async fn now(&self) -> Result<Cursor, FeedError> {
-        let Horizon { settled, last, .. } = self.known(FRESH).await?.horizon.unwrap_or_default();
-        if settled == Cursor::START && last > settled {
-            return Err(FeedError::Unsettled);
-        }
-        Ok(settled)
+        let Horizon { settled, found, .. } = self.known(FRESH).await?.horizon.unwrap_or_default();
+        if found { Ok(settled) } else { Err(FeedError::Unsettled) }
     }
 
     /// Up to `limit` settled events behind a cursor, of one kind if one is given; does not wait for any.
@@ -159,20 +164,19 @@ impl Feed {
                 return Err(FeedError::Ahead(horizon.last));
             }
         }
-        Ok(self.read(after, horizon, event, limit).await?)
+        let page = self.read(after, horizon.settled, event, limit).await?;
+        Ok(Settled { caught_up: page.caught_up && horizon.found, ..page })
     }
 
     async fn read(
         &self,
         after: Cursor,
-        horizon: Horizon,
+        upto: Cursor,
         event: Option<EventKind>,
         limit: usize,
     ) -> Result<Settled, StoreError> {
-        let upto = horizon.settled;
         if after >= upto {
-            let caught_up = upto > Cursor::START || horizon.last == Cursor::START;
-            return Ok(Settled { events: Vec::new(), next: after, caught_up });
+            return Ok(Settled { events: Vec::new(), next: after, caught_up: true });
         }
         let is_near = usize::try_from(upto.0 - after.0).is_ok_and(|behind| behind <= KEPT);
         let newest = if is_near { self.newest(after, upto, event, limit).await? } else { None };
@@ -192,8 +196,7 @@ impl Feed {
         limit: usize,
     ) -> Result<Option<FeedPage>, StoreError> {
         let mut tail = self.tail.lock().await;
-        // One that is higher than all that is settled is of another time.
-        if after > tail.end() || tail.end() > upto {
+        if after > tail.end() {
             *tail = Tail::behind(after);
         }
         if tail.is_empty_behind(after) && tail.end() < upto {
@@ -222,15 +225,15 @@ impl Feed {
     pub fn follow_inside(self: &Arc<Self>, after: Cursor, event: Option<EventKind>) -> Follower {
         self.followers().count += 1;
         self.wake.notify_one();
-        let known = self.known.subscribe();
-        Follower { feed: Arc::clone(self), known, after, event, caught_up: None, place: None }
+        let settled = self.settled.subscribe();
+        Follower { feed: Arc::clone(self), settled, after, event, caught_up: None, place: None }
     }
 }
 
 /// Follows everything; dropping it ends that.
 pub struct Follower {
     feed: Arc<Feed>,
-    known: watch::Receiver<Known>,
+    settled: watch::Receiver<Cursor>,
     after: Cursor,
     event: Option<EventKind>,
     /// What the last look said.
@@ -253,19 +256,18 @@ impl Follower {
     /// looks for one kind and finds none among many others it answers none, and the cursor has moved. Cancel safe:
     /// what was not handed out comes again.
     pub async fn news(&mut self, limit: usize) -> Result<Vec<FeedEvent>, StoreError> {
+        let ended = |_| StoreError::Unavailable("the reader of events has ended".to_owned());
         loop {
             let after = self.after;
-            let further = |known: &Known| known.horizon.is_some_and(|horizon| horizon.settled > after);
-            let ended = |_| StoreError::Unavailable("the reader of events has ended".to_owned());
-            let horizon = self.known.wait_for(further).await.map_err(ended)?.horizon.unwrap_or_default();
-            let page = self.feed.read(after, horizon, self.event, limit).await?;
+            let upto = *self.settled.wait_for(|settled| *settled > after).await.map_err(ended)?;
+            let page = self.feed.read(after, upto, self.event, limit).await?;
             let moved = page.next > after;
             (self.after, self.caught_up) = (page.next, Some(page.caught_up));
             if !page.events.is_empty() || !page.caught_up && moved {
                 return Ok(page.events);
             }
-            // What is left up to the horizon was rolled back.
-            self.known.wait_for(|known| known.horizon != Some(horizon)).await.map_err(ended)?;
+            // What is left up to there was rolled back.
+            self.settled.wait_for(|settled| *settled != upto).await.map_err(ended)?;
         }
     }
 }

@@ -9,10 +9,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Feed, unseen::Unseen};
+use super::{Feed, tail::Tail, unseen::Unseen};
 use crate::{
-    order::{Cursor, promises::LIVE_WITHIN},
-    store::{Horizon, Store, StoreError},
+    order::promises::LIVE_WITHIN,
+    store::{Holder, Horizon, Store, StoreError},
     telemetry::metrics::Metrics,
     tracker::Notifier,
 };
@@ -24,12 +24,14 @@ const IDLE: Duration = Duration::from_millis(250);
 const _: () = assert!(IDLE.as_millis() < LIVE_WITHIN.as_millis(), "a step is seen in time");
 /// Most transactions end within so long: a second look at those that were open settles what they wrote.
 const MOMENT: Duration = Duration::from_millis(10);
-/// How far below the last id one looks for what was drawn and not visible when a look is the first.
-const DRAWN: i64 = 4_096;
 /// Most events that one query reads.
 const PAGE: usize = 1_000;
 /// From this age on it is told who holds the horizon back.
 const TELL_AFTER: Duration = Duration::from_secs(5);
+/// How often it is asked anew who that is.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+/// How often everybody looks by himself while nobody can say what is new.
+const CALL_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads events for all followers of one replica.
 pub struct EventReader {
@@ -49,8 +51,8 @@ pub struct EventReader {
 struct Sight {
     unseen: Unseen,
     horizon: Horizon,
-    /// Whether it was told who holds the horizon back.
-    told: bool,
+    /// Who was told to hold the horizon back, and when.
+    told: Option<(Instant, Option<Holder>)>,
 }
 
 impl EventReader {
@@ -74,17 +76,11 @@ impl EventReader {
     }
 
     async fn stay_awake(&self) {
-        let (mut sight, mut failing) = (None, false);
+        let (mut sight, mut failing, mut called) = (None, false, Instant::now());
         while self.is_wanted() {
             let begun = Instant::now();
             let outcome = self.look(&mut sight).await;
-            self.feed.known.send_modify(|known| {
-                known.looks += 1;
-                known.trouble = outcome.as_ref().err().cloned();
-                if let Ok((horizon, _)) = &outcome {
-                    (known.horizon, known.looked) = (Some(*horizon), Some(begun));
-                }
-            });
+            self.tell(begun, &outcome);
             let pause = match outcome {
                 Ok((_, true)) => EVERY,
                 Ok((_, false)) => IDLE,
@@ -93,6 +89,10 @@ impl EventReader {
                     self.metrics.horizon_age(None);
                     if !mem::replace(&mut failing, true) {
                         warn!(%error, "events can't be read; trying again");
+                    }
+                    if called.elapsed() >= CALL_EVERY && !error.is_transient() {
+                        called = Instant::now();
+                        self.notifier.call_all();
                     }
                     IDLE
                 }
@@ -106,71 +106,116 @@ impl EventReader {
         }
     }
 
+    /// Tells those who wait what a look has found.
+    fn tell(&self, begun: Instant, outcome: &Result<(Horizon, bool), StoreError>) {
+        self.feed.known.send_modify(|known| {
+            known.looks += 1;
+            known.trouble = outcome.as_ref().err().cloned();
+            if let Ok((horizon, _)) = outcome {
+                (known.horizon, known.looked) = (Some(*horizon), Some(begun));
+            }
+        });
+        if let Ok((horizon, _)) = outcome {
+            self.feed
+                .settled
+                .send_if_modified(|settled| mem::replace(settled, horizon.settled) != horizon.settled);
+        }
+    }
+
     /// One look; answers how far the events are settled, and whether there was anything new or there is more to come.
     async fn look(&self, sight: &mut Option<Sight>) -> Result<(Horizon, bool), StoreError> {
         let before = sight.as_ref().map(|sight| sight.horizon);
-        let mut horizon = self.log.horizon().await?;
-        if horizon.settled < horizon.last && before.is_none_or(|before| before.last < horizon.last) {
-            sleep(MOMENT).await;
-            horizon = self.log.horizon().await?;
+        let horizon = match self.horizon(before).await {
+            Ok(horizon) => horizon,
+            // Only cursors need it.
+            Err(error) => {
+                if let Some(sight) = sight {
+                    self.ring(&mut sight.unseen).await?;
+                }
+                return Err(error);
+            }
+        };
+        // The database is another one, or of an earlier time: what was seen there says nothing.
+        if before.is_some_and(|before| horizon.settled < before.settled || horizon.last < before.last) {
+            *sight = None;
+            *self.feed.tail.lock().await = Tail::default();
         }
         let first = sight.is_none();
-        let sight = sight.get_or_insert_with(|| {
-            let floor = Cursor(horizon.last.0 - DRAWN).max(horizon.settled);
-            Sight { unseen: Unseen::after(floor), horizon, told: false }
-        });
+        let new = || Sight { unseen: Unseen::beyond(horizon), horizon, told: None };
+        let sight = sight.get_or_insert_with(new);
         sight.horizon = horizon;
-        if first {
+        if !self.notifier.is_followed() {
+            // Whoever comes next subscribes first and reads then, so what is visible by now is no news to him.
+            sight.unseen = Unseen::beyond(horizon);
+        }
+        self.ring(&mut sight.unseen).await?;
+        if sight.unseen.settle(horizon.settled) || first {
             // What became visible while nobody looked is not told one by one.
             self.notifier.call_all();
         }
-        self.ring(&mut sight.unseen, horizon).await?;
         self.tell_age(sight).await;
-        Ok((horizon, before != Some(horizon) || horizon.settled < horizon.last && horizon.held < TELL_AFTER))
+        let moved =
+            before.is_none_or(|before| (before.settled, before.last) != (horizon.settled, horizon.last));
+        Ok((horizon, moved || horizon.settled < horizon.last && horizon.held < TELL_AFTER))
+    }
+
+    async fn horizon(&self, before: Option<Horizon>) -> Result<Horizon, StoreError> {
+        let horizon = self.log.horizon().await?;
+        if horizon.settled < horizon.last && before.is_none_or(|before| before.last < horizon.last) {
+            sleep(MOMENT).await;
+            return self.log.horizon().await;
+        }
+        Ok(horizon)
     }
 
     /// Rings for everything that has become visible, be it settled or not.
-    async fn ring(&self, unseen: &mut Unseen, horizon: Horizon) -> Result<(), StoreError> {
-        if self.notifier.is_followed() {
-            loop {
-                let arrivals = self.log.arrivals(&unseen.spans(), PAGE).await?;
-                self.notifier.arrived(&arrivals);
-                unseen.saw(arrivals.iter().map(|arrival| arrival.cursor));
-                if arrivals.len() < PAGE {
-                    break;
-                }
-            }
+    async fn ring(&self, unseen: &mut Unseen) -> Result<(), StoreError> {
+        if !self.notifier.is_followed() {
+            return Ok(());
         }
-        unseen.settle(horizon.settled);
-        Ok(())
+        let mut spans = unseen.spans();
+        loop {
+            let arrivals = self.log.arrivals(&spans, PAGE).await?;
+            self.notifier.arrived(&arrivals);
+            unseen.saw(arrivals.iter().map(|arrival| arrival.cursor));
+            let Some(last) = arrivals.last().filter(|_| arrivals.len() == PAGE) else { return Ok(()) };
+            spans.retain_mut(|span| {
+                span.after = span.after.max(last.cursor);
+                span.after < span.upto
+            });
+        }
     }
 
     async fn tell_age(&self, sight: &mut Sight) {
         let held = sight.horizon.held;
         self.metrics.horizon_age(Some(held));
         if held < TELL_AFTER {
-            if mem::replace(&mut sight.told, false) {
+            if sight.told.take().is_some() {
                 info!("the feed goes on");
             }
             return;
         }
-        if mem::replace(&mut sight.told, true) {
+        if sight.told.as_ref().is_some_and(|(at, _)| at.elapsed() < TELL_AGAIN) {
             return;
         }
         let held = held.as_secs();
-        match self.log.holder().await {
-            Ok(Some(holder)) => {
-                let age = holder.age.map(|age| age.as_secs());
-                let (session, application, database) = (holder.session, holder.application, holder.database);
-                warn!(
-                    held_seconds = held,
-                    session,
-                    application,
-                    database,
-                    transaction_seconds = age,
-                    "an open transaction holds the feed back"
-                );
-            }
+        let holder = self.log.holder().await;
+        let named = holder.as_ref().ok().cloned().flatten();
+        let session = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.session.clone());
+        let known = sight.told.as_ref().is_some_and(|(_, told)| session(told) == session(&named));
+        sight.told = Some((Instant::now(), named));
+        if known {
+            return;
+        }
+        match holder {
+            Ok(Some(Holder { session, application, database, age })) => warn!(
+                held_seconds = held,
+                session,
+                application,
+                database,
+                transaction_seconds = age.map(|age| age.as_secs()),
+                "an open transaction holds the feed back"
+            ),
             Ok(None) => warn!(held_seconds = held, "the feed is held back, and no open transaction is seen"),
             Err(error) => {
                 warn!(held_seconds = held, %error, "the feed is held back, and by whom can't be read");
