@@ -37,7 +37,7 @@ async fn says(service: &Service, part: &str, words: &[&str]) {
     .await;
 }
 
-/// Both topics are there and nobody may create any: so it is where others run the kafka.
+/// All topics are there and nobody may create any: so it is where others run the kafka.
 #[tokio::test]
 #[cfg_attr(
     not(all(with_postgres, with_kafka_guest)),
@@ -46,10 +46,11 @@ async fn says(service: &Service, part: &str, words: &[&str]) {
 async fn no_right_to_create_is_needed_where_topics_are() {
     let (stack, kafka) = (Stack::make().await, Kafka::of_stack());
     let dead_letters = format!("{}.dlq", stack.topic);
-    kafka.create(&[&stack.topic, &dead_letters]).await;
+    kafka.create(&[&stack.topic, &dead_letters, &stack.events]).await;
     for topic in [&stack.topic, &dead_letters] {
         rights(&["--add", "--operation", "Read", "--operation", "Write", "--topic", topic]).await;
     }
+    rights(&["--add", "--operation", "Write", "--topic", &stack.events]).await;
     rights(&["--add", "--operation", "Read", "--group", &stack.topic]).await;
     let service = guest(&stack).await;
     well(&service).await;
@@ -105,7 +106,17 @@ async fn every_right_that_is_missing_is_named_until_it_comes() {
     kafka.put_on(topic, 1, &id, &good).await;
     service.reached(&id, "DELIVERED").await;
     rights(&["--add", "--operation", "Write", "--topic", &dead_letters]).await;
+
+    // Nothing but events waits for theirs.
+    says(&service, "events", &[&stack.events, "KAFKA_EVENTS_TOPIC", "right"]).await;
+    rights(&["--add", "--operation", "Describe", "--topic", &stack.events]).await;
+    says(&service, "events", &[&stack.events, "missing", "right Create"]).await;
+    kafka.create(&[&stack.events]).await;
+    says(&service, "events", &["right Write", &stack.events]).await;
+    rights(&["--add", "--operation", "Write", "--topic", &stack.events]).await;
     well(&service).await;
+    let told = async || (kafka.counts(&stack.events).await.iter().sum::<i64>() >= 18).then_some(());
+    eventually("every event is told", told).await;
     assert_eq!(
         kafka.counts(&dead_letters).await.iter().sum::<i64>(),
         1,

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use chrono::TimeDelta;
 
-use events::Log;
+pub(crate) use events::Log;
 use transaction::{Course, Courses, Locks};
 
 use super::{

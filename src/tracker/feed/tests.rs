@@ -9,7 +9,7 @@ use crate::{
     store::{
         Due, OrderStore as _, Outbox,
         conformance::new_orders,
-        memory::{Database, MemoryStore},
+        memory::{Database, Log, MemoryStore},
     },
     telemetry::metrics::Metrics,
     time::VirtualClock,
@@ -162,6 +162,51 @@ async fn orders_are_followed_while_the_horizon_is_held_back() {
     assert_eq!(one.news(2).await.expect("goes on").expect("reads").len(), 1);
     assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
     assert_eq!(t.feed.now().await, Ok(Cursor(4)), "cursors wait");
+}
+
+/// Promise 5: time is bounded. Very many ids that were drawn in vain beside a transaction that stays open stop nobody.
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_gaps_stops_nobody() {
+    let t = World::new();
+    let orders = new_orders(1);
+    t.store.place(&orders, Outbox::Mine).await.expect("places");
+    let mut subscriber = t.notifier.subscribe(orders[0].order_id, None).expect("a place");
+    sleep(Duration::from_secs(1)).await;
+    let open = t.draw();
+    for _ in 0..1_500 {
+        t.place(1).await;
+        let vain = t.draw();
+        t.end(vain, None);
+    }
+    sleep(Duration::from_secs(2)).await;
+    t.step(orders[0].order_id).await;
+    let asked = Instant::now();
+    assert_eq!(subscriber.news(2).await.expect("goes on").expect("reads").len(), 1);
+    assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+    t.end(open, None);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(t.feed.now().await, Ok(Cursor(2 + 1 + 1_500 * 3 + 1)));
+}
+
+/// A database that is of an earlier time again, as after a failover: its ids begin anew, and are told of.
+#[tokio::test(start_paused = true)]
+async fn ids_that_begin_anew_are_heard_of() {
+    let t = World::new();
+    t.place(20).await;
+    let order = new_orders(1);
+    sleep(Duration::from_secs(3)).await;
+    let mut follower = t.feed.follow_inside(Cursor(5), None);
+    assert_eq!(follower.news(100).await.expect("reads").len(), 35);
+    t.database.lock().expect("no panic").log = Log::default();
+    t.store.place(&order, Outbox::Mine).await.expect("places");
+    let mut subscriber = t.notifier.subscribe(order[0].order_id, None).expect("a place");
+    sleep(Duration::from_secs(4)).await;
+    t.step(order[0].order_id).await;
+    let asked = Instant::now();
+    assert_eq!(subscriber.news(2).await.expect("goes on").expect("reads").len(), 1);
+    assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(t.all(2).await, [1, 2, 3]);
 }
 
 /// Whoever follows closely reads from memory: one query serves all, and none is made where nothing happens.
