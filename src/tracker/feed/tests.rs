@@ -164,7 +164,7 @@ async fn orders_are_followed_while_the_horizon_is_held_back() {
     assert_eq!(t.feed.now().await, Ok(Cursor(4)), "cursors wait");
 }
 
-/// Promise 5: time is bounded. Very many ids that were drawn in vain beside a transaction that stays open stop nobody.
+/// Promise 5: memory, queues and time are bounded. Very many ids that were drawn in vain beside a transaction that stays open stop nobody.
 #[tokio::test(start_paused = true)]
 async fn a_storm_of_gaps_stops_nobody() {
     let t = World::new();
