@@ -5,8 +5,9 @@ pub(crate) use super::{
     events::{
         a_kind_is_looked_for_among_so_many, a_page_of_events_says_where_it_ends,
         a_place_is_held_by_one_replica, a_place_may_be_taken_anew, a_place_set_by_hand_counts,
-        an_odd_event_is_passed_over, arrivals_are_looked_for_in_every_gap, every_event_lies_in_one_order,
-        facts_are_what_never_changes, repeated_calls_tell_nothing_new,
+        an_odd_event_is_passed_over, an_unknown_kind_of_event_is_waited_at,
+        arrivals_are_looked_for_in_every_gap, every_event_lies_in_one_order, facts_are_what_never_changes,
+        repeated_calls_tell_nothing_new,
     },
     names::tables_take_these_names_and_no_others,
     odd::an_odd_row_is_one_orders_trouble,

@@ -197,6 +197,7 @@ macro_rules! conformance {
             arrivals_are_looked_for_in_every_gap,
             facts_are_what_never_changes,
             an_odd_event_is_passed_over,
+            an_unknown_kind_of_event_is_waited_at,
             a_place_is_held_by_one_replica,
             a_place_may_be_taken_anew,
             a_place_set_by_hand_counts,

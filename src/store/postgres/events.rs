@@ -137,7 +137,8 @@ async fn events(db: &mut PgConnection, query: &FeedQuery) -> sqlx::Result<FeedPa
         rows.first().and_then(|row| row.try_get("is_followed").transpose()).transpose()?;
     let more = rows.len() > limit || is_followed.unwrap_or_default();
     rows.truncate(limit);
-    let known = known(&rows)?;
+    // Who asks for one kind misses none of it behind another.
+    let known = if event.is_none() { known(&rows)? } else { rows.len() };
     let more = more || known < rows.len();
     rows.truncate(known);
     let examined = rows.last().map(cursor).transpose()?;

@@ -140,7 +140,8 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
     let is_followed = rows.first().map(|row| row.try_get("is_followed")).transpose()?.unwrap_or_default();
     let more = rows.len() > limit || is_followed;
     rows.truncate(limit);
-    let known = known(&rows)?;
+    // Who asks for one kind misses none of it behind another.
+    let known = if event.is_none() { known(&rows)? } else { rows.len() };
     let more = more || known < rows.len();
     rows.truncate(known);
     let examined = rows.last().map(cursor).transpose()?;
