@@ -167,10 +167,10 @@ fn brokers(text: &str) -> Result<String, String> {
 fn topic(text: &str) -> Result<String, String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let named = (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != "..";
-    if named {
-        Ok(text.to_owned())
-    } else {
-        Err("must be 1 to 249 letters, digits, dots, dashes or underscores".to_owned())
+    match text {
+        text if text.starts_with("__") => Err("must not be one of Kafka's own topics".to_owned()),
+        text if named => Ok(text.to_owned()),
+        _ => Err("must be 1 to 249 letters, digits, dots, dashes or underscores".to_owned()),
     }
 }
 
@@ -307,6 +307,6 @@ impl KafkaConfig {
 
     /// The topic of events, if they are written.
     pub(crate) fn events_topic(&self) -> Option<&String> {
-        Some(&self.events_topic).filter(|topic| *topic != "off")
+        Some(&self.events_topic).filter(|topic| !topic.eq_ignore_ascii_case("off"))
     }
 }

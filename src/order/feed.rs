@@ -104,7 +104,6 @@ impl FeedEvent {
 
 /// What is told of an event's `meta`. What else a row may hold, a note or what somebody wrote by hand, stays inside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
 pub struct FeedMeta {
     /// Through which door it came.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,11 +169,17 @@ impl FeedMeta {
         fn field<T: DeserializeOwned>(meta: &Value, name: &str) -> Option<T> {
             T::deserialize(meta.get(name)?).ok()
         }
+        // No sentence that somebody has written there by hand.
+        let word = |name: &str, legal: fn(u8) -> bool| {
+            field(meta, name).filter(|word: &String| word.len() <= 249 && word.bytes().all(legal))
+        };
+        let lower = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        let of_topic = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let told = Self {
-            source: field(meta, "source"),
+            source: word("source", lower),
             by: field(meta, "by"),
             occurred_at: field(meta, "occurred_at"),
-            reason: field(meta, "reason"),
+            reason: word("reason", lower),
             station: field(meta, "station"),
             minutes: field(meta, "minutes"),
             inferred: field(meta, "inferred"),
@@ -182,7 +187,7 @@ impl FeedMeta {
             from: field(meta, "from"),
             to: field(meta, "to"),
             status: field(meta, "status"),
-            topic: field(meta, "topic"),
+            topic: word("topic", of_topic),
             partition: field(meta, "partition"),
             offset: field(meta, "offset"),
         };

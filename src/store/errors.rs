@@ -116,6 +116,7 @@ pub(super) fn invalidates_pool(error: &sqlx::Error) -> bool {
     };
     match error {
         sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| told(&code)),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => false,
         _ => true,
     }
 }

@@ -167,7 +167,7 @@ impl FeedRequest {
         let seen = errors.read(LAST_EVENT_ID, FieldCode::Cursor, last_event_id(headers), |text| {
             text.parse().map(After::Cursor).map_err(|_| "must be a cursor of the feed, given once".to_owned())
         });
-        let after = errors.read(AFTER, FieldCode::Cursor, given(query.after.as_ref()), str::parse);
+        let after = errors.read(AFTER, FieldCode::Cursor, query.after.as_deref(), str::parse);
         let limit = errors.read("limit", FieldCode::Range, given(query.limit.as_ref()), limit);
         let event = errors.read("event", FieldCode::Choice, given(query.event.as_ref()), event);
         let wait = errors.read("wait", FieldCode::Range, given(query.wait.as_ref()), wait);

@@ -16,7 +16,7 @@ pub(super) struct FeedSeries {
 
 impl FeedSeries {
     pub(super) fn new(r: &Registry) -> Self {
-        Self {
+        let series = Self {
             horizon_age: gauge(
                 r,
                 "feed_horizon_age_seconds",
@@ -33,7 +33,11 @@ impl FeedSeries {
                 "events_behind_seconds",
                 "How long the oldest settled event waits for its topic, 0 if none does; NaN on replicas that do not write it, or if not known",
             ),
+        };
+        for gauge in [&series.horizon_age, &series.events_behind] {
+            gauge.set(f64::NAN);
         }
+        series
     }
 }
 

@@ -99,7 +99,7 @@ impl Metrics {
             ),
             event_streams: register(
                 r,
-                IntGauge::new("http_event_streams", "Clients that follow an order just now"),
+                IntGauge::new("http_event_streams", "Clients that follow an order or the feed"),
             ),
             orders_produced: counter(r, "orders_produced_total", "Orders acknowledged by the broker"),
             orders_consumed: counter(r, "orders_consumed_total", "Messages of the orders topic handled"),

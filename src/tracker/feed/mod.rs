@@ -126,7 +126,7 @@ impl Feed {
         self.linger();
         let mut known = self.known.subscribe();
         let (asked, looks) = (Instant::now(), known.borrow().looks);
-        let young = |known: &Known| known.looked.is_some_and(|at| at + age >= asked);
+        let young = |known: &Known| known.looked.is_some_and(|at| at + age > asked);
         let answered = |known: &Known| young(known) || known.looks > looks && known.trouble.is_some();
         let found = timeout_at(asked + QUEUE, known.wait_for(answered)).await;
         let found = found.map_err(|_| StoreError::Timeout(QUEUE))?;
@@ -164,7 +164,18 @@ impl Feed {
                 return Err(FeedError::Ahead(horizon.last));
             }
         }
-        let page = self.read(after, horizon.settled, event, limit).await?;
+        let mut page = self.read(after, horizon.settled, event, limit).await?;
+        if page.caught_up
+            && page.events.len() < limit
+            && let Ok(Known { horizon: Some(newest), .. }) = self.known(Duration::ZERO).await
+        {
+            // Whoever has just written something finds it at the end.
+            let rest = limit - page.events.len();
+            let Settled { events, next, caught_up } =
+                self.read(page.next, newest.settled, event, rest).await?;
+            page.events.extend(events);
+            (page.next, page.caught_up, horizon) = (next, caught_up, newest);
+        }
         Ok(Settled { caught_up: page.caught_up && horizon.found, ..page })
     }
 
