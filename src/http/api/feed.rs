@@ -100,12 +100,13 @@ pub(in crate::http) async fn read(
     if is_stream_wanted(&headers) {
         return follow(&state, client, &request).await;
     }
+    let until = Instant::now() + request.wait;
     let first = request.first_page(&state, request.limit).await?;
     if !first.events.is_empty() || request.wait.is_zero() {
         return Ok(page(first));
     }
     let begun = Instant::now();
-    let mut response = page(request.held_back(&state, &client, first).await?);
+    let mut response = page(request.held_back(&state, &client, first, until).await?);
     response.extensions_mut().insert(HeldBackFor(begun.elapsed()));
     Ok(response)
 }
@@ -194,8 +195,13 @@ impl FeedRequest {
     }
 
     /// Waits for something behind an empty page.
-    async fn held_back(&self, state: &AppState, client: &Client, first: Settled) -> Result<Settled, Problem> {
-        let until = Instant::now() + self.wait;
+    async fn held_back(
+        &self,
+        state: &AppState,
+        client: &Client,
+        first: Settled,
+        until: Instant,
+    ) -> Result<Settled, Problem> {
         let mut follower = state.tracker.feed().follow(first.next, self.event, client.holder)?;
         let _held_back = client.held_back();
         let news = async {

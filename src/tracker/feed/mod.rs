@@ -166,7 +166,6 @@ impl Feed {
         }
         let mut page = self.read(after, horizon.settled, event, limit).await?;
         if page.caught_up
-            && page.events.len() < limit
             && let Ok(Known { horizon: Some(newest), .. }) = self.known(Duration::ZERO).await
         {
             // Whoever has just written something finds it at the end.
