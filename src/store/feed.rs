@@ -64,6 +64,46 @@ pub struct FeedPage {
     pub more: bool,
 }
 
+/// How a database's rows of events are read.
+pub(super) struct RowReader<R> {
+    pub(super) cursor: fn(&R) -> sqlx::Result<Cursor>,
+    pub(super) kind: fn(&R) -> sqlx::Result<EventKind>,
+    /// Leaves out those that can't be read.
+    pub(super) events: fn(&[R]) -> Vec<FeedEvent>,
+}
+
+impl<R> RowReader<R> {
+    /// The page in these rows, of which there may be one more than was asked for; `is_followed` says whether others come
+    /// behind those that were looked at. Of one kind, the last row came along to tell how far that was.
+    pub(super) fn page(
+        &self,
+        mut rows: Vec<R>,
+        is_followed: bool,
+        query: &FeedQuery,
+    ) -> sqlx::Result<FeedPage> {
+        let FeedQuery { event, limit, .. } = *query;
+        let more = rows.len() > limit || is_followed;
+        rows.truncate(limit);
+        // Who asks for one kind misses none of it behind another.
+        let known = if event.is_none() { self.known(&rows)? } else { rows.len() };
+        let more = more || known < rows.len();
+        rows.truncate(known);
+        let examined = rows.last().map(self.cursor).transpose()?;
+        let mut events = (self.events)(&rows);
+        events.retain(|told| event.is_none_or(|event| told.event == event));
+        Ok(FeedPage { events, examined, more })
+    }
+
+    /// How many rows are of kinds that this version knows. What a newer one writes is left to those who know it, and what
+    /// comes behind it, too: an event that was passed over would be lost to whoever follows.
+    fn known(&self, rows: &[R]) -> sqlx::Result<usize> {
+        match rows.iter().enumerate().find_map(|(at, row)| Some((at, (self.kind)(row).err()?))) {
+            Some((0, error)) => Err(error),
+            first => Ok(first.map_or(rows.len(), |(at, _)| at)),
+        }
+    }
+}
+
 /// A session of the database whose open transaction holds the horizon back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 
 use super::{
-    super::{Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError},
+    super::{
+        Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError, feed::RowReader,
+    },
     PgStore, bounded,
     pools::Slot,
     rights,
@@ -14,7 +16,7 @@ use super::{
     settling::InBlocks,
     timers::texts,
 };
-use crate::order::{Cursor, EventKind, FeedEvent, OrderFacts, OrderId, Timestamp};
+use crate::order::{Cursor, FeedEvent, OrderFacts, OrderId, Timestamp};
 
 #[async_trait]
 impl EventLog for PgStore {
@@ -132,30 +134,14 @@ async fn events(db: &mut PgConnection, query: &FeedQuery) -> sqlx::Result<FeedPa
         .bind(span.upto.0)
         .bind(ids.min(whole(limit).saturating_add(1))),
     };
-    let mut rows = statement.fetch_all(db).await?;
+    let rows = statement.fetch_all(db).await?;
     let is_followed: Option<bool> =
         rows.first().and_then(|row| row.try_get("is_followed").transpose()).transpose()?;
-    let more = rows.len() > limit || is_followed.unwrap_or_default();
-    rows.truncate(limit);
-    // Who asks for one kind misses none of it behind another.
-    let known = if event.is_none() { known(&rows)? } else { rows.len() };
-    let more = more || known < rows.len();
-    rows.truncate(known);
-    let examined = rows.last().map(cursor).transpose()?;
-    let mut events = readable(&rows, feed_event);
-    events.retain(|told| event.is_none_or(|event| told.event == event));
-    Ok(FeedPage { events, examined, more })
+    ROWS.page(rows, is_followed.unwrap_or_default(), query)
 }
 
-/// How many rows are of kinds that this version knows. What a newer one writes is left to those who know it, and what comes
-/// behind it, too: an event that was passed over would be lost to whoever follows.
-fn known(rows: &[PgRow]) -> sqlx::Result<usize> {
-    let unknown = |row: &PgRow| parsed::<EventKind>(row, "event").err();
-    match rows.iter().enumerate().find_map(|(at, row)| Some((at, unknown(row)?))) {
-        Some((0, error)) => Err(error),
-        first => Ok(first.map_or(rows.len(), |(at, _)| at)),
-    }
-}
+const ROWS: RowReader<PgRow> =
+    RowReader { cursor, kind: |row| parsed(row, "event"), events: |rows| readable(rows, feed_event) };
 
 fn feed_event(row: &PgRow) -> sqlx::Result<FeedEvent> {
     let place = (cursor(row)?, order_id(row)?, seq(row)?);

@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError},
+    super::{
+        Arrival, EventLog, FeedPage, FeedQuery, Holder, Horizon, Lease, Span, StoreError, feed::RowReader,
+    },
     SqliteStore,
     rows::{json, moment, parsed, readable},
 };
-use crate::order::{Cursor, EventKind, FeedEvent, OrderFacts, OrderId};
+use crate::order::{Cursor, FeedEvent, OrderFacts, OrderId};
 
 #[async_trait]
 impl EventLog for SqliteStore {
@@ -136,29 +138,13 @@ async fn events(read: &SqlitePool, query: &FeedQuery) -> Result<FeedPage, StoreE
         .bind(span.upto.0)
         .bind(whole(limit)),
     };
-    let mut rows = statement.fetch_all(read).await?;
+    let rows = statement.fetch_all(read).await?;
     let is_followed = rows.first().map(|row| row.try_get("is_followed")).transpose()?.unwrap_or_default();
-    let more = rows.len() > limit || is_followed;
-    rows.truncate(limit);
-    // Who asks for one kind misses none of it behind another.
-    let known = if event.is_none() { known(&rows)? } else { rows.len() };
-    let more = more || known < rows.len();
-    rows.truncate(known);
-    let examined = rows.last().map(cursor).transpose()?;
-    let mut events = readable(&rows, feed_event);
-    events.retain(|told| event.is_none_or(|event| told.event == event));
-    Ok(FeedPage { events, examined, more })
+    Ok(ROWS.page(rows, is_followed, query)?)
 }
 
-/// How many rows are of kinds that this version knows. What a newer one writes is left to those who know it, and what comes
-/// behind it, too: an event that was passed over would be lost to whoever follows.
-fn known(rows: &[SqliteRow]) -> sqlx::Result<usize> {
-    let unknown = |row: &SqliteRow| parsed::<EventKind>(row, "event").err();
-    match rows.iter().enumerate().find_map(|(at, row)| Some((at, unknown(row)?))) {
-        Some((0, error)) => Err(error),
-        first => Ok(first.map_or(rows.len(), |(at, _)| at)),
-    }
-}
+const ROWS: RowReader<SqliteRow> =
+    RowReader { cursor, kind: |row| parsed(row, "event"), events: |rows| readable(rows, feed_event) };
 
 fn feed_event(row: &SqliteRow) -> sqlx::Result<FeedEvent> {
     let place = (cursor(row)?, order_id(row)?, seq(row)?);
