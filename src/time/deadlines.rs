@@ -37,6 +37,8 @@ pub const LOST: Duration = Duration::from_secs(10);
 pub const EVENT_TRY: Duration = Duration::from_secs(2);
 /// How long the place of the one who writes events stays its own without a sign of life.
 pub const WRITER_LEASE: Duration = Duration::from_secs(3);
+/// How often it says that it lives.
+pub const WRITER_RENEWS: Duration = Duration::from_millis(500);
 
 /// How often an idle stream of events shows that it lives.
 pub const STREAM_BEAT: Duration = Duration::from_secs(15);
@@ -65,7 +67,10 @@ const _: () = assert!(shorter(REQUEST, CLIENT), "the service answers before its 
 const _: () = assert!(shorter(SIGN_OF_LIFE, SILENT), "one sign of life may be late");
 const _: () = assert!(shorter(SILENT, CLAIM), "who is silent stops before others take its rows");
 const _: () = assert!(shorter(EVENT_TRY, WRITER_LEASE), "a message is given up before its writer's place is");
-const _: () = assert!(shorter(SIGN_OF_LIFE, WRITER_LEASE), "a writer gives a sign of life in time");
+const _: () = assert!(
+    WRITER_RENEWS.as_millis() + GUARD.as_millis() < WRITER_LEASE.as_millis(),
+    "a sign of life that takes as long as it may leaves time for another"
+);
 const _: () = assert!(shorter(GUARD, LOST), "no write is still under way when its rows count as lost");
 const _: () = assert!(
     2 * STREAM_BEAT.as_millis() < STREAM_SILENCE.as_millis(),

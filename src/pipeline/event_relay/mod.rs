@@ -30,7 +30,10 @@ use crate::{
     order::{Cursor, Timestamp},
     store::{EventLog, Lease, StoreError},
     telemetry::{health::Health, metrics::Metrics},
-    time::{Clock, deadlines::WRITER_LEASE},
+    time::{
+        Clock,
+        deadlines::{WRITER_LEASE, WRITER_RENEWS},
+    },
     tracker::Feed,
 };
 use trouble::{Matter, Trouble};
@@ -38,8 +41,6 @@ use writer::Writer;
 
 /// How often a replica asks for the place that another one has.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// How often a sign of life is given: one that takes as long as it may leaves time for another.
-const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// A look at the events that is older says nothing of now.
 const LOOKED_WITHIN: Duration = Duration::from_secs(5);
 /// How often the place is moved on while events are acknowledged.
@@ -133,7 +134,7 @@ impl EventRelay {
         mut since: Instant,
         mut acknowledged: watch::Receiver<Cursor>,
     ) -> Option<Lease> {
-        let (mut tried, mut due) = (since, since + RENEW_EVERY);
+        let (mut tried, mut due) = (since, since + WRITER_RENEWS);
         loop {
             let writes = match timeout_at(due, acknowledged.changed()).await {
                 Ok(Ok(())) => {
@@ -149,7 +150,7 @@ impl EventRelay {
             match self.log.move_on(&self.topic, lease, to, WRITER_LEASE).await {
                 Ok(renewed) => {
                     self.trouble.is_over(Matter::Place);
-                    (lease, since, due) = (renewed?, tried, tried + RENEW_EVERY);
+                    (lease, since, due) = (renewed?, tried, tried + WRITER_RENEWS);
                 }
                 Err(error) => {
                     self.trouble.is(Matter::Place, Health::Down(no_place(&error)));
