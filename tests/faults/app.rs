@@ -81,6 +81,8 @@ impl Journal {
 /// A process of the service that listens.
 struct Replica {
     process: Process,
+    /// The port that it reaches the database at: a fleet's later replicas may have another one.
+    database: Option<u16>,
     /// Ends as soon as the replica is meant to.
     watch: Option<Watch>,
 }
@@ -95,8 +97,9 @@ impl Replica {
         let serve = command(BINARY, &["serve"], settings.iter().map(|(name, value)| (name, value)));
         let journal = journal.clone();
         let process = Process::start(serve, move |line| journal.note(slot, &line)).await?;
-        let watch = Watch::start(&process, database_port(settings), observations.clone())?;
-        Ok(Self { process, watch: Some(watch) })
+        let database = database_port(settings);
+        let watch = Watch::start(&process, database, observations.clone())?;
+        Ok(Self { process, database, watch: Some(watch) })
     }
 }
 
@@ -220,8 +223,8 @@ impl Fleet {
 
     /// The most that any replica holds now.
     pub(crate) fn holdings(&self) -> Holdings {
-        let database = database_port(&self.settings);
-        let each = self.replicas.iter().flatten().map(|replica| Holdings::of(replica.process.pid, database));
+        let each = self.replicas.iter().flatten();
+        let each = each.map(|replica| Holdings::of(replica.process.pid, replica.database));
         each.fold(Holdings::default(), Holdings::most)
     }
 
