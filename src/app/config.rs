@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     broker::{Kafka, KafkaSettings, Properties},
-    order::StageDelays,
+    order::{Progression, Rules, StageDelays},
     store::{ParseDsnError, PgDsn, PgSettings},
 };
 
@@ -118,6 +118,15 @@ pub(crate) struct PipelineConfig {
     /// Time spent in each status before the last; one value stands for all
     #[arg(long, env = "STAGE_DELAYS", default_value_t = StageDelays::default(), value_name = "DURATION,...")]
     pub(crate) stage_delays: StageDelays,
+    /// What moves new orders: `timer` by their delays, a report may come earlier; `reported` by reports alone
+    #[arg(long, env = "PROGRESSION", default_value = "timer", value_name = "BY", value_parser = progression)]
+    pub(crate) progression: Progression,
+    /// After how long an order that is still PLACED is cancelled; only with PROGRESSION=reported; unset means never
+    #[arg(long, env = "CANCEL_UNACCEPTED_AFTER", value_name = "DURATION", value_parser = cancel_unaccepted_after)]
+    pub(crate) cancel_unaccepted_after: Option<Duration>,
+    /// How young a step must be to be taken back; 0s means that none can be
+    #[arg(long, env = "UNDO_WINDOW", default_value = "5m", value_name = "DURATION", value_parser = undo_window)]
+    pub(crate) undo_window: Duration,
     /// Orders a second that the service places by itself; 0 means none
     #[arg(long, env = "SIMULATE_RATE", default_value_t = 0.0, value_name = "RATE", value_parser = rate)]
     pub(crate) simulate_rate: f64,
@@ -216,6 +225,27 @@ fn shutdown_delay(text: &str) -> Result<Duration, String> {
     if delay <= Duration::from_hours(1) { Ok(delay) } else { Err(allowed.to_owned()) }
 }
 
+fn progression(text: &str) -> Result<Progression, String> {
+    match text {
+        "timer" => Ok(Progression::Timer),
+        "reported" => Ok(Progression::Reported),
+        _ => Err("must be timer or reported".to_owned()),
+    }
+}
+
+fn cancel_unaccepted_after(text: &str) -> Result<Duration, String> {
+    let allowed = "must be a duration from 1s to 365 days, such as 10m";
+    let after = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
+    let range = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
+    if range.contains(&after) { Ok(after) } else { Err(allowed.to_owned()) }
+}
+
+fn undo_window(text: &str) -> Result<Duration, String> {
+    let allowed = "must be a duration up to 365 days, such as 5m, or 0s";
+    let window = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
+    if window <= Duration::from_hours(365 * 24) { Ok(window) } else { Err(allowed.to_owned()) }
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -228,6 +258,14 @@ impl Config {
     /// What no single setting can tell; the error names the setting and what is allowed.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.store.check()?;
+        let unaccepted = self.pipeline.cancel_unaccepted_after;
+        if let Some(after) = unaccepted.filter(|_| self.pipeline.progression == Progression::Timer) {
+            return Err(format!(
+                "CANCEL_UNACCEPTED_AFTER (--cancel-unaccepted-after): {:?} is not valid: needs PROGRESSION=reported, \
+                 since timers take every order themselves",
+                humantime::format_duration(after).to_string()
+            ));
+        }
         let kafka = &self.kafka;
         if kafka.dlq_topic() == kafka.topic {
             return Err(format!(
@@ -280,6 +318,17 @@ pub(crate) enum WrongDsn {
     /// A file that is not there, or does not hold a DSN. A path may be a DSN that was set in the wrong place.
     #[error("PG_DSN_FILE (--pg-dsn-file): what was given is not valid: {0}")]
     File(ParseDsnError),
+}
+
+impl PipelineConfig {
+    /// What reports are judged by.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            delays: self.stage_delays,
+            undo_window: self.undo_window,
+            cancel_unaccepted_after: self.cancel_unaccepted_after,
+        }
+    }
 }
 
 impl KafkaConfig {

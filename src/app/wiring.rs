@@ -24,8 +24,8 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, EventRelay, Migration, Relay, Sampler, Scheduler, Upkeep, WRITTEN_AT_ONCE,
-        simulator,
+        BatchWriter, Consumer, EventRelay, Migration, REPORTED_AT_ONCE, Relay, ReportWriter, Sampler,
+        Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
@@ -34,8 +34,8 @@ use crate::{
     },
     time::{Alarm, SystemClock},
     tracker::{
-        self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, PlaceRequests, Places, Search, Tracker,
-        Transitions,
+        self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, PlaceRequests, Places, ReportBatches,
+        ReportQueue, Search, Tracker, Transitions,
     },
 };
 
@@ -49,11 +49,13 @@ impl App {
         let mut wiring = Wiring::open(config, max_connections).await?;
         let mut topic = wiring.connect()?;
         let (queue, requests) = tracker::place_queue();
-        let tracker = wiring.tracker(queue);
+        let (report_queue, reports) = tracker::report_queue();
+        let tracker = wiring.tracker(queue, report_queue);
         let (operations, dead_letters) = wiring.operations();
         let overview = Arc::clone(&operations.overview);
         let address = wiring.serve(tracker.clone(), operations, max_connections).await?;
         let fresh = wiring.start_writers(requests);
+        wiring.start_report_writer(reports);
         let (when_migrated, unfit) = wiring.start_migration();
         wiring.start_relay(&mut topic, fresh, &when_migrated);
         wiring.start_consumer(&topic, &when_migrated);
@@ -172,10 +174,10 @@ impl<'a> Wiring<'a> {
         Ok((kafka.settings(embedded.address(), true), Some(embedded)))
     }
 
-    fn tracker(&self, queue: PlaceQueue) -> Tracker {
+    fn tracker(&self, queue: PlaceQueue, reports: ReportQueue) -> Tracker {
         let search = Search::new(Arc::clone(&self.store));
         let (notifier, feed) = (Arc::clone(&self.notifier), Arc::clone(&self.feed));
-        Tracker::new(queue, self.loader.clone(), notifier, feed, search)
+        Tracker::new(queue, reports, self.loader.clone(), notifier, feed, search)
     }
 
     /// And where the dead letters are told.
@@ -221,7 +223,7 @@ impl<'a> Wiring<'a> {
     /// Answers where orders come from that are to be published. With the last writer that ends, and so does the relay.
     fn start_writers(&mut self, requests: PlaceRequests) -> mpsc::Receiver<OrderPlaced> {
         let ((fresh_in, fresh), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
-        let first_delay = self.config.pipeline.stage_delays.first();
+        let start = self.config.pipeline.rules().start(self.config.pipeline.progression);
         for (name, requests) in [("writer", requests.keyless), ("writer of orders with keys", requests.keyed)]
         {
             let writer = BatchWriter {
@@ -229,7 +231,7 @@ impl<'a> Wiring<'a> {
                 store: Arc::clone(&self.store),
                 fresh: fresh_in.clone(),
                 transitions: Arc::clone(&self.transitions),
-                first_delay,
+                start,
                 clock: Arc::new(SystemClock),
                 metrics: Arc::clone(&self.metrics),
                 mint: Arc::clone(&mint),
@@ -240,6 +242,19 @@ impl<'a> Wiring<'a> {
             self.tasks.spawn(name, writer.run());
         }
         fresh
+    }
+
+    fn start_report_writer(&mut self, batches: ReportBatches) {
+        let writer = ReportWriter {
+            batches,
+            store: Arc::clone(&self.store),
+            rules: self.config.pipeline.rules(),
+            transitions: Arc::clone(&self.transitions),
+            metrics: Arc::clone(&self.metrics),
+            hurry: self.shutdown.hard(),
+            portion: Portion::new(REPORTED_AT_ONCE),
+        };
+        self.tasks.spawn("writer of reports", writer.run());
     }
 
     /// Until the schema is there the other loops have nothing to do but to complain.
@@ -272,7 +287,7 @@ impl<'a> Wiring<'a> {
             to_topic,
             Arc::clone(&self.transitions),
             Arc::clone(&self.metrics),
-            self.config.pipeline.stage_delays.first(),
+            self.config.pipeline.rules().start(self.config.pipeline.progression),
         );
         let consumer = consumer.run(self.shutdown.soft(), self.parts.reporter(Part::Consumer));
         self.tasks.spawn("consumer", when_migrated.clone().open(consumer));

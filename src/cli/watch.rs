@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -89,9 +90,9 @@ async fn connect(
     frames::connect(client, &ask(order_id, view.seen()), retry, again, |why| view.lost(why)).await
 }
 
-fn ask(order_id: OrderId, seen: u8) -> ClientRequest {
+fn ask(order_id: OrderId, seen: u32) -> ClientRequest {
     let request = ClientRequest::get(format!("/orders/{order_id}/events"));
-    if seen > 0 { request.with(LAST_EVENT_ID, u16::from(seen).into()) } else { request }
+    if seen > 0 { request.with(LAST_EVENT_ID, seen.into()) } else { request }
 }
 
 /// How a stream ended.
@@ -131,8 +132,26 @@ enum Form {
 /// What is shown.
 struct View {
     form: Form,
-    last: Option<(EventKind, Timestamp)>,
+    last: Option<Last>,
     connected: bool,
+}
+
+/// What is known of the order.
+#[derive(Clone, Copy)]
+struct Last {
+    seq: u32,
+    event: EventKind,
+    /// Where the order is since.
+    status: Option<Status>,
+    at: Timestamp,
+}
+
+/// An event as the stream sends it.
+#[derive(Deserialize)]
+struct Told {
+    seq: u32,
+    #[serde(flatten)]
+    event: Event,
 }
 
 impl View {
@@ -147,22 +166,25 @@ impl View {
         Self { form, last: None, connected: true }
     }
 
-    fn seen(&self) -> u8 {
-        self.last.map_or(0, |(event, _)| event.seq())
+    fn seen(&self) -> u32 {
+        self.last.map_or(0, |last| last.seq)
     }
 
     fn event(&mut self, data: &str) -> anyhow::Result<()> {
-        let event: Event = serde_json::from_str(data).context("the service sent an event that is none")?;
-        if event.event.seq() <= self.seen() {
+        let Told { seq, event } =
+            serde_json::from_str(data).context("the service sent an event that is none")?;
+        if seq <= self.seen() {
             return Ok(());
         }
         self.clear()?;
         if self.form == Form::Json {
             output::print_json_line(&serde_json::from_str::<Value>(data)?)?;
         } else {
-            output::print(&order::line(&event, self.last.map(|(_, at)| at)))?;
+            output::print(&order::line(&event, self.last.map(|last| last.at)))?;
         }
-        self.last = Some((event.event, event.timestamp));
+        let taken_back = || event.meta.as_ref()?.get("to")?.as_str()?.parse().ok();
+        let status = event.event.status().or_else(taken_back).or(self.last.and_then(|last| last.status));
+        self.last = Some(Last { seq, event: event.event, status, at: event.timestamp });
         self.draw()
     }
 
@@ -200,29 +222,28 @@ impl View {
     }
 
     fn line(&self, color: bool, now: Timestamp) -> String {
-        let Some((last, at)) = self.last else { return String::new() };
-        let bar = bar(last, color);
+        let Some(Last { event, status, at, .. }) = self.last else { return String::new() };
+        let bar = bar(status, color);
         if !self.connected {
-            return format!("{CLEAR}{bar}  {last}; connecting again");
+            return format!("{CLEAR}{bar}  {event}; connecting again");
         }
         // Not below 0, should the service's clock be ahead of ours.
-        format!("{CLEAR}{bar}  {last} for {} s", (now - at).num_seconds().max(0))
+        format!("{CLEAR}{bar}  {event} for {} s", (now - at).num_seconds().max(0))
     }
 }
 
 /// The steps of a plain life, those that are done filled: `●━●━◉─○─○`.
-fn bar(last: EventKind, color: bool) -> String {
+fn bar(now: Option<Status>, color: bool) -> String {
     let mut text = String::new();
     // What ends a life early says nothing of how far it came.
-    if last.status().is_some_and(|status| Status::plain_life().all(|step| step != status)) {
+    if now.is_some_and(|status| Status::plain_life().all(|step| step != status)) {
         return text;
     }
     for status in Status::plain_life() {
-        let step = EventKind::Reached(status);
-        let (paint, line, mark) = match step.cmp(&last) {
-            std::cmp::Ordering::Less => ("32", "━", "●"),
-            std::cmp::Ordering::Equal => ("1;33", "━", "◉"),
-            std::cmp::Ordering::Greater => ("2", "─", "○"),
+        let (paint, line, mark) = match now {
+            Some(now) if status == now => ("1;33", "━", "◉"),
+            Some(now) if status.comes_before(now) => ("32", "━", "●"),
+            _ => ("2", "─", "○"),
         };
         let line = if status == Status::FIRST { "" } else { line };
         let _ = if color {
@@ -240,16 +261,17 @@ mod tests {
 
     #[test]
     fn the_bar_moves_through_the_steps() {
-        let life = std::iter::once(EventKind::Created).chain(Status::plain_life().map(EventKind::Reached));
-        let bars: Vec<String> = life.map(|event| bar(event, false)).collect();
+        let life = std::iter::once(None).chain(Status::plain_life().map(Some));
+        let bars: Vec<String> = life.map(|status| bar(status, false)).collect();
         assert_eq!(bars, ["○─○─○─○─○", "◉─○─○─○─○", "●━◉─○─○─○", "●━●━◉─○─○", "●━●━●━◉─○", "●━●━●━●━◉"]);
-        assert!(bar(EventKind::Created, true).contains("\x1b["));
+        assert!(bar(None, true).contains("\x1b["));
     }
 
     #[test]
     fn the_bar_counts_from_the_step() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
-        let last = Some((EventKind::Reached(Status::Cooking), at));
+        let (event, status) = (EventKind::Reached(Status::Cooking), Some(Status::Cooking));
+        let last = Some(Last { seq: 4, event, status, at });
         let mut view = View { form: Form::Lines, last, connected: true };
         let after = |view: &View, seconds| view.line(false, at + chrono::TimeDelta::seconds(seconds));
         assert_eq!(after(&view, 90), "\r\x1b[2K●━●━◉─○─○  COOKING for 90 s");

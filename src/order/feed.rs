@@ -91,7 +91,7 @@ impl FeedEvent {
         meta: Option<&Value>,
     ) -> Self {
         let meta = meta.and_then(FeedMeta::told);
-        let kept = meta.as_ref().and_then(|meta| meta.status);
+        let kept = meta.as_ref().and_then(|meta| meta.to.or(meta.status));
         let status = event.status().or(kept).unwrap_or(Status::FIRST);
         Self { cursor, order_id, seq, event, status, timestamp, meta }
     }

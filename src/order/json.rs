@@ -12,8 +12,16 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(text).map_err(|error| encoding_fault(text).map_or(error, Error::custom))
 }
 
+/// The same of an object: a derived struct would take an array of its fields too.
+pub(super) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    if without_mark(bytes).trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::custom("invalid type: sequence, expected a JSON object"));
+    }
+    read(bytes)
+}
+
 /// The bytes behind a byte order mark.
-pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 

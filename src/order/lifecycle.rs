@@ -78,7 +78,7 @@ lifecycle! {
     /// Accepted and stored.
     Placed = "PLACED", "placed": Row {
         timer: Some((Preparing, Duration::from_secs(3))),
-        leads_to: &[Preparing],
+        leads_to: &[Preparing, Cancelled],
         words: Words {
             label: "Order placed",
             state: "placed",
@@ -89,7 +89,7 @@ lifecycle! {
     /// The kitchen has begun.
     Preparing = "PREPARING", "preparing": Row {
         timer: Some((Cooking, Duration::from_secs(5))),
-        leads_to: &[Cooking],
+        leads_to: &[Cooking, Cancelled],
         words: Words {
             label: "Preparing",
             state: "preparing",
@@ -100,7 +100,7 @@ lifecycle! {
     /// In the oven or on the stove.
     Cooking = "COOKING", "cooking": Row {
         timer: Some((OutForDelivery, Duration::from_secs(7))),
-        leads_to: &[OutForDelivery],
+        leads_to: &[OutForDelivery, Cancelled],
         words: Words {
             label: "Cooking",
             state: "cooking",
@@ -111,7 +111,7 @@ lifecycle! {
     /// With the courier.
     OutForDelivery = "OUT_FOR_DELIVERY", "out-for-delivery": Row {
         timer: Some((Delivered, Duration::from_secs(10))),
-        leads_to: &[Delivered],
+        leads_to: &[Delivered, Cancelled],
         words: Words {
             label: "Out for delivery",
             state: "out for delivery",
@@ -124,6 +124,17 @@ lifecycle! {
         timer: None,
         leads_to: &[],
         words: Words { label: "Delivered", state: "delivered", headline: "Delivered", sentence: None },
+    };
+    /// Somebody has called it off; the other end.
+    Cancelled = "CANCELLED", "cancelled": Row {
+        timer: None,
+        leads_to: &[],
+        words: Words {
+            label: "Cancelled",
+            state: "cancelled",
+            headline: "Your order was cancelled",
+            sentence: None,
+        },
     };
 }
 
@@ -144,9 +155,14 @@ impl Status {
         self.row().timer.map(|(_, delay)| delay)
     }
 
-    /// Whether nothing may follow: the end of an order's life.
+    /// Whether nothing may follow: the end of an order's life, unless that is taken back.
     pub const fn is_final(self) -> bool {
         self.row().leads_to.is_empty()
+    }
+
+    /// Whether it is one of the statuses of a plain life before `other`, which is one of them too.
+    pub fn comes_before(self, other: Self) -> bool {
+        self.onwards().any(|later| later == other)
     }
 
     /// Those in which an order is in progress, in the order of the life cycle.
@@ -167,6 +183,11 @@ impl Status {
     /// Whether an order in this status may become `to` in one step.
     pub fn may_become(self, to: Self) -> bool {
         self.leads_to().contains(&to)
+    }
+
+    /// Whether a step that led from `to`, maybe past others, to here can have been taken back.
+    pub fn may_go_back_to(self, to: Self) -> bool {
+        to.comes_before(self) || (!to.is_final() && to.may_become(self))
     }
 
     /// What becomes of it by itself, step by step.
@@ -268,6 +289,10 @@ mod tests {
             (Status::Preparing, Status::Cooking),
             (Status::Cooking, Status::OutForDelivery),
             (Status::OutForDelivery, Status::Delivered),
+            (Status::Placed, Status::Cancelled),
+            (Status::Preparing, Status::Cancelled),
+            (Status::Cooking, Status::Cancelled),
+            (Status::OutForDelivery, Status::Cancelled),
         ];
         for from in Status::ALL {
             for to in Status::ALL {
@@ -325,7 +350,7 @@ mod tests {
         }
         assert_eq!(
             ParseStatusError.to_string(),
-            "must be one of PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY, DELIVERED"
+            "must be one of PLACED, PREPARING, COOKING, OUT_FOR_DELIVERY, DELIVERED, CANCELLED"
         );
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{EventKind, Order, OrderDetails, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
+use super::{Order, OrderDetails, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
 
 /// Longest value that is read as an order, in bytes: the same as for a POST body.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -24,14 +24,14 @@ pub struct OrderPlaced {
     #[serde(serialize_with = "rfc3339_millis")]
     pub created_at: Timestamp,
     /// Position in the order's stream of messages, for readers that must detect old ones.
-    seq: u8,
+    seq: u32,
 }
 
 impl OrderPlaced {
     /// The message for an order created at `created_at`.
     pub fn new(order_id: OrderId, details: OrderDetails, created_at: Timestamp) -> Self {
         let created_at = to_millis(created_at);
-        Self { order_id, details, status: Status::FIRST, created_at, seq: EventKind::Created.seq() }
+        Self { order_id, details, status: Status::FIRST, created_at, seq: 1 }
     }
 
     /// Stable id of the message (`<order_id>:<seq>`), the same each time it is sent.

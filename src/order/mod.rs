@@ -13,6 +13,7 @@ mod json;
 mod lifecycle;
 mod message;
 pub mod promises;
+mod report;
 pub mod sample;
 mod schedule;
 pub(crate) mod schema;
@@ -32,9 +33,13 @@ pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
-pub use schedule::{Estimate, ParseDelaysError, Path, StageDelays};
+pub use report::{
+    Change, Conflict, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportRequest, Rules, Source,
+    Verdict, allowed, events_of, judge, not_accepted,
+};
+pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
-pub use timeline::{Event, EventKind};
+pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
 pub use transition::Transition;
 pub use violations::{AuditedEvent, AuditedOrder, Violation};
 
@@ -64,9 +69,12 @@ pub struct Order {
     #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub updated_at: Timestamp,
-    /// When its next step is due, whatever the delays are now; `None` at the end.
+    /// When the service acts next, whatever the delays are now; `None` where it does not.
     #[serde(skip)]
     pub due_at: Option<Timestamp>,
+    /// When people should have acted; `None` for an order that timers move. Also says for ever who moves it.
+    #[serde(skip)]
+    pub expected_at: Option<Timestamp>,
 }
 
 /// An order with its whole timeline, oldest event first.
@@ -74,13 +82,18 @@ pub struct Order {
 pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
-    /// Its events in the order of the life cycle.
+    /// Its events, each at its position.
     #[schema(schema_with = schema::timeline)]
     pub events: Vec<Event>,
 }
 
-/// Writes a moment as RFC 3339 in UTC with milliseconds: `2026-11-23T12:00:00.000Z`.
-pub(crate) fn rfc3339_millis<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+/// A moment as RFC 3339 in UTC with milliseconds: `2026-11-23T12:00:00.000Z`.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
     // Half the price of `format`, and lists are full of these.
-    out.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Writes a moment in that way.
+pub(crate) fn rfc3339_millis<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&rfc3339(*at))
 }

@@ -19,6 +19,9 @@ pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
 /// So many orders may wait for a writer; further ones are answered "busy" at once.
 pub const PLACE_QUEUE: usize = 4_096;
 
+/// So many senders of reports may wait for the writer; further ones are answered "busy" at once.
+pub const REPORT_QUEUE: usize = 4_096;
+
 /// So many orders may wait between writer and relay; further ones go by way of the outbox.
 pub const RELAY_QUEUE: usize = 4_096;
 

@@ -13,6 +13,32 @@ const STEP_MAY_TAKE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(Status::FIRST.next().is_some(), "nothing would ever happen to an order");
 
+/// Who moves an order, told when it is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Progression {
+    /// Timers do; a report may come earlier.
+    #[default]
+    Timer,
+    /// People do, by reports alone.
+    Reported,
+}
+
+/// When an order goes on that is placed or taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Start {
+    /// How long after it the service acts; `None` if it does not.
+    pub due_in: Option<Duration>,
+    /// How long after it people should have acted; `None` if timers move the order.
+    pub expected_in: Option<Duration>,
+}
+
+impl Start {
+    /// Of an order that timers move.
+    pub fn timer(first_delay: Duration) -> Self {
+        Self { due_in: Some(first_delay), expected_in: None }
+    }
+}
+
 /// Time spent in each status that a timer leads out of, in whole milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageDelays(PerStatus<Option<Duration>>);
@@ -44,11 +70,11 @@ impl StageDelays {
         Some(at + self.after(status)?)
     }
 
-    /// Between which moments an order should arrive; `None` once it has. Its next step is due when it was
+    /// Between which moments an order should arrive; `None` where nothing more will. Its next step is due when it was
     /// written to be, the steps after that as the delays are now. Never before the first moment, and later
     /// than the second only if something holds it up. Every step brings the two closer together.
     pub fn eta(&self, order: &Order) -> Option<(Timestamp, Timestamp)> {
-        let due_at = order.due_at.filter(|_| order.status.next().is_some())?;
+        let due_at = order.goes_on_at()?;
         // At the end nothing is waited for.
         let later = order.status.onwards().filter_map(|status| self.after(status));
         let soonest = due_at + later.clone().sum::<Duration>();
@@ -62,9 +88,10 @@ impl StageDelays {
     /// [`Self::eta`] can't be kept, this counts what is left from now on.
     pub fn estimate(&self, order: &Order, now: Timestamp) -> Option<Estimate> {
         let (soonest, latest) = self.eta(order)?;
-        let overdue = (now - order.due_at?).max(TimeDelta::zero());
+        let due_at = order.goes_on_at()?;
+        let overdue = (now - due_at).max(TimeDelta::zero());
         let still_possible = soonest + overdue;
-        let rest = soonest - order.due_at?;
+        let rest = soonest - due_at;
         let promise_ends = latest - rest;
         if still_possible <= latest {
             return Some(Estimate { from: still_possible, by: latest, promise_ends, missed: None });
@@ -73,6 +100,14 @@ impl StageDelays {
         let slack = (latest - soonest).max(still_possible - latest);
         let by = still_possible + slack;
         Some(Estimate { from: still_possible, by, promise_ends, missed: Some(latest) })
+    }
+
+    /// What becomes of an order that people move and nobody has taken until `due_at`: it is cancelled.
+    pub fn not_accepted(status: Status, due_at: Timestamp, now: Timestamp) -> Path {
+        if status == Status::FIRST && due_at <= now {
+            return Path { status: Status::Cancelled, due_at: None, steps: vec![Status::Cancelled] };
+        }
+        Path { status, due_at: Some(due_at), steps: Vec::new() }
     }
 
     /// The steps that an order in `status`, due at `due_at`, may take at `now`.
@@ -104,6 +139,13 @@ pub struct Estimate {
     pub promise_ends: Timestamp,
     /// When it should have been there, if that can't be kept any more.
     pub missed: Option<Timestamp>,
+}
+
+impl Order {
+    /// When its next step is due, by whomever; `None` at an end.
+    pub fn goes_on_at(&self) -> Option<Timestamp> {
+        self.expected_at.or(self.due_at).filter(|_| self.status.next().is_some())
+    }
 }
 
 /// What an order becomes in one write.
@@ -173,6 +215,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
             due_at,
+            expected_at: None,
         }
     }
 

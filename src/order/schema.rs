@@ -11,8 +11,9 @@ use utoipa::{
 };
 
 use super::{
-    Cursor, Event, EventKind, FeedMeta, OrderId,
+    Cursor, Event, EventKind, FeedMeta, OrderId, Reason, Report, Source, Status,
     details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
+    report::{MAX_ID_CHARS, MAX_MINUTES, MAX_NOTE_CHARS, MAX_STATION_CHARS},
 };
 
 /// What stands behind `ORD-`, a ULID, as a pattern.
@@ -44,7 +45,7 @@ impl PartialSchema for EventKind {
         ObjectBuilder::new()
             .schema_type(SchemaType::new(Type::String))
             .enum_values(Some(EventKind::ALL.map(EventKind::as_str)))
-            .description(Some("What happened; at most once each and always in this order."))
+            .description(Some("What happened: the statuses, and what else is told of an order."))
             .into()
     }
 }
@@ -92,19 +93,13 @@ macro_rules! sent {
 
 sent! {
     /// A position in a timeline.
-    Position = format!("^{}?$", position());
+    Position = "^([1-9][0-9]{0,8}|0)?$";
     /// The last cursor that was seen.
     Seen = format!("^({CURSOR})?$");
     /// A cursor or `now`.
     After = format!("^(now|{CURSOR})?$");
     /// A time up to 20 s in the ways that are shown to people; others are understood too.
     Wait = "^(([0-9]|1[0-9]|20)s|([0-9]{1,4}|1[0-9]{4}|20000)ms)?$";
-}
-
-fn position() -> String {
-    let seen: Vec<String> = (0..=EventKind::LAST_SEQ).map(|seq| seq.to_string()).collect();
-    // Up to 9 a digit is all there is to it.
-    if seen.len() > 10 { format!("({})", seen.join("|")) } else { format!("[0-{}]", seen.len() - 1) }
 }
 
 /// A moment as we write it.
@@ -118,24 +113,97 @@ pub(super) fn timeline() -> ArrayBuilder {
     ArrayBuilder::new()
         .items(Ref::from_schema_name(Event::name()))
         .min_items(Some(2))
-        .max_items(Some(EventKind::ALL.len()))
-        .description(Some("Its events in the order of the life cycle."))
+        .description(Some("Its events in the order of their positions."))
 }
 
-/// Where an order came from, as its CREATED event tells.
-pub(super) fn origin() -> ObjectBuilder {
-    let number = || ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer)).minimum(Some(0));
+/// Who said it and what, as its event tells.
+pub(super) fn event_meta() -> ObjectBuilder {
+    let number =
+        |least: i32| ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer)).minimum(Some(least));
+    let word = || ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    let choice = |names: Vec<&'static str>| word().enum_values(Some(names));
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
-        .property("source", text("^[a-z]+$", "`http`, `topic`, `board` or `simulator`."))
-        .property("topic", ObjectBuilder::new().schema_type(SchemaType::new(Type::String)))
-        .property("partition", number())
-        .property("offset", number())
+        .property("source", text("^[a-z]+$", "Of CREATED `http`, `topic`, `board` or `simulator`; else who reported it."))
+        .property("topic", word())
+        .property("partition", number(0))
+        .property("offset", number(0))
+        .property("by", word().description(Some("Under which name.")))
+        .property("occurred_at", timestamp())
+        .property("reason", choice(Reason::ALL.map(Reason::as_str).to_vec()))
+        .property("minutes", number(1))
+        .property("station", word())
+        .property("note", word())
+        .property("inferred", ObjectBuilder::new().schema_type(SchemaType::new(Type::Boolean)))
+        .property("reverts", number(1))
+        .property("from", Ref::from_schema_name(Status::name()))
+        .property("to", Ref::from_schema_name(Status::name()))
+        .property("status", Ref::from_schema_name(Status::name()))
         .required("source")
         .description(Some(
-            "Where it came from, if there is anything to say: `source` is `http`, `topic`, `board` or `simulator`; \
-             an order from a topic also has `topic`, `partition` and `offset` of its message.",
+            "Who said it and what, if there is anything to say. CREATED tells where the order came from; an order from a \
+             topic also has `topic`, `partition` and `offset` of its message. `inferred` marks a step that a later report \
+             skipped; REVERTED names the position that it `reverts` and the statuses `from` and `to`; what does not change \
+             the status keeps it in `status`.",
         ))
+}
+
+fn limited(least: i32, most: i32, description: &str) -> ObjectBuilder {
+    let number = ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer));
+    number.minimum(Some(least)).maximum(Some(most)).description(Some(description))
+}
+
+/// What a report may be of.
+pub(super) fn report_event() -> ObjectBuilder {
+    let kinds = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    kinds.enum_values(Some(Report::KINDS.map(EventKind::as_str))).description(Some("What happened."))
+}
+
+/// The sender's name for a report.
+pub(super) fn report_id() -> ObjectBuilder {
+    text(
+        &format!("^[ -~]{{1,{MAX_ID_CHARS}}}$"),
+        "Your name for this report: the same one again changes nothing.",
+    )
+}
+
+/// When it happened by the sender's clock.
+pub(super) fn occurred_at() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)))
+        .description(Some("When it happened by your clock: from 1970 on, at most 1 minute ahead."))
+}
+
+/// By how much an order is delayed.
+pub(super) fn minutes() -> ObjectBuilder {
+    limited(1, MAX_MINUTES.into(), "By how many minutes. Required for DELAYED.")
+}
+
+/// What else there is to say.
+pub(super) fn note() -> ObjectBuilder {
+    text(
+        &format!("^[^{CONTROL}]{{0,{MAX_NOTE_CHARS}}}$"),
+        "For those who work on the order; no control characters.",
+    )
+}
+
+/// Where in the kitchen.
+pub(super) fn station() -> ObjectBuilder {
+    text(&format!("^[^{CONTROL}]{{0,{MAX_STATION_CHARS}}}$"), "Where in the kitchen; no control characters.")
+}
+
+/// Who says so.
+pub(super) fn source() -> ObjectBuilder {
+    let named = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    named
+        .enum_values(Some(Source::NAMED.map(Source::as_str)))
+        .description(Some("Who says so; `api`, if it is left out."))
+}
+
+/// Which position is taken back.
+pub(super) fn reverts() -> ObjectBuilder {
+    limited(1, i32::MAX, "Which position a REVERTED takes back; the latest, if it is left out.")
 }
 
 /// What is told of an event, if there is anything to say.

@@ -1,4 +1,4 @@
-//! The timeline: a kind of event for each status, and one for the beginning, in one fixed order.
+//! The timeline: what may happen to an order, and the rows that tell it.
 
 use std::{fmt, str::FromStr};
 
@@ -6,65 +6,95 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{ParseStatusError, Status, Timestamp, rfc3339_millis, schema};
+use super::{Status, Timestamp, rfc3339_millis, schema};
 
-/// What happened to an order. There is at most one event of each kind per order, and they come in
-/// this order, so a kind is also a position in the timeline.
+/// What happened to an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
     /// The order was accepted.
     Created,
     /// The order reached this status.
     Reached(Status),
+    /// The kitchen says that it can be fetched.
+    Ready,
+    /// A courier will fetch it.
+    CourierAssigned,
+    /// The courier waits for it.
+    CourierAtPickup,
+    /// The courier stands at the customer's door.
+    CourierAtDoor,
+    /// The courier could not hand it over.
+    DeliveryFailed,
+    /// The current stage takes longer, by so many minutes.
+    Delayed,
+    /// A step is taken back.
+    Reverted,
+    /// The customer's name and address are gone.
+    Erased,
 }
 
 impl EventKind {
-    /// All, in the order of the life cycle.
-    pub const ALL: [Self; Status::ALL.len() + 1] = {
-        let mut all = [Self::Created; Status::ALL.len() + 1];
+    /// Those that lead to no status of their own, in the order of the contract.
+    const OTHERS: [Self; 8] = [
+        Self::Ready,
+        Self::CourierAssigned,
+        Self::CourierAtPickup,
+        Self::CourierAtDoor,
+        Self::DeliveryFailed,
+        Self::Delayed,
+        Self::Reverted,
+        Self::Erased,
+    ];
+
+    /// All: CREATED, the statuses in the order of the life cycle, and the others.
+    pub const ALL: [Self; 1 + Status::ALL.len() + Self::OTHERS.len()] = {
+        let mut all = [Self::Created; 1 + Status::ALL.len() + Self::OTHERS.len()];
         let mut at = 0;
         while at < Status::ALL.len() {
             all[at + 1] = Self::Reached(Status::ALL[at]);
             at += 1;
         }
+        at = 0;
+        while at < Self::OTHERS.len() {
+            all[at + 1 + Status::ALL.len()] = Self::OTHERS[at];
+            at += 1;
+        }
         all
     };
 
-    /// The greatest position that there is.
-    pub const LAST_SEQ: u8 = Self::ALL[Self::ALL.len() - 1].seq();
-
-    /// The position in the timeline, 1 for CREATED to 6 for DELIVERED: `seq` in messages, `id` in
-    /// event streams, the tag in `ETag`.
-    pub const fn seq(self) -> u8 {
-        match self {
-            Self::Created => 1,
-            Self::Reached(status) => status.rank() + 2,
-        }
-    }
-
-    /// Whether no event follows.
-    pub const fn is_final(self) -> bool {
-        match self {
-            Self::Created => false,
-            Self::Reached(status) => status.is_final(),
-        }
-    }
-
-    /// The status that it led to, if it led to one.
+    /// The status that it led to, if its kind alone tells.
     pub const fn status(self) -> Option<Status> {
         match self {
-            Self::Created => None,
             Self::Reached(status) => Some(status),
+            _ => None,
         }
     }
 
     /// The name in the database and in JSON.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Created => "CREATED",
             Self::Reached(status) => status.as_str(),
+            Self::Ready => "READY",
+            Self::CourierAssigned => "COURIER_ASSIGNED",
+            Self::CourierAtPickup => "COURIER_AT_PICKUP",
+            Self::CourierAtDoor => "COURIER_AT_DOOR",
+            Self::DeliveryFailed => "DELIVERY_FAILED",
+            Self::Delayed => "DELAYED",
+            Self::Reverted => "REVERTED",
+            Self::Erased => "ERASED",
         }
     }
+}
+
+/// The text is none of the names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be one of {}", listed(EventKind::ALL))]
+pub struct ParseEventError;
+
+/// The names of some kinds, as a sentence lists them.
+pub fn listed(kinds: impl IntoIterator<Item = EventKind>) -> String {
+    kinds.into_iter().map(EventKind::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for EventKind {
@@ -74,10 +104,10 @@ impl fmt::Display for EventKind {
 }
 
 impl FromStr for EventKind {
-    type Err = ParseStatusError;
+    type Err = ParseEventError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "CREATED" { Ok(Self::Created) } else { text.parse().map(Self::Reached) }
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(ParseEventError)
     }
 }
 
@@ -96,14 +126,17 @@ impl<'de> Deserialize<'de> for EventKind {
 /// One row of an order's timeline; never changed and never deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
+    /// Its position in the order's timeline, from 1; in JSON of a whole timeline the place in the array.
+    #[serde(skip)]
+    pub seq: u32,
     /// What happened.
     pub event: EventKind,
     /// When; never before the event that precedes it.
     #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub timestamp: Timestamp,
-    /// Where it came from, if there is anything to say.
-    #[schema(required, schema_with = schema::origin)]
+    /// Who said it and what, if there is anything to say.
+    #[schema(required, schema_with = schema::event_meta)]
     pub meta: Option<Value>,
 }
 
@@ -112,12 +145,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_count_from_one_to_six() {
-        let life = std::iter::once(EventKind::Created).chain(Status::plain_life().map(EventKind::Reached));
-        assert!(life.clone().map(EventKind::seq).eq([1, 2, 3, 4, 5, 6]));
-        assert!(life.last().is_some_and(EventKind::is_final));
-        let positions = EventKind::ALL.map(EventKind::seq);
-        assert!(positions.into_iter().eq(1..=EventKind::LAST_SEQ));
+    fn kinds_stand_in_the_order_of_the_contract() {
+        let statuses = Status::ALL.map(EventKind::Reached);
+        let expected = [&[EventKind::Created][..], &statuses, &EventKind::OTHERS].concat();
+        assert_eq!(EventKind::ALL.as_slice(), expected);
         assert!(EventKind::ALL.is_sorted());
     }
 

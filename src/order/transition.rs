@@ -11,4 +11,6 @@ pub struct Transition {
     pub from: Status,
     /// The status after.
     pub to: Status,
+    /// The position of its event in the order's timeline.
+    pub seq: u32,
 }

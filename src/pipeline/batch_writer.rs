@@ -4,10 +4,7 @@
 //! before it goes it lets the handlers run that have something to do: what has reached the process comes along.
 //! Ids are chosen before the first try, so that a retry after a lost answer finds the order stored.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::Value;
@@ -21,7 +18,7 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    order::{IdMint, OrderDetails, OrderId, OrderPlaced},
+    order::{IdMint, OrderDetails, OrderId, OrderPlaced, Start},
     store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
     telemetry::{
         RequestId,
@@ -47,7 +44,7 @@ pub struct BatchWriter {
     /// Told when the first step of a new order is due.
     pub transitions: Arc<Transitions>,
     /// How long after being placed that is.
-    pub first_delay: Duration,
+    pub start: Start,
     /// For the time part of ids.
     pub clock: Arc<dyn Clock>,
     /// What is measured.
@@ -113,7 +110,7 @@ impl BatchWriter {
     fn new_order(&mut self, details: OrderDetails, key: Option<String>, meta: Option<Value>) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
-        NewOrder { order_id, details, key, meta, due_in: Some(self.first_delay) }
+        NewOrder { order_id, details, key, meta, start: self.start }
     }
 
     /// Each order has its own answer: one that the database refuses takes no neighbours with it.
@@ -155,7 +152,7 @@ impl BatchWriter {
         loop {
             match self.store.place(orders, outbox).await {
                 Ok(placements) => {
-                    self.transitions.placed(self.first_delay);
+                    self.transitions.placed(self.start.due_in);
                     let seat = || seats.as_mut().and_then(Iterator::next);
                     return Ok(answer_all(orders, placements, seat));
                 }

@@ -1,6 +1,6 @@
 //! The loops that carry an order from the queue to its delivery.
 //!
-//! `batch_writer` stores what was handed in, `relay` publishes it, `consumer` reads the topic back,
+//! `batch_writer` stores what was handed in, `report_writer` what was reported, `relay` publishes it, `consumer` reads the topic back,
 //! `scheduler` makes due steps, `event_relay` puts every event on its topic, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
@@ -14,6 +14,7 @@ mod held;
 mod migration;
 mod postponed;
 mod relay;
+mod report_writer;
 mod sampler;
 mod scheduler;
 pub mod simulator;
@@ -26,6 +27,7 @@ pub use consumer::Consumer;
 pub use event_relay::EventRelay;
 pub use migration::Migration;
 pub use relay::Relay;
+pub use report_writer::{REPORTED_AT_ONCE, ReportWriter};
 pub use sampler::Sampler;
 pub use scheduler::Scheduler;
 pub use upkeep::Upkeep;

@@ -31,7 +31,9 @@ macro_rules! order_columns {
             $of,
             "updated_at, ",
             $of,
-            "due_at"
+            "due_at, ",
+            $of,
+            "expected_at"
         )
     };
 }

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
-    Horizon, Incoming, LateSteps, Lease, NewOrder, Outbox, Page, Placement, Position, Republished, Span,
-    StoreError,
+    Horizon, Incoming, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement, Position, Reported,
+    Republished, Span, StoreError,
 };
-use crate::order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder};
+use crate::order::{
+    Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
+};
 
 /// What is done with orders: they are placed or taken over, move on, and are read.
 #[async_trait]
@@ -31,6 +33,10 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn advance(&self, limit: usize) -> Result<Advance, StoreError> {
         self.advance_due(Due::Soonest { limit, after: None }, &StageDelays::default()).await
     }
+
+    /// Adds what is reported to the timelines, in the order given: each report sees what those before it did. One that is
+    /// applied is stored with its order, its events and what it said, or not at all; answers in the order given.
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError>;
 
     /// The orders that [`OrderStore::advance_due`] would take, most overdue first; nothing is moved.
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;

@@ -14,14 +14,14 @@ use tokio::time::sleep;
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
-    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store,
-    StoreError,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
+    Republished, Store, StoreError,
     conformance::{new_orders, start},
     forwarded::events_of_inner,
     memory::MemoryStore,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},
     time::ManualClock,
 };
 
@@ -110,6 +110,10 @@ impl OrderStore for Flaky {
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         self.inner.advance_due(due, delays).await
+    }
+
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        self.inner.report(reports, rules).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -26,6 +26,7 @@ mod odd_rows;
 mod pages;
 mod portions;
 mod postgres;
+mod reports;
 mod resilient;
 mod sqlite;
 
@@ -40,12 +41,13 @@ pub use figures::Counts;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
+pub use reports::{OrderReport, Outcome as ReportOutcome, Reported, Standing};
 pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{
     AuditedOrder, Backlog, COUNTED_TO, EventKind, LateSteps, OrderDetails, OrderId, OrderPlaced, Overdue,
-    Status, Timestamp, Transition, UNSENT_LISTED, Unsent,
+    Start, Status, Timestamp, Transition, UNSENT_LISTED, Unsent,
 };
 
 /// What the database's driver may log unless somebody asks for more: it warns of each broken
@@ -68,8 +70,8 @@ pub struct NewOrder {
     pub key: Option<String>,
     /// Kept with the CREATED event.
     pub meta: Option<Value>,
-    /// How long after it is placed its first step is due; `None` if the service makes none.
-    pub due_in: Option<Duration>,
+    /// When it goes on.
+    pub start: Start,
 }
 
 /// Who publishes the outbox rows of a write.
@@ -110,8 +112,8 @@ pub struct Incoming {
     pub placed: OrderPlaced,
     /// Kept with the CREATED event: where it came from.
     pub meta: Option<Value>,
-    /// How long after it is taken over its first step is due; `None` if the service makes none.
-    pub due_in: Option<Duration>,
+    /// When it goes on.
+    pub start: Start,
 }
 
 /// What became of an [`Incoming`].

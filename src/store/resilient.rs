@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Holder, Horizon, Incoming, Insight, LateSteps, Lease, Maintenance, NewOrder, OrderStore, Outbox,
-    OutboxStore, Page, Placement, Position, Republished, Span, Store, StoreError,
+    Holder, Horizon, Incoming, Insight, LateSteps, Lease, Maintenance, NewOrder, OrderReport, OrderStore,
+    Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store, StoreError,
 };
 use crate::{
-    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -92,6 +92,10 @@ impl OrderStore for Resilient {
             self.metrics.db_written(started.elapsed());
         }
         Ok(advance)
+    }
+
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        self.write(self.inner.report(reports, rules)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -8,6 +8,7 @@ mod loader;
 mod notifier;
 mod places;
 mod queue;
+mod reports;
 mod search;
 mod transitions;
 
@@ -20,16 +21,18 @@ pub use loader::{Listing, OrderLoader};
 pub use notifier::{Notifier, Subscriber};
 pub use places::{NoPlace, Places};
 pub use queue::{Accepted, Answer, PlaceError, PlaceQueue, PlaceRequest, PlaceRequests, place_queue};
+pub use reports::{ReportAnswers, ReportBatch, ReportBatches, ReportError, ReportQueue, report_queue};
 pub use search::{AMONG, Matches, Search};
 pub use transitions::Transitions;
 
 use crate::order::{OrderDetails, OrderId, Status, TrackedOrder};
-pub use crate::store::{MOVED_AT_ONCE, Page, StoreError};
+pub use crate::store::{MOVED_AT_ONCE, OrderReport, Page, ReportOutcome, Reported, Standing, StoreError};
 
 /// All that can be done with orders from outside. Cheap to clone; the writers end with the last copy.
 #[derive(Clone)]
 pub struct Tracker {
     queue: PlaceQueue,
+    reports: ReportQueue,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
     feed: Arc<Feed>,
@@ -40,12 +43,13 @@ impl Tracker {
     /// What stands behind each verb.
     pub fn new(
         queue: PlaceQueue,
+        reports: ReportQueue,
         loader: OrderLoader,
         notifier: Arc<Notifier>,
         feed: Arc<Feed>,
         search: Search,
     ) -> Self {
-        Self { queue, loader, notifier, feed, search: Arc::new(search) }
+        Self { queue, reports, loader, notifier, feed, search: Arc::new(search) }
     }
 
     /// Hands an order in and waits until it is stored.
@@ -56,6 +60,11 @@ impl Tracker {
         meta: Option<Value>,
     ) -> Result<Accepted, PlaceError> {
         self.queue.place(details, key, meta).await
+    }
+
+    /// Hands reports in and waits until each has its fate; an error is that of all.
+    pub async fn report(&self, reports: Vec<OrderReport>) -> Result<ReportAnswers, ReportError> {
+        self.reports.report(reports).await
     }
 
     /// One order with its timeline.

@@ -144,7 +144,7 @@ impl Search {
 mod tests {
     use super::*;
     use crate::{
-        order::{IdMint, OrderDetails},
+        order::{IdMint, OrderDetails, Start},
         store::{
             NewOrder, OrderStore as _, Outbox,
             conformance::start,
@@ -165,7 +165,7 @@ mod tests {
             details: OrderDetails::new(name, "1 High St", item, "large").expect("valid"),
             key: None,
             meta: None,
-            due_in: None,
+            start: Start::default(),
         };
         let new: Vec<NewOrder> = (0..).zip(customers).map(new).collect();
         store.place(&new, Outbox::Mine).await.expect("places");

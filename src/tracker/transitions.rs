@@ -8,7 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(test)]
 use super::Places;
-use crate::{order::Transition, telemetry::metrics::Metrics, time::Alarm, tracker::Notifier};
+use crate::{
+    order::{OrderId, Transition},
+    telemetry::metrics::Metrics,
+    time::Alarm,
+    tracker::Notifier,
+};
 
 /// Tells of what was committed: those who follow an order, the reader of events, the metrics, and the scheduler's alarm.
 pub struct Transitions {
@@ -43,9 +48,22 @@ impl Transitions {
         }
     }
 
-    /// New orders are committed, whose first step is due after so long. Nobody can follow them yet.
-    pub fn placed(&self, first_due_in: Duration) {
-        self.alarm.wake_in(first_due_in);
+    /// These reports are committed: orders with the positions that they have reached, the steps among them, and the time
+    /// until the first of these orders is due.
+    pub fn reported(&self, changed: &[(OrderId, u32)], steps: &[Transition], next_due_in: Option<Duration>) {
+        if let Some(wait) = next_due_in {
+            self.alarm.wake_in(wait);
+        }
+        self.notifier.reached(changed.iter().copied());
+        self.metrics.transitioned(steps);
+        self.wake.notify_one();
+    }
+
+    /// New orders are committed, whose first step is due after so long, if one is. Nobody can follow them yet.
+    pub fn placed(&self, first_due_in: Option<Duration>) {
+        if let Some(wait) = first_due_in {
+            self.alarm.wake_in(wait);
+        }
         self.wake.notify_one();
     }
 }

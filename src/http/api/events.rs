@@ -28,6 +28,9 @@ use crate::{
     tracker::Subscriber,
 };
 
+/// Greatest position that is understood, far beyond any there is.
+const MAX_POSITION: u32 = 999_999_999;
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct FollowQuery {
@@ -70,7 +73,7 @@ pub(in crate::http) async fn follow(
     let found = state.tracker.find(order_id).await?;
     let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
     // Nobody can have seen more than there is.
-    let last = events.last().map_or(0, |last| last.event.seq());
+    let last = events.last().map_or(0, |last| last.seq);
     let seen = seen.min(last);
     if seen == last && order.status.is_final() {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -80,7 +83,7 @@ pub(in crate::http) async fn follow(
         subscriber,
         seen,
         over: false,
-        ready: events.iter().filter(|event| event.event.seq() > seen).cloned().collect(),
+        ready: events.iter().filter(|event| event.seq > seen).cloned().collect(),
         until: Instant::now() + LIFETIME,
         told: Told::Nothing,
         log: Arc::clone(&state.observers.log),
@@ -95,14 +98,14 @@ pub(in crate::http) async fn follow(
 }
 
 /// The last position that the client has seen; the header, which a browser sends by itself, goes before the query.
-fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u8, Problem> {
+fn seen(headers: &HeaderMap, after: Option<&str>) -> Result<u32, Problem> {
     let mut errors = Vec::new();
     let mut parse = |field: &str, text: Option<&str>| {
         let text = text.filter(|text| !text.is_empty())?;
-        let written = |seen: &u8| *seen <= EventKind::LAST_SEQ && seen.to_string() == text;
+        let written = |seen: &u32| *seen <= MAX_POSITION && seen.to_string() == text;
         let position = text.parse().ok().filter(written);
         if position.is_none() {
-            let message = format!("must be the id of an event, 0 to {}", EventKind::LAST_SEQ);
+            let message = format!("must be the id of an event, 0 to {MAX_POSITION}");
             errors.push(FieldError::new(field, FieldCode::Range, message));
         }
         position
@@ -123,7 +126,7 @@ enum Told {
 struct Reader {
     subscriber: Subscriber,
     /// The position of the last event that was sent.
-    seen: u8,
+    seen: u32,
     /// That event was the last that there will be.
     over: bool,
     /// Read and not yet sent.
@@ -150,8 +153,12 @@ impl Reader {
             }
         }
         if let Some(event) = self.ready.pop_front() {
-            self.seen = event.event.seq();
-            self.over = event.event.is_final();
+            self.seen = event.seq;
+            self.over = match event.event {
+                EventKind::Reached(status) => status.is_final(),
+                EventKind::Reverted => false,
+                _ => self.over,
+            };
             return Some(frame(&event));
         }
         if self.told == Told::End {
@@ -167,11 +174,11 @@ impl Reader {
 struct Step<'a> {
     #[serde(flatten)]
     event: &'a Event,
-    seq: u8,
+    seq: u32,
 }
 
 fn frame(event: &Event) -> sse::Event {
-    let seq = event.event.seq();
+    let seq = event.seq;
     let json = serde_json::to_string(&Step { event, seq }).expect("names, moments and JSON serialise");
     sse::Event::default().id(seq.to_string()).event("status").data(json)
 }

@@ -127,7 +127,7 @@ pub(in crate::http) fn unknown() -> Problem {
 
 /// Weak, since JSON may be spelled in other ways; the timeline only grows, so its length is enough.
 fn etag(tracked: &TrackedOrder) -> String {
-    format!("W/\"{}\"", tracked.events.last().map_or(0, |last| last.event.seq()))
+    format!("W/\"{}\"", tracked.events.last().map_or(0, |last| last.seq))
 }
 
 /// Weak comparison, RFC 9110 section 13.1.2.

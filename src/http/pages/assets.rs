@@ -32,6 +32,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("cooking.svg", PICTURE, include_str!("assets/cooking.svg")),
     ("out-for-delivery.svg", PICTURE, include_str!("assets/out-for-delivery.svg")),
     ("delivered.svg", PICTURE, include_str!("assets/delivered.svg")),
+    ("cancelled.svg", PICTURE, include_str!("assets/cancelled.svg")),
     ("lost.svg", PICTURE, include_str!("assets/lost.svg")),
 ];
 

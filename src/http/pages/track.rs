@@ -84,7 +84,7 @@ fn show(tracked: &TrackedOrder, delays: &StageDelays, now: Timestamp) -> Respons
         refresh: if order.status.is_final() { Refresh::Never } else { Refresh::WithoutScript },
         preview: Some(PREVIEW),
     };
-    let seq = EventKind::Reached(order.status).seq();
+    let seq = tracked.events.last().map_or(0, |last| last.seq);
     let content = html! {
         header {
             p.brand { "Order Tracker" }

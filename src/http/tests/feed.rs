@@ -117,7 +117,7 @@ async fn every_wrong_field_is_named() {
     for (field, bad) in [
         ("after", &["x", "-1", "%2B1", "01", "1.0", "Now", "9223372036854775808", "%00"][..]),
         ("limit", &["0", "1001", "-1", "x", "1.5", "%2B5", "99999999999999999999999"]),
-        ("event", &["placed", "x", "PLACED,COOKING", "READY"]),
+        ("event", &["placed", "x", "PLACED,COOKING", "SERVED"]),
         ("wait", &["x", "5", "-1s", "21s", "20001ms", "1m", "99999999999999999999s"]),
     ] {
         for bad in bad {

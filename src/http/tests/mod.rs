@@ -40,10 +40,10 @@ use super::{AppState, HttpSettings, Observers, RequestLog, TrustedProxies, route
 use crate::{
     ops::{Operations, overview::Overview},
     order::{
-        StageDelays,
+        Rules, StageDelays, Start,
         dead_letter::{self, DeadLetterBacklog},
     },
-    pipeline::BatchWriter,
+    pipeline::{BatchWriter, REPORTED_AT_ONCE, ReportWriter},
     store::{
         Portion, Resilient, SqliteStore, Store,
         memory::{Database, MemoryStore},
@@ -189,7 +189,7 @@ impl Api {
             store: Arc::clone(&store),
             fresh: fresh.clone(),
             transitions: Arc::clone(&transitions),
-            first_delay: Duration::from_secs(3),
+            start: Start::timer(Duration::from_secs(3)),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: Arc::clone(&mint),
@@ -200,6 +200,18 @@ impl Api {
         };
         tokio::spawn(writer(requests.keyless, 7).run());
         tokio::spawn(writer(requests.keyed, 8).run());
+        let (report_queue, batches) = tracker::report_queue();
+        let rules = Rules { delays, ..Rules::default() };
+        let reports = ReportWriter {
+            batches,
+            store: Arc::clone(&store),
+            rules,
+            transitions,
+            metrics: Arc::clone(&metrics),
+            hurry: CancellationToken::new(),
+            portion: Portion::new(REPORTED_AT_ONCE),
+        };
+        tokio::spawn(reports.run());
         let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);
         let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
@@ -207,7 +219,7 @@ impl Api {
         let log = RequestLog::new();
         let search = Search::new(Arc::clone(&store));
         let state = AppState {
-            tracker: Tracker::new(queue, loader, Arc::clone(&notifier), feed, search),
+            tracker: Tracker::new(queue, report_queue, loader, Arc::clone(&notifier), feed, search),
             operations: Operations {
                 overview: Arc::clone(&overview),
                 parts: parts.clone(),

@@ -30,14 +30,10 @@ fn id(n: u64) -> OrderId {
 
 /// An order in this status, with the timeline that leads there, a second a step; its next step is due at second 10.
 fn order(status: Status) -> AuditedOrder {
-    let kinds = EventKind::ALL.into_iter().filter(|kind| *kind <= EventKind::Reached(status));
-    let second = |kind: EventKind| i64::from(kind.seq().saturating_sub(2));
-    let event = |kind: EventKind| AuditedEvent {
-        seq: i64::from(kind.seq()),
-        event: kind,
-        timestamp: at(second(kind)),
-    };
-    let events: Vec<_> = kinds.map(event).collect();
+    let steps = Status::plain_life().take_while(|step| *step != status).chain([status]);
+    let kinds = std::iter::once(EventKind::Created).chain(steps.map(EventKind::Reached));
+    let event = |(seq, event): (i64, EventKind)| AuditedEvent { seq, event, timestamp: at((seq - 2).max(0)) };
+    let events: Vec<_> = (1..).zip(kinds).map(event).collect();
     let last = events.last().expect("some");
     AuditedOrder {
         order_id: id(1),

@@ -24,7 +24,7 @@ use tracing::warn;
 use super::{Outcome, StepError};
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
-    order::{Reject, RejectReason},
+    order::{Reject, RejectReason, Start},
     store::{Admission, Incoming, Portion, Store, StoreError, in_portions},
     telemetry::{
         health::Health,
@@ -59,7 +59,7 @@ pub struct Consumer {
     transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
     /// How long after it is taken over an order's first step is due.
-    first_delay: Duration,
+    start: Start,
     /// Taken from the topic and not done with, by partition.
     queues: BTreeMap<i32, Queue>,
     /// Partitions from which nothing is taken.
@@ -78,7 +78,7 @@ impl Consumer {
         publisher: Arc<dyn Publisher>,
         transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,
-        first_delay: Duration,
+        start: Start,
     ) -> Self {
         Self {
             subscription,
@@ -86,7 +86,7 @@ impl Consumer {
             publisher,
             transitions,
             metrics,
-            first_delay,
+            start,
             queues: BTreeMap::new(),
             held_back: BTreeSet::new(),
             leaving: FuturesUnordered::new(),
@@ -158,7 +158,7 @@ impl Consumer {
 
     fn take(&mut self, records: Vec<Record>) {
         for record in records {
-            self.queues.entry(record.partition).or_default().take(record, Some(self.first_delay));
+            self.queues.entry(record.partition).or_default().take(record, self.start);
         }
     }
 
@@ -306,7 +306,7 @@ fn consumed(admission: Admission, transitions: &Transitions) -> Consumed {
         Admission::Known => Consumed::Known,
         Admission::Admitted => {
             // At once, not after the first delay: the scheduler looks and sets its own alarm.
-            transitions.placed(Duration::ZERO);
+            transitions.placed(Some(Duration::ZERO));
             Consumed::Admitted
         }
     }

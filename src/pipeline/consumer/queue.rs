@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker::Record,
-    order::{OrderPlaced, Reject},
+    order::{OrderPlaced, Reject, Start},
     store::{Incoming, StoreError},
     telemetry::metrics::Consumed,
     time::Backoff,
@@ -38,12 +38,12 @@ pub(super) enum Verdict {
 }
 
 impl Pending {
-    fn judge(record: Record, due_in: Option<Duration>) -> Self {
+    fn judge(record: Record, start: Start) -> Self {
         let verdict = match &record.value {
             None => Verdict::Done(Consumed::Tombstone),
             Some(value) => match OrderPlaced::parse(record.key.as_deref(), value) {
                 Ok(placed) => {
-                    Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)), due_in }))
+                    Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)), start }))
                 }
                 Err(reject) => Verdict::Rejected(reject),
             },
@@ -103,13 +103,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes a message; if it is an order, its first step is due after `due_in`. One that does not follow the last says that the partition is read anew.
-    pub(super) fn take(&mut self, record: Record, due_in: Option<Duration>) {
+    /// Takes a message; if it is an order, it goes on as `start` says. One that does not follow the last says that the partition is read anew.
+    pub(super) fn take(&mut self, record: Record, start: Start) {
         if self.pending.back().is_some_and(|last| record.offset <= last.record.offset) {
             self.pending.clear();
             self.trouble = None;
         }
-        self.pending.push_back(Pending::judge(record, due_in));
+        self.pending.push_back(Pending::judge(record, start));
     }
 
     /// Whether what waits may be tried now.

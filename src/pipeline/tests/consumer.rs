@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::Record,
-    order::{OrderId, RejectReason, Status},
+    order::{OrderId, RejectReason, Start, Status},
     pipeline::Consumer,
     telemetry::health::Health,
 };
@@ -60,7 +60,7 @@ async fn bench(
         dead_letters.clone(),
         Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),
-        FIRST_DELAY,
+        Start::timer(FIRST_DELAY),
     );
     Bench { kitchen, troubled, consumer, dead_letters, told }
 }

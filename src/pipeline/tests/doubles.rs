@@ -20,11 +20,13 @@ use tokio::{
 use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    order::{Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, StageDelays, Status, TrackedOrder},
+    order::{
+        Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status, TrackedOrder,
+    },
     store::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
-        OrderStore, Outbox, OutboxStore, Page, Placement, Position, Republished, Store, StoreError,
-        forwarded::events_of_inner,
+        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished,
+        Store, StoreError, forwarded::events_of_inner,
     },
     telemetry::health::Health,
 };
@@ -173,6 +175,11 @@ impl OrderStore for Troubled {
             return Err(StoreError::Timeout(Duration::from_secs(2)));
         }
         self.write(self.inner.admit(incoming)).await
+    }
+
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        self.in_time(reports.len())?;
+        self.write(self.inner.report(reports, rules)).await
     }
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {

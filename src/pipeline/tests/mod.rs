@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BatchWriter, Outcome, Relay};
 use crate::{
     broker::{EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings, Publisher},
-    order::{IdMint, OrderDetails, OrderId, OrderPlaced, Timestamp},
+    order::{IdMint, OrderDetails, OrderId, OrderPlaced, Start, Timestamp},
     store::{NewOrder, Portion, SqliteStore, Store},
     telemetry::metrics::Metrics,
     time::{Alarm, ManualClock},
@@ -90,7 +90,7 @@ impl Kitchen {
             store: Arc::clone(&store),
             fresh: fresh_in,
             transitions: Arc::clone(&transitions),
-            first_delay: FIRST_DELAY,
+            start: Start::timer(FIRST_DELAY),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             mint: Arc::default(),
@@ -216,7 +216,7 @@ fn new_orders(count: u64) -> Vec<NewOrder> {
         details: details("Ada"),
         key: None,
         meta: None,
-        due_in: Some(FIRST_DELAY),
+        start: Start::timer(FIRST_DELAY),
     };
     (0..count).map(order).collect()
 }

@@ -7,6 +7,7 @@ use rdkafka::message::Headers as _;
 
 use super::{Broker, Kitchen, Outcome, PATIENCE, TOPIC, doubles::WriteFailure, step_until, texts};
 use crate::{
+    order::Start,
     store::{LOST_AFTER, NewOrder, Outbox, Page},
     telemetry::health::{self, Health},
     tracker::PlaceError,
@@ -161,5 +162,5 @@ async fn rows_claimed_by_a_lost_answer_are_published() {
 
 fn new_order() -> NewOrder {
     let order_id = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
-    NewOrder { order_id, details: super::details("Ada"), key: None, meta: None, due_in: None }
+    NewOrder { order_id, details: super::details("Ada"), key: None, meta: None, start: Start::default() }
 }

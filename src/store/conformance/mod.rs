@@ -19,8 +19,8 @@ use serde_json::json;
 use super::{Backlog, Due, Incoming, LateSteps, NewOrder, Outbox, Placement, Store, Transition};
 use crate::{
     order::{
-        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, PerStatus, StageDelays, Status, Timestamp,
-        TrackedOrder,
+        EventKind, IdMint, OrderDetails, OrderId, OrderPlaced, PerStatus, StageDelays, Start, Status,
+        Timestamp, TrackedOrder,
     },
     time::ManualClock,
 };
@@ -76,7 +76,7 @@ pub(crate) fn new_orders(count: u64) -> Vec<NewOrder> {
         details: details(&format!("customer {n}")),
         key: None,
         meta: None,
-        due_in: StageDelays::default().after(Status::Placed),
+        start: Start::timer(StageDelays::default().first()),
     };
     (0..count).map(order).collect()
 }
@@ -87,7 +87,7 @@ fn new_order() -> NewOrder {
 
 fn incoming(order: &NewOrder, created_at: Timestamp) -> Incoming {
     let placed = OrderPlaced::new(order.order_id, order.details.clone(), created_at);
-    Incoming { placed, meta: Some(json!({"offset": 7})), due_in: order.due_in }
+    Incoming { placed, meta: Some(json!({"offset": 7})), start: order.start }
 }
 
 impl Fixture {

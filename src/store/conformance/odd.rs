@@ -184,7 +184,7 @@ async fn steps(t: &Fixture, odd: &str, asked: &[OrderId], ids: [OrderId; 2]) {
         .advance_due(Due::These(&asked[..asked.len() - 1]), &StageDelays::default())
         .await
         .expect("advances");
-    let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing };
+    let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing, seq: 3 };
     assert!(these.transitions.contains(&step(ids[0])), "{odd}: {these:?}");
     let moved = t.store.advance(1_000).await.expect("advances");
     assert!(moved.transitions.contains(&step(ids[1])), "{odd}: {moved:?}");

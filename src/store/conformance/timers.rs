@@ -16,7 +16,7 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
     let order = new_order();
     t.place(std::slice::from_ref(&order)).await;
     let mut reached = Status::Placed;
-    for delay in DELAYS {
+    for (seq, delay) in (3..).zip(DELAYS) {
         let advance = t.store.advance(10).await.expect("advances");
         assert_eq!((advance.transitions, advance.next_due_in), (vec![], Some(seconds(delay))));
         let listed = t.store.list(&Page { status: None, before: None, limit: 1 }).await.expect("lists");
@@ -26,7 +26,10 @@ pub(crate) async fn orders_move_when_due_and_never_before(t: Fixture) {
         assert_eq!(t.advance().await, [], "1 ms early");
         t.clock.advance(Duration::from_millis(1));
         let next = reached.next().expect("not the end");
-        assert_eq!(t.advance().await, [Transition { order_id: order.order_id, from: reached, to: next }]);
+        assert_eq!(
+            t.advance().await,
+            [Transition { order_id: order.order_id, from: reached, to: next, seq }]
+        );
         let found = t.find(order.order_id).await;
         assert_consistent(&found);
         assert_eq!((found.order.status, found.order.updated_at), (next, t.clock.now()));

@@ -51,7 +51,7 @@ impl Log {
     /// Draws the ids of an order's events, of which the first has this position.
     pub(super) fn draw_for(&mut self, order_id: OrderId, first: usize, events: &[Event]) -> Vec<FeedEvent> {
         let mut draw = |(seq, event): (u32, &Event)| {
-            let Event { event, timestamp, meta } = event;
+            let Event { event, timestamp, meta, .. } = event;
             FeedEvent::new((Cursor(self.draw()), order_id, seq), *event, *timestamp, meta.as_ref())
         };
         (u32::try_from(first).unwrap_or(u32::MAX)..).zip(events).map(&mut draw).collect()

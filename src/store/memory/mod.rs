@@ -18,6 +18,8 @@ use chrono::TimeDelta;
 pub(crate) use events::Log;
 use transaction::{Course, Courses, Locks};
 
+use super::reports::SaidRow;
+
 use super::{
     AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateSteps, Maintenance, OutboxStore, Overdue,
     Position, Republished, StoreError, UNSENT_LISTED, Unsent,
@@ -39,6 +41,8 @@ pub(crate) struct Database {
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<String, (OrderId, Timestamp)>,
+    /// What was said beside events, by order and position.
+    said: BTreeMap<(OrderId, u32), SaidRow>,
     pub(crate) log: Log,
     locks: Locks,
     /// How often positions or the horizon were asked for.

@@ -1,6 +1,6 @@
 //! The orders of the model.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
@@ -8,11 +8,14 @@ use super::{
     super::{
         Admission, Advance, Due, DueOrders, Incoming, NewOrder, OrderStore, Outbox, Page, Place, Placement,
         StoreError, Transition, idempotency,
+        reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, put_notes},
     },
     Database, MemoryStore,
     transaction::{Locks, Transaction},
 };
-use crate::order::{Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder};
+use crate::order::{
+    Event, EventKind, Order, OrderId, Rules, StageDelays, Timestamp, TrackedOrder, not_accepted,
+};
 
 impl Database {
     fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<Place> {
@@ -49,7 +52,7 @@ impl Database {
         let now = transaction.now;
         for order in idempotency::fresh(orders, &verdicts) {
             let (what, meta) = ((order.order_id, &order.details), order.meta.as_ref());
-            if transaction.insert(self, what, now, meta, order.due_in) {
+            if transaction.insert(self, what, now, meta, order.start) {
                 transaction.outbox.push((order.order_id, claimed_by));
                 transaction.keys.extend(order.key.clone().map(|key| (key, order.order_id)));
             }
@@ -61,6 +64,40 @@ impl Database {
         idempotency::placements(orders, &verdicts, created_at)
     }
 
+    fn report(
+        &mut self,
+        transaction: &mut Transaction,
+        reports: &[OrderReport],
+        rules: &Rules,
+    ) -> Vec<Reported> {
+        let known = |order_id: &OrderId| {
+            let tracked = self.orders.get(order_id)?.clone();
+            let said = self.said.iter().filter(|((of, _), _)| of == order_id);
+            let remembered = said.filter_map(|((_, seq), said)| {
+                let id = said.report_id.clone()?;
+                Some((id, Remembered { seq: *seq, said: said.said.clone(), note: said.note.clone() }))
+            });
+            Some((*order_id, Known { tracked, reports: remembered.collect() }))
+        };
+        let mut known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
+        let (answers, written) = judge_all(reports, &mut known, rules, transaction.now);
+        for Written { order, events, said, .. } in written {
+            let mut tracked = self.orders[&order.order_id].clone();
+            let at = tracked.events.len();
+            let rows = said.into_iter().map(|said| ((order.order_id, said.seq), said));
+            transaction.said.extend(rows);
+            tracked.order = order;
+            tracked.events.extend(events);
+            transaction.write(self, tracked, at);
+        }
+        answers
+    }
+
+    /// By order and position.
+    fn notes(&self) -> HashMap<(OrderId, u32), String> {
+        self.said.iter().filter_map(|(at, said)| Some((*at, said.note.clone()?))).collect()
+    }
+
     fn advance(&mut self, transaction: &mut Transaction, due: Due<'_>, delays: &StageDelays) -> Advance {
         let now = transaction.now;
         let (mut transitions, mut places) = (Vec::new(), self.due(due, now));
@@ -69,10 +106,18 @@ impl Database {
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if places.len() >= limit);
         for Place { order_id, due_at } in places {
             let mut tracked = self.orders[&order_id].clone();
-            let (path, known) = (delays.path(tracked.order.status, due_at, now), tracked.events.len());
+            let (status, by_people) = (tracked.order.status, tracked.order.expected_at.is_some());
+            let path = if by_people {
+                StageDelays::not_accepted(status, due_at, now)
+            } else {
+                delays.path(status, due_at, now)
+            };
+            let known = tracked.events.len();
             for to in path.steps {
-                transitions.push(Transition { order_id, from: tracked.order.status, to });
-                tracked.events.push(Event { event: EventKind::Reached(to), timestamp: now, meta: None });
+                let seq = tracked.events.last().map_or(0, |last| last.seq) + 1;
+                transitions.push(Transition { order_id, from: tracked.order.status, to, seq });
+                let (event, meta) = (EventKind::Reached(to), by_people.then(not_accepted));
+                tracked.events.push(Event { seq, event, timestamp: now, meta });
                 tracked.order.status = to;
                 tracked.order.updated_at = now;
             }
@@ -106,10 +151,10 @@ impl OrderStore for MemoryStore {
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
         let held = |locks: &Locks| incoming.iter().any(|order| locks.hold(&order.placed.order_id));
         let admit = |database: &mut Database, transaction: &mut Transaction| {
-            let admit = |Incoming { placed, meta, due_in }: &Incoming| {
+            let admit = |Incoming { placed, meta, start }: &Incoming| {
                 let created_at = placed.created_at.min(transaction.now);
                 let what = (placed.order_id, &placed.details);
-                let new = transaction.insert(database, what, created_at, meta.as_ref(), *due_in);
+                let new = transaction.insert(database, what, created_at, meta.as_ref(), *start);
                 if new { Admission::Admitted } else { Admission::Known }
             };
             incoming.iter().map(admit).collect()
@@ -119,6 +164,11 @@ impl OrderStore for MemoryStore {
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         self.transact(|_| false, |database, transaction| database.advance(transaction, due, delays)).await
+    }
+
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        let held = |locks: &Locks| reports.iter().any(|report| locks.hold(&report.order_id));
+        self.transact(held, |database, transaction| database.report(transaction, reports, rules)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
@@ -131,8 +181,9 @@ impl OrderStore for MemoryStore {
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let (database, _) = self.lock();
         let there = &database.reached()?.orders;
-        let found = order_ids.iter().filter_map(|id| there.get(id));
-        Ok(found.cloned().collect())
+        let mut found: Vec<TrackedOrder> = order_ids.iter().filter_map(|id| there.get(id)).cloned().collect();
+        put_notes(&mut found, &database.notes());
+        Ok(found)
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -7,9 +7,11 @@ use tokio::{
     time::{Duration, Instant, sleep, timeout},
 };
 
-use super::{Database, MemoryStore, StoreError};
+use super::{super::reports::SaidRow, Database, MemoryStore, StoreError};
 use crate::{
-    order::{Event, EventKind, FeedEvent, Order, OrderDetails, OrderId, Status, Timestamp, TrackedOrder},
+    order::{
+        Event, EventKind, FeedEvent, Order, OrderDetails, OrderId, Start, Status, Timestamp, TrackedOrder,
+    },
     time::deadlines::CALL,
 };
 
@@ -72,11 +74,19 @@ pub(super) struct Transaction {
     events: Vec<FeedEvent>,
     pub(super) outbox: Vec<(OrderId, Option<u64>)>,
     pub(super) keys: Vec<(String, OrderId)>,
+    pub(super) said: Vec<((OrderId, u32), SaidRow)>,
 }
 
 impl Transaction {
     fn new(now: Timestamp) -> Self {
-        Self { now, orders: Vec::new(), events: Vec::new(), outbox: Vec::new(), keys: Vec::new() }
+        Self {
+            now,
+            orders: Vec::new(),
+            events: Vec::new(),
+            outbox: Vec::new(),
+            keys: Vec::new(),
+            said: Vec::new(),
+        }
     }
 
     /// What it has written of this order.
@@ -103,17 +113,18 @@ impl Transaction {
         (order_id, details): (OrderId, &OrderDetails),
         created_at: Timestamp,
         meta: Option<&serde_json::Value>,
-        due_in: Option<Duration>,
+        start: Start,
     ) -> bool {
         if database.orders.contains_key(&order_id) || self.order(order_id).is_some() {
             return false;
         }
         let (now, status) = (self.now, Status::Placed);
-        let due_at = due_in.map(|due_in| now + due_in);
-        let order = Order { order_id, details: details.clone(), status, created_at, updated_at: now, due_at };
+        let [due_at, expected_at] = [start.due_in, start.expected_in].map(|after| Some(now + after?));
+        let details = details.clone();
+        let order = Order { order_id, details, status, created_at, updated_at: now, due_at, expected_at };
         let events = vec![
-            Event { event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
-            Event { event: EventKind::Reached(status), timestamp: now, meta: None },
+            Event { seq: 1, event: EventKind::Created, timestamp: created_at, meta: meta.cloned() },
+            Event { seq: 2, event: EventKind::Reached(status), timestamp: now, meta: None },
         ];
         self.write(database, TrackedOrder { order, events }, 0);
         true
@@ -125,6 +136,7 @@ impl Transaction {
         database
             .outbox
             .extend(self.outbox.into_iter().map(|(order_id, claimed_by)| (order_id, (now, claimed_by))));
+        database.said.extend(self.said);
         database.keys.extend(self.keys.into_iter().map(|(key, order_id)| (key, (order_id, now))));
         for event in self.events {
             database.log.end(event.cursor.0, Some(event));

@@ -15,7 +15,7 @@ use super::{
     },
     rows::{details, moment, order_id},
 };
-use crate::order::{EventKind, OrderDetails, OrderId, Timestamp};
+use crate::order::{EventKind, OrderDetails, OrderId, Start, Timestamp};
 
 /// Orders with their first two events and their outbox rows; those that are there already stay.
 /// Answers what was written. In the order of ids, so that two such statements can't deadlock; no id
@@ -25,8 +25,8 @@ const WRITE: &str = concat!(
         SELECT COALESCE($1, date_trunc('milliseconds', clock_timestamp())) AS now
     ), input AS (
         SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::jsonb[],
-                $9::float8[])
-            AS i (order_id, customer_name, address, item, size, created_at, meta, due_ms)
+                $9::float8[], $14::float8[])
+            AS i (order_id, customer_name, address, item, size, created_at, meta, due_ms, expected_ms)
     ), written AS (
         INSERT INTO orders ("#,
     order_columns!(""),
@@ -34,7 +34,8 @@ const WRITE: &str = concat!(
         SELECT i.order_id, i.customer_name, i.address, i.item, i.size,
             -- A clock ahead of ours can't put the first event after the second.
             LEAST(i.created_at, t.now),
-            $12::text, t.now, t.now + i.due_ms * interval '1 millisecond', cardinality($13::text[])
+            $12::text, t.now, t.now + i.due_ms * interval '1 millisecond',
+            t.now + i.expected_ms * interval '1 millisecond', cardinality($13::text[])
         FROM input AS i, t ORDER BY i.order_id
         ON CONFLICT (order_id) DO NOTHING
         RETURNING order_id, created_at, updated_at
@@ -60,7 +61,7 @@ struct Line<'a> {
     details: &'a OrderDetails,
     created_at: Option<Timestamp>,
     meta: Option<&'a serde_json::Value>,
-    due_in: Option<Duration>,
+    start: Start,
 }
 
 /// Whether outbox rows are written too, and whose they are.
@@ -79,6 +80,9 @@ async fn write(
     let texts = |text: fn(&OrderDetails) -> &str| -> Vec<&str> {
         lines.iter().map(|line| text(line.details)).collect()
     };
+    let millis = |after: fn(&Line) -> Option<Duration>| -> Vec<Option<f64>> {
+        lines.iter().map(|line| Some(after(line)?.as_secs_f64() * 1e3)).collect()
+    };
     let rows = sqlx::query(WRITE)
         .bind(now)
         .bind(lines.iter().map(|line| line.order_id.to_string()).collect::<Vec<_>>())
@@ -88,7 +92,7 @@ async fn write(
         .bind(texts(|details| details.size.as_str()))
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| Some(line.due_in?.as_secs_f64() * 1e3)).collect::<Vec<_>>())
+        .bind(millis(|line| line.start.due_in))
         .bind(matches!(unsent, Unsent::ClaimedBy(_)))
         .bind(match unsent {
             Unsent::ClaimedBy(replica) => replica,
@@ -96,6 +100,7 @@ async fn write(
         })
         .bind(FIRST_STATUS.as_str())
         .bind(FIRST_EVENTS.map(EventKind::as_str))
+        .bind(millis(|line| line.start.expected_in))
         .fetch_all(db)
         .await?;
     rows.iter().map(|row| Ok((order_id(row)?, moment(row, "created_at")?))).collect()
@@ -134,7 +139,7 @@ fn lines<'a>(orders: &[&'a NewOrder]) -> Vec<Line<'a>> {
         details: &order.details,
         created_at: None,
         meta: order.meta.as_ref(),
-        due_in: order.due_in,
+        start: order.start,
     };
     orders.iter().map(line).collect()
 }
@@ -215,12 +220,12 @@ pub(super) async fn admit(
         .iter()
         // Of two copies in one batch the first counts.
         .filter(|order| known.insert(order.placed.order_id))
-        .map(|Incoming { placed, meta, due_in }| Line {
+        .map(|Incoming { placed, meta, start }| Line {
             order_id: placed.order_id,
             details: &placed.details,
             created_at: Some(placed.created_at),
             meta: meta.as_ref(),
-            due_in: *due_in,
+            start: *start,
         })
         .collect();
     if unknown.is_empty() {

@@ -24,6 +24,7 @@ mod preconditions;
 mod reach;
 mod readiness;
 mod rehearsal;
+mod reports;
 mod rights;
 mod rows;
 mod schema;
@@ -46,11 +47,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
-    Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Republished,
-    StoreError, errors,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
+    Reported, Republished, StoreError, errors,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, StageDelays, Status, Timestamp, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},
     time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
@@ -77,8 +78,8 @@ pub struct PgSettings {
 }
 
 impl PgSettings {
-    /// Two to place, two for the loops, one to read.
-    pub const MIN_CONNECTIONS: u32 = 5;
+    /// Two to place, one to report, two for the loops, one to read.
+    pub const MIN_CONNECTIONS: u32 = 6;
 }
 
 /// The adapter for PostgreSQL.
@@ -250,6 +251,11 @@ impl OrderStore for PgStore {
         }
     }
 
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.reports, async |db| reports::report(db, reports, rules, now).await).await
+    }
+
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         let among = match due {
             Due::Soonest { limit, after } => {
@@ -268,7 +274,11 @@ impl OrderStore for PgStore {
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
         let pools = self.pools()?;
-        bounded(&pools.read, async |db| verbs::find_all(db, order_ids).await).await
+        let find = async |db: &mut PgConnection| {
+            let found = verbs::find_all(db, order_ids).await?;
+            reports::with_notes(db, found).await
+        };
+        bounded(&pools.read, find).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

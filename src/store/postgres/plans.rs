@@ -10,7 +10,7 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{COUNTED_TO, Cursor, EventKind, OrderId, StageDelays, Status},
+    order::{COUNTED_TO, Cursor, EventKind, OrderId, StageDelays, Start, Status},
     store::{
         Due, EventLog as _, FeedQuery, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _,
         Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError, conformance::start,
@@ -313,7 +313,7 @@ async fn use_every_verb(store: &PgStore) {
     let id = order.order_id;
     let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
     let incoming = placements.into_iter().map(|placement| match placement {
-        Placement::Placed(placed) => Incoming { placed, meta: None, due_in: None },
+        Placement::Placed(placed) => Incoming { placed, meta: None, start: Start::default() },
         other => panic!("{other:?}"),
     });
     store.admit(&incoming.collect::<Vec<_>>()).await.expect("admits");

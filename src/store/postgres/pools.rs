@@ -1,4 +1,4 @@
-//! Connections: four small pools, so that a flood of requests can't starve the loops, nor reads
+//! Connections: five small pools, so that a flood of requests can't starve the loops, nor reads
 //! the writers, nor a locked idempotency key those without one.
 //!
 //! A connection that served well rests until the next call; one that did not is dropped, and when one leads to a
@@ -32,6 +32,8 @@ const REST: Duration = Duration::from_mins(10);
 const FOR_LOOPS: u32 = 2;
 /// Each writer writes one batch at a time.
 const FOR_PLACING: u32 = 1;
+/// One set of reports is judged and written at a time.
+const FOR_REPORTS: u32 = 1;
 /// A call whose turn came late has at least so long to connect.
 const LEAST: Duration = Duration::from_millis(300);
 /// A server that answered so lately may be restarting: calls wait for it instead of failing at once.
@@ -39,16 +41,18 @@ const RESTART: Duration = Duration::from_secs(3);
 /// Between two tries to reach it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The four pools.
+/// The five pools.
 pub(super) struct Pools {
     pub(super) place: Slot,
     pub(super) keyed: Slot,
     pub(super) loops: Slot,
     pub(super) read: Slot,
+    pub(super) reports: Slot,
 }
 
 /// What the connections of each are for, in this order.
-const PURPOSES: [Purpose; 4] = [Purpose::Calls, Purpose::Keys, Purpose::Calls, Purpose::Calls];
+const PURPOSES: [Purpose; 5] =
+    [Purpose::Calls, Purpose::Keys, Purpose::Calls, Purpose::Calls, Purpose::Calls];
 
 impl Pools {
     pub(super) fn new(
@@ -65,12 +69,14 @@ impl Pools {
             all: Arc::clone(&all),
             at,
         };
-        let for_reading = max_connections.saturating_sub(2 * FOR_PLACING + FOR_LOOPS).max(1);
+        let taken = 2 * FOR_PLACING + FOR_LOOPS + FOR_REPORTS;
+        let for_reading = max_connections.saturating_sub(taken).max(1);
         Self {
             place: slot(0, FOR_PLACING),
             keyed: slot(1, FOR_PLACING),
             loops: slot(2, FOR_LOOPS),
             read: slot(3, for_reading),
+            reports: slot(4, FOR_REPORTS),
         }
     }
 
@@ -82,8 +88,8 @@ impl Pools {
         }
     }
 
-    fn all(&self) -> [&Slot; 4] {
-        [&self.place, &self.keyed, &self.loops, &self.read]
+    fn all(&self) -> [&Slot; 5] {
+        [&self.place, &self.keyed, &self.loops, &self.read, &self.reports]
     }
 
     /// Discards all connections at rest.

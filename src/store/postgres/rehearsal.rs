@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tokio::time::Instant;
 
 use super::{NewOrder, PgStore, StoreError, arrive, bounded, pools::Slot};
-use crate::order::{IdMint, OrderDetails};
+use crate::order::{IdMint, OrderDetails, Start};
 
 /// How long it counts that a good order could not be placed.
 const REMEMBERED: Duration = Duration::from_secs(1);
@@ -84,8 +84,8 @@ impl PgStore {
         let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
         let key = (kind == Kind::Keyed).then(|| format!("{:032x}", rand::random::<u128>()));
-        let due_in = Some(Duration::ZERO);
-        let order = [NewOrder { order_id, details, key, meta: None, due_in }];
+        let start = Start::timer(Duration::ZERO);
+        let order = [NewOrder { order_id, details, key, meta: None, start }];
         let at = Instant::now();
         let rehearsed = bounded(slot, async |db| {
             let mut tx = db.begin().await?;
@@ -124,7 +124,7 @@ mod tests {
         Incoming {
             placed: OrderPlaced::new(order_id, details, Timestamp::default()),
             meta: None,
-            due_in: None,
+            start: Start::default(),
         }
     }
 

@@ -89,6 +89,7 @@ impl<'r> FromRow<'r, PgRow> for Order {
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,
             due_at: moment_if_any(row, "due_at")?,
+            expected_at: moment_if_any(row, "expected_at")?,
         })
     }
 }
@@ -106,11 +107,18 @@ pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<AuditedEvent>> {
     Ok(events.map(event).collect())
 }
 
+fn odd_position(error: std::num::TryFromIntError) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: "seq".to_owned(), source: Box::new(error) }
+}
+
 /// An order with its events as arrays: one row an order costs less than one row an event.
 pub(super) fn tracked(row: &PgRow) -> sqlx::Result<TrackedOrder> {
     let metas: Vec<Option<Value>> = row.try_get("metas")?;
-    let mut events: Vec<(AuditedEvent, Option<Value>)> = history(row)?.into_iter().zip(metas).collect();
-    events.sort_by_key(|(event, _)| event.seq);
-    let event = |(AuditedEvent { event, timestamp, .. }, meta)| Event { event, timestamp, meta };
-    Ok(TrackedOrder { order: Order::from_row(row)?, events: events.into_iter().map(event).collect() })
+    let event = |(AuditedEvent { seq, event, timestamp }, meta)| {
+        Ok(Event { seq: u32::try_from(seq).map_err(odd_position)?, event, timestamp, meta })
+    };
+    let events = history(row)?.into_iter().zip(metas).map(event);
+    let mut events = events.collect::<sqlx::Result<Vec<Event>>>()?;
+    events.sort_by_key(|event| event.seq);
+    Ok(TrackedOrder { order: Order::from_row(row)?, events })
 }

@@ -13,7 +13,7 @@ use super::{
     schema::MIGRATIONS,
 };
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays, Status},
+    order::{IdMint, OrderDetails, StageDelays, Start},
     store::{
         Due, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -110,8 +110,8 @@ async fn fixture_in(database: Database) -> Fixture {
 
 pub(super) fn new_order() -> NewOrder {
     let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    let due_in = StageDelays::default().after(Status::Placed);
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, due_in }
+    let start = Start::timer(StageDelays::default().first());
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, start }
 }
 
 #[test]
@@ -266,7 +266,7 @@ async fn the_database_tells_the_time() {
     let delays = StageDelays::uniform(Duration::ZERO);
     let store = PgStore::new(database.settings());
     store.migrate().await.expect("migrates");
-    let order = NewOrder { due_in: Some(Duration::ZERO), ..new_order() };
+    let order = NewOrder { start: Start::timer(Duration::ZERO), ..new_order() };
     store.place(std::slice::from_ref(&order), Outbox::Mine).await.expect("places");
     let soonest = Due::Soonest { limit: 10, after: None };
     assert_eq!(

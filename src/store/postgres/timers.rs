@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use sqlx::{
     Connection as _, PgConnection, Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
+    types::Json,
 };
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
-use crate::order::{OrderId, PerStatus, StageDelays, Status, Timestamp};
+use crate::order::{OrderId, PerStatus, StageDelays, Status, Timestamp, not_accepted};
 
 /// Moves the orders that `due` names, those that another replica is moving excepted. All steps of an order
 /// are made at one moment, so how far it goes depends on its status alone: `path` and `step` say it.
@@ -28,22 +30,29 @@ macro_rules! advance {
             r#"), moved AS (
                 UPDATE orders AS o SET status = path.last, seq = due.seq + path.steps, updated_at = t.now,
                     due_at = t.now + path.delay_ms * interval '1 millisecond'
-                FROM due, t, unnest($2::text[], $3::text[], $4::float8[], $5::integer[])
-                    AS path (status, last, delay_ms, steps)
-                WHERE o.order_id = due.order_id AND path.status = due.status
-                RETURNING o.order_id, due.status AS was, due.seq AS was_seq, due.due_at AS was_due,
+                FROM due, t, unnest($2::text[], $3::text[], $4::float8[], $5::integer[], $9::boolean[])
+                    AS path (status, last, delay_ms, steps, by_people)
+                WHERE o.order_id = due.order_id AND path.status = due.status AND path.by_people = due.by_people
+                RETURNING o.order_id, due.status AS was, due.by_people, due.seq AS was_seq, due.due_at AS was_due,
                     o.due_at, o.updated_at
             ), history AS (
-                INSERT INTO order_events (order_id, event, seq, "timestamp")
-                SELECT m.order_id, step.event, m.was_seq + step.nth, m.updated_at
+                INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+                SELECT m.order_id, step.event, m.was_seq + step.nth, m.updated_at, step.meta
                 FROM moved AS m
-                JOIN unnest($6::text[], $7::text[], $8::integer[]) AS step (was, event, nth) USING (was)
+                JOIN unnest($6::text[], $7::text[], $8::integer[], $10::boolean[], $11::jsonb[])
+                    AS step (was, event, nth, by_people, meta) USING (was, by_people)
                 ORDER BY m.order_id, step.nth
             )
-            SELECT t.now, m.order_id, m.was, m.was_due, m.due_at,
+            SELECT t.now, m.order_id, m.was, m.by_people, m.was_seq, m.was_due, m.due_at,
                 (SELECT n.due_at FROM orders AS n WHERE n.due_at > (SELECT now FROM t) ORDER BY n.due_at LIMIT 1) AS next
             FROM t LEFT JOIN moved AS m ON true"#
         )
+    };
+}
+
+macro_rules! due_columns {
+    () => {
+        "SELECT o.order_id, o.status, o.expected_at IS NOT NULL AS by_people, o.seq, o.due_at FROM orders AS o"
     };
 }
 
@@ -71,16 +80,20 @@ macro_rules! in_range {
 }
 
 pub(super) const IN_RANGE: &str = advance!(concat!(
-    "SELECT o.order_id, o.status, o.seq, o.due_at FROM orders AS o WHERE ",
-    in_range!("$9", "$10", "$11", "$12"),
-    " ORDER BY o.due_at LIMIT $13 FOR UPDATE OF o SKIP LOCKED"
+    due_columns!(),
+    " WHERE ",
+    in_range!("$12", "$13", "$14", "$15"),
+    " ORDER BY o.due_at LIMIT $16 FOR UPDATE OF o SKIP LOCKED"
 ));
 
-const THESE: &str = advance!(
-    "SELECT o.order_id, o.status, o.seq, o.due_at FROM orders AS o
-     WHERE o.order_id = ANY($9) AND o.due_at <= (SELECT now FROM t)
+const THESE: &str = advance!(concat!(
+    due_columns!(),
+    " WHERE o.order_id = ANY($12) AND o.due_at <= (SELECT now FROM t)
      ORDER BY o.order_id FOR UPDATE OF o SKIP LOCKED"
-);
+));
+
+/// What becomes of an order that people move when it is due: nobody has taken it.
+const NOT_ACCEPTED: [Status; 1] = [Status::Cancelled];
 
 /// What an order in each status becomes when it is due.
 struct Paths {
@@ -98,10 +111,18 @@ impl Paths {
         Self { steps, delay_ms }
     }
 
-    fn transitions(&self, order_id: OrderId, was: Status) -> impl Iterator<Item = Transition> {
-        let mut from = was;
-        self.steps[was].iter().map(move |to| {
-            let step = Transition { order_id, from, to: *to };
+    /// The steps of an order at this position, which a timer moves or people do.
+    fn transitions(
+        &self,
+        order_id: OrderId,
+        (was, by_people): (Status, bool),
+        was_seq: u32,
+    ) -> impl Iterator<Item = Transition> {
+        let (mut from, mut seq) = (was, was_seq);
+        let steps: &[Status] = if by_people { &NOT_ACCEPTED } else { &self.steps[was] };
+        steps.iter().map(move |to| {
+            seq += 1;
+            let step = Transition { order_id, from, to: *to, seq };
             from = *to;
             step
         })
@@ -111,19 +132,13 @@ impl Paths {
     fn bind<'q>(&self, query: Query<'q, Postgres, PgArguments>) -> Query<'q, Postgres, PgArguments> {
         let mut arrays = PathArrays::default();
         for (was, steps) in self.steps.iter() {
-            let Some(last) = steps.last() else { continue };
-            arrays.from.push(was.as_str());
-            arrays.last.push(last.as_str());
-            arrays.delay_ms.push(self.delay_ms[was]);
-            arrays.steps.push(i32::try_from(steps.len()).unwrap_or(i32::MAX));
-            for (nth, event) in (1..).zip(steps) {
-                arrays.was.push(was.as_str());
-                arrays.event.push(event.as_str());
-                arrays.nth.push(nth);
-            }
+            arrays.add((was, false), steps, self.delay_ms[was], None);
         }
-        let PathArrays { from, last, delay_ms, steps, was, event, nth } = arrays;
-        query.bind(from).bind(last).bind(delay_ms).bind(steps).bind(was).bind(event).bind(nth)
+        arrays.add((Status::FIRST, true), &NOT_ACCEPTED, None, Some(Json(not_accepted())));
+        let PathArrays { from, last, delay_ms, steps, was, event, nth, path_by_people, step_by_people, meta } =
+            arrays;
+        let query = query.bind(from).bind(last).bind(delay_ms).bind(steps).bind(was).bind(event).bind(nth);
+        query.bind(path_by_people).bind(step_by_people).bind(meta)
     }
 }
 
@@ -137,6 +152,33 @@ struct PathArrays {
     was: Vec<&'static str>,
     event: Vec<&'static str>,
     nth: Vec<i32>,
+    path_by_people: Vec<bool>,
+    step_by_people: Vec<bool>,
+    meta: Vec<Option<Json<Value>>>,
+}
+
+impl PathArrays {
+    fn add(
+        &mut self,
+        (was, by_people): (Status, bool),
+        steps: &[Status],
+        delay_ms: Option<f64>,
+        meta: Option<Json<Value>>,
+    ) {
+        let Some(last) = steps.last() else { return };
+        self.from.push(was.as_str());
+        self.last.push(last.as_str());
+        self.delay_ms.push(delay_ms);
+        self.steps.push(i32::try_from(steps.len()).unwrap_or(i32::MAX));
+        self.path_by_people.push(by_people);
+        for (nth, event) in (1..).zip(steps) {
+            self.was.push(was.as_str());
+            self.event.push(event.as_str());
+            self.nth.push(nth);
+            self.step_by_people.push(by_people);
+            self.meta.push(meta.clone());
+        }
+    }
 }
 
 /// Which orders a look is for.
@@ -217,8 +259,12 @@ pub(super) async fn advance(
     for row in changed {
         count += 1;
         // What moved under an odd id has moved, though nobody can follow it.
-        let told = readable(std::slice::from_ref(row), |row| Ok((order_id(row)?, parsed(row, "was")?)));
-        transitions.extend(told.into_iter().flat_map(|(order_id, was)| paths.transitions(order_id, was)));
+        let told = readable(std::slice::from_ref(row), |row| {
+            let was_seq = u32::try_from(row.try_get::<i32, _>("was_seq")?).unwrap_or_default();
+            Ok((order_id(row)?, (parsed(row, "was")?, row.try_get("by_people")?), was_seq))
+        });
+        let steps = told.into_iter().flat_map(|(order_id, was, seq)| paths.transitions(order_id, was, seq));
+        transitions.extend(steps);
         // `-infinity` by hand is before everything.
         last = last.max(moment(row, "was_due").ok());
         next = earliest(next, moment_if_any(row, "due_at")?);

@@ -1,9 +1,6 @@
 //! The SQL of the verbs by which orders arrive: `place` and `admit`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
@@ -16,7 +13,7 @@ use super::{
     StoreError,
     rows::{DetailsRow, EventRow, IdRow, KeyRow, OrderRow, json, moment},
 };
-use crate::order::{OrderDetails, OrderId, Timestamp};
+use crate::order::{OrderDetails, OrderId, Start, Timestamp};
 
 pub(super) async fn place(
     tx: &mut SqliteConnection,
@@ -27,7 +24,7 @@ pub(super) async fn place(
     let verdicts = idempotency::judge(orders, keyed_orders(tx, orders).await?);
     let fresh = idempotency::fresh(orders, &verdicts);
     let at = now.timestamp_millis();
-    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, order.due_in));
+    let rows = fresh.iter().map(|order| order_row(order.order_id, &order.details, at, now, order.start));
     let inserted = insert_orders(tx, rows.collect()).await?;
     let (fresh, repeated): (Vec<_>, Vec<_>) =
         fresh.into_iter().partition(|order| inserted.contains(&order.order_id));
@@ -141,7 +138,7 @@ pub(super) async fn admit(
 ) -> Result<Vec<Admission>, StoreError> {
     let rows = incoming.iter().map(|order| {
         let placed = &order.placed;
-        order_row(placed.order_id, &placed.details, created_at(order, now), now, order.due_in)
+        order_row(placed.order_id, &placed.details, created_at(order, now), now, order.start)
     });
     let mut inserted = insert_orders(tx, rows.collect()).await?;
     let mut events = Vec::new();
@@ -171,9 +168,10 @@ fn order_row(
     details: &OrderDetails,
     created_at: i64,
     now: Timestamp,
-    due_in: Option<Duration>,
+    start: Start,
 ) -> OrderRow<'_> {
-    let due_at = due_in.map(|due_in| (now + due_in).timestamp_millis());
+    let [due_at, expected_at] =
+        [start.due_in, start.expected_in].map(|after| Some((now + after?).timestamp_millis()));
     let updated_at = now.timestamp_millis();
     OrderRow {
         order_id,
@@ -183,6 +181,7 @@ fn order_row(
         created_at,
         updated_at,
         due_at,
+        expected_at,
     }
 }
 
@@ -210,7 +209,7 @@ async fn insert_orders(
         ", seq)
          SELECT value ->> 'order_id', value ->> 'customer_name', value ->> 'address', value ->> 'item',
              value ->> 'size', value ->> 'created_at', value ->> 'status', value ->> 'updated_at',
-             value ->> 'due_at', value ->> 'seq'
+             value ->> 'due_at', value ->> 'expected_at', value ->> 'seq'
          -- WHERE keeps the parser from reading ON CONFLICT as a join's ON.
          FROM json_each(?1) WHERE true
          ON CONFLICT (order_id) DO NOTHING

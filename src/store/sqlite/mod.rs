@@ -8,6 +8,7 @@ mod attention;
 mod events;
 mod folder;
 mod outbox;
+mod reports;
 mod rows;
 mod verbs;
 
@@ -31,11 +32,13 @@ use sqlx::{
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
-    LateSteps, Maintenance, NewOrder, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
-    Republished, StoreError,
+    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement,
+    Position, Reported, Republished, StoreError,
 };
 use crate::{
-    order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, StageDelays, Status, TrackedOrder},
+    order::{
+        IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status, TrackedOrder,
+    },
     time::Clock,
 };
 
@@ -121,7 +124,7 @@ impl SqliteStore {
             details,
             key: Some(order_id.to_string()),
             meta: None,
-            due_in: Some(Duration::ZERO),
+            start: Start::timer(Duration::ZERO),
         }];
         let mut tx = self.begin().await?;
         let rehearsed = arrive::place(&mut tx, &order, self.clock.now(), None).await;
@@ -224,6 +227,13 @@ impl OrderStore for SqliteStore {
         Ok(Advance { transitions, next_due_in: verbs::until(next_due, now) })
     }
 
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        let mut tx = self.begin().await?;
+        let answers = reports::report(&mut tx, reports, rules, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(answers)
+    }
+
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         let mut db = self.read.acquire().await?;
         let due = verbs::due(&mut db, due, self.clock.now()).await?;
@@ -232,7 +242,8 @@ impl OrderStore for SqliteStore {
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
-        verbs::find_all(&self.read, order_ids).await
+        let found = verbs::timelines(&self.read, order_ids).await?;
+        reports::with_notes(&self.read, found).await
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -24,6 +24,7 @@ pub(super) struct OrderRow<'a> {
     pub created_at: i64,
     pub updated_at: i64,
     pub due_at: Option<i64>,
+    pub expected_at: Option<i64>,
 }
 
 /// A row of `order_events` to be written.
@@ -89,9 +90,14 @@ fn moment_of(millis: i64, column: &str) -> sqlx::Result<Timestamp> {
     })
 }
 
-/// The column `due_at`; nothing once delivered.
+/// The same where there may be none.
+pub(super) fn moment_if_any(row: &SqliteRow, column: &str) -> sqlx::Result<Option<Timestamp>> {
+    row.try_get::<Option<i64>, _>(column)?.map(|millis| moment_of(millis, column)).transpose()
+}
+
+/// The column `due_at`; nothing where the service does not act.
 pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
-    row.try_get::<Option<i64>, _>("due_at")?.map(|millis| moment_of(millis, "due_at")).transpose()
+    moment_if_any(row, "due_at")
 }
 
 /// A text that may be missing, where it must be there: the driver would read it as an empty one.
@@ -135,6 +141,7 @@ impl<'r> FromRow<'r, SqliteRow> for Order {
             created_at: moment(row, "created_at")?,
             updated_at: moment(row, "updated_at")?,
             due_at: due_at(row)?,
+            expected_at: moment_if_any(row, "expected_at")?,
         })
     }
 }
@@ -143,6 +150,7 @@ impl<'r> FromRow<'r, SqliteRow> for Event {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
         let meta: Option<&str> = row.try_get("meta")?;
         Ok(Self {
+            seq: row.try_get("position")?,
             event: parsed(row, "event")?,
             timestamp: moment(row, "timestamp")?,
             meta: meta.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::ColumnDecode {
@@ -159,6 +167,8 @@ pub(super) struct DueRow {
     pub status: Status,
     pub seq: i64,
     pub due_at: Timestamp,
+    /// Whether people move it.
+    pub by_people: bool,
 }
 
 impl<'r> FromRow<'r, SqliteRow> for DueRow {
@@ -168,6 +178,7 @@ impl<'r> FromRow<'r, SqliteRow> for DueRow {
             status: parsed(row, "status")?,
             seq: row.try_get("seq")?,
             due_at: moment(row, "due_at")?,
+            by_people: row.try_get("by_people")?,
         })
     }
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays, Status},
+    order::{IdMint, OrderDetails, StageDelays, Start},
     store::{
         Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
@@ -84,8 +84,8 @@ fn any_history_keeps_the_promises() {
 
 fn new_order() -> NewOrder {
     let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-    let due_in = StageDelays::default().after(Status::Placed);
-    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, due_in }
+    let start = Start::timer(StageDelays::default().first());
+    NewOrder { order_id: IdMint::default().mint(1, rand::random()), details, key: None, meta: None, start }
 }
 
 /// Somebody's trigger or column that no order can pass is no order's fault; one that some pass is.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::order::{
     AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder,
+    not_accepted,
 };
 
 /// When the next step is due, of those after a moment or of all.
@@ -48,7 +49,7 @@ pub(super) async fn due(
     let (except, mut rows_read) = (json(except)?, limit);
     loop {
         let rows = sqlx::query(
-            "SELECT order_id, status, seq, due_at FROM orders
+            "SELECT order_id, status, seq, due_at, expected_at IS NOT NULL AS by_people FROM orders
              WHERE due_at >= ?1 AND due_at <= ?2 AND (due_at > ?1 OR order_id > ?3)
                  AND order_id NOT IN (SELECT value FROM json_each(?4)) ORDER BY due_at, order_id LIMIT ?5",
         )
@@ -76,7 +77,7 @@ async fn these(
     now: Timestamp,
 ) -> Result<Vec<DueRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT order_id, status, seq, due_at FROM orders
+        "SELECT order_id, status, seq, due_at, expected_at IS NOT NULL AS by_people FROM orders
          WHERE order_id IN (SELECT value FROM json_each(?2)) AND due_at <= ?1 ORDER BY due_at, order_id",
     )
     .bind(now.timestamp_millis())
@@ -96,14 +97,20 @@ pub(super) async fn advance(
     let due = self::due(&mut *tx, due, now).await?;
     let at = now.timestamp_millis();
     let (mut steps, mut events, mut transitions) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
-    for DueRow { order_id, status, mut seq, due_at } in due {
-        let path = delays.path(status, due_at, now);
+    let not_accepted = not_accepted();
+    for DueRow { order_id, status, mut seq, due_at, by_people } in due {
+        let path = if by_people {
+            StageDelays::not_accepted(status, due_at, now)
+        } else {
+            delays.path(status, due_at, now)
+        };
         let due_at = path.due_at.map(|due| due.timestamp_millis());
         let mut from = status;
         for to in path.steps {
             seq += 1;
-            events.push(EventRow { order_id, event: EventKind::Reached(to), seq, timestamp: at, meta: None });
-            transitions.push(Transition { order_id, from, to });
+            let (event, meta) = (EventKind::Reached(to), by_people.then_some(&not_accepted));
+            events.push(EventRow { order_id, event, seq, timestamp: at, meta });
+            transitions.push(Transition { order_id, from, to, seq: u32::try_from(seq).unwrap_or_default() });
             from = to;
         }
         steps.push(StepRow { order_id, from: status, to: path.status, seq, at, due_at });
@@ -120,15 +127,16 @@ pub(super) async fn advance(
     Ok((steps.len(), transitions))
 }
 
-pub(super) async fn find_all(
-    read: &SqlitePool,
+/// Orders with their timelines; of a note only the mark that there is one.
+pub(super) async fn timelines(
+    read: impl SqliteExecutor<'_>,
     order_ids: &[OrderId],
 ) -> Result<Vec<TrackedOrder>, StoreError> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(concat!(
         "SELECT ",
         order_columns!("o."),
-        r#", e.event, e."timestamp", e.meta FROM orders AS o JOIN order_events AS e USING (order_id)
+        r#", e.seq AS position, e.event, e."timestamp", e.meta FROM orders AS o JOIN order_events AS e USING (order_id)
          WHERE o.order_id IN (SELECT value FROM json_each(?1)) ORDER BY o.order_id, e.seq"#
     ))
     .bind(json(order_ids)?)

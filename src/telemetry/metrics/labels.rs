@@ -11,10 +11,12 @@ pub enum Step {
     Admit,
     /// Moving one batch of due orders.
     Advance,
+    /// From the moment a report is handed in to its commit.
+    Report,
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 4] = [Self::Place, Self::Publish, Self::Admit, Self::Advance];
+    pub(super) const ALL: [Self; 5] = [Self::Place, Self::Publish, Self::Admit, Self::Advance, Self::Report];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -22,6 +24,30 @@ impl Step {
             Self::Publish => "publish",
             Self::Admit => "admit",
             Self::Advance => "advance",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// What became of a report, the label of `reports_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportResult {
+    /// It is in the timeline.
+    Applied,
+    /// It said nothing new.
+    Ignored,
+    /// It was refused.
+    Refused,
+}
+
+impl ReportResult {
+    pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Ignored, Self::Refused];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Ignored => "ignored",
+            Self::Refused => "refused",
         }
     }
 }

@@ -16,12 +16,12 @@ use prometheus::{
     Opts, Registry, TextEncoder, core::Collector,
 };
 
-pub use labels::{Consumed, Step};
+pub use labels::{Consumed, ReportResult, Step};
 
 use feed::FeedSeries;
 use gauges::Told;
 
-use crate::order::{RejectReason, Status, Transition};
+use crate::order::{EventKind, RejectReason, Report, Status, Transition};
 
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -45,7 +45,8 @@ pub struct Metrics {
     orders_produced: IntCounter,
     orders_consumed: IntCounter,
     transitions: IntCounterVec,
-    steps: [Histogram; 4],
+    reports: IntCounterVec,
+    steps: [Histogram; 5],
     db_write: Histogram,
     db_errors: IntCounter,
     in_progress: GaugeVec,
@@ -78,7 +79,7 @@ impl Metrics {
         let steps = histogram_vec(
             r,
             "pipeline_step_duration_seconds",
-            "Duration of a step: place (hand-in to commit), publish (to acknowledgement), admit and advance (a batch)",
+            "Duration of a step: place and report (hand-in to commit), publish (to acknowledgement), admit and advance (a batch)",
             STEP_BUCKETS,
             &["step"],
         );
@@ -104,6 +105,12 @@ impl Metrics {
             orders_produced: counter(r, "orders_produced_total", "Orders acknowledged by the broker"),
             orders_consumed: counter(r, "orders_consumed_total", "Messages of the orders topic handled"),
             transitions: counter_vec(r, "status_transitions_total", "Steps made", &["from", "to"]),
+            reports: counter_vec(
+                r,
+                "reports_total",
+                "Reports of this kind that were applied, said nothing new or were refused",
+                &["event", "outcome"],
+            ),
             steps: Step::ALL.map(|step| steps.with_label_values(&[step.as_str()])),
             db_write: histogram(r, "db_write_latency_seconds", "Duration of a write transaction", DB_BUCKETS),
             db_errors: counter(r, "db_errors_total", "Database calls that failed or took too long"),
@@ -176,8 +183,14 @@ impl Metrics {
 
     fn declare_known_labels(&self) {
         for from in Status::ALL {
-            for to in from.leads_to() {
+            // And every step can be taken back.
+            for to in Status::ALL.into_iter().filter(|to| from.may_become(*to) || from.may_go_back_to(*to)) {
                 self.transitions.with_label_values(&[from.as_str(), to.as_str()]);
+            }
+        }
+        for kind in Report::KINDS {
+            for result in ReportResult::ALL {
+                self.reports.with_label_values(&[kind.as_str(), result.as_str()]);
             }
         }
         for reason in RejectReason::ALL {
@@ -237,6 +250,11 @@ impl Metrics {
     /// A message became a dead letter.
     pub fn dead_letter(&self, reason: RejectReason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A report of this kind has its fate.
+    pub fn reported(&self, kind: EventKind, result: ReportResult) {
+        self.reports.with_label_values(&[kind.as_str(), result.as_str()]).inc();
     }
 
     /// Orders took these steps.

@@ -33,8 +33,9 @@ fn known_series_stand_at_zero_from_the_start() {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
     for (name, sets) in [
-        ("status_transitions_total{", 4),
-        ("pipeline_step_duration_seconds_count{", 4),
+        ("status_transitions_total{", 22),
+        ("pipeline_step_duration_seconds_count{", 5),
+        ("reports_total{", 36),
         ("orders_in_progress{", 4),
         ("consumer_messages_total{", 4),
         ("dead_letters_total{", RejectReason::ALL.len()),

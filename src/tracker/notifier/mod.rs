@@ -25,7 +25,7 @@ use tracing::debug;
 
 use super::places::{NoPlace, Place, Places};
 use crate::{
-    order::{Event, EventKind, OrderId, Transition},
+    order::{Event, OrderId, Transition},
     store::{Arrival, StoreError},
     tracker::OrderLoader,
 };
@@ -97,8 +97,7 @@ impl Notifier {
 
     /// These steps were made here, and are committed.
     pub fn committed(&self, transitions: &[Transition]) {
-        let reached = |step: &Transition| (step.order_id, EventKind::Reached(step.to).seq().into());
-        self.reached(transitions.iter().map(reached));
+        self.reached(transitions.iter().map(|step| (step.order_id, step.seq)));
     }
 
     /// These events have become visible, whoever made them.
@@ -106,7 +105,8 @@ impl Notifier {
         self.reached(arrivals.iter().map(|arrival| (arrival.order_id, arrival.seq)));
     }
 
-    fn reached(&self, news: impl Iterator<Item = (OrderId, u32)>) {
+    /// These orders have reached these positions.
+    pub fn reached(&self, news: impl Iterator<Item = (OrderId, u32)>) {
         let followed = self.followed();
         if followed.is_empty() {
             return;
@@ -143,19 +143,19 @@ pub struct Subscriber {
 impl Subscriber {
     /// Waits for events after the position `seen` and reads them; `None` when the service stops. An error is one that
     /// reading again does not mend.
-    pub async fn news(&mut self, seen: u8) -> Option<Result<Vec<Event>, StoreError>> {
+    pub async fn news(&mut self, seen: u32) -> Option<Result<Vec<Event>, StoreError>> {
         let stop = self.notifier.stop.clone();
         let work = async {
             loop {
                 let calls = self.calls;
-                let further = |known: &Reached| known.seq > u32::from(seen) || known.calls > calls;
+                let further = |known: &Reached| known.seq > seen || known.calls > calls;
                 let known = *self.reached.wait_for(further).await.ok()?;
                 match self.read(seen).await {
                     Ok(news) if !news.is_empty() => {
                         self.calls = known.calls;
                         return Some(Ok(news));
                     }
-                    Ok(_) if known.seq <= u32::from(seen) => {
+                    Ok(_) if known.seq <= seen => {
                         self.calls = known.calls;
                         continue;
                     }
@@ -169,10 +169,10 @@ impl Subscriber {
         stop.run_until_cancelled(work).await.flatten()
     }
 
-    async fn read(&self, seen: u8) -> Result<Vec<Event>, StoreError> {
+    async fn read(&self, seen: u32) -> Result<Vec<Event>, StoreError> {
         let found = self.notifier.loader.find(self.order_id).await?;
         let events = found.iter().flat_map(|tracked| &tracked.events);
-        Ok(events.filter(|event| event.event.seq() > seen).cloned().collect())
+        Ok(events.filter(|event| event.seq > seen).cloned().collect())
     }
 }
 

@@ -59,8 +59,8 @@ async fn timed<T>(work: impl Future<Output = T>) -> (T, u128) {
     (work.await, started.elapsed().as_millis())
 }
 
-fn positions(news: Option<Result<Vec<Event>, StoreError>>) -> Vec<u8> {
-    news.expect("goes on").expect("reads").iter().map(|event| event.event.seq()).collect()
+fn positions(news: Option<Result<Vec<Event>, StoreError>>) -> Vec<u32> {
+    news.expect("goes on").expect("reads").iter().map(|event| event.seq).collect()
 }
 
 #[tokio::test(start_paused = true)]

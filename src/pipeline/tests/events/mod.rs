@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{details, start};
 use crate::{
-    order::{Cursor, IdMint, OrderId, StageDelays},
+    order::{Cursor, IdMint, OrderId, StageDelays, Start},
     pipeline::EventRelay,
     store::{
         Due, EventLog as _, FeedQuery, NewOrder, OrderStore as _, Outbox, Span, Store,
@@ -119,7 +119,7 @@ impl World {
             details: details("Ada"),
             key: None,
             meta: None,
-            due_in: Some(Duration::ZERO),
+            start: Start::timer(Duration::ZERO),
         };
         let orders: Vec<NewOrder> =
             (0..count).map(|_| order(self.mint.mint(begun, rand::random()))).collect();

@@ -63,11 +63,11 @@ pub(super) async fn follow(
         };
         let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
         let mut news = Some(view.find(order_id).await.expect("reads").expect("is stored").events);
-        news.as_mut().expect("just read").retain(|event| event.event.seq() > seen);
+        news.as_mut().expect("just read").retain(|event| event.seq > seen);
         let mut first = true;
         while let Some(events) = news {
             for event in events {
-                assert_eq!(event.event.seq(), seen + 1, "{order_id}");
+                assert_eq!(event.seq, seen + 1, "{order_id}");
                 seen += 1;
                 let age = view.now() - event.timestamp;
                 assert!(

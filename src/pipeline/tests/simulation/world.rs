@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     broker::{IN_FLIGHT, Publisher},
-    order::{Cursor, FeedEvent, OrderId, OrderPlaced, StageDelays, Status},
+    order::{Cursor, FeedEvent, OrderId, OrderPlaced, StageDelays, Start, Status},
     pipeline::{
         BatchWriter, Consumer, Relay, Scheduler,
         tests::doubles::{Fate, Troubled},
@@ -212,7 +212,7 @@ impl World {
             store: store.clone(),
             fresh: fresh_in.clone(),
             transitions: transitions.clone(),
-            first_delay: self.delay,
+            start: Start::timer(self.delay),
             clock: self.clock.clone(),
             metrics: metrics.clone(),
             mint: Arc::clone(&mint),
@@ -230,8 +230,14 @@ impl World {
             stop.clone(),
         );
         let member = Box::new(Member::new(self.topic.clone()));
-        let consumer =
-            Consumer::new(member, store.clone(), publisher, transitions.clone(), metrics.clone(), self.delay);
+        let consumer = Consumer::new(
+            member,
+            store.clone(),
+            publisher,
+            transitions.clone(),
+            metrics.clone(),
+            Start::timer(self.delay),
+        );
         let (freezer, mut tasks) = (Freezer::new(), JoinSet::new());
         tasks.spawn(freezer.run(writer(requests.keyless, self.random.random()).run()));
         tasks.spawn(freezer.run(writer(requests.keyed, self.random.random()).run()));

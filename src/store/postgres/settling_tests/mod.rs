@@ -275,7 +275,7 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
     let incoming = |order: NewOrder| Incoming {
         placed: OrderPlaced::new(order.order_id, order.details, Timestamp::default()),
         meta: None,
-        due_in: order.due_in,
+        start: order.start,
     };
     store
         .admit(&[incoming(new_order()), incoming(orders[0].clone()), incoming(new_order())])

@@ -1,0 +1,210 @@
+//! The SQL of what is reported: orders are read, judged here, and written if they are still as they were read.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use serde_json::Value;
+use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
+use tokio::time::sleep;
+
+use super::{
+    super::{
+        ReportOutcome as Outcome,
+        columns::order_columns,
+        reports::{
+            JUDGED, Known, OrderReport, Remembered, Reported, Written, judge_all, noted, overtaken, put_notes,
+        },
+    },
+    rows::{moment, order_id, tracked},
+    timers::texts,
+};
+use crate::order::{Event, Order, OrderId, Rules, Timestamp, TrackedOrder};
+
+/// Pauses before reports are judged anew whose orders others were changing.
+const PAUSES: [Duration; JUDGED - 1] =
+    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(60)];
+
+/// Orders with their timelines, and what was reported of them under these ids; one row at least, that of the moment.
+const READ: &str = concat!(
+    "WITH t AS MATERIALIZED (SELECT COALESCE($3, date_trunc('milliseconds', clock_timestamp())) AS now)
+     SELECT t.now, f.* FROM t LEFT JOIN LATERAL (SELECT ",
+    order_columns!("o."),
+    r#", e.positions, e.events, e.stamps, e.metas, r.report_ids, r.seqs, r.said, r.notes
+     FROM orders AS o CROSS JOIN LATERAL (
+         SELECT array_agg(seq) AS positions, array_agg(event) AS events, array_agg("timestamp") AS stamps,
+             array_agg(meta) AS metas
+         FROM order_events WHERE order_id = o.order_id HAVING count(*) > 0) AS e
+     CROSS JOIN LATERAL (
+         SELECT array_agg(report_id) AS report_ids, array_agg(seq) AS seqs, array_agg(said) AS said,
+             array_agg(note) AS notes
+         FROM order_reports WHERE order_id = o.order_id AND report_id = ANY($2)) AS r
+     WHERE o.order_id = ANY($1)) AS f ON true"#
+);
+
+/// Changes the orders that are still at the position that they were read at, one after the other by their ids, and passes
+/// over what somebody else is writing: nobody is waited for, and no two can wait for each other.
+const WRITE: &str = r#"WITH input AS (
+        SELECT * FROM unnest($1::text[], $2::integer[], $3::integer[], $4::text[], $5::timestamptz[],
+                $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
+            AS i (order_id, was_seq, seq, status, updated_at, due_at, expected_at, ready_at)
+    ), held AS MATERIALIZED (
+        SELECT o.order_id FROM orders AS o JOIN input AS i ON i.order_id = o.order_id AND i.was_seq = o.seq
+        ORDER BY o.order_id FOR NO KEY UPDATE OF o SKIP LOCKED
+    ), moved AS (
+        UPDATE orders AS o SET status = i.status, seq = i.seq, updated_at = i.updated_at, due_at = i.due_at,
+            expected_at = i.expected_at, ready_at = i.ready_at
+        FROM input AS i JOIN held USING (order_id)
+        WHERE o.order_id = i.order_id AND o.seq = i.was_seq
+        RETURNING o.order_id
+    ), history AS (
+        INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
+        SELECT m.order_id, e.event, e.seq, e.stamp, e.meta
+        FROM unnest($9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::jsonb[])
+            AS e (order_id, event, seq, stamp, meta)
+        JOIN moved AS m USING (order_id)
+        ORDER BY m.order_id, e.seq
+    ), kept AS (
+        INSERT INTO order_reports (order_id, seq, report_id, said, note)
+        SELECT m.order_id, r.seq, r.report_id, r.said, r.note
+        FROM unnest($14::text[], $15::integer[], $16::text[], $17::jsonb[], $18::text[])
+            AS r (order_id, seq, report_id, said, note)
+        JOIN moved AS m USING (order_id)
+        ORDER BY m.order_id, r.seq
+    )
+    SELECT order_id FROM moved"#;
+
+/// Two statements; more only where others change the same orders.
+pub(super) async fn report(
+    db: &mut PgConnection,
+    reports: &[OrderReport],
+    rules: &Rules,
+    now: Option<Timestamp>,
+) -> sqlx::Result<Vec<Reported>> {
+    let mut asked: Vec<usize> = (0..reports.len()).collect();
+    let mut answers: Vec<Option<Reported>> = vec![None; reports.len()];
+    let mut pauses = PAUSES.iter();
+    loop {
+        let set = || asked.iter().map(|at| &reports[*at]);
+        let (at, mut known) = read(db, set(), now).await?;
+        let (judged, written) = judge_all(set(), &mut known, rules, at);
+        let done = write(db, &written).await?;
+        let lost = overtaken(reports, &asked, &written, &done);
+        for (at, answer) in asked.iter().zip(judged) {
+            answers[*at] = Some(answer);
+        }
+        if lost.is_empty() {
+            break;
+        }
+        let Some(pause) = pauses.next() else {
+            for at in lost {
+                answers[at] = Some(Reported { outcome: Outcome::Contended, standing: None });
+            }
+            break;
+        };
+        sleep(*pause).await;
+        asked = lost;
+    }
+    Ok(answers.into_iter().flatten().collect())
+}
+
+async fn read<'a>(
+    db: &mut PgConnection,
+    reports: impl Iterator<Item = &'a OrderReport>,
+    now: Option<Timestamp>,
+) -> sqlx::Result<(Timestamp, HashMap<OrderId, Known>)> {
+    let (mut orders, mut ids) = (HashSet::new(), HashSet::new());
+    for OrderReport { order_id, report, .. } in reports {
+        orders.insert(*order_id);
+        ids.extend(report.id.as_deref());
+    }
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    let rows = sqlx::query(READ)
+        .bind(texts(&orders))
+        .bind(ids.into_iter().collect::<Vec<_>>())
+        .bind(now)
+        .fetch_all(db)
+        .await?;
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let now = moment(first, "now")?;
+    // Where none of them is there is a row of the moment alone.
+    let there =
+        rows.iter().filter(|row| row.try_get::<Option<&str>, _>("order_id").is_ok_and(|id| id.is_some()));
+    let known = there.map(|row| Ok((order_id(row)?, known(row)?))).collect::<sqlx::Result<_>>()?;
+    Ok((now, known))
+}
+
+fn known(row: &PgRow) -> sqlx::Result<Known> {
+    let ids: Vec<String> = row.try_get::<Option<_>, _>("report_ids")?.unwrap_or_default();
+    let seqs: Vec<i32> = row.try_get::<Option<_>, _>("seqs")?.unwrap_or_default();
+    let said: Vec<Value> = row.try_get::<Option<_>, _>("said")?.unwrap_or_default();
+    let notes: Vec<Option<String>> = row.try_get::<Option<_>, _>("notes")?.unwrap_or_default();
+    let remembered = seqs.into_iter().zip(said).zip(notes).map(|((seq, said), note)| Remembered {
+        seq: u32::try_from(seq).unwrap_or_default(),
+        said,
+        note,
+    });
+    Ok(Known { tracked: tracked(row)?, reports: ids.into_iter().zip(remembered).collect() })
+}
+
+/// Answers which orders were written.
+async fn write(db: &mut PgConnection, written: &[Written]) -> sqlx::Result<Vec<OrderId>> {
+    if written.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stamps = |stamp: fn(&Written) -> Option<Timestamp>| written.iter().map(stamp).collect::<Vec<_>>();
+    let texts = |text: fn(&Order) -> String| written.iter().map(|row| text(&row.order)).collect::<Vec<_>>();
+    let events = || written.iter().flat_map(|row| row.events.iter().map(|event| (row.order.order_id, event)));
+    let said = || written.iter().flat_map(|row| row.said.iter().map(|said| (row.order.order_id, said)));
+    let rows = sqlx::query(WRITE)
+        .bind(texts(|order| order.order_id.to_string()))
+        .bind(written.iter().map(|row| position(row.was_seq)).collect::<Vec<_>>())
+        .bind(written.iter().map(|row| position(row.seq)).collect::<Vec<_>>())
+        .bind(texts(|order| order.status.to_string()))
+        .bind(stamps(|row| Some(row.order.updated_at)))
+        .bind(stamps(|row| row.order.due_at))
+        .bind(stamps(|row| row.order.expected_at))
+        .bind(stamps(|row| row.ready_at))
+        .bind(events().map(|(order_id, _)| order_id.to_string()).collect::<Vec<_>>())
+        .bind(events().map(|(_, event)| event.event.as_str()).collect::<Vec<_>>())
+        .bind(events().map(|(_, event)| position(event.seq)).collect::<Vec<_>>())
+        .bind(events().map(|(_, event)| event.timestamp).collect::<Vec<_>>())
+        .bind(events().map(|(_, event): (_, &Event)| event.meta.as_ref().map(Json)).collect::<Vec<_>>())
+        .bind(said().map(|(order_id, _)| order_id.to_string()).collect::<Vec<_>>())
+        .bind(said().map(|(_, said)| position(said.seq)).collect::<Vec<_>>())
+        .bind(said().map(|(_, said)| said.report_id.as_deref()).collect::<Vec<_>>())
+        .bind(said().map(|(_, said)| Json(&said.said)).collect::<Vec<_>>())
+        .bind(said().map(|(_, said)| said.note.as_deref()).collect::<Vec<_>>())
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(order_id).collect()
+}
+
+fn position(seq: u32) -> i32 {
+    i32::try_from(seq).unwrap_or(i32::MAX)
+}
+
+/// Puts the notes where timelines say that there are some; no statement where they say so of none.
+pub(super) async fn with_notes(
+    db: &mut PgConnection,
+    mut found: Vec<TrackedOrder>,
+) -> sqlx::Result<Vec<TrackedOrder>> {
+    let orders = noted(&found);
+    if orders.is_empty() {
+        return Ok(found);
+    }
+    let rows = sqlx::query(
+        "SELECT order_id, seq, note FROM order_reports WHERE order_id = ANY($1) AND note IS NOT NULL",
+    )
+    .bind(texts(&orders))
+    .fetch_all(db)
+    .await?;
+    let note = |row: &PgRow| {
+        let seq = u32::try_from(row.try_get::<i32, _>("seq")?).unwrap_or_default();
+        Ok(((order_id(row)?, seq), row.try_get("note")?))
+    };
+    let notes = rows.iter().map(note).collect::<sqlx::Result<HashMap<_, _>>>()?;
+    put_notes(&mut found, &notes);
+    Ok(found)
+}

@@ -1,0 +1,262 @@
+//! What all databases do with a set of reports: judge each by what was read of its order, and say what to write.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Value, json};
+
+use crate::order::{
+    Conflict, Event, EventKind, Ignored, Order, OrderId, Report, Rules, Timestamp, TrackedOrder, Transition,
+    Verdict, allowed, events_of, judge,
+};
+
+/// A report of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderReport {
+    /// Which order.
+    pub order_id: OrderId,
+    /// What is reported.
+    pub report: Report,
+    /// The positions that the sender may have meant; `None` if it is all the same to him.
+    pub if_match: Option<Vec<u32>>,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It happened: these events are stored, the reported one last.
+    Applied(Vec<Event>, Vec<Transition>),
+    /// Its id had been applied before, with these events.
+    Replayed(Vec<Event>),
+    /// It says nothing new; nothing was written.
+    Ignored(Ignored),
+    /// It contradicts what is there; nothing was written.
+    Refused(Conflict),
+    /// The order is not where the sender thought; nothing was written.
+    Moved,
+    /// Its id stands for another report; nothing was written.
+    IdReused,
+    /// No order has this id.
+    Unknown,
+    /// Others changed the order again and again meanwhile; nothing was written.
+    Contended,
+}
+
+/// What became of a report, and how its order is since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How its order is since; `None` if there is none.
+    pub standing: Option<Standing>,
+}
+
+/// How an order is, and what may be reported of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The order.
+    pub order: Order,
+    /// The position of its last event.
+    pub seq: u32,
+    /// What would be applied now.
+    pub allowed: Vec<EventKind>,
+    /// The database's time.
+    pub now: Timestamp,
+}
+
+/// How often a report is judged anew because somebody else was faster.
+pub(super) const JUDGED: usize = 4;
+
+/// What an order remembers of a report that had an id.
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    /// The position of the reported event.
+    pub(super) seq: u32,
+    pub(super) said: Value,
+    pub(super) note: Option<String>,
+}
+
+/// An order as a set of reports finds it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) tracked: TrackedOrder,
+    /// By their ids.
+    pub(super) reports: HashMap<String, Remembered>,
+}
+
+/// What is to be written of one order, if it is still at `was_seq`.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) was_seq: u32,
+    pub(super) seq: u32,
+    pub(super) order: Order,
+    pub(super) ready_at: Option<Timestamp>,
+    pub(super) events: Vec<Event>,
+    /// What must be kept beside its events.
+    pub(super) said: Vec<SaidRow>,
+}
+
+/// A row of `order_reports`.
+#[derive(Debug)]
+pub(super) struct SaidRow {
+    pub(super) seq: u32,
+    pub(super) report_id: Option<String>,
+    pub(super) said: Value,
+    pub(super) note: Option<String>,
+}
+
+/// Judges reports one after the other: each sees what those before it have done. Answers what becomes of each, and what to
+/// write, by ids.
+pub(super) fn judge_all<'a>(
+    reports: impl IntoIterator<Item = &'a OrderReport>,
+    known: &mut HashMap<OrderId, Known>,
+    rules: &Rules,
+    now: Timestamp,
+) -> (Vec<Reported>, Vec<Written>) {
+    let mut written: BTreeMap<OrderId, Written> = BTreeMap::new();
+    let answer = |OrderReport { order_id, report, if_match }: &OrderReport| {
+        let Some(known) = known.get_mut(order_id) else {
+            return Reported { outcome: Outcome::Unknown, standing: None };
+        };
+        let outcome = known.answer(report, if_match.as_deref(), rules, now, |change| {
+            change.add_to(written.entry(*order_id));
+        });
+        let order = known.tracked.order.clone();
+        let (seq, allowed) = (known.seq(), allowed(&known.tracked, rules, now));
+        Reported { outcome, standing: Some(Standing { order, seq, allowed, now }) }
+    };
+    let answers = reports.into_iter().map(answer).collect();
+    (answers, written.into_values().collect())
+}
+
+impl Written {
+    fn add_to(self, entry: std::collections::btree_map::Entry<'_, OrderId, Self>) {
+        match entry {
+            std::collections::btree_map::Entry::Vacant(entry) => _ = entry.insert(self),
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                let all = entry.get_mut();
+                (all.seq, all.order, all.ready_at) = (self.seq, self.order, self.ready_at);
+                all.events.extend(self.events);
+                all.said.extend(self.said);
+            }
+        }
+    }
+}
+
+impl Known {
+    fn seq(&self) -> u32 {
+        self.tracked.events.last().map_or(0, |last| last.seq)
+    }
+
+    fn answer(
+        &mut self,
+        report: &Report,
+        if_match: Option<&[u32]>,
+        rules: &Rules,
+        now: Timestamp,
+        write: impl FnOnce(Written),
+    ) -> Outcome {
+        if let Some(remembered) = report.id.as_ref().and_then(|id| self.reports.get(id)) {
+            return if remembered.said == report.said() && remembered.note == report.note {
+                Outcome::Replayed(self.replayed(remembered))
+            } else {
+                Outcome::IdReused
+            };
+        }
+        let was_seq = self.seq();
+        if if_match.is_some_and(|positions| !positions.contains(&was_seq)) {
+            return Outcome::Moved;
+        }
+        let change = match judge(&self.tracked, report, rules, now) {
+            Verdict::Applied(change) => *change,
+            Verdict::Ignored(why) => return Outcome::Ignored(why),
+            Verdict::Refused(conflict) => return Outcome::Refused(conflict),
+        };
+        let mut stored = change.events.clone();
+        let seq = stored.last().map_or(was_seq, |last| last.seq);
+        if let Some(last) = stored.last_mut().filter(|_| report.note.is_some()) {
+            mark_note(last);
+        }
+        let mut events = stored.clone();
+        show_note(&mut events, report.note.as_deref());
+        let remembered = Remembered { seq, said: report.said(), note: report.note.clone() };
+        let said = (report.id.is_some() || report.note.is_some()).then(|| SaidRow {
+            seq,
+            report_id: report.id.clone(),
+            said: remembered.said.clone(),
+            note: remembered.note.clone(),
+        });
+        self.tracked.order = change.order.clone();
+        self.tracked.events.extend(stored.iter().cloned());
+        self.reports.extend(report.id.clone().map(|id| (id, remembered)));
+        let (order, ready_at) = (change.order, change.ready_at);
+        write(Written { was_seq, seq, order, ready_at, events: stored, said: said.into_iter().collect() });
+        Outcome::Applied(events, change.transitions)
+    }
+
+    fn replayed(&self, remembered: &Remembered) -> Vec<Event> {
+        let mut events = events_of(&self.tracked.events, remembered.seq).to_vec();
+        show_note(&mut events, remembered.note.as_deref());
+        events
+    }
+}
+
+/// Says in the event that there is a note beside it: an event can't be changed, and a note must be erasable.
+fn mark_note(event: &mut Event) {
+    if let Some(Value::Object(meta)) = &mut event.meta {
+        meta.insert("note".to_owned(), json!(true));
+    }
+}
+
+/// Whether a note is kept beside this event.
+pub(super) fn has_note(event: &Event) -> bool {
+    event.meta.as_ref().and_then(|meta| meta.get("note")) == Some(&json!(true))
+}
+
+/// Puts the note of the last of these events where its mark is.
+fn show_note(events: &mut [Event], note: Option<&str>) {
+    if let Some(last) = events.last_mut() {
+        put_note(last, note);
+    }
+}
+
+/// Puts a note where its mark is; without one, since it was erased, the mark goes.
+pub(super) fn put_note(event: &mut Event, note: Option<&str>) {
+    if !has_note(event) {
+        return;
+    }
+    if let Some(Value::Object(meta)) = &mut event.meta {
+        match note {
+            Some(note) => _ = meta.insert("note".to_owned(), json!(note)),
+            None => _ = meta.remove("note"),
+        }
+    }
+}
+
+/// Puts the notes of these orders, by order and position, where their marks are.
+pub(super) fn put_notes(found: &mut [TrackedOrder], notes: &HashMap<(OrderId, u32), String>) {
+    for tracked in found {
+        let order_id = tracked.order.order_id;
+        for event in &mut tracked.events {
+            let note = notes.get(&(order_id, event.seq));
+            put_note(event, note.map(String::as_str));
+        }
+    }
+}
+
+/// Which of these orders have notes.
+pub(super) fn noted(found: &[TrackedOrder]) -> Vec<OrderId> {
+    let noted = found.iter().filter(|tracked| tracked.events.iter().any(has_note));
+    noted.map(|tracked| tracked.order.order_id).collect()
+}
+
+/// Whose reports were judged by what was not so any more, by their places in the set.
+pub(super) fn overtaken(
+    reports: &[OrderReport],
+    asked: &[usize],
+    written: &[Written],
+    done: &[OrderId],
+) -> Vec<usize> {
+    let lost: Vec<OrderId> =
+        written.iter().map(|written| written.order.order_id).filter(|id| !done.contains(id)).collect();
+    asked.iter().copied().filter(|at| lost.contains(&reports[*at].order_id)).collect()
+}
