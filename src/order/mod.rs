@@ -26,7 +26,7 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use backlog::{Backlog, COUNTED_TO, LateSteps, Overdue, UNSENT_LISTED, Unsent};
+pub use backlog::{Backlog, COUNTED_TO, LateOrders, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use feed::{Cursor, EventMessage, FeedEvent, FeedMeta, OrderFacts, ParseCursorError};
 pub use field_error::{FieldCode, FieldError};

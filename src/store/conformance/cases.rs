@@ -1,7 +1,10 @@
 //! The cases, one rule each.
 
 pub(crate) use super::{
-    attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    attention::{
+        orders_that_people_have_not_moved_are_late_by_status,
+        what_needs_a_look_comes_oldest_first_and_is_counted,
+    },
     events::{
         a_kind_is_looked_for_among_so_many, a_page_of_events_says_where_it_ends,
         a_place_is_held_by_one_replica, a_place_may_be_taken_anew, a_place_set_by_hand_counts,

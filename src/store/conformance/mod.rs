@@ -184,6 +184,7 @@ macro_rules! conformance {
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,
+            orders_that_people_have_not_moved_are_late_by_status,
             positions_tell_how_far_and_when,
             an_audit_reads_every_order_once,
             those_left_out_stay_until_they_are_named,

@@ -21,8 +21,8 @@ use transaction::{Course, Courses, Locks};
 use super::reports::SaidRow;
 
 use super::{
-    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateSteps, Maintenance, OutboxStore, Overdue,
-    Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateOrders, LateSteps, Maintenance, OutboxStore,
+    Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
     order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -216,6 +216,23 @@ impl Insight for MemoryStore {
         let (orders, most) = (first.len() as u64, database.next_due().map_or(Duration::ZERO, since));
         first.truncate(limit);
         Ok(LateSteps { most, orders, first, since: None })
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        let (database, now) = self.lock();
+        let behind = |tracked: &TrackedOrder| {
+            let order = &tracked.order;
+            let expected = order.expected_at.filter(|at| *at < now && !order.status.is_final())?;
+            Some(Overdue { order: order.clone(), late: (now - expected).to_std().unwrap_or_default() })
+        };
+        let mut first: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
+        let mut late = LateOrders::default();
+        for overdue in &first {
+            late.orders[overdue.order.status] += 1;
+        }
+        first.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+        first.truncate(limit);
+        Ok(LateOrders { first, ..late })
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
