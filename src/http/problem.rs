@@ -8,15 +8,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    order::{DetailsErrors, FieldCode, FieldError},
+    order::{Conflict, DetailsErrors, EventKind, FieldCode, FieldError, ReportErrors},
     telemetry::RequestId,
-    tracker::{PlaceError, StoreError},
+    tracker::{PlaceError, ReportError, StoreError},
 };
 
 /// The media type of every error.
 pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 /// What a client is told to wait before it tries again, in seconds.
 const RETRY_AFTER: &str = "1";
+
+const CHANGED_MEANWHILE: &str = "changed-meanwhile";
+const CHANGED_MEANWHILE_TITLE: &str = "The order has changed meanwhile";
 
 /// An error on its way out; `observe` adds path and request id and writes the body.
 #[derive(Debug, Clone)]
@@ -26,6 +29,7 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    allowed: Option<Vec<EventKind>>,
     pub(super) cause: Option<Cause>,
 }
 
@@ -58,13 +62,17 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     pub errors: Vec<FieldError>,
+    /// Of a 409: what may be reported of the order now and would be applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<EventKind>, required = false)]
+    pub allowed: Option<Vec<EventKind>>,
     /// Also in the `x-request-id` header, and in our logs.
     pub request_id: String,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), errors: Vec::new(), cause: None }
+        Self { status, code, title, detail: detail.into(), errors: Vec::new(), allowed: None, cause: None }
     }
 
     /// 400: the request can't be read at all.
@@ -106,6 +114,43 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", title, detail)
     }
 
+    /// 409: a report contradicts its order.
+    pub(super) fn conflict(conflict: Conflict, allowed: Vec<EventKind>) -> Self {
+        let (code, title, detail) = match conflict {
+            Conflict::OrderFinished => (
+                "order-finished",
+                "The order is finished",
+                "the order was delivered or cancelled; only that can still be taken back, for a while",
+            ),
+            Conflict::NothingToRevert => {
+                ("nothing-to-revert", "Nothing to take back", "the order is where it began")
+            }
+            Conflict::TooLateToRevert => (
+                "too-late-to-revert",
+                "Too late to take back",
+                "the latest step is older than what may still be taken back (UNDO_WINDOW)",
+            ),
+            Conflict::ChangedMeanwhile => (
+                CHANGED_MEANWHILE,
+                CHANGED_MEANWHILE_TITLE,
+                "only the latest step can be taken back, and reverts names another event; look at the order again",
+            ),
+            Conflict::TimelineFull => (
+                "timeline-full",
+                "The timeline is full",
+                "the order has as many events as it may; only what changes its status is still taken",
+            ),
+        };
+        Self { allowed: Some(allowed), ..Self::new(StatusCode::CONFLICT, code, title, detail) }
+    }
+
+    /// 412: the order is at another position.
+    pub(super) fn not_at_that_position(seq: u32) -> Self {
+        let detail = format!("the order is at position {seq} now; look at it again");
+        let status = StatusCode::PRECONDITION_FAILED;
+        Self::new(status, CHANGED_MEANWHILE, CHANGED_MEANWHILE_TITLE, detail)
+    }
+
     /// 413.
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("a body may have up to {limit} bytes");
@@ -123,6 +168,13 @@ impl Problem {
         let detail = "this Idempotency-Key has placed another order; use a new key for a new order";
         let title = "The idempotency key was used before";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
+    }
+
+    /// 422: the id of a report came back with another body.
+    pub(super) fn report_id_reused() -> Self {
+        let detail = "this id stands for another report of the order; use a new id for a new report";
+        let title = "The report's id was used before";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "report-id-reused", title, detail)
     }
 
     /// 429, with `Retry-After`.
@@ -149,6 +201,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
     }
 
+    /// 503: others were faster again and again.
+    pub(super) fn contended() -> Self {
+        Self::unavailable("the order is being changed by others at this moment; try again shortly")
+    }
+
     /// A whole response for a connection on which no request could be read.
     pub(super) fn raw_response(&self, request_id: &RequestId) -> Vec<u8> {
         let body = self.body("", request_id);
@@ -170,7 +227,13 @@ impl Problem {
 
     /// The body as it goes out.
     pub(super) fn body(&self, instance: &str, request_id: &RequestId) -> Vec<u8> {
-        let body = ProblemBody {
+        let body = self.told(instance, request_id);
+        serde_json::to_vec(&body).expect("strings and numbers always serialise")
+    }
+
+    /// The same before it is JSON.
+    pub(super) fn told(&self, instance: &str, request_id: &RequestId) -> ProblemBody {
+        ProblemBody {
             kind: format!("/problems/{}", self.code),
             title: self.title.to_owned(),
             status: self.status.as_u16(),
@@ -178,9 +241,9 @@ impl Problem {
             instance: instance.to_owned(),
             code: self.code.to_owned(),
             errors: self.errors.clone(),
+            allowed: self.allowed.clone(),
             request_id: request_id.to_string(),
-        };
-        serde_json::to_vec(&body).expect("strings and numbers always serialise")
+        }
     }
 }
 
@@ -197,6 +260,12 @@ impl IntoResponse for Problem {
 
 impl From<DetailsErrors> for Problem {
     fn from(errors: DetailsErrors) -> Self {
+        Self::invalid(errors.0)
+    }
+}
+
+impl From<ReportErrors> for Problem {
+    fn from(errors: ReportErrors) -> Self {
         Self::invalid(errors.0)
     }
 }
@@ -226,6 +295,21 @@ impl From<PlaceError> for Problem {
             ),
             PlaceError::KeyReused => Self::key_reused(),
             PlaceError::Refused(_) => Self::internal(),
+        }
+    }
+}
+
+/// The writer has logged the cause already.
+impl From<ReportError> for Problem {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Busy => Self::unavailable("too many reports are waiting; try again shortly"),
+            ReportError::Closed => Self::unavailable("the service is stopping; try again shortly"),
+            ReportError::Unavailable => Self::unavailable("the database is away; try again shortly"),
+            ReportError::TooSlow => Self::unavailable(
+                "the report was not written in time and may still be: try again with the same id",
+            ),
+            ReportError::Refused(_) => Self::internal(),
         }
     }
 }
