@@ -68,7 +68,11 @@ impl TryFrom<Reported> for Taken {
     type Error = Problem;
 
     fn try_from(Reported { outcome, standing }: Reported) -> Result<Self, Problem> {
-        let standing = standing.ok_or_else(orders::unknown)?;
+        let Some(standing) = standing else {
+            // Of an order that others changed again and again nobody knows how it is.
+            let contended = outcome == ReportOutcome::Contended;
+            return Err(if contended { Problem::contended() } else { orders::unknown() });
+        };
         let (events, why, replayed) = match outcome {
             ReportOutcome::Applied(events, _) => (events, None, false),
             ReportOutcome::Replayed(events) => (events, None, true),

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{CauseCode as C, *};
 use crate::{
-    order::{AuditedEvent, AuditedOrder, IdMint, OrderId},
+    order::{AuditedEvent, AuditedOrder, EventFacts, IdMint, OrderId},
     store::MOVED_AT_ONCE,
     telemetry::health::{Health, Issue, IssueKind, Issues},
 };
@@ -32,7 +32,9 @@ fn id(n: u64) -> OrderId {
 fn order(status: Status) -> AuditedOrder {
     let steps = Status::plain_life().take_while(|step| *step != status).chain([status]);
     let kinds = std::iter::once(EventKind::Created).chain(steps.map(EventKind::Reached));
-    let event = |(seq, event): (i64, EventKind)| AuditedEvent { seq, event, timestamp: at((seq - 2).max(0)) };
+    let facts = EventFacts::default();
+    let event =
+        |(seq, event): (i64, EventKind)| AuditedEvent { seq, event, timestamp: at((seq - 2).max(0)), facts };
     let events: Vec<_> = (1..).zip(kinds).map(event).collect();
     let last = events.last().expect("some");
     AuditedOrder {
@@ -42,6 +44,7 @@ fn order(status: Status) -> AuditedOrder {
         updated_at: last.timestamp,
         seq: last.seq,
         due_at: (!status.is_final()).then(|| at(10)),
+        expected_at: None,
         unsent: false,
         events,
     }

@@ -242,15 +242,13 @@ impl Insight for MemoryStore {
         let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
             order_id: *id,
             status: tracked.order.status,
-            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
+            seq: tracked.events.last().map_or(0, |last| last.seq.into()),
             created_at: tracked.order.created_at,
             updated_at: tracked.order.updated_at,
             due_at: tracked.order.due_at,
+            expected_at: tracked.order.expected_at,
             unsent: database.outbox.contains_key(id),
-            events: (1..)
-                .zip(&tracked.events)
-                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
-                .collect(),
+            events: tracked.events.iter().map(AuditedEvent::from).collect(),
         };
         let orders: Vec<AuditedOrder> = rows.map(audited).collect();
         let last = orders.last().map(|order| order.order_id.to_string());

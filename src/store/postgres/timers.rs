@@ -29,7 +29,7 @@ macro_rules! advance {
             $due,
             r#"), moved AS (
                 UPDATE orders AS o SET status = path.last, seq = due.seq + path.steps, updated_at = t.now,
-                    due_at = t.now + path.delay_ms * interval '1 millisecond'
+                    due_at = t.now + path.delay_ms * interval '1 millisecond', ready_at = NULL
                 FROM due, t, unnest($2::text[], $3::text[], $4::float8[], $5::integer[], $9::boolean[])
                     AS path (status, last, delay_ms, steps, by_people)
                 WHERE o.order_id = due.order_id AND path.status = due.status AND path.by_people = due.by_people
