@@ -74,10 +74,14 @@ impl TryFrom<Reported> for Taken {
             ReportOutcome::Replayed(events) => (events, None, true),
             ReportOutcome::Ignored(why) => (Vec::new(), Some(why), false),
             ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing.allowed)),
-            ReportOutcome::Moved => return Err(Problem::not_at_that_position(standing.seq)),
+            ReportOutcome::Moved => return Err(Problem::moved(standing.seq)),
             ReportOutcome::IdReused => return Err(Problem::report_id_reused()),
             ReportOutcome::Unknown => return Err(orders::unknown()),
-            ReportOutcome::Contended => return Err(Problem::contended()),
+            ReportOutcome::Contended => {
+                return Err(Problem::unavailable(
+                    "others change the order at this moment, again and again; try again shortly",
+                ));
+            }
         };
         let outcome = if why.is_some() { Outcome::Ignored } else { Outcome::Applied };
         let events = events.into_iter().map(TimelineEvent::from).collect();
