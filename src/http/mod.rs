@@ -8,6 +8,7 @@ mod api;
 mod middleware;
 mod pages;
 mod problem;
+mod problem_code;
 mod routes;
 mod server;
 
@@ -28,6 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use api::report_batch::BatchPlaces;
 pub use middleware::{observe::Observers, request_log::RequestLog};
 pub use problem::{Problem, ProblemBody};
+pub use problem_code::ProblemCode;
 pub use server::{Server, client::TrustedProxies};
 
 use api::feed;

@@ -7,6 +7,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::problem_code::ProblemCode;
 use crate::{
     order::{Conflict, DetailsErrors, EventKind, FieldCode, FieldError, ReportErrors},
     telemetry::RequestId,
@@ -18,15 +19,11 @@ pub(super) const CONTENT_TYPE: &str = "application/problem+json";
 /// What a client is told to wait before it tries again, in seconds.
 const RETRY_AFTER: &str = "1";
 
-const CHANGED_MEANWHILE: &str = "changed-meanwhile";
-const CHANGED_MEANWHILE_TITLE: &str = "The order has changed meanwhile";
-
 /// An error on its way out; `observe` adds path and request id and writes the body.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub(super) status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
     allowed: Option<Vec<EventKind>>,
@@ -56,8 +53,7 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub instance: String,
     /// A stable word for programs.
-    #[schema(pattern = "^[a-z-]+$")]
-    pub code: String,
+    pub code: ProblemCode,
     /// One entry per field that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
@@ -71,20 +67,19 @@ pub struct ProblemBody {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), errors: Vec::new(), allowed: None, cause: None }
+    fn new(status: StatusCode, code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), errors: Vec::new(), allowed: None, cause: None }
     }
 
     /// 400: the request can't be read at all.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read", detail)
+        Self::new(StatusCode::BAD_REQUEST, ProblemCode::Malformed, detail)
     }
 
     /// 400: single fields are wrong.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = "see errors for the fields and what they must be";
-        let title = "The request holds invalid values";
-        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "validation-error", title, detail) }
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, ProblemCode::Invalid, detail) }
     }
 
     /// 400: one parameter or header is wrong.
@@ -94,116 +89,100 @@ impl Problem {
 
     /// 403: a form that was not sent from here.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+        Self::new(StatusCode::FORBIDDEN, ProblemCode::Forbidden, detail)
     }
 
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+        Self::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, detail)
     }
 
     /// 405; the router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         let detail = "the Allow header names the methods that this path knows";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed, detail)
     }
 
     /// 408: head or body did not arrive in time.
     pub fn too_slow(detail: impl Into<String>) -> Self {
-        let title = "The request did not arrive in time";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", title, detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, ProblemCode::TooSlow, detail)
     }
 
-    /// 409: a report contradicts its order.
+    /// 409: a report contradicts its order, of which these would be applied now.
     pub(super) fn conflict(conflict: Conflict, allowed: Vec<EventKind>) -> Self {
-        let (code, title, detail) = match conflict {
+        let (code, detail) = match conflict {
             Conflict::OrderFinished => (
-                "order-finished",
-                "The order is finished",
-                "the order was delivered or cancelled; only that can still be taken back, for a while",
+                ProblemCode::OrderFinished,
+                "the order was delivered or cancelled; that alone can be taken back, for a while",
             ),
             Conflict::NothingToRevert => {
-                ("nothing-to-revert", "Nothing to take back", "the order is where it began")
+                (ProblemCode::NothingToRevert, "the order has made no step that could be taken back")
             }
-            Conflict::TooLateToRevert => (
-                "too-late-to-revert",
-                "Too late to take back",
-                "the latest step is older than what may still be taken back (UNDO_WINDOW)",
-            ),
+            Conflict::TooLateToRevert => {
+                (ProblemCode::TooLateToRevert, "the latest step is too old to be taken back")
+            }
             Conflict::ChangedMeanwhile => (
-                CHANGED_MEANWHILE,
-                CHANGED_MEANWHILE_TITLE,
-                "only the latest step can be taken back, and reverts names another event; look at the order again",
+                ProblemCode::ChangedMeanwhile,
+                "only the latest step can be taken back, and reverts names another event: look at the order again",
             ),
             Conflict::TimelineFull => (
-                "timeline-full",
-                "The timeline is full",
+                ProblemCode::TimelineFull,
                 "the order has as many events as it may; only what changes its status is still taken",
             ),
         };
-        Self { allowed: Some(allowed), ..Self::new(StatusCode::CONFLICT, code, title, detail) }
+        Self { allowed: Some(allowed), ..Self::new(StatusCode::CONFLICT, code, detail) }
     }
 
-    /// 412: the order is at another position.
-    pub(super) fn not_at_that_position(seq: u32) -> Self {
-        let detail = format!("the order is at position {seq} now; look at it again");
-        let status = StatusCode::PRECONDITION_FAILED;
-        Self::new(status, CHANGED_MEANWHILE, CHANGED_MEANWHILE_TITLE, detail)
+    /// 412: the order is at another position than the sender thought.
+    pub(super) fn moved(seq: u32) -> Self {
+        let detail = format!("the order is at position {seq} now: look at it again");
+        Self::new(StatusCode::PRECONDITION_FAILED, ProblemCode::ChangedMeanwhile, detail)
     }
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("a body may have up to {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ProblemCode::TooLarge, detail)
     }
 
     /// 415.
     pub fn unsupported_media_type(detail: &str) -> Self {
-        let title = "The content type or coding is not supported";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemCode::UnsupportedMediaType, detail)
     }
 
     /// 422: an idempotency key came back with another body.
     fn key_reused() -> Self {
         let detail = "this Idempotency-Key has placed another order; use a new key for a new order";
-        let title = "The idempotency key was used before";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::KeyReused, detail)
     }
 
     /// 422: the id of a report came back with another body.
     pub(super) fn report_id_reused() -> Self {
         let detail = "this id stands for another report of the order; use a new id for a new report";
-        let title = "The report's id was used before";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "report-id-reused", title, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::ReportIdReused, detail)
     }
 
     /// 429, with `Retry-After`.
     pub(super) fn too_many_streams() -> Self {
         let detail = "this address has half of the places for event streams; close one, or try again later";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many event streams", detail)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ProblemCode::TooManyStreams, detail)
     }
 
     /// 431.
     pub fn head_too_large() -> Self {
         let detail = "the request line and headers are too long or too many";
-        let title = "The request's head is too large";
-        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", title, detail)
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ProblemCode::HeadTooLarge, detail)
     }
 
     /// 500; says nothing about the inside.
     pub fn internal() -> Self {
         let detail = "this is our fault; the request id leads to the cause in our logs";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "Internal error", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::Internal, detail)
     }
 
     /// 503, with `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
-    }
-
-    /// 503: others were faster again and again.
-    pub(super) fn contended() -> Self {
-        Self::unavailable("the order is being changed by others at this moment; try again shortly")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::Unavailable, detail)
     }
 
     /// A whole response for a connection on which no request could be read.
@@ -234,12 +213,12 @@ impl Problem {
     /// The same before it is JSON.
     pub(super) fn told(&self, instance: &str, request_id: &RequestId) -> ProblemBody {
         ProblemBody {
-            kind: format!("/problems/{}", self.code),
-            title: self.title.to_owned(),
+            kind: format!("/problems/{}", self.code.as_str()),
+            title: self.code.title().to_owned(),
             status: self.status.as_u16(),
             detail: self.detail.clone(),
             instance: instance.to_owned(),
-            code: self.code.to_owned(),
+            code: self.code,
             errors: self.errors.clone(),
             allowed: self.allowed.clone(),
             request_id: request_id.to_string(),
@@ -305,7 +284,9 @@ impl From<ReportError> for Problem {
         match error {
             ReportError::Busy => Self::unavailable("too many reports are waiting; try again shortly"),
             ReportError::Closed => Self::unavailable("the service is stopping; try again shortly"),
-            ReportError::Unavailable => Self::unavailable("the database is away; try again shortly"),
+            ReportError::Unavailable => {
+                Self::unavailable("the database is away; try again shortly, with the same id")
+            }
             ReportError::TooSlow => Self::unavailable(
                 "the report was not written in time and may still be: try again with the same id",
             ),
