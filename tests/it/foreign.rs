@@ -56,6 +56,8 @@ async fn orders_of_others_are_shown_harmless() {
         let told = run(&[command, &["--json"]].concat(), &settings).await;
         assert_eq!(serde_json::from_str::<Value>(&harmless(&told.stdout)).expect("JSON"), body);
     }
+    let mut event = event;
+    event["seq"] = json!(1);
     let frame = format!("id: 1\nevent: status\ndata: {event}\n\nevent: end\ndata: {{}}\n\n");
     let service = Double::start(vec![answer("200 OK", &["content-type: text/event-stream"], &frame)]).await;
     let told = run(&["order", "watch", ID, "--json", "--url", &service.url], &[]).await;
