@@ -16,7 +16,7 @@ use crate::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher, Receipt,
     },
-    http::{self, AppState, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
     ops::{Operations, overview::Overview},
     order::{
         IdMint, OrderPlaced,
@@ -206,10 +206,11 @@ impl<'a> Wiring<'a> {
             observers: Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) }),
             settings: HttpSettings {
                 proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
-                delays: self.config.pipeline.stage_delays,
+                rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
                 demo: self.config.store.is_embedded(),
             },
+            batches: BatchPlaces::default(),
             stop: self.shutdown.soft(),
         };
         let HttpConfig { host, port } = &self.config.http;

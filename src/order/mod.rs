@@ -34,8 +34,8 @@ pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use report::{
-    Change, Conflict, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportRequest, Rules, Source,
-    Verdict, allowed, events_of, judge, not_accepted,
+    Change, Conflict, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem, ReportRequest, Rules,
+    Source, Verdict, allowed, events_of, judge, not_accepted,
 };
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;

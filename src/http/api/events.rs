@@ -16,7 +16,7 @@ use axum::{
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     super::{AppState, Problem, RequestLog},
@@ -170,15 +170,24 @@ impl Reader {
 }
 
 /// An event as in the timeline, with its position.
-#[derive(Serialize)]
-struct Step<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct TimelineEvent<E = Event> {
     #[serde(flatten)]
-    event: &'a Event,
+    event: E,
+    /// Its position in the timeline, from 1.
+    #[schema(minimum = 1)]
     seq: u32,
+}
+
+impl From<Event> for TimelineEvent {
+    fn from(event: Event) -> Self {
+        Self { seq: event.seq, event }
+    }
 }
 
 fn frame(event: &Event) -> sse::Event {
     let seq = event.seq;
-    let json = serde_json::to_string(&Step { event, seq }).expect("names, moments and JSON serialise");
+    let json =
+        serde_json::to_string(&TimelineEvent { event, seq }).expect("names, moments and JSON serialise");
     sse::Event::default().id(seq.to_string()).event("status").data(json)
 }

@@ -37,7 +37,7 @@ pub(in crate::http) async fn track(
         None => Ok(Arc::default()),
     };
     match found.as_deref() {
-        Ok(Some(tracked)) => show(tracked, &state.settings.delays, state.settings.clock.now()),
+        Ok(Some(tracked)) => show(tracked, &state.settings.rules.delays, state.settings.clock.now()),
         Ok(None) => error_page(
             &Problem::not_found("no order has this id"),
             "We can't find this order",

@@ -14,6 +14,7 @@ mod openapi;
 mod ops;
 mod orders;
 mod pages;
+mod reports;
 mod server;
 mod streams;
 
@@ -36,7 +37,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, HttpSettings, Observers, RequestLog, TrustedProxies, router};
+use super::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router};
 use crate::{
     ops::{Operations, overview::Overview},
     order::{
@@ -229,10 +230,11 @@ impl Api {
             observers: Arc::new(Observers { metrics, log: Arc::clone(&log) }),
             settings: HttpSettings {
                 proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
-                delays,
+                rules,
                 clock: clock.clone(),
                 demo,
             },
+            batches: BatchPlaces::default(),
             stop: stop.clone(),
         };
         Self {
@@ -274,6 +276,19 @@ impl Api {
 
     async fn post_json(&self, body: Value) -> Answer {
         self.post(&[("content-type", "application/json")], body.to_string()).await
+    }
+
+    /// Reports something of an order.
+    async fn report_of(&self, order_id: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        self.send_json(&format!("/orders/{order_id}/events"), headers, body).await
+    }
+
+    async fn send_json(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut request = Request::post(path).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.to_string().into()).expect("valid")).await
     }
 
     async fn place(&self, name: &str) -> String {
