@@ -185,12 +185,17 @@ impl View {
         } else {
             output::print(&line(&event, self.last.map(|last| last.at)))?;
         }
+        self.take(seq, &event);
+        self.draw()
+    }
+
+    /// Where the order is since this event.
+    fn take(&mut self, seq: u32, event: &Event) {
         let before = self.last.and_then(|last| last.reached);
         let back_to = || event.meta.as_ref()?.get("to")?.as_str()?.parse().ok();
         let status = event.event.status().or_else(back_to).or(self.last.and_then(|last| last.status));
         let reached = status.filter(|status| Status::plain_life().any(|step| step == *status)).or(before);
         self.last = Some(Last { seq, event: event.event, status, reached, at: event.timestamp });
-        self.draw()
     }
 
     /// There is no connection; why is said once, in the bar if there is one.
@@ -283,10 +288,10 @@ mod tests {
         let mut seq = 0;
         let mut bar_after = |event: &str, meta: Value| {
             seq += 1;
-            let at = "2026-01-02T03:04:05.678Z";
-            let data = serde_json::json!({"seq": seq, "event": event, "timestamp": at, "meta": meta});
-            view.event(&data.to_string()).expect("an event");
-            view.line(false, at.parse().expect("a moment")).trim_start_matches(CLEAR).to_owned()
+            let timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
+            let event = Event { seq, event: event.parse().expect("a kind"), timestamp, meta: Some(meta) };
+            view.take(seq, &event);
+            view.line(false, timestamp).trim_start_matches(CLEAR).to_owned()
         };
         let back = |to: &str| serde_json::json!({"reverts": 4, "from": "X", "to": to});
         for (event, meta, expected) in [
