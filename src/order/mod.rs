@@ -78,12 +78,11 @@ pub struct Order {
 }
 
 /// An order with its whole timeline, oldest event first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events, each at its position.
-    #[schema(schema_with = schema::timeline)]
     pub events: Vec<Event>,
 }
 

@@ -40,12 +40,33 @@ impl ToSchema for OrderId {
     }
 }
 
+/// What an event says that leads to no status of its own.
+fn meaning(kind: EventKind) -> Option<&'static str> {
+    Some(match kind {
+        EventKind::Reached(_) => return None,
+        EventKind::Created => "it was accepted",
+        EventKind::Ready => "the kitchen says that it can be fetched",
+        EventKind::CourierAssigned => "a courier will fetch it",
+        EventKind::CourierAtPickup => "the courier waits for it",
+        EventKind::CourierAtDoor => "the courier stands at the customer's door",
+        EventKind::DeliveryFailed => "the courier could not hand it over",
+        EventKind::Delayed => "the current stage takes longer",
+        EventKind::Reverted => "the latest step was taken back",
+        EventKind::Erased => "the customer's name and address are gone",
+    })
+}
+
 impl PartialSchema for EventKind {
     fn schema() -> RefOr<Schema> {
+        let told = |kind: EventKind| Some(format!("`{kind}`: {}", meaning(kind)?));
+        let meanings: Vec<String> = EventKind::ALL.into_iter().filter_map(told).collect();
         ObjectBuilder::new()
             .schema_type(SchemaType::new(Type::String))
             .enum_values(Some(EventKind::ALL.map(EventKind::as_str)))
-            .description(Some("What happened: the statuses, and what else is told of an order."))
+            .description(Some(format!(
+                "What happened. A status: the order came to it; {}.",
+                meanings.join("; ")
+            )))
             .into()
     }
 }
@@ -92,6 +113,8 @@ macro_rules! sent {
 }
 
 sent! {
+    /// What is told beside an order.
+    Include = "^((allowed|eta)(,(allowed|eta))*)?$";
     /// A position in a timeline.
     Position = "^([1-9][0-9]{0,8}|0)?$";
     /// The last cursor that was seen.
@@ -109,7 +132,7 @@ pub(crate) fn timestamp() -> ObjectBuilder {
 }
 
 /// The events of an order: CREATED and PLACED, and what followed.
-pub(super) fn timeline() -> ArrayBuilder {
+pub(crate) fn timeline() -> ArrayBuilder {
     ArrayBuilder::new()
         .items(Ref::from_schema_name(Event::name()))
         .min_items(Some(2))

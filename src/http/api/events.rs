@@ -41,8 +41,9 @@ pub(in crate::http) struct FollowQuery {
 
 /// Follows an order
 ///
-/// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id`, then
-/// `end`. An idle stream sends a `beat` every 15 s, without `id`. A stream lasts 15 minutes at most; connect again with the last `id`.
+/// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id` and a
+/// `TimelineEvent` as `data`; then, once the order is delivered or cancelled, `end`. If that was taken back the stream of
+/// who asks again with the last `id` goes on. An idle stream sends a `beat` every 15 s, without `id`. A stream lasts 15 minutes at most; connect again with the last `id`.
 #[utoipa::path(
     get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
     params(

@@ -5,6 +5,7 @@ pub(in crate::http) mod events;
 pub(in crate::http) mod explain;
 pub(in crate::http) mod feed;
 pub(in crate::http) mod health;
+mod included;
 pub(in crate::http) mod openapi;
 pub(in crate::http) mod orders;
 pub(in crate::http) mod report_batch;

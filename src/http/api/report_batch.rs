@@ -77,7 +77,7 @@ pub(in crate::http) struct TakenReport {
     outcome: Outcome,
     /// Why it was ignored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(inline, value_type = Ignored, required = false)]
+    #[schema(value_type = Ignored, required = false)]
     why: Option<Ignored>,
     /// There, and `true`, if its `id` was applied before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

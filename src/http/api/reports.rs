@@ -26,6 +26,7 @@ use crate::{
 /// What became of a report that contradicts nothing.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ReportOutcome)]
 pub(super) enum Outcome {
     /// It happened.
     Applied,
@@ -39,7 +40,7 @@ pub(in crate::http) struct ReportAnswer {
     pub(super) outcome: Outcome,
     /// Why it was ignored: `same`, it was so already; `late`, the order is beyond it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(inline, value_type = Ignored, required = false)]
+    #[schema(value_type = Ignored, required = false)]
     pub(super) why: Option<Ignored>,
     /// What was added: the reported event last, before it what was skipped.
     events: Vec<TimelineEvent>,
@@ -68,23 +69,22 @@ impl TryFrom<Reported> for Taken {
     type Error = Problem;
 
     fn try_from(Reported { outcome, standing }: Reported) -> Result<Self, Problem> {
-        let standing = standing.ok_or_else(orders::unknown)?;
-        let (events, why, replayed) = match outcome {
-            ReportOutcome::Applied(events, _) => (events, None, false),
-            ReportOutcome::Replayed(events) => (events, None, true),
-            ReportOutcome::Ignored(why) => (Vec::new(), Some(why), false),
-            ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing.allowed)),
-            ReportOutcome::Moved => return Err(Problem::moved(standing.seq)),
+        // How the order is now is not known of every outcome.
+        let standing = standing.ok_or_else(Problem::internal);
+        let (outcome, why, events, replayed) = match outcome {
+            ReportOutcome::Applied(events, _) => (Outcome::Applied, None, events, false),
+            ReportOutcome::Replayed(events) => (Outcome::Applied, None, events, true),
+            ReportOutcome::Ignored(why) => (Outcome::Ignored, Some(why), Vec::new(), false),
+            ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing?.allowed)),
+            ReportOutcome::Moved => return Err(Problem::moved(standing?.seq)),
             ReportOutcome::IdReused => return Err(Problem::report_id_reused()),
             ReportOutcome::Unknown => return Err(orders::unknown()),
             ReportOutcome::Contended => {
-                return Err(Problem::unavailable(
-                    "others change the order at this moment, again and again; try again shortly",
-                ));
+                let detail = "others change the order at this moment, again and again; try again shortly";
+                return Err(Problem::unavailable(detail));
             }
         };
-        let outcome = if why.is_some() { Outcome::Ignored } else { Outcome::Applied };
-        let events = events.into_iter().map(TimelineEvent::from).collect();
+        let (events, standing) = (events.into_iter().map(TimelineEvent::from).collect(), standing?);
         let answer = ReportAnswer { outcome, why, events, order: standing.order, allowed: standing.allowed };
         Ok(Self { answer, replayed })
     }
@@ -99,7 +99,8 @@ impl TryFrom<Reported> for Taken {
     params(
         ("id" = OrderId, Path, description = "The id that the order was given"),
         ("If-Match" = String, Header,
-            description = "`ETag`s of the order, weak or strong: report only if it is still there; `*` is any"),
+            description = "`ETag`s of the order, weak or strong: report only if it is still at one of them; `*` is any",
+            pattern = r#"^([ \t]*\*[ \t]*|[ \t,]*(W/)?"[!#-~]*"([ \t]*,[ \t,]*(W/)?"[!#-~]*")*[ \t,]*)$"#),
     ),
     request_body(content = ReportRequest,
         description = "Up to 16 KiB; fields that the event has no use for, and unknown ones, are ignored."),
@@ -142,4 +143,23 @@ pub(in crate::http) async fn report(
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of an order that others change nothing is known, and that is no reason to say that there is none.
+    #[test]
+    fn what_is_not_decided_may_be_tried_again() {
+        let reported = |outcome| Taken::try_from(Reported { outcome, standing: None });
+        for (outcome, status) in [
+            (ReportOutcome::Contended, StatusCode::SERVICE_UNAVAILABLE),
+            (ReportOutcome::Unknown, StatusCode::NOT_FOUND),
+            (ReportOutcome::IdReused, StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            let problem = reported(outcome).err().expect("a problem");
+            assert_eq!(problem.into_response().status(), status);
+        }
+    }
 }

@@ -15,6 +15,8 @@ mod ops;
 mod orders;
 mod pages;
 mod reports;
+mod reports_refused;
+mod reports_undone;
 mod server;
 mod streams;
 

@@ -60,6 +60,7 @@ pub enum Verdict {
 /// Why a report says nothing new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = WhyIgnored)]
 pub enum Ignored {
     /// It was so already.
     Same,
