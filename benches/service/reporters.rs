@@ -9,14 +9,20 @@ use std::{
 use anyhow::{Result, ensure};
 use order_tracker::{
     load::{Answer, ClientRequest, Scenario},
-    order::OrderId,
+    order::{EventKind, OrderId, Status},
 };
 
 use crate::report::Row;
 
 /// What is reported of all orders, one after the other; the last one from then on.
-const LIFE: [&str; 6] =
-    ["PREPARING", "COURIER_ASSIGNED", "COOKING", "READY", "OUT_FOR_DELIVERY", "COURIER_AT_DOOR"];
+const LIFE: [EventKind; 6] = [
+    EventKind::Reached(Status::Preparing),
+    EventKind::CourierAssigned,
+    EventKind::Reached(Status::Cooking),
+    EventKind::Ready,
+    EventKind::Reached(Status::OutForDelivery),
+    EventKind::CourierAtDoor,
+];
 /// Reports of a batch.
 const BATCH: u64 = 100;
 
@@ -58,13 +64,8 @@ impl Reporters {
 
     /// The fields of the n-th report.
     fn report(&self, n: u64, body: &mut String) {
-        let event = match self.way {
-            Way::Known => LIFE[0],
-            _ => {
-                let round = usize::try_from(n / self.ids.len() as u64).unwrap_or(usize::MAX);
-                LIFE[round.min(LIFE.len() - 1)]
-            }
-        };
+        let round = usize::try_from(n / self.ids.len() as u64).unwrap_or(usize::MAX);
+        let event = if self.way == Way::Known { LIFE[0] } else { LIFE[round.min(LIFE.len() - 1)] };
         // Writing to a string never fails.
         let _ = write!(body, "{{\"event\":\"{event}\",\"source\":\"kitchen\"");
         if self.way == Way::WithId {

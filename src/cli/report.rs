@@ -31,7 +31,7 @@ pub(super) struct ReportArgs {
     /// What happened
     #[arg(value_parser = report_kinds(), ignore_case = true)]
     event: EventKind,
-    /// Why: needed for CANCELLED, possible for `DELIVERY_FAILED` and DELAYED
+    /// Why: a cancel needs one, a delay and a failed delivery may have one
     #[arg(long, value_parser = reasons(), ignore_case = true)]
     reason: Option<Reason>,
     /// By how many minutes it is DELAYED
