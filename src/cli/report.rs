@@ -44,7 +44,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     reverts: Option<u32>,
     #[command(flatten)]
-    how: HowArgs,
+    details: DetailArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -58,14 +58,14 @@ pub(super) struct CancelArgs {
     #[arg(long, value_parser = reasons(), ignore_case = true)]
     reason: Reason,
     #[command(flatten)]
-    how: HowArgs,
+    details: DetailArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 /// What may be said of whatever is reported.
 #[derive(Debug, Args)]
-struct HowArgs {
+struct DetailArgs {
     /// What else there is to say, for those who work on the order
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
@@ -108,14 +108,15 @@ struct Sender {
 }
 
 pub(super) async fn report(args: ReportArgs) -> anyhow::Result<()> {
-    let ReportArgs { order_id, event, reason, minutes, station, reverts, how, client } = args;
-    let mut body = how.body(event);
+    let ReportArgs { order_id, event, reason, minutes, station, reverts, details, client } = args;
+    let mut body = details.body(event);
     let mut say = |name: &str, value: Option<Value>| body.extend(value.map(|value| (name.to_owned(), value)));
     say("reason", reason.map(|reason| json!(reason)));
     say("minutes", minutes.map(|minutes| json!(minutes)));
     say("station", station.map(|station| json!(station)));
     say("reverts", reverts.map(|reverts| json!(reverts)));
-    let sender = Sender { client: Client::new(client.url), order_id, event, body, named: how.id.is_some() };
+    let sender =
+        Sender { client: Client::new(client.url), order_id, event, body, named: details.id.is_some() };
     let answer = if event == EventKind::Reverted && reverts.is_none() {
         sender.take_back().await?
     } else {
@@ -125,16 +126,17 @@ pub(super) async fn report(args: ReportArgs) -> anyhow::Result<()> {
 }
 
 pub(super) async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
-    let CancelArgs { order_id, reason, how, client } = args;
+    let CancelArgs { order_id, reason, details, client } = args;
     let event = EventKind::Reached(Status::Cancelled);
-    let mut body = how.body(event);
+    let mut body = details.body(event);
     body.insert("reason".to_owned(), json!(reason));
-    let sender = Sender { client: Client::new(client.url), order_id, event, body, named: how.id.is_some() };
+    let sender =
+        Sender { client: Client::new(client.url), order_id, event, body, named: details.id.is_some() };
     let answer = sender.send().await?;
     sender.tell(&answer, client.json)
 }
 
-impl HowArgs {
+impl DetailArgs {
     fn body(&self, event: EventKind) -> Map<String, Value> {
         // An answer may be lost, and what is sent again must not happen twice.
         let id = self.id.clone().unwrap_or_else(|| format!("cli-{:032x}", rand::random::<u128>()));

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::client::{Answer, ClientError, ClientRequest, Connection, Target};
 pub use follow::{DeliveryStats, Watch};
 pub use recorder::{Latency, Recorder, Summary, histogram, record};
-pub use reports::{Cast, Players, ReportStats, ReportedOrders};
+pub use reports::{ReportPlan, ReportRun, ReportStats, ReportedOrders};
 pub use scenario::{NewOrders, Scenario, new_order};
 use ticker::Ticker;
 

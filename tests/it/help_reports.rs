@@ -17,7 +17,7 @@ async fn help_of_order_report() {
                   DELIVERY_FAILED, DELAYED, REVERTED]
 
     Options:
-          --reason <REASON>     Why: needed for CANCELLED, possible for DELIVERY_FAILED and DELAYED
+          --reason <REASON>     Why: a cancel needs one, a delay and a failed delivery may have one
                                 [possible values: customer_request, out_of_stock, kitchen_closed,
                                 too_busy, not_accepted, duplicate, fraud, outside_area,
                                 courier_unavailable, undeliverable, other]

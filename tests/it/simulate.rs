@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     double::{Double, answer},
-    harness::{Service, binary, ended, eventually},
+    harness::{Service, binary, ended, eventually, within},
 };
 
 async fn simulate(url: &str, arguments: &[&str]) -> Output {
@@ -117,30 +117,33 @@ async fn lost_connections_are_counted_and_made_again() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Ctrl-C ends the load, and what was measured until then is shown.
+/// Ctrl-C ends the load, and what was measured until then is shown; nobody waits for reports that are due much later.
 #[tokio::test]
 async fn ctrl_c_shows_what_was_measured() {
-    let service = Service::start(&[]).await;
-    let url = service.url.as_str();
-    let arguments = ["simulate", "--url", url, "--rate", "200", "--duration", "1h", "--json"];
-    let child = binary(&arguments, &[])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    eventually("orders come in", async || {
-        (service.json("/orders?limit=5").await.as_array().map(Vec::len) == Some(5)).then_some(())
-    })
-    .await;
-    let pid = child.id().expect("it runs").to_string();
-    let done = tokio::process::Command::new("kill").args(["-INT", &pid]).status().await;
-    assert!(done.expect("kill is there").success());
-    let output = child.wait_with_output().await.expect("it ends");
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
-    let report = json(&output);
-    assert!(report["good"].as_u64() >= Some(5), "{report}");
-    assert!(report["seconds"].as_f64() < Some(60.0), "{report}");
-    service.stop().await;
+    for more in [&[][..], &["--reports", "--speed", "0.01"]] {
+        let service = Service::start(&[]).await;
+        let load = ["simulate", "--url", &service.url, "--rate", "200", "--duration", "1h", "--json"];
+        let child = binary(&[&load, more].concat(), &[])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        eventually("orders come in", async || {
+            (service.json("/orders?limit=5").await.as_array().map(Vec::len) == Some(5)).then_some(())
+        })
+        .await;
+        let pid = child.id().expect("it runs").to_string();
+        let done = tokio::process::Command::new("kill").args(["-INT", &pid]).status().await;
+        assert!(done.expect("kill is there").success());
+        let output = within(child.wait_with_output()).await.expect("it ends");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+        let report = json(&output);
+        assert!(report["good"].as_u64() >= Some(5), "{report}");
+        assert!(report["seconds"].as_f64() < Some(60.0), "{report}");
+        let worked_on = (!more.is_empty()).then(|| report["good"].as_u64().expect("a count"));
+        assert_eq!(report["reports"]["orders"].as_u64(), worked_on, "{report}");
+        service.stop().await;
+    }
 }
 
 /// Kitchens and couriers move orders that nothing else moves, to the end of each; what became of their reports is counted,

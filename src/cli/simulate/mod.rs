@@ -23,8 +23,8 @@ use crate::{
     app::config::whole,
     client::shown,
     load::{
-        Cast, DeliveryStats, LONGEST, NewOrders, Plan, Players, RATES, ReportStats, ReportedOrders, Run,
-        Scenario, Summary, Target, Watch,
+        DeliveryStats, LONGEST, NewOrders, Plan, RATES, ReportPlan, ReportRun, ReportStats, ReportedOrders,
+        Run, Scenario, Summary, Target, Watch,
     },
 };
 
@@ -111,9 +111,9 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_ctrl_c(stop.clone()));
     let orders = Arc::new(if args.wait { NewOrders::kept() } else { NewOrders::default() });
-    let players = args.reports.then(|| players(&args, &plan, &stop));
-    let scenario: Arc<dyn Scenario> = match &players {
-        Some(players) => Arc::new(ReportedOrders::new(Arc::clone(&orders), Arc::clone(players))),
+    let reporting = args.reports.then(|| reporting(&args, &plan, &stop));
+    let scenario: Arc<dyn Scenario> = match &reporting {
+        Some(reporting) => Arc::new(ReportedOrders::new(Arc::clone(&orders), Arc::clone(reporting))),
         None => orders.clone(),
     };
     let Some(started) = stop.run_until_cancelled(Run::start(&plan, scenario)).await else {
@@ -121,8 +121,8 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     };
     let run = started.map_err(|error| no_answer(url, &error, WHENCE))?;
     let placing = placed(run, &plan, &stop).await;
-    let reports = match &players {
-        Some(players) => Some(played(players).await),
+    let reports = match &reporting {
+        Some(reporting) => Some(played(reporting).await),
         None => None,
     };
     let follow = args.wait && !stop.is_cancelled();
@@ -138,14 +138,14 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     verdict(&report).and(told)
 }
 
-fn players(args: &SimulateArgs, plan: &Plan, stop: &CancellationToken) -> Arc<Players> {
-    let cast = Cast {
+fn reporting(args: &SimulateArgs, plan: &Plan, stop: &CancellationToken) -> Arc<ReportRun> {
+    let plan = ReportPlan {
         target: plan.target.clone(),
         connections: plan.connections,
         speed: args.speed,
         seed: args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
     };
-    Players::new(cast, stop.clone())
+    ReportRun::new(plan, stop.clone())
 }
 
 /// Measured orders are shown after the first Ctrl-C; the second ends at once.
@@ -184,16 +184,16 @@ async fn placed(run: Run, plan: &Plan, stop: &CancellationToken) -> Summary {
 }
 
 /// Waits until nothing more is reported; after a stop that is at once.
-async fn played(players: &Players) -> ReportStats {
+async fn played(reporting: &ReportRun) -> ReportStats {
     let mut progress = Progress::new();
     let mut look = interval(progress.pause());
-    let end = players.end();
+    let end = reporting.end();
     tokio::pin!(end);
     let stats = loop {
         tokio::select! {
             stats = &mut end => break stats,
             _ = look.tick() => {
-                let (all, done) = players.lives();
+                let (all, done) = reporting.lives();
                 progress.tell(Some(share(done, all)), || {
                     format!("of {} of {} orders all is reported", thousands(done), thousands(all))
                 });

@@ -1,4 +1,4 @@
-//! What kitchens and couriers report of one order, and what goes another way now and then.
+//! What kitchens and couriers report of one order: a plain life, and what differs from it now and then.
 
 use std::time::Duration;
 
@@ -56,16 +56,16 @@ const NOTES: &[&str] = &[
 ];
 const MINUTES: &[u16] = &[5, 5, 10, 10, 15, 20];
 
-/// Something that is done about an order.
+/// Something that somebody does about an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Deed {
+pub(super) struct Step {
     /// How long after what was done before.
     pub(super) after: Duration,
-    pub(super) act: Act,
+    pub(super) action: Action,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum Action {
     Report(Box<Report>),
     /// The same report once more.
     Repeat,
@@ -73,23 +73,23 @@ pub(super) enum Act {
     TakeBack(Source),
 }
 
-/// Makes up a life: the same numbers lead to the same life.
-pub(super) struct Author<'a> {
+/// Makes up a life from random numbers.
+pub(super) struct LifePlanner<'a> {
     rng: &'a mut StdRng,
     speed: f64,
-    deeds: Vec<Deed>,
+    steps: Vec<Step>,
     /// For how long nothing was said of a stage that was skipped.
     silence: Duration,
 }
 
-impl<'a> Author<'a> {
+impl<'a> LifePlanner<'a> {
     /// So many times as fast as stages usually are.
     pub(super) fn new(rng: &'a mut StdRng, speed: f64) -> Self {
-        Self { rng, speed, deeds: Vec::new(), silence: Duration::ZERO }
+        Self { rng, speed, steps: Vec::new(), silence: Duration::ZERO }
     }
 
     /// All that is done about an order, from its placing to its end.
-    pub(super) fn life(mut self) -> Vec<Deed> {
+    pub(super) fn life(mut self) -> Vec<Step> {
         let end = self.cancelled_in();
         for status in Status::open() {
             if end == Some(status) {
@@ -98,7 +98,7 @@ impl<'a> Author<'a> {
             }
             if status == Status::Preparing && self.happens(SHARES.wrongly_cancelled) {
                 self.cancel(status, Reason::Other, Source::Staff);
-                self.deed(status, 0.1, Act::TakeBack(Source::Staff));
+                self.add(status, 0.1, Action::TakeBack(Source::Staff));
             }
             match status {
                 Status::Placed => self.waits(),
@@ -107,7 +107,7 @@ impl<'a> Author<'a> {
                 _ => self.is_brought(),
             }
         }
-        self.deeds
+        self.steps
     }
 
     fn waits(&mut self) {
@@ -157,16 +157,16 @@ impl<'a> Author<'a> {
         self.step(at, Status::Delivered, Source::Courier, 0.2);
     }
 
-    /// A step, with what may go wrong about it.
+    /// A change of status, with what may go wrong about it.
     fn step(&mut self, from: Status, to: Status, source: Source, share: f64) {
         let event = EventKind::Reached(to);
         if self.happens(SHARES.mistaken) {
             self.says(from, share * 0.3, event, source);
-            self.deed(from, 0.1, Act::TakeBack(source));
+            self.add(from, 0.1, Action::TakeBack(source));
         }
         self.says(from, share, event, source);
         if self.happens(SHARES.repeated) {
-            self.deed(from, 0.1, Act::Repeat);
+            self.add(from, 0.1, Action::Repeat);
         }
         if self.happens(SHARES.doubled) {
             self.says(from, 0.1, event, Source::Staff);
@@ -184,8 +184,8 @@ impl<'a> Author<'a> {
         if self.happens(SHARES.noted) {
             report.note = NOTES.choose(self.rng).map(|text| (*text).to_owned());
         }
-        report.id = Some(format!("sim-{}", self.deeds.len()));
-        self.deed(status, share, Act::Report(Box::new(report)));
+        report.id = Some(format!("sim-{}", self.steps.len()));
+        self.add(status, share, Action::Report(Box::new(report)));
     }
 
     /// In which status it is cancelled, if at all.
@@ -221,10 +221,10 @@ impl<'a> Author<'a> {
         self.report(status, 0.4, Report { reason: Some(reason), ..Report::of(cancelled, source) });
     }
 
-    fn deed(&mut self, status: Status, share: f64, act: Act) {
+    fn add(&mut self, status: Status, share: f64, action: Action) {
         let after = self.silence + self.stage(status, share);
         self.silence = Duration::ZERO;
-        self.deeds.push(Deed { after, act });
+        self.steps.push(Step { after, action });
     }
 
     /// A share of how long a status usually lasts, for some longer than for others.
@@ -273,20 +273,22 @@ mod tests {
         TrackedOrder { order, events }
     }
 
-    fn life(seed: u64) -> Vec<Deed> {
-        Author::new(&mut StdRng::seed_from_u64(seed), 1.0).life()
+    fn life(seed: u64) -> Vec<Step> {
+        LifePlanner::new(&mut StdRng::seed_from_u64(seed), 1.0).life()
     }
 
-    fn lived(deeds: Vec<Deed>, seen: &mut Seen) -> TrackedOrder {
+    fn lived(steps: Vec<Step>, seen: &mut Seen) -> TrackedOrder {
         let (mut now, rules) = (Timestamp::UNIX_EPOCH, Rules::default());
         let (mut tracked, mut last) = (placed(now), None);
-        for Deed { after, act } in deeds {
+        for Step { after, action } in steps {
             now += after;
-            let report = match act {
-                Act::Report(report) => *report,
+            let report = match action {
+                Action::Report(report) => *report,
                 // It has been applied under this id.
-                Act::Repeat => continue,
-                Act::TakeBack(source) => Report { reverts: last, ..Report::of(EventKind::Reverted, source) },
+                Action::Repeat => continue,
+                Action::TakeBack(source) => {
+                    Report { reverts: last, ..Report::of(EventKind::Reverted, source) }
+                }
             };
             seen.kinds.insert(report.event);
             match judge(&tracked, &report, &rules, now) {
@@ -331,8 +333,8 @@ mod tests {
         assert_eq!(life(7), life(7));
         assert_ne!(life(7), life(8));
         let whole = |speed| {
-            let deeds = Author::new(&mut StdRng::seed_from_u64(7), speed).life();
-            deeds.iter().map(|deed| deed.after).sum::<Duration>()
+            let steps = LifePlanner::new(&mut StdRng::seed_from_u64(7), speed).life();
+            steps.iter().map(|step| step.after).sum::<Duration>()
         };
         let (usual, fast) = (whole(1.0), whole(10.0));
         assert!((usual / 10).abs_diff(fast) < Duration::from_millis(1), "{usual:?} {fast:?}");

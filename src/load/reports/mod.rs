@@ -20,7 +20,7 @@ use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    life::{Act, Author, Deed},
+    life::{Action, LifePlanner, Step},
     outcome::{Outcome, Tally},
 };
 pub use outcome::ReportStats;
@@ -33,12 +33,14 @@ use crate::{
 
 /// Most orders whose reports are under way.
 const MOST_LIVES: usize = 20_000;
+/// Keeps the lives of one seed apart from those of the next.
+const APART: u64 = 0x9E37_79B9_7F4A_7C15;
 /// How often a report is sent that was not answered, under the same id.
 const TRIES: usize = 6;
 
-/// Who reports, and how.
+/// How reports are made up, and where they go.
 #[derive(Debug, Clone)]
-pub struct Cast {
+pub struct ReportPlan {
     /// Where the service is.
     pub target: Target,
     /// Most requests at once.
@@ -49,37 +51,40 @@ pub struct Cast {
     pub seed: u64,
 }
 
-/// Plays the lives of the orders that it is given.
-pub struct Players {
-    cast: Cast,
+/// Reports under way on the orders that it is given.
+pub struct ReportRun {
+    plan: ReportPlan,
     recorder: Recorder,
     tally: Mutex<Tally>,
     begun: AtomicU64,
     ended: AtomicU64,
     places: Semaphore,
-    lines: Lines,
+    connections: Connections,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 /// Connections that are made when they are needed.
-struct Lines {
+struct Connections {
     free: Semaphore,
     idle: Mutex<Vec<Connection>>,
 }
 
-impl Players {
+impl ReportRun {
     /// Nothing is reported yet; cancelled, nothing more is.
-    pub fn new(cast: Cast, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(plan: ReportPlan, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             recorder: Recorder::new(Instant::now()),
             tally: Mutex::default(),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             places: Semaphore::new(MOST_LIVES),
-            lines: Lines { free: Semaphore::new(cast.connections.max(1)), idle: Mutex::default() },
+            connections: Connections {
+                free: Semaphore::new(plan.connections.max(1)),
+                idle: Mutex::default(),
+            },
             tasks: TaskTracker::new(),
-            cast,
+            plan,
             stop,
         })
     }
@@ -92,13 +97,13 @@ impl Players {
         };
         place.forget();
         let n = self.begun.fetch_add(1, Ordering::Relaxed);
-        let mut rng = StdRng::seed_from_u64(self.cast.seed.wrapping_add(n));
-        let deeds = Author::new(&mut rng, self.cast.speed).life();
-        let players = Arc::clone(self);
+        let mut rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(APART).wrapping_add(n));
+        let steps = LifePlanner::new(&mut rng, self.plan.speed).life();
+        let run = Arc::clone(self);
         self.tasks.spawn(async move {
-            players.stop.run_until_cancelled(players.play(order_id, deeds)).await;
-            players.ended.fetch_add(1, Ordering::Relaxed);
-            players.places.add_permits(1);
+            run.stop.run_until_cancelled(run.live(order_id, steps)).await;
+            run.ended.fetch_add(1, Ordering::Relaxed);
+            run.places.add_permits(1);
         });
     }
 
@@ -110,7 +115,7 @@ impl Players {
     /// What has become of reports so far.
     pub fn stats(&self) -> ReportStats {
         let (orders, _) = self.lives();
-        ReportStats::new(orders, self.cast.seed, &self.tally(), self.recorder.summary())
+        ReportStats::new(orders, self.plan.seed, &self.tally(), self.recorder.summary())
     }
 
     /// Waits until all lives have ended, or for the stop.
@@ -120,15 +125,15 @@ impl Players {
         self.stats()
     }
 
-    async fn play(&self, order_id: OrderId, deeds: Vec<Deed>) {
+    async fn live(&self, order_id: OrderId, steps: Vec<Step>) {
         let (mut last, mut applied) = (None, None);
-        for (n, Deed { after, act }) in deeds.into_iter().enumerate() {
+        for (n, Step { after, action }) in steps.into_iter().enumerate() {
             sleep(after).await;
-            let report = match act {
-                Act::Report(report) => Some(*report),
-                Act::Repeat => last.clone(),
+            let report = match action {
+                Action::Report(report) => Some(*report),
+                Action::Repeat => last.clone(),
                 // What was not applied needs no undo.
-                Act::TakeBack(source) => applied.map(|seq| Report {
+                Action::TakeBack(source) => applied.map(|seq| Report {
                     id: Some(format!("sim-{n}")),
                     reverts: Some(seq),
                     ..Report::of(EventKind::Reverted, source)
@@ -152,7 +157,7 @@ impl Players {
         let mut trouble = String::new();
         for _ in 0..TRIES {
             let begun = Instant::now();
-            let answer = self.lines.ask(&self.cast.target, request(order_id, report)).await;
+            let answer = self.connections.ask(&self.plan.target, request(order_id, report)).await;
             match answer.as_ref().map(Outcome::of) {
                 Ok(Ok(outcome)) => {
                     self.recorder.answered(begun.elapsed());
@@ -185,7 +190,7 @@ fn request(order_id: OrderId, report: &Report) -> ClientRequest {
     ClientRequest::post(format!("/orders/{order_id}/events"), body.to_string())
 }
 
-impl Lines {
+impl Connections {
     async fn ask(&self, target: &Target, request: ClientRequest) -> Result<Answer, ClientError> {
         let _place = self.free.acquire().await.map_err(|_| ClientError::Lost)?;
         let idle = self.idle.lock().expect("no holder panics").pop();
@@ -202,13 +207,13 @@ impl Lines {
 /// New orders, each of which is worked on from then on.
 pub struct ReportedOrders {
     orders: Arc<NewOrders>,
-    players: Arc<Players>,
+    run: Arc<ReportRun>,
 }
 
 impl ReportedOrders {
-    /// Of these orders, by these players.
-    pub fn new(orders: Arc<NewOrders>, players: Arc<Players>) -> Self {
-        Self { orders, players }
+    /// Of these orders.
+    pub fn new(orders: Arc<NewOrders>, run: Arc<ReportRun>) -> Self {
+        Self { orders, run }
     }
 }
 
@@ -220,7 +225,7 @@ impl Scenario for ReportedOrders {
     fn answered(&self, due: Instant, answer: &Answer) {
         self.orders.answered(due, answer);
         if let Some(id) = answer.order_id() {
-            self.players.take(id);
+            self.run.take(id);
         }
     }
 }
