@@ -5,12 +5,13 @@ use std::{fmt::Write as _, mem};
 use anyhow::Context as _;
 use clap::Args;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::time::{Duration, Instant};
 
 use super::{
     clean,
     client::{Client, ClientArgs},
+    event_line::said,
     frames::{self, Frames, LAST_EVENT_ID, PATIENCE, SHORT},
     list::limit,
     output,
@@ -166,6 +167,7 @@ struct Item {
     event: String,
     status: String,
     timestamp: Timestamp,
+    meta: Option<Value>,
 }
 
 /// What was told so far.
@@ -228,10 +230,12 @@ impl Told {
 }
 
 fn line(item: &Item) -> String {
-    let Item { order_id, seq, event, status, timestamp, .. } = item;
+    let Item { order_id, seq, event, status, timestamp, meta, .. } = item;
     let at = timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
     let [order_id, event, status] = [order_id, event, status].map(|text| clean::line(text));
-    format!("{at}  {order_id}  {seq:>3}  {event:16}  {status}")
+    let said = said(meta.as_ref());
+    let width = if said.is_empty() { 0 } else { 16 };
+    format!("{at}  {order_id}  {seq:>3}  {event:17}  {status:width$}{said}")
 }
 
 #[cfg(test)]
@@ -243,7 +247,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line_and_told_once() {
         for (json, expected) in [
-            (false, "2026-01-02 03:04:05.678 UTC  ORD-1    2  BURNT\\u{1b}       COOKING\n".to_owned()),
+            (false, "2026-01-02 03:04:05.678 UTC  ORD-1    2  BURNT\\u{1b}        COOKING\n".to_owned()),
             (true, format!("{DATA}\n")),
         ] {
             let (mut told, mut text) = (Told::new(json, 9), String::new());
@@ -258,6 +262,14 @@ mod tests {
             told.write(&mut text, DATA).expect("an event");
             assert_eq!((told.cursor, told.left), (Some(Cursor(9)), 8), "passed over is told");
         }
+    }
+
+    #[test]
+    fn a_line_says_who_said_it() {
+        let data = DATA.replace("null", r#"{"source":"kitchen","station":"grill\u001b"}"#);
+        let item: Item = serde_json::from_str(&data).expect("an event");
+        let expected = "2  BURNT\\u{1b}        COOKING           by kitchen, station grill\\u{1b}";
+        assert_eq!(line(&item).split_once("ORD-1    ").expect("a line").1, expected);
     }
 
     #[test]
