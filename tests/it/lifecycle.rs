@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use order_tracker::order::{EventKind, StageDelays, Status, listed};
+use order_tracker::order::{EventKind, Report, StageDelays, Status, listed};
 use serde_json::Value;
 
 use crate::cli::said;
@@ -63,6 +63,8 @@ fn named(text: &str) -> BTreeSet<Status> {
 #[test]
 fn a_list_of_statuses_is_whole_wherever_it_stands() {
     let (open, mut seen) = (Status::open().collect::<BTreeSet<_>>(), 0);
+    // Nobody reports that an order was placed.
+    let reported: BTreeSet<Status> = Report::KINDS.into_iter().filter_map(EventKind::status).collect();
     for (name, text) in texts().into_iter().filter(|(name, _)| !name.starts_with("src/")) {
         let mut lines = text.lines().enumerate().peekable();
         while let Some((n, line)) = lines.next() {
@@ -71,7 +73,8 @@ fn a_list_of_statuses_is_whole_wherever_it_stands() {
                 // It may go on below.
                 listed.extend(lines.peek().into_iter().flat_map(|(_, next)| named(next)));
                 seen += 1;
-                assert!(listed.is_superset(&open), "{name}:{}: {line}", n + 1);
+                let whole = listed.is_superset(&open) || listed.is_superset(&reported);
+                assert!(whole, "{name}:{}: {line}", n + 1);
             }
         }
     }
