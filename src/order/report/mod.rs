@@ -9,7 +9,8 @@ mod request;
 mod words;
 
 pub use batch::ReportItem;
-pub use judge::{Change, Conflict, Ignored, Rules, Verdict, allowed, events_of, judge};
+pub(super) use judge::Moves;
+pub use judge::{Change, Conflict, EventFacts, Ignored, Rules, Verdict, allowed, events_of, judge};
 pub(super) use request::{MAX_ID_CHARS, MAX_MINUTES, MAX_NOTE_CHARS, MAX_STATION_CHARS};
 pub use request::{ReportErrors, ReportRequest};
 pub use words::{Reason, Source};

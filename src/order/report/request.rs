@@ -150,13 +150,12 @@ impl Wrong {
     }
 
     fn string(&mut self, field: &str, value: Option<Value>) -> Option<String> {
-        match value? {
-            Value::String(text) => Some(text),
-            _ => {
-                self.is(field, FieldCode::Type, "must be a string");
-                None
-            }
+        let value = value?;
+        if let Value::String(text) = value {
+            return Some(text);
         }
+        self.is(field, FieldCode::Type, "must be a string");
+        None
     }
 
     fn event(&mut self, value: Option<Value>) -> Option<EventKind> {

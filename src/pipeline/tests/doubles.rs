@@ -21,7 +21,8 @@ use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{
-        Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status, TrackedOrder,
+        Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status,
+        TrackedOrder,
     },
     store::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
@@ -262,6 +263,10 @@ impl Insight for Troubled {
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.inner.overdue(late, limit).await
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        self.inner.late(limit).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

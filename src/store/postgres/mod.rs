@@ -46,7 +46,7 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
     Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
     Reported, Republished, StoreError, errors,
 };
@@ -351,6 +351,11 @@ impl Insight for PgStore {
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.late(db, now, limit).await).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

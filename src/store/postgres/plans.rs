@@ -202,10 +202,11 @@ async fn those_left_out_are_looked_up() {
     for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off"] {
         run(&mut console, &format!("SET {setting}")).await.expect(setting);
     }
-    for (name, statement, bound) in [
-        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
-        ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10"),
-    ] {
+    let bound =
+        "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10";
+    for (name, statement, bound) in
+        [("moves", IN_RANGE, bound), ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10")]
+    {
         run(&mut console, &format!("PREPARE {name} AS {statement}")).await.expect(name);
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({bound})"));
         let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(&mut console).await.expect("explains");

@@ -169,7 +169,23 @@ fn milestones_are_taken_in_every_open_status_and_change_none() {
         assert_eq!(change.order, before);
         assert_eq!(change.events[0].meta, Some(json!({"source": "kitchen", "status": "PLACED"})));
         assert_eq!(change.transitions, []);
-        assert_eq!(change.ready_at, (event == READY).then(|| at(1)));
+        assert_eq!(change.ready_at, Some(at(1)), "{event}");
+    }
+}
+
+/// Whoever fetches it must not stand before a kitchen that has said since that it needs longer.
+#[test]
+fn it_is_ready_until_something_later_says_otherwise() {
+    for not_any_more in [DELAYED, EventKind::Reached(OutForDelivery), REVERTED] {
+        let mut world = World::timer();
+        world.reaches(Cooking);
+        world.second = 4;
+        assert_eq!(world.applies(EventKind::CourierAssigned).ready_at, None);
+        assert_eq!(world.applies(READY).ready_at, Some(at(4)));
+        world.second = 5;
+        assert_eq!(world.applies(EventKind::CourierAtPickup).ready_at, Some(at(4)), "a courier is no cook");
+        assert_eq!(world.applies(not_any_more).ready_at, None, "{not_any_more}");
+        assert_eq!(world.applies(EventKind::DeliveryFailed).ready_at, None, "{not_any_more}");
     }
 }
 
@@ -235,7 +251,10 @@ fn only_what_is_young_and_meant_is_taken_back() {
     assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
     world.second = 299;
     world.rules.undo_window = Duration::ZERO;
-    assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
+    for second in [299, 0, -9] {
+        world.second = second;
+        assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
+    }
     world.rules.undo_window = Duration::from_mins(5);
     let of = |seq| Report { reverts: Some(seq), ..Report::of(REVERTED, Source::Staff) };
     assert_eq!(world.say(&of(2)), refused(Conflict::ChangedMeanwhile));
@@ -276,4 +295,7 @@ fn stamps_never_go_back() {
     let mut world = World::timer();
     world.second = -5;
     assert_eq!(world.reaches(Preparing).order.updated_at, at(0));
+    // A step that was late when this was said is not made before it, either.
+    world.second = 9;
+    assert_eq!(world.applies(READY).order.due_at, Some(at(9)));
 }
