@@ -100,7 +100,7 @@ impl TryFrom<Reported> for Taken {
         ("id" = OrderId, Path, description = "The id that the order was given"),
         ("If-Match" = String, Header,
             description = "`ETag`s of the order, weak or strong: report only if it is still at one of them; `*` is any",
-            pattern = r#"^([ \t]*\*[ \t]*|[ \t,]*(W/)?"[!#-~]*"([ \t]*,[ \t,]*(W/)?"[!#-~]*")*[ \t,]*)$"#),
+            pattern = r#"^(?:\*|(?:W/)?"[!#-~]*"(?:[ \t]*,[ \t]*(?:W/)?"[!#-~]*")*)$"#),
     ),
     request_body(content = ReportRequest,
         description = "Up to 16 KiB; fields that the event has no use for, and unknown ones, are ignored."),
