@@ -15,7 +15,10 @@ use crate::{
         middleware::{observe, request_log},
         routes,
     },
-    order::OrderDetails,
+    order::{
+        EventKind, OrderDetails,
+        promises::{MAX_BATCH, MAX_BATCH_BYTES},
+    },
 };
 
 pub(super) fn operations(document: &Value) -> Vec<(String, String, &Value)> {
@@ -106,6 +109,13 @@ fn limits_in_the_document_are_those_of_the_code() {
     let body = &document["paths"]["/orders"]["post"]["requestBody"]["description"];
     let kib = body::MAX_BYTES / 1024;
     assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
+    let batch = &document["paths"]["/events"]["post"]["requestBody"];
+    let kib = format!("1 to {MAX_BATCH} reports, up to {} KiB", MAX_BATCH_BYTES / 1024);
+    assert!(batch["description"].as_str().expect("text").contains(&kib), "{batch}");
+    let items = &batch["content"]["application/json"]["schema"];
+    assert_eq!((&items["minItems"], &items["maxItems"]), (&json!(1), &json!(MAX_BATCH)));
+    assert_eq!(schemas["NewReport"]["properties"]["event"]["enum"], json!(crate::order::Report::KINDS));
+    assert_eq!(schemas["Reason"]["enum"], json!(crate::order::Reason::ALL));
     for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
         assert_eq!(schemas["OrderDetails"]["properties"][field]["maxLength"], max);
         let text = schemas["NewOrder"]["properties"][field]["description"].as_str().expect("text");
@@ -128,6 +138,46 @@ fn the_pattern_of_a_name_is_that_of_the_code() {
     for text in joined.into_iter().chain(unseen).chain([long.as_str(), &longer, " x\u{3000}", "a\u{7}b"]) {
         let accepted = OrderDetails::new(text, "x", "x", "small").is_ok();
         assert_eq!(validator.is_valid(&text.into()), accepted, "{}", text.escape_unicode());
+    }
+}
+
+/// What the document says that a header or parameter may be is taken, in the order's words or in those of others.
+#[tokio::test]
+async fn examples_of_tags_are_those_of_the_pattern() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let parameters = &openapi::document()["paths"]["/orders/{id}/events"]["post"]["parameters"];
+    let tags = parameters.as_array().expect("parameters").iter().find(|one| one["name"] == "If-Match");
+    let validator = jsonschema::validator_for(&tags.expect("it")["schema"]).expect("a schema");
+    for tags in [
+        "*",
+        "\"2\"",
+        "W/\"2\"",
+        "\"\", W/\"x\"",
+        "\"a,b\"",
+        "2",
+        "",
+        "W/2",
+        "\"2",
+        "*, \"2\"",
+        "\"2\" \"3\"",
+    ] {
+        let answer = api.report_of(&id, &[("if-match", tags)], &json!({"event": "READY"})).await;
+        assert_eq!(validator.is_valid(&tags.into()), answer.status != 400, "{tags}");
+    }
+}
+
+/// Each kind of problem has one word, which the document knows.
+#[test]
+fn the_document_lists_each_kind_of_problem() {
+    let schemas = &openapi::document()["components"]["schemas"];
+    assert_eq!(schemas["Problem"]["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");
+    let told = schemas["ProblemCode"]["enum"].as_array().expect("codes");
+    let words: BTreeSet<&str> = told.iter().map(|code| code.as_str().expect("a code")).collect();
+    assert_eq!(words.len(), told.len(), "{told:?}");
+    let kinds = schemas["EventKind"]["description"].as_str().expect("text");
+    for kind in EventKind::ALL.into_iter().filter(|kind| kind.status().is_none()) {
+        assert!(kinds.contains(&format!("`{kind}`: ")), "{kinds}");
     }
 }
 
