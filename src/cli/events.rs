@@ -78,7 +78,16 @@ async fn read(args: EventsArgs) -> anyhow::Result<()> {
     }
     let mut now = matches!(args.after, Some(After::Now));
     while told.left > 0 {
-        let page: Page = client.ask(ClientRequest::get(path(&told, mem::take(&mut now), args.event))).await?;
+        let page = client.ask(ClientRequest::get(path(&told, mem::take(&mut now), args.event))).await;
+        let page: Page = match page {
+            Ok(page) => page,
+            // Who follows goes on where he was, as soon as somebody answers.
+            Err(error) if args.follow && told.cursor.is_some() => {
+                told.lost(&error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         let stays = told.cursor.unwrap_or_default() == page.next;
         told.page(&page)?;
         if page.caught_up {
@@ -111,7 +120,8 @@ async fn follow(
     event: Option<EventKind>,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    let (mut retry, mut again) = (Retry::new(patience), false);
+    // Who has been told something before knows that there is a service.
+    let (mut retry, mut again) = (Retry::new(patience), !told.connected);
     while told.left > 0 {
         let seen = told.cursor;
         let request = request(seen, event);
