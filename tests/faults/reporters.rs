@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use order_tracker::order::Status;
+use order_tracker::order::{EventKind, Status};
 use reqwest::Client;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -26,9 +26,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long one report is tried.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What happens to an order, one after the other.
-const LIFE: [&str; 7] =
-    ["PREPARING", "COOKING", "READY", "COURIER_ASSIGNED", "OUT_FOR_DELIVERY", "COURIER_AT_DOOR", "DELIVERED"];
+/// What happens to an order, one after the other: its steps, and what is said of each.
+fn life() -> impl Iterator<Item = EventKind> {
+    Status::plain_life().skip(1).flat_map(|status| {
+        let beside: &[EventKind] = match status {
+            Status::Cooking => &[EventKind::Ready, EventKind::CourierAssigned],
+            Status::OutForDelivery => &[EventKind::CourierAtDoor],
+            _ => &[],
+        };
+        std::iter::once(EventKind::Reached(status)).chain(beside.iter().copied())
+    })
+}
 
 /// How reports are made.
 #[derive(Debug, Clone, Copy)]
@@ -121,10 +129,11 @@ struct Reporter {
 
 impl Reporter {
     async fn live(&self, manner: Manner) {
-        for event in LIFE {
-            if Status::ALL.iter().any(|status| status.as_str() == event) {
+        for event in life() {
+            if event.status().is_some() {
                 sleep(manner.pause).await;
             }
+            let event = event.as_str();
             let racers = (0..manner.racers).map(|racer| {
                 // Every other one is a second sender of the first one's report.
                 let id = if racer % 2 == 0 { event.to_owned() } else { format!("{event}-{racer}") };

@@ -131,7 +131,8 @@ async fn what_happened_is_printed_to_its_end() {
         let status = if seq == 1 { "PLACED" } else { name };
         assert!(line[19..].starts_with('.') && line[23..].starts_with(" UTC  "), "{line}");
         let words: Vec<&str> = line[27..].split_whitespace().collect();
-        assert_eq!(words, [id.as_str(), &seq.to_string(), name, status], "{line}");
+        let source: &[&str] = if seq == 1 { &["from", "http"] } else { &[] };
+        assert_eq!(words, [&[id.as_str(), &seq.to_string(), name, status][..], source].concat(), "{line}");
     }
     let lines = said(&["--json"]).await;
     let told: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

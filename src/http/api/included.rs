@@ -44,7 +44,7 @@ impl Included {
             order,
             events,
             allowed: self.allowed.then(|| allowed(tracked, rules, now)),
-            eta: self.eta.then(eta),
+            eta: self.eta.then(eta).map(Expected),
         }
     }
 }
@@ -65,8 +65,13 @@ pub(in crate::http) struct FoundOrder<'a> {
     /// When it is expected, or null once nothing more is; only if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Eta>, required = false)]
-    eta: Option<Option<Eta>>,
+    eta: Option<Expected>,
 }
+
+/// When an order is expected, or null.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Expected(Option<Eta>);
 
 /// Between which moments an order is expected.
 #[derive(Serialize, ToSchema)]

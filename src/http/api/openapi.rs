@@ -16,7 +16,7 @@ use super::{
     super::{problem, routes},
     events::TimelineEvent,
 };
-use crate::order::{Event, FeedMeta, ID_CHARACTERS, promises::MAX_BATCH};
+use crate::order::{Event, FeedMeta, ID_CHARACTERS, Reason, promises::MAX_BATCH};
 
 /// What is said of the service as a whole.
 #[derive(OpenApi)]
@@ -25,7 +25,7 @@ use crate::order::{Event, FeedMeta, ID_CHARACTERS, promises::MAX_BATCH};
     servers((url = "/")),
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
-    components(schemas(problem::ProblemBody, Event, FeedMeta, TimelineEvent)),
+    components(schemas(problem::ProblemBody, Event, FeedMeta, Reason, TimelineEvent)),
 )]
 struct Described;
 

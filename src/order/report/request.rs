@@ -38,8 +38,8 @@ pub struct ReportRequest {
     /// When it happened by your clock.
     #[schema(schema_with = schema::occurred_at)]
     occurred_at: Option<Value>,
-    /// Why. Required for CANCELLED; of use for `DELIVERY_FAILED` and DELAYED too.
-    #[schema(value_type = Reason)]
+    /// Why: for `CANCELLED`, where it is required, `DELIVERY_FAILED` and `DELAYED`.
+    #[schema(schema_with = schema::reason)]
     reason: Option<Value>,
     /// By how many minutes. Required for DELAYED.
     #[schema(schema_with = schema::minutes)]

@@ -25,9 +25,9 @@ use crate::{
         TrackedOrder,
     },
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
-        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished,
-        Store, StoreError, forwarded::events_of_inner,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
+        OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Store, StoreError,
+        forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
 };
@@ -274,24 +274,7 @@ impl Insight for Troubled {
     }
 }
 
-#[async_trait]
-impl Maintenance for Troubled {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.inner.migrate().await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.inner.ping().await
-    }
-
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.inner.expire_keys(limit).await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
+maintenance_of_inner!(Troubled);
 
 /// What a scripted subscription was told, and what it tells.
 #[derive(Default)]

@@ -280,4 +280,6 @@ pub fn allowed(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Vec<Eve
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -10,20 +10,20 @@ const READY: EventKind = EventKind::Ready;
 const DELAYED: EventKind = EventKind::Delayed;
 const REVERTED: EventKind = EventKind::Reverted;
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     "2026-01-02T03:04:05Z".parse::<Timestamp>().expect("a moment") + TimeDelta::seconds(second)
 }
 
 /// An order and the moment, in seconds after it was placed.
-struct World {
-    tracked: TrackedOrder,
-    rules: Rules,
-    second: i64,
+pub(super) struct World {
+    pub(super) tracked: TrackedOrder,
+    pub(super) rules: Rules,
+    pub(super) second: i64,
 }
 
 impl World {
     /// An order that timers move.
-    fn timer() -> Self {
+    pub(super) fn timer() -> Self {
         let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
         let order = Order {
             order_id: "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id"),
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// One that people move.
-    fn reported() -> Self {
+    pub(super) fn reported() -> Self {
         let mut world = Self::timer();
         world.rules.cancel_unaccepted_after = Some(Duration::from_mins(10));
         world.tracked.order.due_at = Some(at(600));
@@ -49,11 +49,11 @@ impl World {
         world
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         at(self.second)
     }
 
-    fn say(&mut self, report: &Report) -> Verdict {
+    pub(super) fn say(&mut self, report: &Report) -> Verdict {
         let verdict = judge(&self.tracked, report, &self.rules, self.now());
         if let Verdict::Applied(change) = &verdict {
             self.tracked.order = change.order.clone();
@@ -112,7 +112,7 @@ fn a_step_starts_the_next_stage() {
     assert_eq!(change.transitions, [Transition { order_id, from: Placed, to: Preparing, seq: 3 }]);
 }
 
-/// Promise 7: nothing is made up. A step that was skipped is marked.
+/// Promise 7: the story is true. A step that was skipped is marked.
 #[test]
 fn what_is_skipped_is_inferred_at_the_same_moment() {
     let mut world = World::timer();
@@ -205,7 +205,7 @@ fn a_delay_counts_from_the_due_moment_or_from_now() {
     assert_eq!((order.due_at, order.expected_at), (None, Some(at(15))), "for the current stage alone");
 }
 
-/// Promise 7: a mistake is taken back by a further event.
+/// Promise 7: the story is true. A mistake is taken back by a further event.
 #[test]
 fn the_latest_step_is_taken_back_with_what_it_inferred() {
     let mut world = World::timer();

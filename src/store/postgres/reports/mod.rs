@@ -1,5 +1,8 @@
 //! The SQL of what is reported: orders are read, judged here, and written if they are still as they were read.
 
+#[cfg(test)]
+mod cost;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
