@@ -86,3 +86,57 @@ impl ReportQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_come_in_the_order_of_the_reports() {
+        let (queue, mut waiting) = report_queue();
+        let work = async {
+            let batch = waiting.recv().await.expect("one");
+            assert!(batch.reports.is_empty() && batch.request.is_none());
+            let answers = vec![Err(ReportError::Unavailable), Err(ReportError::Refused("no".to_owned()))];
+            batch.answer.send(answers).expect("is waited for");
+        };
+        let (answers, ()) = tokio::join!(queue.report(Vec::new()), work);
+        let answers = answers.expect("answers");
+        assert_eq!(answers[0], Err(ReportError::Unavailable));
+        assert_eq!(answers[1], Err(ReportError::Refused("no".to_owned())));
+    }
+
+    /// Promise 5: memory, queues and time are bounded.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_is_busy_at_once() {
+        let (queue, mut waiting) = report_queue();
+        let mut handed_in: Vec<_> = (0..CAPACITY).map(|_| Box::pin(queue.report(Vec::new()))).collect();
+        for report in &mut handed_in {
+            assert!(report.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(queue.report(Vec::new()).await, Err(ReportError::Busy));
+        waiting.recv().await.expect("one");
+        assert!(queue.report(Vec::new()).now_or_never().is_none(), "there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_answered_in_time_is_told_so() {
+        let (queue, mut waiting) = report_queue();
+        let begun = Instant::now();
+        assert_eq!(queue.report(Vec::new()).await, Err(ReportError::TooSlow));
+        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(waiting.recv().await.expect("one").answer.is_closed(), "and the writer that nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_has_gone_is_told() {
+        let (queue, mut waiting) = report_queue();
+        let leave = async { drop(waiting.recv().await) };
+        let (answer, ()) = tokio::join!(queue.report(Vec::new()), leave);
+        assert_eq!(answer, Err(ReportError::Closed), "it went without an answer");
+        drop(waiting);
+        assert_eq!(queue.report(Vec::new()).await, Err(ReportError::Closed));
+    }
+}

@@ -9,6 +9,7 @@ mod events;
 mod outbox;
 mod partitions;
 mod relay;
+mod report_writer;
 mod scheduler;
 mod simulation;
 mod stuck;

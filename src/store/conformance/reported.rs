@@ -234,9 +234,9 @@ pub(crate) async fn what_nobody_takes_is_cancelled(t: Fixture) {
         cancelled.extend(advance.transitions);
     }
     let (from, seq) = (Placed, 3);
-    let timer = Transition { order_id: timed, from, to: Preparing, seq };
-    assert!(cancelled.contains(&timer), "each in its own way: {cancelled:?}");
-    cancelled.retain(|step| *step != timer);
+    let step = Transition { order_id: timed, from, to: Preparing, seq };
+    assert!(cancelled.contains(&step), "each in its own way: {cancelled:?}");
+    cancelled.retain(|cancel| *cancel != step);
     let cancel = |order_id: &OrderId| Transition { order_id: *order_id, from, to: Cancelled, seq };
     assert_eq!(cancelled, ids.iter().map(cancel).collect::<Vec<_>>());
     t.assert_audited().await;

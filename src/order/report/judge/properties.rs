@@ -90,8 +90,8 @@ impl World {
             Verdict::Applied(change) => {
                 prop_assert_eq!(self.tracked.events.len(), before.events.len() + change.events.len());
                 prop_assert_eq!(change.events.last().map(|last| last.event), Some(report.event));
-                let way = change.transitions.iter().map(|step| step.to);
-                prop_assert_eq!(way.last().unwrap_or(before.order.status), change.order.status);
+                let last = change.transitions.last().map(|step| step.to);
+                prop_assert_eq!(last.unwrap_or(before.order.status), change.order.status);
                 for step in &change.transitions {
                     let legal = step.from.may_become(step.to) || step.from.may_go_back_to(step.to);
                     prop_assert!(legal, "{:?}", step);

@@ -28,7 +28,7 @@ impl Reporter {
     }
 
     /// Says what happens, and answers the events of everything that was told to have happened.
-    pub(super) async fn run(mut self) -> (OrderId, Vec<Vec<Event>>) {
+    pub(super) async fn run(mut self) -> Vec<Vec<Event>> {
         for n in 0..self.random.random_range(1..=REPORTS) {
             self.pause(3_000).await;
             let report = self.report(n);
@@ -41,7 +41,7 @@ impl Reporter {
                 self.told.push(events);
             }
         }
-        (self.order_id, self.told)
+        self.told
     }
 
     async fn pause(&mut self, most: u64) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
+use futures::future::OptionFuture;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     sync::{mpsc, watch},
@@ -125,16 +126,13 @@ impl World {
             customers.spawn(async move {
                 let (order_id, replicas) = customer(n, Arc::clone(&replicas), seed).await;
                 let (following, over) = Following::new(order_id, Arc::clone(&replicas), seed, view, late);
-                let reporter = async {
-                    let reporter = reported.then(|| Reporter::new(order_id, replicas, seed));
-                    let told = match reporter {
-                        Some(reporter) => Some(reporter.run().await.1),
-                        None => None,
-                    };
+                let kitchen = async {
+                    let kitchen = reported.then(|| Reporter::new(order_id, replicas, seed).run());
+                    let told = OptionFuture::from(kitchen).await;
                     over.send_replace(true);
                     told
                 };
-                let (told, ()) = tokio::join!(reporter, following.run());
+                let (told, ()) = tokio::join!(kitchen, following.run());
                 (n, Accepted { order_id, told })
             });
         }

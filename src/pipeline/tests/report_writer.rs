@@ -1,0 +1,209 @@
+//! The report writer: sets, retries, and what may not be written twice.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Outcome,
+    doubles::{Troubled, WriteFailure},
+    start,
+};
+use crate::{
+    order::{EventKind, OrderId, Report, Rules, Source, Status},
+    pipeline::{REPORTED_AT_ONCE, ReportWriter},
+    store::{
+        NewOrder, OrderReport, OrderStore as _, Outbox, Portion, ReportOutcome, Store,
+        conformance::new_orders, memory::MemoryStore,
+    },
+    telemetry::metrics::Metrics,
+    time::{Alarm, VirtualClock},
+    tracker::{self, ReportAnswers, ReportError, ReportQueue, Transitions},
+};
+
+/// A store that makes trouble, some orders, and a queue with its writer.
+struct Reporting {
+    store: Arc<Troubled>,
+    orders: Vec<OrderId>,
+    alarm: Arc<Alarm>,
+    queue: ReportQueue,
+    writer: ReportWriter,
+}
+
+impl Reporting {
+    async fn of(orders: u64, wrap: impl FnOnce(Arc<dyn Store>) -> Troubled) -> Self {
+        let clock = Arc::new(VirtualClock::new(start()));
+        let inner = MemoryStore::new(Arc::default(), clock, 1);
+        let placed: Vec<NewOrder> = new_orders(orders);
+        inner.place(&placed, Outbox::Mine).await.expect("places");
+        let store = Arc::new(wrap(Arc::new(inner)));
+        let shared: Arc<dyn Store> = store.clone();
+        let (queue, batches) = tracker::report_queue();
+        let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
+        let writer = ReportWriter {
+            batches,
+            transitions: Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm)),
+            store: shared,
+            rules: Rules::default(),
+            metrics,
+            hurry: CancellationToken::new(),
+            portion: Portion::new(REPORTED_AT_ONCE),
+        };
+        let orders = placed.into_iter().map(|order| order.order_id).collect();
+        Self { store, orders, alarm, queue, writer }
+    }
+
+    async fn with(script: impl IntoIterator<Item = WriteFailure>) -> Self {
+        Self::of(3, |store| Troubled::new(store, script)).await
+    }
+
+    /// That an order is ready, under an id if there is one.
+    fn ready(&self, n: usize, id: Option<&str>) -> OrderReport {
+        let report = Report { id: id.map(str::to_owned), ..Report::of(EventKind::Ready, Source::Kitchen) };
+        OrderReport { order_id: self.orders[n], report, if_match: None }
+    }
+
+    /// Hands these in, each alone, and lets the writer write once.
+    async fn report(&mut self, reports: Vec<OrderReport>) -> Vec<Result<ReportOutcome, ReportError>> {
+        let waiting = reports.into_iter().map(|report| self.queue.report(vec![report]));
+        let (answers, _) = tokio::join!(join_all(waiting), self.writer.step());
+        answers.into_iter().map(only).collect()
+    }
+
+    /// How many events were added to an order.
+    async fn added(&self, n: usize) -> usize {
+        self.store.find(self.orders[n]).await.expect("reads").expect("is stored").events.len() - 2
+    }
+}
+
+fn only(answers: Result<ReportAnswers, ReportError>) -> Result<ReportOutcome, ReportError> {
+    let mut answers = answers?;
+    assert_eq!(answers.len(), 1);
+    answers.remove(0).map(|reported| reported.outcome)
+}
+
+fn is_applied(answer: &Result<ReportOutcome, ReportError>) -> bool {
+    matches!(answer, Ok(ReportOutcome::Applied(..)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_wait_are_judged_in_one_step() {
+    let mut t = Reporting::with([]).await;
+    let mut cancel = t.ready(0, None);
+    cancel.report = Report::of(EventKind::Reached(Status::Cancelled), Source::Customer);
+    let several = vec![t.ready(0, None), cancel, t.ready(0, None)];
+    let (one, other) = (vec![t.ready(1, None)], Vec::new());
+    let waiting = [several, one, other].map(|reports| t.queue.report(reports));
+    let (answers, outcome) = tokio::join!(join_all(waiting), t.writer.step());
+    assert_eq!(outcome, Outcome::Worked(4));
+    let lengths: Vec<usize> = answers.iter().map(|answer| answer.as_ref().expect("answers").len()).collect();
+    assert_eq!(lengths, [3, 1, 0], "each has what it asked for");
+    let last = answers[0].as_ref().expect("answers")[2].clone().expect("is judged");
+    assert!(matches!(last.outcome, ReportOutcome::Refused(_)), "{last:?}");
+}
+
+/// Promise 1: accepted means durable. A lost answer is asked for again where the id says that it is the same report.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_asked_for_again_under_the_id() {
+    let script = [WriteFailure::NotDone, WriteFailure::AnswerLost, WriteFailure::AnswerLost];
+    let mut t = Reporting::with(script).await;
+    let reports = vec![t.ready(0, Some("a")), t.ready(1, Some("a")), t.ready(0, Some("b"))];
+    let answers = t.report(reports).await;
+    let replayed = |answer: &Result<ReportOutcome, ReportError>| matches!(answer, Ok(ReportOutcome::Replayed(events)) if events.len() == 1);
+    assert!(answers.iter().all(replayed), "{answers:?}");
+    assert_eq!((t.added(0).await, t.added(1).await), (2, 1));
+}
+
+/// Nobody could tell whether a report without an id was written: it is not written again, and whoever sent it is told.
+#[tokio::test(start_paused = true)]
+async fn what_has_no_id_is_not_written_twice() {
+    for (failure, written) in [(WriteFailure::NotDone, 0), (WriteFailure::AnswerLost, 1)] {
+        let mut t = Reporting::with([failure]).await;
+        let answers = t.report(vec![t.ready(0, None)]).await;
+        assert_eq!(answers, [Err(ReportError::Unavailable)]);
+        assert_eq!(t.added(0).await, written);
+        // Those who share its commit share its fate.
+        t.store.script([failure]);
+        let answers = t.report(vec![t.ready(1, Some("a")), t.ready(2, None)]).await;
+        assert_eq!(answers, [Err(ReportError::Unavailable), Err(ReportError::Unavailable)]);
+        assert_eq!((t.added(1).await, t.added(2).await), (written, written));
+        let again = t.report(vec![t.ready(1, Some("a"))]).await;
+        assert!(again[0].is_ok(), "{again:?}");
+        assert_eq!(t.added(1).await, 1);
+    }
+}
+
+/// Promise 5: memory, queues and time are bounded. Callers are told while the database is away.
+#[tokio::test(start_paused = true)]
+async fn trouble_that_lasts_is_answered_in_time() {
+    let mut t = Reporting::with([WriteFailure::NotDone; 1_000]).await;
+    let begun = Instant::now();
+    let answers = t.report(vec![t.ready(0, Some("a"))]).await;
+    assert_eq!(answers, [Err(ReportError::Unavailable)]);
+    assert!(begun.elapsed() < crate::time::deadlines::QUEUE, "{:?}", begun.elapsed());
+    assert_eq!(t.added(0).await, 0);
+    // Who stops does not wait.
+    t.writer.hurry.cancel();
+    let begun = Instant::now();
+    assert_eq!(t.report(vec![t.ready(0, Some("a"))]).await, [Err(ReportError::Unavailable)]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// A database that is slow at each report takes smaller sets, and the size that works is remembered.
+#[tokio::test(start_paused = true)]
+async fn a_set_that_is_too_slow_is_halved() {
+    let mut t = Reporting::of(100, |store| Troubled::slow(store, 40)).await;
+    let answers = t.report((0..100).map(|n| t.ready(n, Some("a"))).collect()).await;
+    assert!(answers.iter().all(is_applied), "{answers:?}");
+    assert!(t.writer.portion.size() <= 50, "{}", t.writer.portion.size());
+    let events = join_all((0..100).map(|n| t.added(n))).await;
+    assert_eq!(events, [1; 100]);
+}
+
+/// Without ids the set that was too slow is given up, since it may have been written; the next one is smaller.
+#[tokio::test(start_paused = true)]
+async fn a_slow_set_without_ids_makes_the_next_one_smaller() {
+    let mut t = Reporting::of(100, |store| Troubled::slow(store, 40)).await;
+    for (size, fits) in [(100, false), (50, false), (25, true)] {
+        let answers = t.report((0..size).map(|n| t.ready(n, None)).collect()).await;
+        let expected =
+            |answer| if fits { is_applied(answer) } else { *answer == Err(ReportError::Unavailable) };
+        assert!(answers.iter().all(expected), "{size}: {answers:?}");
+    }
+    assert_eq!(join_all((0..100).map(|n| t.added(n))).await.iter().sum::<usize>(), 25);
+}
+
+/// A report must not be applied after its sender was told that it was not.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_has_left_is_not_served() {
+    let mut t = Reporting::with([]).await;
+    let left = timeout(Duration::ZERO, t.queue.report(vec![t.ready(0, None)]));
+    assert!(left.await.is_err());
+    let (stays, outcome) = tokio::join!(t.queue.report(vec![t.ready(1, None)]), t.writer.step());
+    assert!(is_applied(&only(stays)));
+    assert_eq!((outcome, t.added(0).await), (Outcome::Worked(1), 0));
+}
+
+/// Whoever waits for steps hears when the next one is due since.
+#[tokio::test(start_paused = true)]
+async fn what_was_applied_wakes_the_scheduler_in_time() {
+    let mut t = Reporting::with([]).await;
+    let mut report = t.ready(0, None);
+    report.report.event = EventKind::Reached(Status::Cooking);
+    assert!(is_applied(&t.report(vec![report]).await[0]));
+    let begun = Instant::now();
+    t.alarm.wait(Duration::from_hours(1)).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_writer_ends_when_the_last_queue_is_gone() {
+    let mut t = Reporting::with([]).await;
+    let copy = t.queue.clone();
+    drop(t.queue);
+    assert!(timeout(Duration::from_mins(1), t.writer.step()).await.is_err(), "somebody may still report");
+    drop(copy);
+    assert_eq!(t.writer.step().await, Outcome::Finished);
+}
