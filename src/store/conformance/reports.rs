@@ -193,7 +193,7 @@ pub(crate) async fn every_kind_of_report_is_stored(t: Fixture) {
     assert_eq!((order.status, order.updated_at, order.due_at), (Cancelled, at, None));
 }
 
-/// Promise 7: nothing is made up. What was skipped is marked and counts as its steps.
+/// Promise 7: the story is true. What was skipped is marked and counts as its steps.
 pub(crate) async fn a_skip_infers_what_lies_between(t: Fixture) {
     let order_id = t.place_one(new_order()).await;
     let report = kitchen(order_id, reaches(OutForDelivery));
@@ -251,7 +251,7 @@ pub(crate) async fn what_is_ignored_or_refused_is_not_written(t: Fixture) {
     assert_eq!(t.report_one(again).await, ignored(Ignored::Same), "taken back already");
 }
 
-/// Promise 5: memory is bounded, by a timeline's length too.
+/// Promise 5: memory, queues and time are bounded. So is a timeline.
 pub(crate) async fn a_full_timeline_takes_what_moves_it(t: Fixture) {
     let order_id = t.place_one(by_people()).await;
     let many: Vec<OrderReport> = (2..MAX_EVENTS).map(|_| kitchen(order_id, READY)).collect();

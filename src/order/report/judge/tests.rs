@@ -112,7 +112,7 @@ fn a_step_starts_the_next_stage() {
     assert_eq!(change.transitions, [Transition { order_id, from: Placed, to: Preparing, seq: 3 }]);
 }
 
-/// Promise 7: nothing is made up. A step that was skipped is marked.
+/// Promise 7: the story is true. A step that was skipped is marked.
 #[test]
 fn what_is_skipped_is_inferred_at_the_same_moment() {
     let mut world = World::timer();
@@ -205,7 +205,7 @@ fn a_delay_counts_from_the_due_moment_or_from_now() {
     assert_eq!((order.due_at, order.expected_at), (None, Some(at(15))), "for the current stage alone");
 }
 
-/// Promise 7: a mistake is taken back by a further event.
+/// Promise 7: the story is true. A mistake is taken back by a further event.
 #[test]
 fn the_latest_step_is_taken_back_with_what_it_inferred() {
     let mut world = World::timer();

@@ -85,8 +85,8 @@ async fn quiet(console: &mut PgConnection) {
     }
 }
 
-/// Promise 5: no look costs more because more orders are stored. In generic plans and in those made for one answer, on
-/// tables that were never analysed and on those that were.
+/// Promise 5: memory, queues and time are bounded. No look costs more because more orders are stored, in generic plans
+/// and in those made for one answer, on tables that were never analysed and on those that were.
 #[tokio::test]
 #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
 async fn a_report_costs_the_same_however_many_orders_there_are() {
