@@ -47,7 +47,7 @@ fn check_all(trouble: Faults, count: u64) {
     assert!(failed.is_empty(), "repeat with SEED={}; all that failed: {failed:?}", failed[0]);
 }
 
-/// Promise 1: accepted means durable. Here with all the others, whatever happens: those who follow the feed are told
+/// Promise 1: accepted means durable, reports too. Here with all the others, whatever happens: those who follow the feed are told
 /// each event once, in order, at whichever replica they ask.
 #[test]
 fn any_trouble_is_survived() {

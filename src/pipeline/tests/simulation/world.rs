@@ -379,7 +379,7 @@ struct Accepted {
     told: Option<Vec<Vec<Event>>>,
 }
 
-/// Promise 1: accepted means durable, for reports too. What was told is there as it was told, and each report once.
+/// Of an order that somebody reported of: what was told is there as it was told, and each report once.
 async fn check_reported(view: &MemoryStore, order_id: OrderId, told: &[Vec<Event>]) {
     let found = view.find(order_id).await.expect("reads").expect("is stored");
     assert!(found.order.status.is_final(), "{found:?}");
