@@ -79,14 +79,23 @@ async fn a_stream_goes_on_after_an_end_was_taken_back() {
             whole.event().await;
         }
         whole.end().await;
+        let mut rest = Stream::open(&api, &format!("{path}?after={}", last - 1), None).await;
+        assert_eq!(rest.event().await.1["event"], end);
+        rest.end().await;
 
         api.applies(&id, &["REVERTED"]).await;
+        // An end in the middle of what was not seen is none either.
+        let mut early = Stream::open(&api, &path, Some("2")).await;
+        while early.event().await.1["event"] != "REVERTED" {}
         let mut stream = Stream::open(&api, &path, Some(&last.to_string())).await;
         let (seq, event) = stream.event().await;
         assert_eq!((usize::try_from(seq).ok(), &event["event"]), (Some(last + 1), &json!("REVERTED")));
         // It has no end until there is one.
         api.applies(&id, &["READY"]).await;
-        assert_eq!(stream.event().await.1["event"], "READY");
+        for stream in [&mut stream, &mut early] {
+            assert_eq!(stream.event().await.1["event"], "READY");
+        }
+        drop(early);
         api.applies(&id, &["DELIVERED"]).await;
         while stream.event().await.1["event"] != "DELIVERED" {}
         stream.end().await;

@@ -120,6 +120,7 @@ async fn each_report_has_the_fate_that_it_would_have_alone() {
 
 #[tokio::test]
 async fn a_batch_is_an_array_of_1_to_100() {
+    assert_eq!((MAX_BATCH, MAX_BATCH_BYTES, BATCHES_AT_ONCE), (100, 256 * 1024, 16));
     let api = Api::open().await;
     let id = api.place("Ada").await;
     let many =
