@@ -91,13 +91,31 @@ impl ReportWriter {
         }
     }
 
+    async fn in_portions(
+        &self,
+        reports: &[OrderReport],
+        give_up: Instant,
+    ) -> Vec<Result<Reported, StoreError>> {
+        let write = |part: Range<usize>| self.report_with_retries(&reports[part], give_up);
+        in_portions(&self.portion, reports.len(), write).await
+    }
+
     async fn report_until(
         &self,
         reports: &[OrderReport],
         give_up: Instant,
     ) -> Vec<Result<Reported, ReportError>> {
-        let write = |part: Range<usize>| self.report_with_retries(&reports[part], give_up);
-        let answers = in_portions(&self.portion, reports.len(), write).await;
+        let mut answers = self.in_portions(reports, give_up).await;
+        // Those with ids may be written again without those that had none.
+        let again: Vec<usize> = (0..reports.len()).filter(|at| reports[*at].report.id.is_some()).collect();
+        let failed = |at: &usize| answers[*at].as_ref().is_err_and(StoreError::is_transient);
+        let again: Vec<usize> = again.into_iter().filter(failed).collect();
+        if again.len() < reports.len() && !again.is_empty() && Instant::now() < give_up {
+            let set: Vec<OrderReport> = again.iter().map(|at| reports[*at].clone()).collect();
+            for (at, answer) in again.into_iter().zip(self.in_portions(&set, give_up).await) {
+                answers[at] = answer;
+            }
+        }
         let unavailable = answers.iter().filter_map(|answer| answer.as_ref().err());
         let mut unavailable = unavailable.filter(|error| error.is_transient());
         if let Some(error) = unavailable.next() {

@@ -11,6 +11,7 @@ use std::{
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
 use tokio::time::sleep;
+use tracing::debug;
 
 use super::{
     super::{
@@ -87,29 +88,44 @@ pub(super) async fn report(
 ) -> sqlx::Result<Vec<Reported>> {
     let mut asked: Vec<usize> = (0..reports.len()).collect();
     let mut answers: Vec<Option<Reported>> = vec![None; reports.len()];
-    let mut pauses = PAUSES.iter();
-    loop {
-        let set = || asked.iter().map(|at| &reports[*at]);
-        let (at, mut known) = read(db, set(), now).await?;
-        let (judged, written) = judge_all(set(), &mut known, rules, at);
-        let done = write(db, &written).await?;
-        let lost = overtaken(reports, &asked, &written, &done);
+    let contended = || Some(Reported { outcome: Outcome::Contended, standing: None });
+    for pause in PAUSES.iter().copied().map(Some).chain([None]) {
+        let first = asked.len() == reports.len();
+        let (judged, lost) = match round(db, reports, &asked, rules, now).await {
+            // Some are written already, and who asked may not be told that nothing is.
+            Err(error @ sqlx::Error::Database(_)) if !first => {
+                debug!(%error, "reports are not judged anew");
+                asked.iter().for_each(|at| answers[*at] = contended());
+                break;
+            }
+            round => round?,
+        };
         for (at, answer) in asked.iter().zip(judged) {
             answers[*at] = Some(answer);
         }
-        if lost.is_empty() {
-            break;
-        }
-        let Some(pause) = pauses.next() else {
-            for at in lost {
-                answers[at] = Some(Reported { outcome: Outcome::Contended, standing: None });
-            }
+        let Some(pause) = pause.filter(|_| !lost.is_empty()) else {
+            lost.iter().for_each(|at| answers[*at] = contended());
             break;
         };
-        sleep(*pause).await;
+        sleep(pause).await;
         asked = lost;
     }
     Ok(answers.into_iter().flatten().collect())
+}
+
+/// Reads, judges and writes these once. Answers what became of each, and those whose orders others have changed meanwhile.
+async fn round(
+    db: &mut PgConnection,
+    reports: &[OrderReport],
+    asked: &[usize],
+    rules: &Rules,
+    now: Option<Timestamp>,
+) -> sqlx::Result<(Vec<Reported>, Vec<usize>)> {
+    let set = || asked.iter().map(|at| &reports[*at]);
+    let (at, mut known) = read(db, set(), now).await?;
+    let (judged, written) = judge_all(set(), &mut known, rules, at);
+    let done = write(db, &written).await?;
+    Ok((judged, overtaken(reports, asked, &written, &done)))
 }
 
 async fn read<'a>(
