@@ -147,7 +147,7 @@ async fn every_kind_is_taken_in_both_modes_and_shown_with_what_was_said() {
     }
 }
 
-/// Promise 7 is that nothing is made up: what was skipped says so.
+/// Nothing is made up: what was skipped says so.
 #[tokio::test]
 async fn what_is_skipped_has_its_events_too() {
     let api = Api::open().await;
