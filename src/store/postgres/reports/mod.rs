@@ -95,7 +95,9 @@ pub(super) async fn report(
             // Some are written already, and who asked may not be told that nothing is.
             Err(error @ sqlx::Error::Database(_)) if !first => {
                 debug!(%error, "reports are not judged anew");
-                asked.iter().for_each(|at| answers[*at] = contended());
+                for at in asked {
+                    answers[at] = contended();
+                }
                 break;
             }
             round => round?,
@@ -104,7 +106,9 @@ pub(super) async fn report(
             answers[*at] = Some(answer);
         }
         let Some(pause) = pause.filter(|_| !lost.is_empty()) else {
-            lost.iter().for_each(|at| answers[*at] = contended());
+            for at in lost {
+                answers[at] = contended();
+            }
             break;
         };
         sleep(pause).await;
