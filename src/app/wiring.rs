@@ -206,7 +206,7 @@ impl<'a> Wiring<'a> {
             observers: Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) }),
             settings: HttpSettings {
                 proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
-                delays: self.config.pipeline.stage_delays,
+                rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
                 demo: self.config.store.is_embedded(),
             },

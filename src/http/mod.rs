@@ -34,7 +34,7 @@ use middleware::observe;
 
 use crate::{
     ops::Operations,
-    order::StageDelays,
+    order::Rules,
     time::{Clock, deadlines::REQUEST as REQUEST_TIMEOUT},
     tracker::Tracker,
 };
@@ -57,8 +57,8 @@ pub struct AppState {
 pub struct HttpSettings {
     /// For telling clients apart.
     pub proxies: TrustedProxies,
-    /// For estimates on pages.
-    pub delays: StageDelays,
+    /// For estimates, and for what may be reported.
+    pub rules: Rules,
     /// For pages: what is late now.
     pub clock: Arc<dyn Clock>,
     /// For the board: orders that nobody wants may be placed.

@@ -2,6 +2,7 @@
 
 mod board;
 mod board_finds;
+mod board_reports;
 mod compressed;
 mod events;
 mod explain;
@@ -14,6 +15,8 @@ mod openapi;
 mod ops;
 mod orders;
 mod pages;
+mod pages_cancel;
+mod pages_reports;
 mod server;
 mod streams;
 
@@ -229,7 +232,7 @@ impl Api {
             observers: Arc::new(Observers { metrics, log: Arc::clone(&log) }),
             settings: HttpSettings {
                 proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
-                delays,
+                rules,
                 clock: clock.clone(),
                 demo,
             },
