@@ -3,7 +3,6 @@
 -- What is granted here is all that the role has: rights of an earlier version go.
 REVOKE ALL ON orders, order_events, order_reports, outbox, relays, idempotency_keys, feed_cursors, _sqlx_migrations FROM :role;
 REVOKE ALL ON SEQUENCE order_events_id_seq FROM :role;
--- order_reports, expected_at and ready_at are for reports, which nobody makes yet.
 GRANT SELECT, INSERT, UPDATE (status, seq, updated_at, due_at, expected_at, ready_at) ON orders TO :role;
 GRANT SELECT, INSERT ON order_events, order_reports TO :role;
 -- SELECT so that the feed knows how far it may be read.

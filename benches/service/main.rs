@@ -13,6 +13,7 @@ mod feed;
 mod phases;
 mod plot;
 mod report;
+mod reporters;
 mod scenarios;
 mod server;
 mod stack;

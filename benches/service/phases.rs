@@ -15,6 +15,7 @@ use order_tracker::{
 use crate::{
     Options, feed,
     report::{Figure, Kind, Report, Row},
+    reporters::{Reporters, Way},
     scenarios::{Mixed, Reads, Same, Timed},
     server::Server,
     stack::Stack,
@@ -27,6 +28,8 @@ const NEVER: &str = "1h";
 const STARTS: usize = 5;
 /// Orders a second while their way to the topic is timed.
 const TOPIC_RATE: f64 = 500.0;
+/// Orders, at least, on which something is reported.
+const REPORTED: u64 = 600;
 /// Connections where only the number of orders counts.
 const CROWD: usize = 256;
 
@@ -67,6 +70,10 @@ impl Measurement {
         let name = format!("memory after {} orders", run.ids.len());
         run.figure(name, server.rss(), "MiB");
         run.loops(server, &stack).await?;
+        stack.clean_up().await?;
+
+        let stack = Stack::make().await?;
+        run.reports(&stack).await?;
         stack.clean_up().await?;
 
         let stack = Stack::make().await?;
@@ -269,6 +276,37 @@ impl Measurement {
             database_cpu: per_thousand(before.1, after.1, summary.good),
             failed: summary.failed,
         });
+        server.stop().await
+    }
+
+    /// Reports on orders that were placed just before and that no timer moves meanwhile, beside placing them.
+    async fn reports(&mut self, stack: &Stack) -> Result<()> {
+        let server = Server::start(stack, NEVER).await?;
+        let orders = Arc::new(NewOrders::kept());
+        self.row(&server, stack, "POST c=64, then reports".to_owned(), Kind::Loops, 64, orders.clone())
+            .await?;
+        let mut ids = orders.ids();
+        let missing = REPORTED.saturating_sub(ids.len() as u64);
+        ids.extend(place(&server, missing, CROWD).await?);
+        // Each row has orders of its own, all of them at their beginning.
+        let mut parts = ids.chunks(ids.len().div_ceil(3)).map(<[OrderId]>::to_vec);
+        let mut reached = Vec::new();
+        for (way, said, connections) in [
+            (Way::Single, "report c=64", 64),
+            (Way::WithId, "report with an id c=64", 64),
+            (Way::Batch, "reports, 100 at once, c=8", 8),
+            (Way::Known, "report of what is known c=64", 64),
+        ] {
+            let ids = if way == Way::Known { reached.clone() } else { parts.next().unwrap_or_default() };
+            let reporters = Arc::new(Reporters::new(way, ids.clone()));
+            self.row(&server, stack, said.to_owned(), Kind::Loops, connections, reporters.clone()).await?;
+            if let Some(row) = self.report.rows.last_mut() {
+                reporters.settle(row, self.options.quick)?;
+            }
+            if way == Way::Single {
+                reached = ids[..reporters.reached()].to_vec();
+            }
+        }
         server.stop().await
     }
 

@@ -16,7 +16,7 @@ use crate::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher, Receipt,
     },
-    http::{self, AppState, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
     ops::{Operations, overview::Overview},
     order::{
         IdMint, OrderPlaced,
@@ -210,6 +210,7 @@ impl<'a> Wiring<'a> {
                 clock: Arc::new(SystemClock),
                 demo: self.config.store.is_embedded(),
             },
+            batches: BatchPlaces::default(),
             stop: self.shutdown.soft(),
         };
         let HttpConfig { host, port } = &self.config.http;

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{
     output::{self, Refused},
+    report::may_follow,
     retry::Retry,
 };
 use crate::client::{Answer, ClientError, ClientRequest, Connection, Stream, Target, header, shown};
@@ -55,6 +56,8 @@ struct Told {
     detail: String,
     #[serde(default)]
     errors: Vec<WrongField>,
+    /// What may be reported in place of what was.
+    allowed: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -149,7 +152,8 @@ fn refused(told: &Told, problem: Value) -> Refused {
     let fields = told.errors.iter().map(|error| format!("{} {}", error.field, error.message));
     // Where fields are named, the detail only points to them.
     let detail = if told.errors.is_empty() { Some(told.detail.clone()) } else { None };
-    let sentences = detail.into_iter().chain(fields).collect::<Vec<_>>().join("; ");
+    let allowed = told.allowed.as_ref().map(|allowed| may_follow(allowed));
+    let sentences = detail.into_iter().chain(fields).chain(allowed).collect::<Vec<_>>().join("; ");
     // What the service finds invalid was typed here.
     Refused { sentences, problem, typed: told.code == "validation-error" }
 }

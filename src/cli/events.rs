@@ -5,12 +5,13 @@ use std::{fmt::Write as _, mem};
 use anyhow::Context as _;
 use clap::Args;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::time::{Duration, Instant};
 
 use super::{
     clean,
     client::{Client, ClientArgs},
+    event_line::said,
     frames::{self, Frames, LAST_EVENT_ID, PATIENCE, SHORT},
     list::limit,
     output,
@@ -77,7 +78,16 @@ async fn read(args: EventsArgs) -> anyhow::Result<()> {
     }
     let mut now = matches!(args.after, Some(After::Now));
     while told.left > 0 {
-        let page: Page = client.ask(ClientRequest::get(path(&told, mem::take(&mut now), args.event))).await?;
+        let page = client.ask(ClientRequest::get(path(&told, mem::take(&mut now), args.event))).await;
+        let page: Page = match page {
+            Ok(page) => page,
+            // Who follows goes on where he was, as soon as somebody answers.
+            Err(error) if args.follow && told.cursor.is_some() => {
+                told.lost(&error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         let stays = told.cursor.unwrap_or_default() == page.next;
         told.page(&page)?;
         if page.caught_up {
@@ -110,7 +120,8 @@ async fn follow(
     event: Option<EventKind>,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    let (mut retry, mut again) = (Retry::new(patience), false);
+    // Who has been told something before knows that there is a service.
+    let (mut retry, mut again) = (Retry::new(patience), !told.connected);
     while told.left > 0 {
         let seen = told.cursor;
         let request = request(seen, event);
@@ -166,6 +177,7 @@ struct Item {
     event: String,
     status: String,
     timestamp: Timestamp,
+    meta: Option<Value>,
 }
 
 /// What was told so far.
@@ -228,10 +240,12 @@ impl Told {
 }
 
 fn line(item: &Item) -> String {
-    let Item { order_id, seq, event, status, timestamp, .. } = item;
+    let Item { order_id, seq, event, status, timestamp, meta, .. } = item;
     let at = timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
     let [order_id, event, status] = [order_id, event, status].map(|text| clean::line(text));
-    format!("{at}  {order_id}  {seq:>3}  {event:16}  {status}")
+    let said = said(meta.as_ref());
+    let width = if said.is_empty() { 0 } else { 16 };
+    format!("{at}  {order_id}  {seq:>3}  {event:17}  {status:width$}{said}")
 }
 
 #[cfg(test)]
@@ -243,7 +257,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line_and_told_once() {
         for (json, expected) in [
-            (false, "2026-01-02 03:04:05.678 UTC  ORD-1    2  BURNT\\u{1b}       COOKING\n".to_owned()),
+            (false, "2026-01-02 03:04:05.678 UTC  ORD-1    2  BURNT\\u{1b}        COOKING\n".to_owned()),
             (true, format!("{DATA}\n")),
         ] {
             let (mut told, mut text) = (Told::new(json, 9), String::new());
@@ -258,6 +272,14 @@ mod tests {
             told.write(&mut text, DATA).expect("an event");
             assert_eq!((told.cursor, told.left), (Some(Cursor(9)), 8), "passed over is told");
         }
+    }
+
+    #[test]
+    fn a_line_says_who_said_it() {
+        let data = DATA.replace("null", r#"{"source":"kitchen","station":"grill\u001b"}"#);
+        let item: Item = serde_json::from_str(&data).expect("an event");
+        let expected = "2  BURNT\\u{1b}        COOKING           by kitchen, station grill\\u{1b}";
+        assert_eq!(line(&item).split_once("ORD-1    ").expect("a line").1, expected);
     }
 
     #[test]

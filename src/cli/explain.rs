@@ -10,6 +10,7 @@ use super::{
     clean,
     client::{Client, ClientArgs},
     output,
+    report::may_follow,
     values::order_id,
 };
 use crate::{
@@ -65,7 +66,7 @@ fn lines(order_id: OrderId, explanation: &Explanation) -> String {
         let _ = writeln!(text, "- {}", clean::line(&cause.text));
     }
     if !allowed.is_empty() {
-        let _ = writeln!(text, "may be reported: {}", clean::line(&allowed.join(", ")));
+        let _ = writeln!(text, "{}", may_follow(allowed));
     }
     text
 }

@@ -6,6 +6,7 @@ mod clean;
 mod client;
 mod completions;
 mod dead_letters;
+mod event_line;
 mod events;
 mod explain;
 mod frames;
@@ -18,6 +19,7 @@ mod order;
 mod output;
 mod progress;
 mod reach;
+mod report;
 mod republish;
 mod retry;
 mod serve;
@@ -61,7 +63,7 @@ enum Command {
     Migrate(Box<serve::MigrateArgs>),
     /// Ask a running service whether it lives; for containers
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Place and look up orders on a running service
+    /// Place, look up and report on orders of a running service
     #[command(subcommand)]
     Order(order::OrderCommand),
     /// Read everything that happened to all orders, and follow it

@@ -1,4 +1,4 @@
-//! `order create|get|list|watch|explain`.
+//! `order create|get|list|watch|report|cancel|explain`.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 use super::{
     clean,
     client::{Client, ClientArgs},
+    event_line::line,
     explain::{self, ExplainArgs},
     list::{self, ListArgs},
     output,
+    report::{self, CancelArgs, ReportArgs},
     values::{idempotency_key, order_id, sizes},
     watch::{self, WatchArgs},
 };
 use crate::{
     client::{ClientRequest, header::HeaderName, header::HeaderValue},
-    order::{Event, OrderId, Size, Timestamp, TrackedOrder},
+    order::{OrderId, Size, Timestamp, TrackedOrder},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -29,8 +31,12 @@ pub(super) enum OrderCommand {
     Get(GetArgs),
     /// List the newest orders
     List(ListArgs),
-    /// Follow an order until it is delivered; exit code 1 if that can't be seen
+    /// Follow an order until it is delivered or cancelled; exit code 1 if that can't be seen
     Watch(WatchArgs),
+    /// Report what happened to an order
+    Report(Box<ReportArgs>),
+    /// Cancel an order
+    Cancel(CancelArgs),
     /// Say why an order stands where it stands, and what may be done
     Explain(ExplainArgs),
 }
@@ -71,6 +77,8 @@ pub(super) async fn run(command: OrderCommand) -> anyhow::Result<()> {
         OrderCommand::Get(args) => get(args).await,
         OrderCommand::List(args) => list::run(args).await,
         OrderCommand::Watch(args) => watch::run(args).await,
+        OrderCommand::Report(args) => report::report(*args).await,
+        OrderCommand::Cancel(args) => report::cancel(args).await,
         OrderCommand::Explain(args) => explain::run(args).await,
     }
 }
@@ -109,14 +117,4 @@ fn timeline(tracked: &TrackedOrder) -> String {
         previous = Some(event.timestamp);
     }
     text
-}
-
-/// An event, when it happened, and how long after the one before.
-pub(super) fn line(event: &Event, previous: Option<Timestamp>) -> String {
-    let after = previous.map_or_else(String::new, |previous| {
-        let millis = (event.timestamp - previous).num_milliseconds();
-        format!("  +{}.{:03} s", millis / 1000, millis % 1000)
-    });
-    let at = event.timestamp.format("%Y-%m-%d %H:%M:%S%.3f UTC");
-    format!("{at}  {:16}{after}", event.event.as_str())
 }

@@ -1,10 +1,12 @@
 //! Values as people type them, and what shells offer for them.
 
+use std::ffi::OsStr;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::{
     client::header::HeaderValue,
-    order::{EventKind, OrderId, ParseIdError, Size, Status},
+    order::{EventKind, OrderId, ParseIdError, Reason, Report, Size, Source, Status},
 };
 
 /// Longest `Idempotency-Key`.
@@ -18,16 +20,61 @@ pub(super) fn sizes() -> impl TypedValueParser<Value = Size> {
 
 /// The statuses, in any case if the argument ignores it, with dashes too.
 pub(super) fn statuses() -> impl TypedValueParser<Value = Status> {
-    let name = |status: Status| PossibleValue::new(status.as_str()).alias(status.slug());
-    PossibleValuesParser::new(Status::ALL.map(name))
-        .try_map(|text| text.to_ascii_uppercase().replace('-', "_").parse::<Status>())
+    Words::new(Status::ALL.map(Status::as_str)).try_map(|text| text.to_ascii_uppercase().parse::<Status>())
 }
 
 /// The kinds of events, likewise.
 pub(super) fn event_kinds() -> impl TypedValueParser<Value = EventKind> {
-    let name = |kind: EventKind| PossibleValue::new(kind.as_str()).aliases(kind.status().map(Status::slug));
-    PossibleValuesParser::new(EventKind::ALL.map(name))
-        .try_map(|text| text.to_ascii_uppercase().replace('-', "_").parse::<EventKind>())
+    kinds(EventKind::ALL)
+}
+
+/// The kinds of events that a report may be of, likewise.
+pub(super) fn report_kinds() -> impl TypedValueParser<Value = EventKind> {
+    kinds(Report::KINDS)
+}
+
+fn kinds<const N: usize>(kinds: [EventKind; N]) -> impl TypedValueParser<Value = EventKind> {
+    Words::new(kinds.map(EventKind::as_str)).try_map(|text| text.to_ascii_uppercase().parse::<EventKind>())
+}
+
+/// The reasons of reports, likewise.
+pub(super) fn reasons() -> impl TypedValueParser<Value = Reason> {
+    Words::new(Reason::ALL.map(Reason::as_str)).try_map(|text| text.to_ascii_lowercase().parse::<Reason>())
+}
+
+/// Who may say that something happened, likewise.
+pub(super) fn sources() -> impl TypedValueParser<Value = Source> {
+    Words::new(Source::NAMED.map(Source::as_str)).try_map(|text| text.to_ascii_lowercase().parse::<Source>())
+}
+
+/// A few words with underscores, for which dashes may be typed.
+#[derive(Clone)]
+struct Words(PossibleValuesParser);
+
+impl Words {
+    fn new<const N: usize>(words: [&'static str; N]) -> Self {
+        Self(PossibleValuesParser::new(words))
+    }
+}
+
+impl TypedValueParser for Words {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let spelled = value.to_str().map(|text| text.replace('-', "_")).unwrap_or_default();
+        let known = self.0.parse_ref(command, arg, OsStr::new(&spelled));
+        // What is not known is told as it was typed.
+        known.or_else(|_| self.0.parse_ref(command, arg, value))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
 }
 
 /// An order's id in any case, with or without `ORD-`.

@@ -53,9 +53,10 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 }
 
 fn table(report: &Report) -> String {
+    let wide = report.rules.iter().map(|rule| rule.rule.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(text, "{name:<52}{value}");
+        let _ = writeln!(text, "{name:<wide$}  {value}");
     };
     line("orders", &report.orders);
     line("events", &report.events);

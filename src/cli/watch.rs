@@ -1,4 +1,4 @@
-//! `order watch`: follows an order until it is delivered.
+//! `order watch`: follows an order until it is delivered or cancelled.
 
 use std::{
     fmt::Write as _,
@@ -14,8 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     client::{Client, ClientArgs},
+    event_line::line,
     frames::{self, Frames, LAST_EVENT_ID, PATIENCE, SHORT},
-    order, output,
+    output,
     progress::LEAVE,
     retry::Retry,
     serve::Signals,
@@ -41,7 +42,7 @@ pub(super) struct WatchArgs {
     client: ClientArgs,
 }
 
-/// Prints each event as it comes; well once the order is delivered.
+/// Prints each event as it comes; well once the order is at one of its ends.
 pub(super) async fn run(args: WatchArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let (client, mut view) = (Client::new(args.client.url), View::new(args.client.json));
@@ -143,6 +144,8 @@ struct Last {
     event: EventKind,
     /// Where the order is since.
     status: Option<Status>,
+    /// The last step of a plain life that it has reached.
+    reached: Option<Status>,
     at: Timestamp,
 }
 
@@ -180,12 +183,19 @@ impl View {
         if self.form == Form::Json {
             output::print_json_line(&serde_json::from_str::<Value>(data)?)?;
         } else {
-            output::print(&order::line(&event, self.last.map(|last| last.at)))?;
+            output::print(&line(&event, self.last.map(|last| last.at)))?;
         }
-        let taken_back = || event.meta.as_ref()?.get("to")?.as_str()?.parse().ok();
-        let status = event.event.status().or_else(taken_back).or(self.last.and_then(|last| last.status));
-        self.last = Some(Last { seq, event: event.event, status, at: event.timestamp });
+        self.take(seq, &event);
         self.draw()
+    }
+
+    /// Where the order is since this event.
+    fn take(&mut self, seq: u32, event: &Event) {
+        let before = self.last.and_then(|last| last.reached);
+        let back_to = || event.meta.as_ref()?.get("to")?.as_str()?.parse().ok();
+        let status = event.event.status().or_else(back_to).or(self.last.and_then(|last| last.status));
+        let reached = status.filter(|status| Status::plain_life().any(|step| step == *status)).or(before);
+        self.last = Some(Last { seq, event: event.event, status, reached, at: event.timestamp });
     }
 
     /// There is no connection; why is said once, in the bar if there is one.
@@ -222,35 +232,40 @@ impl View {
     }
 
     fn line(&self, color: bool, now: Timestamp) -> String {
-        let Some(Last { event, status, at, .. }) = self.last else { return String::new() };
-        let bar = bar(status, color);
+        let Some(Last { event, status, reached, at, .. }) = self.last else { return String::new() };
+        let bar = bar(status, reached, color);
+        // What changes no status is told beside it.
+        let is = match status {
+            Some(status) if event.status() != Some(status) => format!("{status} ({event})"),
+            _ => event.to_string(),
+        };
         if !self.connected {
-            return format!("{CLEAR}{bar}  {event}; connecting again");
+            return format!("{CLEAR}{bar}  {is}; connecting again");
         }
         // Not below 0, should the service's clock be ahead of ours.
-        format!("{CLEAR}{bar}  {event} for {} s", (now - at).num_seconds().max(0))
+        format!("{CLEAR}{bar}  {is} for {} s", (now - at).num_seconds().max(0))
     }
 }
 
-/// The steps of a plain life, those that are done filled: `●━●━◉─○─○`.
-fn bar(now: Option<Status>, color: bool) -> String {
+/// The steps of a plain life, those that are done filled: `●━●━◉─○─○`; where it ended early, how far it came: `●━●━✕`.
+fn bar(now: Option<Status>, reached: Option<Status>, color: bool) -> String {
     let mut text = String::new();
-    // What ends a life early says nothing of how far it came.
-    if now.is_some_and(|status| Status::plain_life().all(|step| step != status)) {
-        return text;
-    }
+    let mut add = |paint: &str, part: &str| {
+        let _ = if color { write!(text, "\x1b[{paint}m{part}\x1b[0m") } else { write!(text, "{part}") };
+    };
+    let ended = now.is_some_and(|status| Status::plain_life().all(|step| step != status));
     for status in Status::plain_life() {
-        let (paint, line, mark) = match now {
-            Some(now) if status == now => ("1;33", "━", "◉"),
-            Some(now) if status.comes_before(now) => ("32", "━", "●"),
+        let (paint, line, mark) = match if ended { reached } else { now } {
+            Some(now) if status == now && !ended => ("1;33", "━", "◉"),
+            Some(now) if status == now || status.comes_before(now) => ("32", "━", "●"),
+            _ if ended => break,
             _ => ("2", "─", "○"),
         };
         let line = if status == Status::FIRST { "" } else { line };
-        let _ = if color {
-            write!(text, "\x1b[{paint}m{line}{mark}\x1b[0m")
-        } else {
-            write!(text, "{line}{mark}")
-        };
+        add(paint, &format!("{line}{mark}"));
+    }
+    if ended {
+        add("1;31", if reached.is_some() { "━✕" } else { "✕" });
     }
     text
 }
@@ -262,16 +277,43 @@ mod tests {
     #[test]
     fn the_bar_moves_through_the_steps() {
         let life = std::iter::once(None).chain(Status::plain_life().map(Some));
-        let bars: Vec<String> = life.map(|status| bar(status, false)).collect();
+        let bars: Vec<String> = life.map(|status| bar(status, status, false)).collect();
         assert_eq!(bars, ["○─○─○─○─○", "◉─○─○─○─○", "●━◉─○─○─○", "●━●━◉─○─○", "●━●━●━◉─○", "●━●━●━●━◉"]);
-        assert!(bar(None, true).contains("\x1b["));
+        assert!(bar(None, None, true).contains("\x1b["));
+    }
+
+    #[test]
+    fn a_bar_goes_back_with_an_undo_and_ends_where_the_order_does() {
+        let mut view = View { form: Form::Lines, last: None, connected: true };
+        let mut seq = 0;
+        let mut bar_after = |event: &str, meta: Value| {
+            seq += 1;
+            let timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
+            let event = Event { seq, event: event.parse().expect("a kind"), timestamp, meta: Some(meta) };
+            view.take(seq, &event);
+            view.line(false, timestamp).trim_start_matches(CLEAR).to_owned()
+        };
+        let back = |to: &str| serde_json::json!({"reverts": 4, "from": "X", "to": to});
+        for (event, meta, expected) in [
+            ("CREATED", Value::Null, "○─○─○─○─○  CREATED for 0 s"),
+            ("PLACED", Value::Null, "◉─○─○─○─○  PLACED for 0 s"),
+            ("CANCELLED", Value::Null, "●━✕  CANCELLED for 0 s"),
+            ("REVERTED", back("PLACED"), "◉─○─○─○─○  PLACED (REVERTED) for 0 s"),
+            ("COOKING", Value::Null, "●━●━◉─○─○  COOKING for 0 s"),
+            ("READY", Value::Null, "●━●━◉─○─○  COOKING (READY) for 0 s"),
+            ("REVERTED", back("PREPARING"), "●━◉─○─○─○  PREPARING (REVERTED) for 0 s"),
+            ("CANCELLED", Value::Null, "●━●━✕  CANCELLED for 0 s"),
+        ] {
+            assert_eq!(bar_after(event, meta), expected);
+        }
+        assert_eq!(bar(Some(Status::Cancelled), None, false), "✕", "nobody has told how far it came");
     }
 
     #[test]
     fn the_bar_counts_from_the_step() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
         let (event, status) = (EventKind::Reached(Status::Cooking), Some(Status::Cooking));
-        let last = Some(Last { seq: 4, event, status, at });
+        let last = Some(Last { seq: 4, event, status, reached: status, at });
         let mut view = View { form: Form::Lines, last, connected: true };
         let after = |view: &View, seconds| view.line(false, at + chrono::TimeDelta::seconds(seconds));
         assert_eq!(after(&view, 90), "\r\x1b[2K●━●━◉─○─○  COOKING for 90 s");

@@ -90,7 +90,7 @@ impl Connection {
     }
 
     fn request(&self, request: ClientRequest) -> Request<Full<Bytes>> {
-        let ClientRequest { method, path, headers, body } = request;
+        let ClientRequest { method, path, headers, body, .. } = request;
         let Target { authority, prefix, authorization, .. } = &self.target;
         let has_body = !body.is_empty();
         let mut request = Request::builder()

@@ -32,17 +32,29 @@ pub struct ClientRequest {
     path: Cow<'static, str>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+    /// Whether it names itself, so that it happens once however often it is sent.
+    named: bool,
 }
 
 impl ClientRequest {
     /// `GET` of a path.
     pub fn get(path: impl Into<Cow<'static, str>>) -> Self {
-        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+        Self::of(Method::GET, path.into(), Bytes::new())
     }
 
     /// `POST` of JSON to a path.
     pub fn post(path: impl Into<Cow<'static, str>>, json: impl Into<Bytes>) -> Self {
-        Self { method: Method::POST, path: path.into(), headers: Vec::new(), body: json.into() }
+        Self::of(Method::POST, path.into(), json.into())
+    }
+
+    fn of(method: Method, path: Cow<'static, str>, body: Bytes) -> Self {
+        Self { method, path, headers: Vec::new(), body, named: false }
+    }
+
+    /// The same, with a body that holds a name of its own.
+    #[must_use]
+    pub fn repeatable(self) -> Self {
+        Self { named: true, ..self }
     }
 
     /// The same with a header.
@@ -52,9 +64,9 @@ impl ClientRequest {
         self
     }
 
-    /// Whether asking twice is as good as asking once: a question, or an order with a key.
+    /// Whether asking twice is as good as asking once: a question, an order with a key, or a report with an id.
     pub fn is_repeatable(&self) -> bool {
-        self.method.is_safe() || self.headers.iter().any(|(name, _)| name == "idempotency-key")
+        self.named || self.method.is_safe() || self.headers.iter().any(|(name, _)| name == "idempotency-key")
     }
 }
 

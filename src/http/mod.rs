@@ -8,6 +8,7 @@ mod api;
 mod middleware;
 mod pages;
 mod problem;
+mod problem_code;
 mod routes;
 mod server;
 
@@ -25,8 +26,10 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use api::report_batch::BatchPlaces;
 pub use middleware::{observe::Observers, request_log::RequestLog};
 pub use problem::{Problem, ProblemBody};
+pub use problem_code::ProblemCode;
 pub use server::{Server, client::TrustedProxies};
 
 use api::feed;
@@ -49,6 +52,8 @@ pub struct AppState {
     pub observers: Arc<Observers>,
     /// What is set once.
     pub settings: HttpSettings,
+    /// For batches of reports.
+    pub batches: BatchPlaces,
     /// Ends what waits for something to happen.
     pub stop: CancellationToken,
 }
@@ -57,9 +62,9 @@ pub struct AppState {
 pub struct HttpSettings {
     /// For telling clients apart.
     pub proxies: TrustedProxies,
-    /// For estimates, and for what may be reported.
+    /// For what may be reported now, and for estimates.
     pub rules: Rules,
-    /// For pages: what is late now.
+    /// What is late now, and what senders' clocks are held to.
     pub clock: Arc<dyn Clock>,
     /// For the board: orders that nobody wants may be placed.
     pub demo: bool,

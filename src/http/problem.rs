@@ -7,10 +7,11 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::problem_code::ProblemCode;
 use crate::{
-    order::{DetailsErrors, FieldCode, FieldError},
+    order::{Conflict, DetailsErrors, EventKind, FieldCode, FieldError, ReportErrors},
     telemetry::RequestId,
-    tracker::{PlaceError, StoreError},
+    tracker::{PlaceError, ReportError, StoreError},
 };
 
 /// The media type of every error.
@@ -22,10 +23,10 @@ const RETRY_AFTER: &str = "1";
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub(super) status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
+    allowed: Option<Vec<EventKind>>,
     pub(super) cause: Option<Cause>,
 }
 
@@ -52,31 +53,33 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub instance: String,
     /// A stable word for programs.
-    #[schema(pattern = "^[a-z-]+$")]
-    pub code: String,
+    pub code: ProblemCode,
     /// One entry per field that is wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     pub errors: Vec<FieldError>,
+    /// Of a 409: what may be reported of the order now and would be applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Vec<EventKind>, required = false)]
+    pub allowed: Option<Vec<EventKind>>,
     /// Also in the `x-request-id` header, and in our logs.
     pub request_id: String,
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), errors: Vec::new(), cause: None }
+    fn new(status: StatusCode, code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), errors: Vec::new(), allowed: None, cause: None }
     }
 
     /// 400: the request can't be read at all.
     pub fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed-request", "The request can't be read", detail)
+        Self::new(StatusCode::BAD_REQUEST, ProblemCode::Malformed, detail)
     }
 
     /// 400: single fields are wrong.
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = "see errors for the fields and what they must be";
-        let title = "The request holds invalid values";
-        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, "validation-error", title, detail) }
+        Self { errors, ..Self::new(StatusCode::BAD_REQUEST, ProblemCode::Invalid, detail) }
     }
 
     /// 400: one parameter or header is wrong.
@@ -86,67 +89,100 @@ impl Problem {
 
     /// 403: a form that was not sent from here.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+        Self::new(StatusCode::FORBIDDEN, ProblemCode::Forbidden, detail)
     }
 
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+        Self::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, detail)
     }
 
     /// 405; the router adds `Allow`.
     pub fn method_not_allowed() -> Self {
         let detail = "the Allow header names the methods that this path knows";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ProblemCode::MethodNotAllowed, detail)
     }
 
     /// 408: head or body did not arrive in time.
     pub fn too_slow(detail: impl Into<String>) -> Self {
-        let title = "The request did not arrive in time";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", title, detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, ProblemCode::TooSlow, detail)
+    }
+
+    /// 409: a report contradicts its order, of which these would be applied now.
+    pub(super) fn conflict(conflict: Conflict, allowed: Vec<EventKind>) -> Self {
+        let (code, detail) = match conflict {
+            Conflict::OrderFinished => (
+                ProblemCode::OrderFinished,
+                "the order was delivered or cancelled; that alone can be taken back, for a while",
+            ),
+            Conflict::NothingToRevert => {
+                (ProblemCode::NothingToRevert, "the order has made no step that could be taken back")
+            }
+            Conflict::TooLateToRevert => {
+                (ProblemCode::TooLateToRevert, "the latest step is too old to be taken back")
+            }
+            Conflict::ChangedMeanwhile => (
+                ProblemCode::ChangedMeanwhile,
+                "only the latest step can be taken back, and reverts names another event: look at the order again",
+            ),
+            Conflict::TimelineFull => (
+                ProblemCode::TimelineFull,
+                "the order has as many events as it may; only what changes its status is still taken",
+            ),
+        };
+        Self { allowed: Some(allowed), ..Self::new(StatusCode::CONFLICT, code, detail) }
+    }
+
+    /// 412: the order is at another position than the sender thought.
+    pub(super) fn moved(seq: u32) -> Self {
+        let detail = format!("the order is at position {seq} now: look at it again");
+        Self::new(StatusCode::PRECONDITION_FAILED, ProblemCode::ChangedMeanwhile, detail)
     }
 
     /// 413.
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("a body may have up to {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ProblemCode::TooLarge, detail)
     }
 
     /// 415.
     pub fn unsupported_media_type(detail: &str) -> Self {
-        let title = "The content type or coding is not supported";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ProblemCode::UnsupportedMediaType, detail)
     }
 
     /// 422: an idempotency key came back with another body.
     fn key_reused() -> Self {
         let detail = "this Idempotency-Key has placed another order; use a new key for a new order";
-        let title = "The idempotency key was used before";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused", title, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::KeyReused, detail)
+    }
+
+    /// 422: the id of a report came back with another body.
+    pub(super) fn report_id_reused() -> Self {
+        let detail = "this id stands for another report of the order; use a new id for a new report";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ProblemCode::ReportIdReused, detail)
     }
 
     /// 429, with `Retry-After`.
     pub(super) fn too_many_streams() -> Self {
         let detail = "this address has half of the places for event streams; close one, or try again later";
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many event streams", detail)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, ProblemCode::TooManyStreams, detail)
     }
 
     /// 431.
     pub fn head_too_large() -> Self {
         let detail = "the request line and headers are too long or too many";
-        let title = "The request's head is too large";
-        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", title, detail)
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, ProblemCode::HeadTooLarge, detail)
     }
 
     /// 500; says nothing about the inside.
     pub fn internal() -> Self {
         let detail = "this is our fault; the request id leads to the cause in our logs";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "Internal error", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ProblemCode::Internal, detail)
     }
 
     /// 503, with `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ProblemCode::Unavailable, detail)
     }
 
     /// A whole response for a connection on which no request could be read.
@@ -170,17 +206,23 @@ impl Problem {
 
     /// The body as it goes out.
     pub(super) fn body(&self, instance: &str, request_id: &RequestId) -> Vec<u8> {
-        let body = ProblemBody {
-            kind: format!("/problems/{}", self.code),
-            title: self.title.to_owned(),
+        let body = self.told(instance, request_id);
+        serde_json::to_vec(&body).expect("strings and numbers always serialise")
+    }
+
+    /// The same before it is JSON.
+    pub(super) fn told(&self, instance: &str, request_id: &RequestId) -> ProblemBody {
+        ProblemBody {
+            kind: format!("/problems/{}", self.code.as_str()),
+            title: self.code.title().to_owned(),
             status: self.status.as_u16(),
             detail: self.detail.clone(),
             instance: instance.to_owned(),
-            code: self.code.to_owned(),
+            code: self.code,
             errors: self.errors.clone(),
+            allowed: self.allowed.clone(),
             request_id: request_id.to_string(),
-        };
-        serde_json::to_vec(&body).expect("strings and numbers always serialise")
+        }
     }
 }
 
@@ -197,6 +239,12 @@ impl IntoResponse for Problem {
 
 impl From<DetailsErrors> for Problem {
     fn from(errors: DetailsErrors) -> Self {
+        Self::invalid(errors.0)
+    }
+}
+
+impl From<ReportErrors> for Problem {
+    fn from(errors: ReportErrors) -> Self {
         Self::invalid(errors.0)
     }
 }
@@ -226,6 +274,23 @@ impl From<PlaceError> for Problem {
             ),
             PlaceError::KeyReused => Self::key_reused(),
             PlaceError::Refused(_) => Self::internal(),
+        }
+    }
+}
+
+/// The writer has logged the cause already.
+impl From<ReportError> for Problem {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Busy => Self::unavailable("too many reports are waiting; try again shortly"),
+            ReportError::Closed => Self::unavailable("the service is stopping; try again shortly"),
+            ReportError::Unavailable => {
+                Self::unavailable("the database is away; try again shortly, with the same id")
+            }
+            ReportError::TooSlow => Self::unavailable(
+                "the report was not written in time and may still be: try again with the same id",
+            ),
+            ReportError::Refused(_) => Self::internal(),
         }
     }
 }

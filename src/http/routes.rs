@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState,
-    api::{events, explain, feed, health, openapi, orders},
+    api::{events, explain, feed, health, openapi, orders, report_batch, reports},
     middleware::gzip,
     pages::{self, docs},
 };
@@ -25,8 +25,8 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::find))
-        .routes(routes!(events::follow))
-        .routes(routes!(feed::read))
+        .routes(routes!(events::follow, reports::report))
+        .routes(routes!(feed::read, report_batch::report))
         .routes(routes!(explain::explain))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -1,4 +1,4 @@
-//! Waits until orders are delivered, and tells how long their lives were.
+//! Waits until orders are at their ends, and tells how long the lives of the delivered ones were.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,13 @@ use crate::order::{OrderId, Status, Timestamp, TrackedOrder};
 /// Pause between two looks at one order.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Orders that are followed until they are delivered.
+/// Orders that are followed until they are delivered or cancelled.
 #[derive(Debug)]
 pub struct Watch {
     ids: Vec<OrderId>,
     taken: AtomicUsize,
     delivered: AtomicU64,
+    cancelled: AtomicU64,
 }
 
 /// What became of the orders.
@@ -36,7 +37,9 @@ pub struct Watch {
 pub struct DeliveryStats {
     /// Orders that are delivered.
     pub delivered: u64,
-    /// Orders that are not, or were not found.
+    /// Orders that are cancelled.
+    pub cancelled: u64,
+    /// Orders that are neither, or were not found.
     pub undelivered: u64,
     /// From the first order's creation to the last one's delivery, by the service's clock.
     pub seconds: f64,
@@ -78,15 +81,30 @@ impl Seen {
 impl Watch {
     /// Nothing is asked yet.
     pub fn new(ids: Vec<OrderId>) -> Arc<Self> {
-        Arc::new(Self { ids, taken: AtomicUsize::new(0), delivered: AtomicU64::new(0) })
+        Arc::new(Self {
+            ids,
+            taken: AtomicUsize::new(0),
+            delivered: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+        })
     }
 
     /// How many are known to be delivered.
-    pub fn delivered(&self) -> u64 {
+    fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Waits until all are delivered, or for a stop. Looks at a few at a time: those that were placed
+    /// How many are known to be cancelled.
+    fn cancelled(&self) -> u64 {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// How many are known to be at one of their ends.
+    pub fn ended(&self) -> u64 {
+        self.delivered() + self.cancelled()
+    }
+
+    /// Waits until all are at their ends, or for a stop. Looks at a few at a time: those that were placed
     /// first arrive first, so hardly any is looked at twice.
     pub async fn run(
         self: Arc<Self>,
@@ -108,7 +126,8 @@ impl Watch {
         let seconds = millis.unwrap_or_default().as_secs_f64();
         DeliveryStats {
             delivered,
-            undelivered: self.ids.len() as u64 - delivered,
+            cancelled: self.cancelled(),
+            undelivered: self.ids.len() as u64 - self.ended(),
             seconds: round(seconds),
             rate: round(per_second(delivered, seconds)),
             life_ms: Latency::of(&seen.lives),
@@ -125,7 +144,8 @@ impl Watch {
                 Some(Some(tracked)) if tracked.order.status == Status::Delivered => {
                     self.note(&tracked, &mut seen);
                 }
-                Some(_) => {}
+                Some(Some(_)) => _ = self.cancelled.fetch_add(1, Ordering::Relaxed),
+                Some(None) => {}
                 None => break,
             }
         }

@@ -1,4 +1,5 @@
-//! Load on a running service, measured as its clients feel it: the engine of `simulate` and of the benchmark.
+//! Load on a running service, measured as its clients feel it: the engine of `simulate` and of the benchmark;
+//! and the kitchens and couriers that report on the orders it places.
 //!
 //! At a fixed rate every request has a moment when it is due, and its latency counts from then,
 //! whenever a connection was free to send it: a service that stalls is charged for everybody who
@@ -6,6 +7,7 @@
 
 mod follow;
 mod recorder;
+mod reports;
 mod scenario;
 mod ticker;
 
@@ -25,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::client::{Answer, ClientError, ClientRequest, Connection, Target};
 pub use follow::{DeliveryStats, Watch};
 pub use recorder::{Latency, Recorder, Summary, histogram, record};
+pub use reports::{ReportPlan, ReportRun, ReportStats, ReportedOrders};
 pub use scenario::{NewOrders, Scenario, new_order};
 use ticker::Ticker;
 

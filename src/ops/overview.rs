@@ -16,7 +16,8 @@ use tokio::{
 use super::diagnosis::Figures;
 use crate::{
     order::{
-        AuditedOrder, Backlog, COUNTED_TO, LateSteps, OrderId, Status, Timestamp, promises::OVERDUE_AFTER,
+        AuditedOrder, Backlog, COUNTED_TO, LateOrders, LateSteps, OrderId, Status, Timestamp,
+        promises::OVERDUE_AFTER,
     },
     store::{Counts, Store, StoreError},
 };
@@ -48,6 +49,8 @@ pub struct Reading {
     pub backlog: Result<Backlog, StoreError>,
     /// Which steps are late.
     pub overdue: Result<LateSteps, StoreError>,
+    /// Which orders people have not moved in time.
+    pub late: Result<LateOrders, StoreError>,
     /// Orders by status; with very many, they are counted now and then.
     pub counts: Result<Counts, StoreError>,
     count_again_at: Instant,
@@ -75,7 +78,8 @@ impl Reading {
     /// The first figure that could not be read.
     pub fn first_error(&self) -> Option<&StoreError> {
         let backlog = self.backlog.as_ref().err();
-        backlog.or(self.overdue.as_ref().err()).or(self.counts.as_ref().err())
+        let late = self.late.as_ref().err();
+        backlog.or(self.overdue.as_ref().err()).or(late).or(self.counts.as_ref().err())
     }
 
     /// Whether what is there need not be read again yet. What failed is asked for soon: the next time it may not
@@ -150,8 +154,12 @@ impl Overview {
                 (overdue, counted.unwrap_or_else(|error| (Err(error), started)), skipped)
             }
         };
+        let late = match &away {
+            Some(error) => Err(error.clone()),
+            None => unless_slow(&overdue, async { self.store.late(LOOKS).await }).await,
+        };
         let (at, took) = (Instant::now(), started.elapsed());
-        Reading { at, took, away, backlog, overdue, counts, count_again_at, counts_first }
+        Reading { at, took, away, backlog, overdue, late, counts, count_again_at, counts_first }
     }
 
     async fn overdue(&self) -> Result<LateSteps, StoreError> {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Order, OrderId, Timestamp};
+use super::{Order, OrderId, PerStatus, Timestamp};
 
 /// How far anything is counted.
 pub const COUNTED_TO: i64 = 10_000;
@@ -55,6 +55,24 @@ impl LateSteps {
     /// How late the most overdue step is, at least; `None` if that is not known.
     pub fn known(&self) -> Option<Duration> {
         (self.since.is_none() || self.most > Duration::ZERO).then_some(self.most)
+    }
+}
+
+/// Orders that people move and have not moved in time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LateOrders {
+    /// By status, each up to [`COUNTED_TO`].
+    pub orders: PerStatus<u64>,
+    /// The first of them, the one that is late the longest first.
+    pub first: Vec<Overdue>,
+    /// Those expected before this moment were not counted, since too many dead entries lie among them; `None` if all were.
+    pub since: Option<Timestamp>,
+}
+
+impl LateOrders {
+    /// What can be told as a figure of the whole database; `None` if not all was counted.
+    pub fn known(&self) -> Option<&PerStatus<u64>> {
+        self.since.is_none().then_some(&self.orders)
     }
 }
 

@@ -26,7 +26,7 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-pub use backlog::{Backlog, COUNTED_TO, LateSteps, Overdue, UNSENT_LISTED, Unsent};
+pub use backlog::{Backlog, COUNTED_TO, LateOrders, LateSteps, Overdue, UNSENT_LISTED, Unsent};
 pub use details::{DetailsErrors, OrderDetails, OrderRequest, Size};
 pub use feed::{Cursor, EventMessage, FeedEvent, FeedMeta, OrderFacts, ParseCursorError};
 pub use field_error::{FieldCode, FieldError};
@@ -34,8 +34,8 @@ pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use report::{
-    Change, Conflict, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportRequest, Rules, Source,
-    Verdict, allowed, events_of, judge, not_accepted,
+    Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
+    ReportRequest, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
 };
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
@@ -78,12 +78,11 @@ pub struct Order {
 }
 
 /// An order with its whole timeline, oldest event first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events, each at its position.
-    #[schema(schema_with = schema::timeline)]
     pub events: Vec<Event>,
 }
 

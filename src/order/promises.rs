@@ -33,3 +33,12 @@ pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Longest body of a request, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// Longest body of a batch of reports, in bytes.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// Most reports in a batch.
+pub const MAX_BATCH: usize = 100;
+
+/// So many batches of reports may be under way; further ones are answered "busy" at once.
+pub const BATCHES_AT_ONCE: usize = 16;

@@ -40,12 +40,33 @@ impl ToSchema for OrderId {
     }
 }
 
+/// What an event says that leads to no status of its own.
+fn meaning(kind: EventKind) -> Option<&'static str> {
+    Some(match kind {
+        EventKind::Reached(_) => return None,
+        EventKind::Created => "it was accepted",
+        EventKind::Ready => "the kitchen says that it can be fetched",
+        EventKind::CourierAssigned => "a courier will fetch it",
+        EventKind::CourierAtPickup => "the courier waits for it",
+        EventKind::CourierAtDoor => "the courier stands at the customer's door",
+        EventKind::DeliveryFailed => "the courier could not hand it over",
+        EventKind::Delayed => "the current stage takes longer",
+        EventKind::Reverted => "the latest step was taken back",
+        EventKind::Erased => "the customer's name and address are gone",
+    })
+}
+
 impl PartialSchema for EventKind {
     fn schema() -> RefOr<Schema> {
+        let told = |kind: EventKind| Some(format!("`{kind}`: {}", meaning(kind)?));
+        let meanings: Vec<String> = EventKind::ALL.into_iter().filter_map(told).collect();
         ObjectBuilder::new()
             .schema_type(SchemaType::new(Type::String))
             .enum_values(Some(EventKind::ALL.map(EventKind::as_str)))
-            .description(Some("What happened: the statuses, and what else is told of an order."))
+            .description(Some(format!(
+                "What happened. A status: the order came to it; {}.",
+                meanings.join("; ")
+            )))
             .into()
     }
 }
@@ -92,6 +113,8 @@ macro_rules! sent {
 }
 
 sent! {
+    /// What is told beside an order.
+    Include = "^((allowed|eta)(,(allowed|eta))*)?$";
     /// A position in a timeline.
     Position = "^([1-9][0-9]{0,8}|0)?$";
     /// The last cursor that was seen.
@@ -109,7 +132,7 @@ pub(crate) fn timestamp() -> ObjectBuilder {
 }
 
 /// The events of an order: CREATED and PLACED, and what followed.
-pub(super) fn timeline() -> ArrayBuilder {
+pub(crate) fn timeline() -> ArrayBuilder {
     ArrayBuilder::new()
         .items(Ref::from_schema_name(Event::name()))
         .min_items(Some(2))
@@ -148,62 +171,72 @@ pub(super) fn event_meta() -> ObjectBuilder {
         ))
 }
 
-fn limited(least: i32, most: i32, description: &str) -> ObjectBuilder {
-    let number = ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer));
-    number.minimum(Some(least)).maximum(Some(most)).description(Some(description))
-}
-
 /// What a report may be of.
 pub(super) fn report_event() -> ObjectBuilder {
     let kinds = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
     kinds.enum_values(Some(Report::KINDS.map(EventKind::as_str))).description(Some("What happened."))
 }
 
+/// What may be left out, or null.
+fn optional(of: ObjectBuilder, description: &str) -> OneOfBuilder {
+    let null = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
+    OneOfBuilder::new().item(of).item(null).description(Some(description))
+}
+
+fn limited(most: i32, description: &str) -> OneOfBuilder {
+    let number = ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer));
+    optional(number.minimum(Some(1)).maximum(Some(most)), description)
+}
+
 /// The sender's name for a report.
-pub(super) fn report_id() -> ObjectBuilder {
-    text(
-        &format!("^[ -~]{{1,{MAX_ID_CHARS}}}$"),
-        "Your name for this report: the same one again changes nothing.",
-    )
+pub(super) fn report_id() -> OneOfBuilder {
+    let id = pattern(&format!("^[ -~]{{1,{MAX_ID_CHARS}}}$"));
+    optional(id, "Your name for this report: the same one again changes nothing.")
 }
 
 /// When it happened by the sender's clock.
-pub(super) fn occurred_at() -> ObjectBuilder {
-    ObjectBuilder::new()
+pub(super) fn occurred_at() -> OneOfBuilder {
+    let moment = ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::String))
-        .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)))
-        .description(Some("When it happened by your clock: from 1970 on, at most 1 minute ahead."))
+        .format(Some(utoipa::openapi::SchemaFormat::KnownFormat(utoipa::openapi::KnownFormat::DateTime)));
+    optional(moment, "When it happened by your clock: from 1970 on, at most 1 minute ahead.")
+}
+
+/// Why it happened.
+pub(super) fn reason() -> OneOfBuilder {
+    let reason = Ref::from_schema_name(Reason::name());
+    let null = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
+    let told = "Why: for `CANCELLED`, where it is required, `DELIVERY_FAILED` and `DELAYED`.";
+    OneOfBuilder::new().item(reason).item(null).description(Some(told))
 }
 
 /// By how much an order is delayed.
-pub(super) fn minutes() -> ObjectBuilder {
-    limited(1, MAX_MINUTES.into(), "By how many minutes. Required for DELAYED.")
+pub(super) fn minutes() -> OneOfBuilder {
+    limited(MAX_MINUTES.into(), "By how many minutes: for `DELAYED`, where it is required.")
 }
 
 /// What else there is to say.
-pub(super) fn note() -> ObjectBuilder {
-    text(
-        &format!("^[^{CONTROL}]{{0,{MAX_NOTE_CHARS}}}$"),
-        "For those who work on the order; no control characters.",
-    )
+pub(super) fn note() -> OneOfBuilder {
+    let note = pattern(&format!("^[^{CONTROL}]{{0,{MAX_NOTE_CHARS}}}$"));
+    optional(note, "What else there is to say, for those who work on the order; no control characters.")
 }
 
 /// Where in the kitchen.
-pub(super) fn station() -> ObjectBuilder {
-    text(&format!("^[^{CONTROL}]{{0,{MAX_STATION_CHARS}}}$"), "Where in the kitchen; no control characters.")
+pub(super) fn station() -> OneOfBuilder {
+    let station = pattern(&format!("^[^{CONTROL}]{{0,{MAX_STATION_CHARS}}}$"));
+    optional(station, "Where in the kitchen; no control characters.")
 }
 
 /// Who says so.
-pub(super) fn source() -> ObjectBuilder {
+pub(super) fn source() -> OneOfBuilder {
     let named = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
-    named
-        .enum_values(Some(Source::NAMED.map(Source::as_str)))
-        .description(Some("Who says so; `api`, if it is left out."))
+    let named = named.enum_values(Some(Source::NAMED.map(Source::as_str)));
+    optional(named, "Who says so; `api`, if it is left out.")
 }
 
 /// Which position is taken back.
-pub(super) fn reverts() -> ObjectBuilder {
-    limited(1, i32::MAX, "Which position a REVERTED takes back; the latest, if it is left out.")
+pub(super) fn reverts() -> OneOfBuilder {
+    limited(i32::MAX, "Which position a `REVERTED` takes back; the latest, if it is left out.")
 }
 
 /// What is told of an event, if there is anything to say.

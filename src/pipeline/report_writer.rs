@@ -8,7 +8,7 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    order::{OrderId, Rules, Timestamp, Transition},
+    order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition},
     store::{OrderReport, Portion, ReportOutcome, Reported, Store, StoreError, in_portions},
     telemetry::{
         RequestId,
@@ -162,6 +162,9 @@ impl ReportWriter {
             let (ReportOutcome::Applied(events, transitions), Some(standing)) = (outcome, standing) else {
                 continue;
             };
+            if let Some(reason) = cancelled_for(report) {
+                self.metrics.cancelled(reason);
+            }
             changed.extend(events.last().map(|last| (report.order_id, last.seq)));
             steps.extend(transitions);
             let wait = |due: Timestamp| (due - standing.now).to_std().unwrap_or_default();
@@ -171,6 +174,11 @@ impl ReportWriter {
             self.transitions.reported(&changed, &steps, next);
         }
     }
+}
+
+/// Why this report cancels its order, if it does.
+fn cancelled_for(OrderReport { report, .. }: &OrderReport) -> Option<Reason> {
+    report.reason.filter(|_| report.event == EventKind::Reached(Status::Cancelled))
 }
 
 /// As what it is counted; not at all as long as nothing is decided.

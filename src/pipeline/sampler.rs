@@ -6,7 +6,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, StepError, pause};
-use crate::{ops::overview::Overview, store::Counts, telemetry::metrics::Metrics, time::Backoff};
+use crate::{
+    ops::overview::Overview, order::LateOrders, store::Counts, telemetry::metrics::Metrics, time::Backoff,
+};
 
 /// How old a gauge may be.
 const EVERY: Duration = Duration::from_secs(5);
@@ -45,6 +47,7 @@ impl Sampler {
         let reading = self.overview.read().await;
         self.metrics.backlog(reading.backlog.as_ref().ok());
         self.metrics.overdue(reading.overdue.as_ref().ok());
+        self.metrics.orders_late(reading.late.as_ref().ok().and_then(LateOrders::known));
         self.metrics.in_progress(reading.counts.as_ref().ok().and_then(Counts::known));
         reading.first_error().map_or(Ok(Outcome::Idle), |error| Err(error.clone().into()))
     }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
-    Horizon, Incoming, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement, Position, Reported,
-    Republished, Span, StoreError,
+    Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
+    Position, Reported, Republished, Span, StoreError,
 };
 use crate::order::{
     Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
@@ -134,6 +134,9 @@ pub trait Insight: Send + Sync + 'static {
 
     /// Steps more than `late` behind their time, and up to `limit` of these orders.
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError>;
+
+    /// Orders that people move and that are behind their time, and up to `limit` of them.
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError>;
 
     /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them. Ids are
     /// texts here, since one that was written by hand may be none.

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
     Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
     Republished, Store, StoreError,
     conformance::{new_orders, start},
@@ -182,6 +182,10 @@ impl Insight for Flaky {
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.in_time("overdue").await?;
         Ok(LateSteps { since: self.since(), ..self.inner.overdue(late, limit).await? })
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        self.inner.late(limit).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

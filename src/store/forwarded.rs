@@ -72,4 +72,28 @@ macro_rules! events_of_inner {
     };
 }
 
-pub(crate) use events_of_inner;
+/// What keeps a database fit, handed on.
+macro_rules! maintenance_of_inner {
+    ($double:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::Maintenance for $double {
+            async fn migrate(&self) -> Result<(), $crate::store::StoreError> {
+                self.inner.migrate().await
+            }
+
+            async fn ping(&self) -> Result<(), $crate::store::StoreError> {
+                self.inner.ping().await
+            }
+
+            async fn expire_keys(&self, limit: usize) -> Result<u64, $crate::store::StoreError> {
+                self.inner.expire_keys(limit).await
+            }
+
+            async fn close(&self) {
+                self.inner.close().await;
+            }
+        }
+    };
+}
+
+pub(crate) use {events_of_inner, maintenance_of_inner};

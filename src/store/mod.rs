@@ -46,8 +46,8 @@ pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 
 use crate::order::{
-    AuditedOrder, Backlog, COUNTED_TO, EventKind, LateSteps, OrderDetails, OrderId, OrderPlaced, Overdue,
-    Start, Status, Timestamp, Transition, UNSENT_LISTED, Unsent,
+    AuditedOrder, Backlog, COUNTED_TO, EventKind, LateOrders, LateSteps, OrderDetails, OrderId, OrderPlaced,
+    Overdue, Start, Status, Timestamp, Transition, UNSENT_LISTED, Unsent,
 };
 
 /// What the database's driver may log unless somebody asks for more: it warns of each broken

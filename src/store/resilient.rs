@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Holder, Horizon, Incoming, Insight, LateSteps, Lease, Maintenance, NewOrder, OrderReport, OrderStore,
-    Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store, StoreError,
+    Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder, OrderReport,
+    OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store,
+    StoreError,
 };
 use crate::{
     order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder},
@@ -203,6 +204,10 @@ impl Insight for Resilient {
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         self.read_again(|| self.inner.overdue(late, limit)).await
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        self.read_again(|| self.inner.late(limit)).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(test)]
 use super::Places;
 use crate::{
-    order::{OrderId, Transition},
+    order::{OrderId, Reason, Status, Transition},
     telemetry::metrics::Metrics,
     time::Alarm,
     tracker::Notifier,
@@ -44,6 +44,10 @@ impl Transitions {
         if !transitions.is_empty() {
             self.notifier.committed(transitions);
             self.metrics.transitioned(transitions);
+            for _ in transitions.iter().filter(|step| step.to == Status::Cancelled) {
+                // Nobody but people has another reason.
+                self.metrics.cancelled(Reason::NotAccepted);
+            }
             self.wake.notify_one();
         }
     }

@@ -11,6 +11,7 @@ mod probe;
 mod proxy;
 mod readiness;
 mod report;
+mod reporters;
 mod rig;
 mod rows;
 mod seed;

@@ -102,15 +102,22 @@ async fn a_tab_in_bash_offers_what_comes_next() {
     let folder = folder();
     let mut bash = Bash::start(folder.path()).await;
     for (line, expected) in [
-        ("order-tracker order ", &["create", "get", "list", "watch", "explain"][..]),
+        ("order-tracker order ", &["create", "get", "list", "watch", "report", "cancel", "explain"][..]),
         ("order-tracker dead-letters ", &["list", "show", "requeue"]),
         ("order-tracker order list --st", &[]),
         ("order-tracker order create --size ", &["small", "medium", "large"]),
         (
             "order-tracker order list --status ",
-            &["PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED"],
+            &["PLACED", "PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED", "CANCELLED"],
         ),
         ("order-tracker events --event ", &["CREATED", "PLACED", "DELIVERED"]),
+        ("order-tracker order report x ", &["PREPARING", "READY", "COURIER_AT_DOOR", "DELAYED", "REVERTED"]),
+        ("order-tracker order report x READY --source ", &["kitchen", "courier", "pos", "staff", "customer"]),
+        (
+            "order-tracker order cancel x --reason ",
+            &["customer_request", "too_busy", "undeliverable", "other"],
+        ),
+        ("order-tracker order report x READY --", &["--id", "--note", "--station", "--minutes", "--reverts"]),
         ("order-tracker events --", &["--after", "--event", "--limit", "--follow", "--json"]),
         ("order-tracker completions ", &["bash", "zsh", "fish"]),
         ("order-tracker --log-format ", &["text", "json"]),

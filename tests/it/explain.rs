@@ -27,7 +27,8 @@ async fn is_held(service: &Service) {
     let id = service.place("pizza").await;
     let told = explained(service, &id, "order_held").await;
     assert_eq!((&told["status"], &told["waits_for"]), (&json!("PREPARING"), &json!("COOKING")), "{told}");
-    assert_eq!(told["allowed"], json!([]));
+    // A report needs the same rows, but nothing says that it may not be made.
+    assert_eq!((&told["allowed"][0], &told["allowed"][3]), (&json!("COOKING"), &json!("CANCELLED")));
     let tracked = service.json(&format!("/orders/{id}")).await;
     assert_eq!(told["since"], tracked["order"]["updated_at"]);
     let text = told["causes"][0]["text"].as_str().expect("a text");
@@ -39,6 +40,7 @@ async fn is_held(service: &Service) {
     assert!(lines[0].starts_with(&format!("{id}  PREPARING  since 20")), "{shown}");
     assert!(lines[0].ends_with(" UTC  waits for COOKING"), "{shown}");
     assert!(lines[1].starts_with(&format!("- {id} can't be moved: ")), "{shown}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("may be reported: COOKING, ")), "{shown}");
     // The reason as it stands in `/readyz`, on the board and in the explanation.
     let ready = service.json("/readyz").await;
     let reason = ready["degraded"].as_array().expect("a list").iter().find(|one| one["part"] == "scheduler");

@@ -131,7 +131,8 @@ async fn what_happened_is_printed_to_its_end() {
         let status = if seq == 1 { "PLACED" } else { name };
         assert!(line[19..].starts_with('.') && line[23..].starts_with(" UTC  "), "{line}");
         let words: Vec<&str> = line[27..].split_whitespace().collect();
-        assert_eq!(words, [id.as_str(), &seq.to_string(), name, status], "{line}");
+        let source: &[&str] = if seq == 1 { &["from", "http"] } else { &[] };
+        assert_eq!(words, [&[id.as_str(), &seq.to_string(), name, status][..], source].concat(), "{line}");
     }
     let lines = said(&["--json"]).await;
     let told: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -231,4 +232,26 @@ async fn replicas_tell_the_same() {
     assert_eq!(follower.interrupt().await, (Some(130), String::new()));
     one.stop().await;
     other.stop().await;
+}
+
+/// Promise 8: who was away misses nothing. A connection that is lost while much is still to be told is made anew.
+#[tokio::test]
+async fn who_follows_comes_back_before_all_is_told() {
+    let item = |cursor: u32| {
+        json!({"cursor": cursor.to_string(), "order_id": "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV", "seq": cursor,
+            "event": "CREATED", "status": "PLACED", "timestamp": "2026-01-02T03:04:05.678Z", "meta": null})
+    };
+    let page = json!({"events": [item(1)], "next": "1", "caught_up": false});
+    let frame = format!("id: 2\nevent: event\ndata: {}\n\n", item(2));
+    let service = Double::start(vec![
+        answered(&page),
+        String::new(),
+        answer("200 OK", &["content-type: text/event-stream"], &frame),
+    ])
+    .await;
+    let told = run(&["events", "--follow", "--limit", "2", "--json", "--url", &service.url], &[]).await;
+    let lines = String::from_utf8(told.stdout).expect("text");
+    let cursors: Vec<&str> = lines.lines().filter_map(|line| line.split('"').nth(3)).collect();
+    assert_eq!(cursors, ["1", "2"], "{lines}");
+    assert!(service.asked().last().expect("asked").contains("last-event-id: 1"), "{:?}", service.asked());
 }

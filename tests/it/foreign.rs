@@ -30,9 +30,15 @@ fn order() -> Value {
 #[tokio::test]
 async fn a_problem_of_others_is_one_harmless_line() {
     let problem = json!({"code": "not-found", "detail": HOSTILE,
-        "errors": [{"field": HOSTILE, "code": "x", "message": HOSTILE}]});
+        "errors": [{"field": HOSTILE, "code": "x", "message": HOSTILE}], "allowed": [HOSTILE]});
     let service = Double::start(vec![answer("404 Not Found", &[], &problem.to_string())]).await;
-    for command in [&["order", "get", ID][..], &["order", "list"], &["order", "watch", ID]] {
+    for command in [
+        &["order", "get", ID][..],
+        &["order", "list"],
+        &["order", "watch", ID],
+        &["order", "report", ID, "READY"],
+        &["order", "cancel", ID, "--reason", "other"],
+    ] {
         let line = complaint(command, &[("ORDER_TRACKER_URL", &service.url)], 1).await;
         assert!(harmless(line.as_bytes()).contains("\\u{1b}[2J\\r\\norder-tracker: all"), "{line}");
         let told = run(&[command, &["--json"]].concat(), &[("ORDER_TRACKER_URL", &service.url)]).await;
@@ -56,6 +62,13 @@ async fn orders_of_others_are_shown_harmless() {
         let told = run(&[command, &["--json"]].concat(), &settings).await;
         assert_eq!(serde_json::from_str::<Value>(&harmless(&told.stdout)).expect("JSON"), body);
     }
+    let meta =
+        json!({"source": HOSTILE, "by": HOSTILE, "note": HOSTILE, "station": HOSTILE, "reason": HOSTILE});
+    let event = json!({"event": "READY", "timestamp": "2026-01-02T03:04:05.678Z", "meta": meta, "seq": 1});
+    let answered = json!({"outcome": "applied", "order": order, "events": [event], "allowed": [HOSTILE]});
+    let service = Double::start(vec![crate::double::json(&answered)]).await;
+    let told = run(&["order", "report", ID, "READY", "--url", &service.url], &[]).await;
+    assert_eq!(harmless(&told.stdout).lines().count(), 2, "{told:?}");
     let frame = format!("id: 1\nevent: status\ndata: {event}\n\nevent: end\ndata: {{}}\n\n");
     let service = Double::start(vec![answer("200 OK", &["content-type: text/event-stream"], &frame)]).await;
     let told = run(&["order", "watch", ID, "--json", "--url", &service.url], &[]).await;

@@ -19,7 +19,7 @@ async fn help_of_the_service() {
       serve         Run the service (the default)
       migrate       Bring the database's schema up to date and exit
       healthcheck   Ask a running service whether it lives; for containers
-      order         Place and look up orders on a running service
+      order         Place, look up and report on orders of a running service
       events        Read everything that happened to all orders, and follow it
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
@@ -135,6 +135,25 @@ async fn help_of_the_service() {
               [env: STAGE_DELAYS=]
               [default: 3s,5s,7s,10s]
 
+          --progression <BY>
+              What moves new orders: `timer` by their delays, a report may come earlier; `reported` by
+              reports alone
+
+              [env: PROGRESSION=]
+              [default: timer]
+
+          --cancel-unaccepted-after <DURATION>
+              After how long an order that is still PLACED is cancelled; only with PROGRESSION=reported;
+              unset means never
+
+              [env: CANCEL_UNACCEPTED_AFTER=]
+
+          --undo-window <DURATION>
+              How young a step must be to be taken back; 0s means that none can be
+
+              [env: UNDO_WINDOW=]
+              [default: 5m]
+
           --simulate-rate <RATE>
               Orders a second that the service places by itself; 0 means none
 
@@ -182,7 +201,7 @@ async fn help_of_the_service() {
 #[tokio::test]
 async fn help_of_order() {
     insta::assert_snapshot!(said(&["order", "--help"]).await, @r"
-    Place and look up orders on a running service
+    Place, look up and report on orders of a running service
 
     Usage: order-tracker order [OPTIONS] <COMMAND>
 
@@ -190,7 +209,9 @@ async fn help_of_order() {
       create   Place an order and print its id
       get      Show an order and its timeline
       list     List the newest orders
-      watch    Follow an order until it is delivered; exit code 1 if that can't be seen
+      watch    Follow an order until it is delivered or cancelled; exit code 1 if that can't be seen
+      report   Report what happened to an order
+      cancel   Cancel an order
       explain  Say why an order stands where it stands, and what may be done
       help     Print this message or the help of the given subcommand(s)
 
@@ -284,7 +305,7 @@ async fn help_of_order_list() {
 
     Options:
           --status <STATUS>    Only orders in this status [possible values: PLACED, PREPARING, COOKING,
-                               OUT_FOR_DELIVERY, DELIVERED]
+                               OUT_FOR_DELIVERY, DELIVERED, CANCELLED]
           --limit <N>          How many at most [default: 20]
           --all                As many as there are
           --cursor <ORDER_ID>  Only orders older than this one: the last of the list before
@@ -313,7 +334,9 @@ async fn help_of_events() {
     Options:
           --after <CURSOR>  Only what comes behind this cursor, or `now` for what comes from here on
           --event <EVENT>   Only events of this kind [possible values: CREATED, PLACED, PREPARING,
-                            COOKING, OUT_FOR_DELIVERY, DELIVERED]
+                            COOKING, OUT_FOR_DELIVERY, DELIVERED, CANCELLED, READY, COURIER_ASSIGNED,
+                            COURIER_AT_PICKUP, COURIER_AT_DOOR, DELIVERY_FAILED, DELAYED, REVERTED,
+                            ERASED]
           --limit <N>       How many at most; as many as there are unless given
           --follow          Go on with what happens from then on
           --url <URL>       Where the service listens, http:// or https://; `SSL_CERT_FILE` names

@@ -63,15 +63,19 @@ fn named(text: &str) -> BTreeSet<Status> {
 #[test]
 fn a_list_of_statuses_is_whole_wherever_it_stands() {
     let (open, mut seen) = (Status::open().collect::<BTreeSet<_>>(), 0);
+    // Nobody reports that an order was placed.
+    let reported: BTreeSet<Status> = open.iter().copied().filter(|status| *status != Status::FIRST).collect();
     for (name, text) in texts().into_iter().filter(|(name, _)| !name.starts_with("src/")) {
         let mut lines = text.lines().enumerate().peekable();
         while let Some((n, line)) = lines.next() {
             let mut listed = named(line);
             if listed.intersection(&open).count() + 1 >= open.len() {
                 // It may go on below.
-                listed.extend(lines.peek().into_iter().flat_map(|(_, next)| named(next)));
+                let next = lines.peek().map_or("", |(_, next)| next);
+                listed.extend(named(next));
                 seen += 1;
-                assert!(listed.is_superset(&open), "{name}:{}: {line}", n + 1);
+                let whole = if line.contains("READY") || next.contains("READY") { &reported } else { &open };
+                assert!(listed.is_superset(whole), "{name}:{}: {line}", n + 1);
             }
         }
     }

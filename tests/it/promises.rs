@@ -48,7 +48,7 @@ fn documents_and_scripts_repeat_the_promises() {
         ("src/http/pages/assets/track.js", format!("const SILENCE = {}_000;", STREAM_SILENCE.as_secs())),
         ("tests/faults/rows/mod.rs", format!("\"first step <= {late} s\"")),
         ("tests/faults/rows/mod.rs", format!("\"p99 <= {:?} s, 0 missed", LIVE_WITHIN.as_secs_f64())),
-        ("src/order/violations.rs", format!("\"no step is more than {late} s late\"")),
+        ("src/order/violations/mod.rs", format!("\"no step is more than {late} s late\"")),
     ] {
         assert!(read(name).contains(&sentence), "{name} does not say: {sentence}");
     }

@@ -13,10 +13,10 @@ use super::super::Problem;
 pub(in crate::http) use crate::order::promises::MAX_BODY_BYTES as MAX_BYTES;
 use crate::time::deadlines::BODY as TIMEOUT;
 
-/// The bytes of a JSON body.
-pub(in crate::http) struct JsonBytes(pub Bytes);
+/// The bytes of a JSON body, of which there are at most so many.
+pub(in crate::http) struct JsonBytes<const MOST: usize = MAX_BYTES>(pub Bytes);
 
-impl<S: Sync> FromRequest<S> for JsonBytes {
+impl<const MOST: usize, S: Sync> FromRequest<S> for JsonBytes<MOST> {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
@@ -27,17 +27,17 @@ impl<S: Sync> FromRequest<S> for JsonBytes {
             let detail = "send JSON with the header content-type: application/json";
             return Err(Problem::unsupported_media_type(detail).into_response());
         }
-        if announced_length(request.headers()).is_some_and(|length| length > MAX_BYTES as u64) {
-            return Err(Problem::too_large(MAX_BYTES).into_response());
+        if announced_length(request.headers()).is_some_and(|length| length > MOST as u64) {
+            return Err(Problem::too_large(MOST).into_response());
         }
-        read(request.into_body()).await.map(Self).map_err(Problem::into_response)
+        read(request.into_body(), MOST).await.map(Self).map_err(Problem::into_response)
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(TIMEOUT, Limited::new(body, MAX_BYTES).collect()).await {
+async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(MAX_BYTES)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::too_large(most)),
         Ok(Err(_)) => Err(Problem::malformed("the body ends early or is not framed as HTTP demands")),
         Err(_) => Err(Problem::too_slow(format!("a body must arrive within {TIMEOUT:?}"))),
     }

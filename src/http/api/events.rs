@@ -16,7 +16,7 @@ use axum::{
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     super::{AppState, Problem, RequestLog},
@@ -41,8 +41,9 @@ pub(in crate::http) struct FollowQuery {
 
 /// Follows an order
 ///
-/// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id`, then
-/// `end`. An idle stream sends a `beat` every 15 s, without `id`. A stream lasts 15 minutes at most; connect again with the last `id`.
+/// Server-sent events: a `status` for each event of the timeline, so far and as it grows, with its position as `id` and a
+/// `TimelineEvent` as `data`; then, once the order is delivered or cancelled, `end`. If that was taken back the stream of
+/// who asks again with the last `id` goes on. An idle stream sends a `beat` every 15 s, without `id`. A stream lasts 15 minutes at most; connect again with the last `id`.
 #[utoipa::path(
     get, path = "/orders/{id}/events", operation_id = "follow_order", tag = "orders",
     params(
@@ -170,15 +171,24 @@ impl Reader {
 }
 
 /// An event as in the timeline, with its position.
-#[derive(Serialize)]
-struct Step<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct TimelineEvent<E = Event> {
     #[serde(flatten)]
-    event: &'a Event,
+    event: E,
+    /// Its position in the timeline, from 1.
+    #[schema(minimum = 1)]
     seq: u32,
+}
+
+impl From<Event> for TimelineEvent {
+    fn from(event: Event) -> Self {
+        Self { seq: event.seq, event }
+    }
 }
 
 fn frame(event: &Event) -> sse::Event {
     let seq = event.seq;
-    let json = serde_json::to_string(&Step { event, seq }).expect("names, moments and JSON serialise");
+    let json =
+        serde_json::to_string(&TimelineEvent { event, seq }).expect("names, moments and JSON serialise");
     sse::Event::default().id(seq.to_string()).event("status").data(json)
 }

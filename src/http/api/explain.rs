@@ -8,10 +8,13 @@ use axum::{
 };
 
 use super::{
-    super::{AppState, Problem},
+    super::{AppState, HttpSettings, Problem},
     orders,
 };
-use crate::{ops::diagnosis::Explanation, order::OrderId};
+use crate::{
+    ops::diagnosis::Explanation,
+    order::{OrderId, allowed},
+};
 
 /// Says why an order stands where it stands
 ///
@@ -31,6 +34,12 @@ pub(in crate::http) async fn explain(
     order_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Explanation>, Problem> {
     let order_id = orders::order_id(order_id)?;
-    let explained = state.operations.explain(order_id).await?;
-    explained.map(Json).ok_or_else(orders::unknown)
+    let (explained, found) = tokio::join!(state.operations.explain(order_id), state.tracker.find(order_id));
+    let mut explained = explained?.ok_or_else(orders::unknown)?;
+    // One that can't be read as an order has causes, and nothing can be reported of it.
+    if let Some(tracked) = found.ok().as_deref().and_then(Option::as_ref) {
+        let HttpSettings { rules, clock, .. } = &state.settings;
+        explained.allowed = allowed(tracked, rules, clock.now());
+    }
+    Ok(Json(explained))
 }

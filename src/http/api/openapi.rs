@@ -12,8 +12,11 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::super::{problem, routes};
-use crate::order::{Event, FeedMeta, ID_CHARACTERS};
+use super::{
+    super::{problem, routes},
+    events::TimelineEvent,
+};
+use crate::order::{Event, FeedMeta, ID_CHARACTERS, Reason, promises::MAX_BATCH};
 
 /// What is said of the service as a whole.
 #[derive(OpenApi)]
@@ -22,7 +25,7 @@ use crate::order::{Event, FeedMeta, ID_CHARACTERS};
     servers((url = "/")),
     tags((name = "orders", description = "What customers and kitchens do"),
          (name = "operation", description = "What operators and their machines ask")),
-    components(schemas(problem::ProblemBody, Event, FeedMeta)),
+    components(schemas(problem::ProblemBody, Event, FeedMeta, Reason, TimelineEvent)),
 )]
 struct Described;
 
@@ -84,6 +87,10 @@ fn build() -> Value {
 fn complete(operation: &mut Value, seen: &Value) {
     if let Some(body) = operation.pointer_mut("/requestBody/content/application~1json") {
         illustrate_content(body, &seen["request"]);
+        // An attribute takes no constant.
+        if body["schema"]["type"] == "array" {
+            (body["schema"]["minItems"], body["schema"]["maxItems"]) = (1.into(), MAX_BATCH.into());
+        }
     }
     for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         // An attribute can't say it: no header of ours must be sent.
@@ -136,7 +143,7 @@ fn common_headers(response: &mut Value) {
     for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {
         let pattern = match name.as_str() {
             "Location" => format!("^/orders/ORD-{ID_CHARACTERS}$"),
-            "ETag" => "^W/\"[1-6]\"$".to_owned(),
+            "ETag" => "^W/\"[1-9][0-9]*\"$".to_owned(),
             "Idempotency-Replayed" => "^true$".to_owned(),
             "Link" => "^</orders\\?[^>]+>; rel=\"next\"$".to_owned(),
             _ => String::new(),

@@ -18,14 +18,15 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     super::{AppState, Problem},
     body::JsonBytes,
+    included::{FoundOrder, Included},
 };
 use crate::{
-    order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder},
+    order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder, schema::Include},
     tracker::Page,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// Longest `Idempotency-Key`, as at Stripe.
 pub(in crate::http) const MAX_KEY_CHARS: usize = 255;
 /// Page length of a list that asks for none.
@@ -82,6 +83,14 @@ pub(in crate::http) async fn place(
     Ok(response)
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct FindQuery {
+    /// What to tell beside it: `allowed` (what may be reported now), `eta` (when it is expected), or both.
+    #[param(required = false, inline, value_type = Include)]
+    include: Option<String>,
+}
+
 /// Finds an order
 ///
 /// The order as it is now and its timeline so far.
@@ -90,28 +99,33 @@ pub(in crate::http) async fn place(
     params(
         ("id" = OrderId, Path, description = "The id that the order was given"),
         ("If-None-Match" = String, Header, description = "An `ETag` that was seen before"),
+        FindQuery,
     ),
     responses(
-        (status = 200, description = "The order and its timeline", body = TrackedOrder,
+        (status = 200, description = "The order and its timeline", body = FoundOrder,
             headers(("ETag" = String, description = "Changes with each step"))),
-        (status = 304, description = "Nothing has happened since", headers(("ETag" = String, description = "The same"))),
+        (status = 304, description = "No event was added since", headers(("ETag" = String, description = "The same"))),
+        (status = 400, description = "The query is not valid"),
         (status = 404, description = "No order has this id"),
     )
 )]
 pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
+    query: Result<Query<FindQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let included = given(query.include.as_ref()).map(Included::parse).transpose()?;
     let found = state.tracker.find(self::order_id(order_id)?).await?;
     let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
-    Ok(if unchanged {
-        (StatusCode::NOT_MODIFIED, caching).into_response()
-    } else {
-        (caching, Json(tracked)).into_response()
+    Ok(match included {
+        _ if unchanged => (StatusCode::NOT_MODIFIED, caching).into_response(),
+        Some(included) => (caching, Json(included.with(tracked, &state.settings))).into_response(),
+        None => (caching, Json(tracked)).into_response(),
     })
 }
 

@@ -146,6 +146,7 @@ fn described(name: &str, schema: &Value) -> Markup {
         article id=(format!("schema-{name}")) {
             h3 { (name) }
             p { (marked(text(&schema["description"]))) " " (choices(schema)) }
+            @for one in list(&schema["oneOf"]) { p { "Or " (kind(one)) } }
             @for part in parts {
                 @if part["$ref"].is_string() { p { "All of " (kind(part)) ", and:" } }
                 dl {

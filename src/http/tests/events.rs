@@ -15,13 +15,13 @@ use super::Api;
 const DELAYS: [u64; 4] = [3, 5, 7, 10];
 
 /// An open stream, read frame by frame.
-struct Stream {
+pub(super) struct Stream {
     headers: HeaderMap,
     body: BodyDataStream,
 }
 
 impl Stream {
-    async fn open(api: &Api, path: &str, seen: Option<&str>) -> Self {
+    pub(super) async fn open(api: &Api, path: &str, seen: Option<&str>) -> Self {
         let mut request = Request::get(path);
         if let Some(seen) = seen {
             request = request.header("last-event-id", seen);
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// The position and the data of the next event.
-    async fn event(&mut self) -> (u64, Value) {
+    pub(super) async fn event(&mut self) -> (u64, Value) {
         let frame = self.next().await.expect("goes on");
         let field = |name: &str| {
             let value = frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -55,14 +55,14 @@ impl Stream {
         (field("id").parse().expect("a number"), serde_json::from_str(field("data")).expect("json"))
     }
 
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         assert_eq!(self.next().await.as_deref(), Some("event: end\ndata: {}"));
         assert_eq!(self.next().await, None);
     }
 }
 
 /// Makes the next step of every order.
-async fn step(api: &Api, delay: u64) {
+pub(super) async fn step(api: &Api, delay: u64) {
     api.clock.advance(Duration::from_secs(delay));
     let advance = api.store.advance(10).await.expect("advances");
     api.notifier.committed(&advance.transitions);

@@ -36,7 +36,9 @@ async fn an_order_says_why_it_stands_where_it_stands() {
         api.explain(&id).await,
         json!({
             "status": "PLACED", "since": "2026-01-02T03:04:05.678Z", "waits_for": "PREPARING",
-            "causes": [{"code": "stage_not_over", "text": waits}], "allowed": [],
+            "causes": [{"code": "stage_not_over", "text": waits}],
+            "allowed": ["PREPARING", "COOKING", "OUT_FOR_DELIVERY", "DELIVERED", "CANCELLED", "READY", "COURIER_ASSIGNED",
+                "COURIER_AT_PICKUP", "COURIER_AT_DOOR", "DELIVERY_FAILED", "DELAYED"],
         })
     );
 

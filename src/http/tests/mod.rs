@@ -5,18 +5,25 @@ mod board_finds;
 mod board_reports;
 mod compressed;
 mod events;
+mod events_reported;
 mod explain;
 mod feed;
 mod feed_stream;
+mod included;
 mod lifecycle;
 mod limits;
 mod log;
 mod openapi;
+mod openapi_examples;
 mod ops;
 mod orders;
 mod pages;
 mod pages_cancel;
 mod pages_reports;
+mod reports;
+mod reports_batch;
+mod reports_refused;
+mod reports_undone;
 mod server;
 mod streams;
 
@@ -39,7 +46,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, HttpSettings, Observers, RequestLog, TrustedProxies, router};
+use super::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router};
 use crate::{
     ops::{Operations, overview::Overview},
     order::{
@@ -236,6 +243,7 @@ impl Api {
                 clock: clock.clone(),
                 demo,
             },
+            batches: BatchPlaces::default(),
             stop: stop.clone(),
         };
         Self {
@@ -277,6 +285,19 @@ impl Api {
 
     async fn post_json(&self, body: Value) -> Answer {
         self.post(&[("content-type", "application/json")], body.to_string()).await
+    }
+
+    /// Reports something of an order.
+    async fn report_of(&self, order_id: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        self.send_json(&format!("/orders/{order_id}/events"), headers, body).await
+    }
+
+    async fn send_json(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut request = Request::post(path).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.to_string().into()).expect("valid")).await
     }
 
     async fn place(&self, name: &str) -> String {

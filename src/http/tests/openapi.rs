@@ -1,29 +1,27 @@
 //! The API document says what the service does, and shows what it answered.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use axum::{
     body::Body,
     http::{Method, Request},
 };
-use serde_json::{Map, Value, json};
-use tower::ServiceExt as _;
+use serde_json::{Value, json};
 
-use super::{Answer, Api, order};
+use super::{Api, order};
 use crate::{
     http::{
         api::{body, feed, openapi, orders},
         middleware::{observe, request_log},
-        problem, routes,
+        routes,
     },
-    order::OrderDetails,
-    telemetry::health::{Health, Part},
+    order::{
+        EventKind, OrderDetails,
+        promises::{MAX_BATCH, MAX_BATCH_BYTES},
+    },
 };
 
-/// Written by `UPDATE_EXAMPLES=1 cargo test examples_are`.
-const EXAMPLES: &str = "src/http/api/examples.json";
-
-fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+pub(super) fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     let mut found = Vec::new();
     for (path, methods) in document["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
@@ -112,6 +110,13 @@ fn limits_in_the_document_are_those_of_the_code() {
     let body = &document["paths"]["/orders"]["post"]["requestBody"]["description"];
     let kib = body::MAX_BYTES / 1024;
     assert!(body.as_str().expect("text").contains(&format!("{kib} KiB")));
+    let batch = &document["paths"]["/events"]["post"]["requestBody"];
+    let kib = format!("1 to {MAX_BATCH} reports, up to {} KiB", MAX_BATCH_BYTES / 1024);
+    assert!(batch["description"].as_str().expect("text").contains(&kib), "{batch}");
+    let items = &batch["content"]["application/json"]["schema"];
+    assert_eq!((&items["minItems"], &items["maxItems"]), (&json!(1), &json!(MAX_BATCH)));
+    assert_eq!(schemas["NewReport"]["properties"]["event"]["enum"], json!(crate::order::Report::KINDS));
+    assert_eq!(schemas["Reason"]["enum"], json!(crate::order::Reason::ALL));
     for (field, max) in [("customer_name", 100), ("address", 300), ("item", 100)] {
         assert_eq!(schemas["OrderDetails"]["properties"][field]["maxLength"], max);
         let text = schemas["NewOrder"]["properties"][field]["description"].as_str().expect("text");
@@ -134,6 +139,46 @@ fn the_pattern_of_a_name_is_that_of_the_code() {
     for text in joined.into_iter().chain(unseen).chain([long.as_str(), &longer, " x\u{3000}", "a\u{7}b"]) {
         let accepted = OrderDetails::new(text, "x", "x", "small").is_ok();
         assert_eq!(validator.is_valid(&text.into()), accepted, "{}", text.escape_unicode());
+    }
+}
+
+/// What the document says that a header or parameter may be is taken, in the order's words or in those of others.
+#[tokio::test]
+async fn examples_of_tags_are_those_of_the_pattern() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    let parameters = &openapi::document()["paths"]["/orders/{id}/events"]["post"]["parameters"];
+    let tags = parameters.as_array().expect("parameters").iter().find(|one| one["name"] == "If-Match");
+    let validator = jsonschema::validator_for(&tags.expect("it")["schema"]).expect("a schema");
+    for tags in [
+        "*",
+        "\"2\"",
+        "W/\"2\"",
+        "\"\", W/\"x\"",
+        "\"a,b\"",
+        "2",
+        "",
+        "W/2",
+        "\"2",
+        "*, \"2\"",
+        "\"2\" \"3\"",
+    ] {
+        let answer = api.report_of(&id, &[("if-match", tags)], &json!({"event": "READY"})).await;
+        assert_eq!(validator.is_valid(&tags.into()), answer.status != 400, "{tags}");
+    }
+}
+
+/// Each kind of problem has one word, which the document knows.
+#[test]
+fn the_document_lists_each_kind_of_problem() {
+    let schemas = &openapi::document()["components"]["schemas"];
+    assert_eq!(schemas["Problem"]["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");
+    let told = schemas["ProblemCode"]["enum"].as_array().expect("codes");
+    let words: BTreeSet<&str> = told.iter().map(|code| code.as_str().expect("a code")).collect();
+    assert_eq!(words.len(), told.len(), "{told:?}");
+    let kinds = schemas["EventKind"]["description"].as_str().expect("text");
+    for kind in EventKind::ALL.into_iter().filter(|kind| kind.status().is_none()) {
+        assert!(kinds.contains(&format!("`{kind}`: ")), "{kinds}");
     }
 }
 
@@ -177,156 +222,6 @@ fn every_cause_is_in_the_runbook() {
     assert!(codes.len() > 10, "{codes:?}");
     for code in codes.iter().filter_map(Value::as_str) {
         assert!(runbook.contains(&format!("`{code}`")), "docs/runbook.md says nothing of {code}");
-    }
-}
-
-/// What is kept of an answer: the same at each run.
-fn kept(answer: &Answer) -> Value {
-    let names = ["etag", "idempotency-replayed", "link", "location", "retry-after", "x-request-id"];
-    let headers: Map<String, Value> = names
-        .into_iter()
-        .filter(|name| answer.headers.contains_key(*name))
-        .map(|name| (name.to_owned(), answer.header(name).into()))
-        .collect();
-    let body = match answer.header("content-type") {
-        "" => Value::Null,
-        kind if kind.contains("json") => answer.json(),
-        _ => answer.text().into(),
-    };
-    json!({"headers": headers, "body": body})
-}
-
-async fn seen() -> Value {
-    let api = Api::open().await;
-    let ask = async |method: &str, path: &str, headers: &[(&str, &str)], body: Value| {
-        let mut request = Request::builder().method(method).uri(path).header("x-request-id", "example-1");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        kept(&api.send(request.body(body).expect("valid")).await)
-    };
-    let json = ("content-type", "application/json");
-    let key = ("idempotency-key", "basket-7");
-    let place = async |body: Value| ask("POST", "/orders", &[json, key], body).await;
-    let (ada, mut grace) = (order("Ada"), order("Grace"));
-    grace["size"] = "small".into();
-
-    let mut seen = json!({});
-    let created = place(ada.clone()).await;
-    seen["place_order"] = json!({
-        "request": {"body": ada},
-        "400": ask("POST", "/orders", &[json], json!({"customer_name": "Ada", "size": "huge"})).await,
-        "413": ask("POST", "/orders", &[json], json!("x".repeat(17_000))).await,
-        "415": ask("POST", "/orders", &[], ada.clone()).await,
-        "422": place(grace.clone()).await,
-    });
-    let path = created["headers"]["location"].as_str().expect("a path").to_owned();
-    seen["place_order"]["201"] = created;
-    api.clock.advance(Duration::from_secs(3));
-    api.store.advance(10).await.expect("advances");
-    seen["find_order"] = json!({
-        "200": ask("GET", &path, &[], Value::Null).await,
-        "304": ask("GET", &path, &[("if-none-match", "W/\"3\"")], Value::Null).await,
-        "404": ask("GET", "/orders/ORD-00000000000000000000000000", &[], Value::Null).await,
-    });
-    api.overview.read().await;
-    seen["explain_order"] = json!({
-        "200": ask("GET", &format!("{path}/explain"), &[], Value::Null).await,
-        "404": ask("GET", "/orders/ORD-00000000000000000000000000/explain", &[], Value::Null).await,
-    });
-    assert_eq!(ask("POST", "/orders", &[json], grace).await["headers"]["x-request-id"], "example-1");
-    seen["list_orders"] = json!({
-        "200": ask("GET", "/orders?limit=1", &[], Value::Null).await,
-        "400": ask("GET", "/orders?limit=0", &[], Value::Null).await,
-    });
-    seen["healthz"] = json!({"200": ask("GET", "/healthz", &[], Value::Null).await});
-    api.report(Part::Broker, Health::Down("127.0.0.1:9092: connection refused".to_owned()));
-    api.overview.read().await;
-    let degraded = ask("GET", "/readyz", &[], Value::Null).await;
-    api.report(Part::Broker, Health::Up);
-    api.leaving.cancel();
-    seen["readyz"] = json!({"200": degraded, "503": ask("GET", "/readyz", &[], Value::Null).await});
-    for _ in 0..3 {
-        api.clock.advance(Duration::from_mins(1));
-        api.store.advance(10).await.expect("advances");
-    }
-    let stream = ask("GET", &format!("{path}/events?after=4"), &[], Value::Null).await;
-    seen["follow_order"] = json!({
-        "200": with_plain_retry(stream),
-        "204": ask("GET", &format!("{path}/events"), &[("last-event-id", "6")], Value::Null).await,
-        "400": ask("GET", &format!("{path}/events?after=x"), &[], Value::Null).await,
-    });
-    seen["read_feed"] = json!({
-        "200": ask("GET", "/events?after=0&limit=2", &[], Value::Null).await,
-        "400": ask("GET", "/events?after=99", &[], Value::Null).await,
-    });
-    let stream = Request::get("/events?after=9").header("accept", "text/event-stream");
-    let stream = stream.header("x-request-id", "example-1").body(Body::empty()).expect("valid");
-    let stream = api.router.clone().oneshot(stream).await.expect("never fails");
-    // It has no end but that of the service.
-    api.stop.cancel();
-    seen["read_feed"]["200"]["text/event-stream"] = with_plain_retry(kept(&Answer::of(stream).await));
-    seen
-}
-
-/// The pause before a new connection is spread at random.
-fn with_plain_retry(mut stream: Value) -> Value {
-    let text = stream["body"].as_str().expect("a stream");
-    let lines = text
-        .split_inclusive('\n')
-        .map(|line| if line.starts_with("retry:") { "retry: 2000\n" } else { line });
-    stream["body"] = lines.collect::<String>().into();
-    stream
-}
-
-#[tokio::test]
-async fn examples_are_what_the_service_answers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLES);
-    let seen = seen().await;
-    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
-        let text = serde_json::to_string_pretty(&seen).expect("json");
-        fs::write(&path, text + "\n").expect("written");
-    }
-    let told: Value = serde_json::from_str(&fs::read_to_string(&path).expect("text")).expect("json");
-    assert_eq!(told, seen, "UPDATE_EXAMPLES=1 cargo test examples_are writes {EXAMPLES} anew");
-}
-
-/// Whatever schema the document gives an example, the example keeps to it, and nothing is in an
-/// answer that the schema does not name.
-#[test]
-fn examples_keep_to_their_schemas() {
-    let document = openapi::document();
-    let mut checked = 0;
-    for (method, path, operation) in operations(document) {
-        let responses = operation["responses"].as_object().expect("responses").values();
-        for part in responses.chain(operation.get("requestBody")) {
-            for content in part["content"].as_object().into_iter().flat_map(Map::values) {
-                let Some(example) = content.get("example") else { continue };
-                let mut schema = content["schema"].clone();
-                schema["components"] = document["components"].clone();
-                close(&mut schema["components"]["schemas"]);
-                let validator = jsonschema::validator_for(&schema).expect("a schema");
-                let errors: Vec<String> =
-                    validator.iter_errors(example).map(|error| error.to_string()).collect();
-                assert_eq!(errors, Vec::<String>::new(), "{method} {path}: {example}");
-                checked += 1;
-            }
-        }
-    }
-    assert!(checked >= 12, "only {checked} examples");
-    assert!(problem::CONTENT_TYPE.ends_with("problem+json"));
-}
-
-/// Lets no schema take a field that it does not name.
-fn close(schemas: &mut Value) {
-    for (name, schema) in schemas.as_object_mut().expect("schemas") {
-        if schema["properties"].is_object() || schema["allOf"].is_array() {
-            // What others are made of stays open.
-            if name != "OrderDetails" {
-                schema["unevaluatedProperties"] = json!(false);
-            }
-        }
     }
 }
 

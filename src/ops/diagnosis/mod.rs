@@ -58,6 +58,10 @@ pub enum CauseCode {
     TimelineBroken,
     /// The order's stage is not over yet.
     StageNotOver,
+    /// People move the order, and its stage is not over yet.
+    ReportAwaited,
+    /// People move the order, and nobody has reported the next step in time.
+    ReportLate,
     /// The step is due and is being made.
     StepDue,
     /// The order is in a status that nothing follows.
@@ -134,7 +138,7 @@ pub struct Explanation {
     /// Why that has not happened, and what else is wrong with this order; there is at least one.
     #[schema(min_items = 1)]
     pub causes: Vec<ExplainedCause>,
-    /// Events that may be reported now; none while an order moves by itself only.
+    /// What may be reported now and would be applied.
     pub allowed: Vec<EventKind>,
 }
 

@@ -9,7 +9,7 @@ use super::{
     parts::{Waiting, concerning, held, late, unpublished_causes},
 };
 use crate::{
-    order::{AuditedOrder, Timestamp, Violation, promises::OVERDUE_AFTER},
+    order::{AuditedOrder, Status, Timestamp, Violation, promises::OVERDUE_AFTER},
     telemetry::health::Health,
 };
 
@@ -43,7 +43,7 @@ pub fn explain(
 
 /// What of its row and timeline can't have happened. That a step is late is told with the reason.
 fn broken(order: &AuditedOrder, now: Timestamp) -> Vec<Cause> {
-    let waits_for_nothing = !order.status.is_final() && order.due_at.is_none();
+    let waits_for_nothing = !order.status.is_final() && order.due_at.is_none() && order.expected_at.is_none();
     let violations = order.violations(now).into_iter();
     let told = violations.filter(|violation| *violation != Violation::Overdue).map(|violation| {
         Cause::new(
@@ -79,7 +79,14 @@ fn steps(
             "Nothing is to be done.",
         )];
     };
-    let Some(due_at) = order.due_at else { return Vec::new() };
+    let by_people = order.expected_at.map(|expected_at| awaited(next, expected_at, order.due_at, now));
+    let Some(due_at) = order.due_at else { return by_people.into_iter().collect() };
+    // What the service does by itself with an order that people move.
+    let next = if by_people.is_some() { Status::Cancelled } else { next };
+    if let Some(awaited) = by_people.filter(|_| (now - due_at).to_std().unwrap_or_default() <= OVERDUE_AFTER)
+    {
+        return vec![awaited];
+    }
     let at = due_at.to_rfc3339_opts(SecondsFormat::Millis, true);
     let late_by = match (now - due_at).to_std() {
         Err(_) => {
@@ -98,6 +105,30 @@ fn steps(
         ..cause
     };
     why.into_iter().map(say).collect()
+}
+
+/// Whom an order waits for that people move.
+fn awaited(next: Status, expected_at: Timestamp, cancelled_at: Option<Timestamp>, now: Timestamp) -> Cause {
+    let shown = |at: Timestamp| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let unless =
+        cancelled_at.map(|at| format!("; at {} it is cancelled unless somebody takes it", shown(at)));
+    let (unless, at) = (unless.unwrap_or_default(), shown(expected_at));
+    match (now - expected_at).to_std() {
+        Ok(late) if !late.is_zero() => Cause::new(
+            CauseCode::ReportLate,
+            format!(
+                "people move it, and nobody has reported {next}, expected at {at}, {} s ago{unless}",
+                late.as_secs()
+            ),
+            "Whoever does it reports it (`order-tracker order report`), or how much longer it takes (DELAYED); what nobody will \
+             bring is cancelled (`order-tracker order cancel`).",
+        ),
+        _ => Cause::new(
+            CauseCode::ReportAwaited,
+            format!("people move it: {next} is expected at {at}{unless}"),
+            "Nothing is to be done.",
+        ),
+    }
 }
 
 /// What the scheduler says of this order, or of orders that it does not name; `None` if it holds no order.

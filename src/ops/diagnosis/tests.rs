@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::{CauseCode as C, *};
 use crate::{
-    order::{AuditedEvent, AuditedOrder, IdMint, OrderId},
+    order::{AuditedEvent, AuditedOrder, EventFacts, IdMint, OrderId},
     store::MOVED_AT_ONCE,
     telemetry::health::{Health, Issue, IssueKind, Issues},
 };
@@ -32,7 +32,9 @@ fn id(n: u64) -> OrderId {
 fn order(status: Status) -> AuditedOrder {
     let steps = Status::plain_life().take_while(|step| *step != status).chain([status]);
     let kinds = std::iter::once(EventKind::Created).chain(steps.map(EventKind::Reached));
-    let event = |(seq, event): (i64, EventKind)| AuditedEvent { seq, event, timestamp: at((seq - 2).max(0)) };
+    let facts = EventFacts::default();
+    let event =
+        |(seq, event): (i64, EventKind)| AuditedEvent { seq, event, timestamp: at((seq - 2).max(0)), facts };
     let events: Vec<_> = (1..).zip(kinds).map(event).collect();
     let last = events.last().expect("some");
     AuditedOrder {
@@ -42,6 +44,7 @@ fn order(status: Status) -> AuditedOrder {
         updated_at: last.timestamp,
         seq: last.seq,
         due_at: (!status.is_final()).then(|| at(10)),
+        expected_at: None,
         unsent: false,
         events,
     }
@@ -321,4 +324,30 @@ fn causes_are_said_in_one_breath() {
     );
     let codes: BTreeSet<CauseCode> = unsent(&parts).iter().map(|cause| cause.code).collect();
     assert_eq!(codes, [CauseCode::BrokerAway, CauseCode::RelayDegraded].into());
+}
+
+/// An order that people move waits for them, and for the service only where it cancels what nobody takes.
+#[test]
+fn an_order_that_people_move_waits_for_a_report() {
+    let by_people = |status, due_at| AuditedOrder { expected_at: Some(at(10)), due_at, ..order(status) };
+    let cooking = by_people(Status::Cooking, None);
+    let early = explain(&cooking, at(5), None, &WELL);
+    assert_eq!(codes(&early), [CauseCode::ReportAwaited]);
+    assert!(early.causes[0].text.contains("OUT_FOR_DELIVERY is expected at"), "{early:?}");
+    let late = explain(&cooking, at(70), None, &WELL);
+    assert_eq!(codes(&late), [CauseCode::ReportLate]);
+    assert!(late.causes[0].text.contains("60 s ago. Whoever does it reports it"), "{late:?}");
+    assert_eq!(
+        codes(&explain(&by_people(Status::Delivered, None), at(70), None, &WELL)),
+        [CauseCode::Finished]
+    );
+
+    let placed = by_people(Status::Placed, Some(at(60)));
+    let waits = explain(&placed, at(30), None, &WELL);
+    assert_eq!(codes(&waits), [CauseCode::ReportLate]);
+    assert!(waits.causes[0].text.contains("it is cancelled unless somebody takes it"), "{waits:?}");
+    let scheduler = Health::Down("the database does not answer".to_owned());
+    let held = explain(&placed, at(90), None, &PartsHealth { scheduler, ..WELL });
+    assert_eq!(codes(&held), [CauseCode::SchedulerDown]);
+    assert!(held.causes[0].text.contains("CANCELLED was due at"), "{held:?}");
 }

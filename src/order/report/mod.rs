@@ -3,11 +3,14 @@
 //! The judge is a function: a timeline, a report and a moment in, what is written or why nothing is out. Stores hand in
 //! what they have read and write what comes back; `http`, pages and commands show the same answer.
 
+mod batch;
 mod judge;
 mod request;
 mod words;
 
-pub use judge::{Change, Conflict, Ignored, Rules, Verdict, allowed, events_of, judge};
+pub use batch::ReportItem;
+pub(super) use judge::Moves;
+pub use judge::{Change, Conflict, EventFacts, Ignored, Rules, Verdict, allowed, events_of, judge};
 pub(super) use request::{MAX_ID_CHARS, MAX_MINUTES, MAX_NOTE_CHARS, MAX_STATION_CHARS};
 pub use request::{ReportErrors, ReportRequest};
 pub use words::{Reason, Source};

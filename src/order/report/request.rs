@@ -38,8 +38,8 @@ pub struct ReportRequest {
     /// When it happened by your clock.
     #[schema(schema_with = schema::occurred_at)]
     occurred_at: Option<Value>,
-    /// Why. Required for CANCELLED; also for DELIVERY_FAILED and DELAYED.
-    #[schema(value_type = Reason)]
+    /// Why: for `CANCELLED`, where it is required, `DELIVERY_FAILED` and `DELAYED`.
+    #[schema(schema_with = schema::reason)]
     reason: Option<Value>,
     /// By how many minutes. Required for DELAYED.
     #[schema(schema_with = schema::minutes)]
@@ -150,13 +150,12 @@ impl Wrong {
     }
 
     fn string(&mut self, field: &str, value: Option<Value>) -> Option<String> {
-        match value? {
-            Value::String(text) => Some(text),
-            _ => {
-                self.is(field, FieldCode::Type, "must be a string");
-                None
-            }
+        let value = value?;
+        if let Value::String(text) = value {
+            return Some(text);
         }
+        self.is(field, FieldCode::Type, "must be a string");
+        None
     }
 
     fn event(&mut self, value: Option<Value>) -> Option<EventKind> {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// Makes an enum of words, each with its name in JSON and on the command line.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident, $error:ident: $($(#[$of:meta])* $word:ident = $text:literal;)+) => {
+    ($(#[$doc:meta])* $name:ident, $error:ident: $($(#[$of:meta])* $word:ident = $text:tt;)+) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,

@@ -21,12 +21,13 @@ use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{
-        Backlog, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status, TrackedOrder,
+        Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status,
+        TrackedOrder,
     },
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, Maintenance, NewOrder,
-        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished,
-        Store, StoreError, forwarded::events_of_inner,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
+        OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Store, StoreError,
+        forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
 };
@@ -264,29 +265,16 @@ impl Insight for Troubled {
         self.inner.overdue(late, limit).await
     }
 
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        self.inner.late(limit).await
+    }
+
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.inner.audit(after, limit).await
     }
 }
 
-#[async_trait]
-impl Maintenance for Troubled {
-    async fn migrate(&self) -> Result<(), StoreError> {
-        self.inner.migrate().await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.inner.ping().await
-    }
-
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.inner.expire_keys(limit).await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
+maintenance_of_inner!(Troubled);
 
 /// What a scripted subscription was told, and what it tells.
 #[derive(Default)]

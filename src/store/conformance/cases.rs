@@ -1,7 +1,10 @@
 //! The cases, one rule each.
 
 pub(crate) use super::{
-    attention::what_needs_a_look_comes_oldest_first_and_is_counted,
+    attention::{
+        orders_that_people_have_not_moved_are_late_by_status,
+        what_needs_a_look_comes_oldest_first_and_is_counted,
+    },
     events::{
         a_kind_is_looked_for_among_so_many, a_page_of_events_says_where_it_ends,
         a_place_is_held_by_one_replica, a_place_may_be_taken_anew, a_place_set_by_hand_counts,
@@ -14,6 +17,20 @@ pub(crate) use super::{
     outbox::{
         a_claim_may_be_repeated, orders_are_published_again_once, own_rows_that_nobody_holds_are_found,
         rows_in_memory_are_not_taken, unsent_rows_are_taken_once_and_stay_until_marked,
+    },
+    report_races::{
+        a_report_races_a_timer, racing_ids_are_one_report, racing_reports_do_each_thing_once,
+        racing_reverts_take_back_one_step,
+    },
+    reported::{
+        a_late_step_is_stamped_after_what_was_said, a_timer_goes_on_from_a_report,
+        an_order_is_ready_until_it_goes_on, notes_lie_beside_their_events,
+        people_move_what_is_expected_of_them, reports_are_in_the_feed, what_nobody_takes_is_cancelled,
+    },
+    reports::{
+        a_full_timeline_takes_what_moves_it, a_report_is_known_by_its_id, a_skip_infers_what_lies_between,
+        every_kind_of_report_is_stored, reports_of_one_set_see_each_other,
+        what_is_ignored_or_refused_is_not_written,
     },
     timers::{
         a_clock_that_steps_back_delays_but_never_reorders, a_limit_leaves_the_rest_for_the_next_call,

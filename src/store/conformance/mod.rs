@@ -8,6 +8,9 @@ pub(crate) mod histories;
 mod names;
 mod odd;
 pub(crate) mod outbox;
+mod report_races;
+mod reported;
+pub(crate) mod reports;
 mod timers;
 pub(crate) mod upgrade;
 
@@ -184,6 +187,7 @@ macro_rules! conformance {
             idempotency_keys_place_once,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,
+            orders_that_people_have_not_moved_are_late_by_status,
             positions_tell_how_far_and_when,
             an_audit_reads_every_order_once,
             those_left_out_stay_until_they_are_named,
@@ -201,6 +205,23 @@ macro_rules! conformance {
             a_place_is_held_by_one_replica,
             a_place_may_be_taken_anew,
             a_place_set_by_hand_counts,
+            every_kind_of_report_is_stored,
+            a_skip_infers_what_lies_between,
+            what_is_ignored_or_refused_is_not_written,
+            a_full_timeline_takes_what_moves_it,
+            a_report_is_known_by_its_id,
+            reports_of_one_set_see_each_other,
+            notes_lie_beside_their_events,
+            reports_are_in_the_feed,
+            an_order_is_ready_until_it_goes_on,
+            a_timer_goes_on_from_a_report,
+            a_late_step_is_stamped_after_what_was_said,
+            people_move_what_is_expected_of_them,
+            what_nobody_takes_is_cancelled,
+            racing_reports_do_each_thing_once,
+            racing_ids_are_one_report,
+            racing_reverts_take_back_one_step,
+            a_report_races_a_timer,
         }
     };
     ($fixture:path; $($case:ident,)*) => {

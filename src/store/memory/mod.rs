@@ -21,8 +21,8 @@ use transaction::{Course, Courses, Locks};
 use super::reports::SaidRow;
 
 use super::{
-    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateSteps, Maintenance, OutboxStore, Overdue,
-    Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateOrders, LateSteps, Maintenance, OutboxStore,
+    Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
     order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -218,6 +218,23 @@ impl Insight for MemoryStore {
         Ok(LateSteps { most, orders, first, since: None })
     }
 
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        let (database, now) = self.lock();
+        let behind = |tracked: &TrackedOrder| {
+            let order = &tracked.order;
+            let expected = order.expected_at.filter(|at| *at < now && !order.status.is_final())?;
+            Some(Overdue { order: order.clone(), late: (now - expected).to_std().unwrap_or_default() })
+        };
+        let mut first: Vec<Overdue> = database.orders.values().filter_map(behind).collect();
+        let mut late = LateOrders::default();
+        for overdue in &first {
+            late.orders[overdue.order.status] += 1;
+        }
+        first.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+        first.truncate(limit);
+        Ok(LateOrders { first, ..late })
+    }
+
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (database, now) = self.lock();
         let beyond = |id: &OrderId| after.is_none_or(|after| *id.to_string() > *after);
@@ -225,15 +242,13 @@ impl Insight for MemoryStore {
         let audited = |(id, tracked): (&OrderId, &TrackedOrder)| AuditedOrder {
             order_id: *id,
             status: tracked.order.status,
-            seq: i64::try_from(tracked.events.len()).unwrap_or(i64::MAX),
+            seq: tracked.events.last().map_or(0, |last| last.seq.into()),
             created_at: tracked.order.created_at,
             updated_at: tracked.order.updated_at,
             due_at: tracked.order.due_at,
+            expected_at: tracked.order.expected_at,
             unsent: database.outbox.contains_key(id),
-            events: (1..)
-                .zip(&tracked.events)
-                .map(|(seq, event)| AuditedEvent { seq, event: event.event, timestamp: event.timestamp })
-                .collect(),
+            events: tracked.events.iter().map(AuditedEvent::from).collect(),
         };
         let orders: Vec<AuditedOrder> = rows.map(audited).collect();
         let last = orders.last().map(|order| order.order_id.to_string());

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, columns::order_columns,
-        figures::OLDEST_OF,
+        Backlog, COUNTED_TO, Counts, LateOrders, LateSteps, Overdue, UNSENT_LISTED, Unsent,
+        columns::order_columns, figures::OLDEST_OF,
     },
     reach::Reach,
     rows::{moment, moment_if_any, order_id, parsed, readable},
@@ -22,6 +22,7 @@ use crate::order::{Order, OrderId, PerStatus, Status, Timestamp, to_millis};
 pub(super) struct Figures {
     pub(super) backlog: Reach,
     pub(super) overdue: Reach,
+    pub(super) late: Reach,
     pub(super) counts: Reach,
     pub(super) lost: Reach,
 }
@@ -57,6 +58,33 @@ const LATE: &str = "
         (SELECT count(*) FROM late WHERE due_at < clock.now - $3::float8 * interval '1 second') AS overdue
     FROM clock";
 
+/// Orders that people move and that are late, by status: bounds as in `list`, in a way that only the index of both
+/// can serve.
+macro_rules! is_late {
+    () => {
+        "(status, expected_at) >= (s.status, COALESCE($2, '0001-01-01'::timestamptz))
+         AND (status, expected_at) < (s.status, (SELECT now FROM clock)) AND expected_at IS NOT NULL"
+    };
+}
+
+const LATE_ORDERS: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT COALESCE($1, clock_timestamp()) AS now)
+     SELECT clock.now, s.status,
+         (SELECT count(*) FROM (SELECT 1 FROM orders WHERE ",
+    is_late!(),
+    " LIMIT $4) AS o) AS late
+     FROM unnest($3::text[]) AS s (status), clock"
+);
+
+const FIRST_LATE: &str = concat!(
+    "WITH clock AS MATERIALIZED (SELECT $1::timestamptz AS now)
+     SELECT o.* FROM unnest($3::text[]) AS s (status) CROSS JOIN LATERAL (SELECT ",
+    order_columns!(""),
+    " FROM orders WHERE ",
+    is_late!(),
+    " ORDER BY status, expected_at LIMIT $4) AS o"
+);
+
 impl Figures {
     /// What waits to be published.
     pub(super) async fn backlog(
@@ -78,6 +106,17 @@ impl Figures {
     ) -> sqlx::Result<LateSteps> {
         let (back, started) = (self.overdue.back(), Instant::now());
         self.overdue.judge(started, overdue(db, now, back, late, limit).await)
+    }
+
+    /// Orders that people have not moved in time.
+    pub(super) async fn late(
+        &self,
+        db: &mut PgConnection,
+        now: Option<Timestamp>,
+        limit: usize,
+    ) -> sqlx::Result<LateOrders> {
+        let (back, started) = (self.late.back(), Instant::now());
+        self.late.judge(started, late(db, now, back, limit).await)
     }
 
     /// Orders by status.
@@ -209,4 +248,40 @@ async fn count(
         orders[status] = row.try_get::<i64, _>("orders")?.unsigned_abs();
     }
     Ok(Counts { orders, since })
+}
+
+async fn late(
+    db: &mut PgConnection,
+    now: Option<Timestamp>,
+    back: Option<Duration>,
+    limit: usize,
+) -> sqlx::Result<LateOrders> {
+    let (since, _) = begin(db, now, back).await?;
+    let statuses: Vec<&str> = Status::open().map(Status::as_str).collect();
+    let rows = sqlx::query(LATE_ORDERS)
+        .bind(now)
+        .bind(since)
+        .bind(&statuses)
+        .bind(COUNTED_TO)
+        .fetch_all(&mut *db)
+        .await?;
+    let mut orders = PerStatus::default();
+    for row in &rows {
+        let status: Status = parsed(row, "status")?;
+        orders[status] = row.try_get::<i64, _>("late")?.unsigned_abs();
+    }
+    let now = moment(rows.first().ok_or(sqlx::Error::RowNotFound)?, "now")?;
+    let late: Vec<&str> = orders.iter().filter(|(_, late)| **late > 0).map(|(s, _)| s.as_str()).collect();
+    if late.is_empty() {
+        return Ok(LateOrders { orders, first: Vec::new(), since });
+    }
+    let rows =
+        sqlx::query(FIRST_LATE).bind(now).bind(since).bind(late).bind(number(limit)).fetch_all(db).await?;
+    let mut first = readable(&rows, |row| {
+        let behind = (now - moment(row, "expected_at")?).to_std().unwrap_or_default();
+        Ok(Overdue { order: Order::from_row(row)?, late: behind })
+    });
+    first.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+    first.truncate(limit);
+    Ok(LateOrders { orders, first, since })
 }

@@ -119,7 +119,9 @@ async fn figures_read_what_is_there() {
         let (read, ()) = worst
             .read_by(async |store| {
                 let figures = &store.figures;
-                for reach in [&figures.backlog, &figures.overdue, &figures.counts, &figures.lost] {
+                for reach in
+                    [&figures.backlog, &figures.overdue, &figures.late, &figures.counts, &figures.lost]
+                {
                     (0..3).for_each(|_| reach.too_slow());
                 }
                 for _ in 0..ASKED {
@@ -127,6 +129,8 @@ async fn figures_read_what_is_there() {
                     assert!(backlog.unsent == 20 && backlog.first.len() == UNSENT_LISTED, "{backlog:?}");
                     let late = store.overdue(Duration::from_secs(2), 5).await.expect("reads");
                     assert!(late.orders == 0 && late.known().is_none(), "that is not known: {late:?}");
+                    let expected = store.late(5).await.expect("reads");
+                    assert!(expected.known().is_none() && expected.first.is_empty(), "{expected:?}");
                     let counts = store.count(&Status::open().collect::<Vec<_>>()).await.expect("reads");
                     assert_eq!(counts.orders, PerStatus::from_iter([(Status::Placed, 20)]));
                     assert!([backlog.since, late.since, counts.since].iter().all(Option::is_some));

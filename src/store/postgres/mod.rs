@@ -12,6 +12,7 @@ mod events;
 mod expiry;
 #[cfg(test)]
 mod figures_cost;
+mod looks;
 mod low_water;
 #[cfg(test)]
 mod oddities;
@@ -46,7 +47,7 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateSteps,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
     Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
     Reported, Republished, StoreError, errors,
 };
@@ -134,49 +135,6 @@ impl PgStore {
     fn pools(&self) -> Result<&Pools, StoreError> {
         self.preconditions.check()?;
         Ok(&self.pools)
-    }
-
-    async fn look(&self, which: Which<'_>, delays: &StageDelays) -> Result<Looked, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| timers::advance(db, which, now, delays).await).await
-    }
-
-    async fn advance_soonest(
-        &self,
-        limit: usize,
-        after: Option<Place>,
-        delays: &StageDelays,
-    ) -> Result<Advance, StoreError> {
-        let mark = self.low_water.mark();
-        let among = Among { range: (mark, None), after, limit, except: &[] };
-        let looked = self.look(Which::In(among), delays).await;
-        if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
-            let (pools, now) = (self.pools()?, self.now());
-            let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
-            self.low_water.too_slow(time);
-        }
-        let Looked { advance, now, seen, .. } = looked?;
-        if let Some(seen) = seen {
-            self.low_water.looked(now, seen);
-        }
-        Ok(advance)
-    }
-
-    /// What is full is looked at again before anything else.
-    async fn advance_overlooked(
-        &self,
-        among: Among<'_>,
-        delays: &StageDelays,
-    ) -> Result<Advance, StoreError> {
-        let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
-        let started = Instant::now();
-        let looked = self.look(Which::In(Among { range, ..among }), delays).await;
-        match &looked {
-            Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
-            Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),
-            _ => {}
-        }
-        Ok(looked?.advance)
     }
 }
 
@@ -351,6 +309,11 @@ impl Insight for PgStore {
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| self.figures.late(db, now, limit).await).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

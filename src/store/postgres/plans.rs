@@ -10,10 +10,11 @@ use super::{
     timers::{DUE, IN_RANGE},
 };
 use crate::{
-    order::{COUNTED_TO, Cursor, EventKind, OrderId, StageDelays, Start, Status},
+    order::{COUNTED_TO, Cursor, EventKind, OrderId, Report, Rules, Source, StageDelays, Start, Status},
     store::{
-        Due, EventLog as _, FeedQuery, Incoming, Insight as _, Maintenance as _, NewOrder, OrderStore as _,
-        Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError, conformance::start,
+        Due, EventLog as _, FeedQuery, Incoming, Insight as _, Maintenance as _, NewOrder, OrderReport,
+        OrderStore as _, Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError,
+        conformance::start,
     },
     time::{Clock as _, ManualClock},
 };
@@ -202,10 +203,11 @@ async fn those_left_out_are_looked_up() {
     for setting in ["plan_cache_mode = force_generic_plan", "enable_seqscan = off"] {
         run(&mut console, &format!("SET {setting}")).await.expect(setting);
     }
-    for (name, statement, bound) in [
-        ("moves", IN_RANGE, "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10"),
-        ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10"),
-    ] {
+    let bound =
+        "NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', now(), '', NULL, '{a,b}', 10";
+    for (name, statement, bound) in
+        [("moves", IN_RANGE, bound), ("reads", DUE, "NULL, now(), '', NULL, '{a,b}', 10")]
+    {
         run(&mut console, &format!("PREPARE {name} AS {statement}")).await.expect(name);
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({bound})"));
         let plan: Vec<String> = sqlx::query_scalar(explain).fetch_all(&mut console).await.expect("explains");
@@ -326,6 +328,11 @@ async fn use_every_verb(store: &PgStore) {
     ] {
         store.advance_due(due, &StageDelays::default()).await.expect("advances");
         store.due(due).await.expect("reads");
+    }
+    let report =
+        |event| OrderReport { order_id: id, report: Report::of(event, Source::Kitchen), if_match: None };
+    for event in [EventKind::Ready, EventKind::Reached(Status::Cancelled)] {
+        store.report(&[report(event)], &Rules::default()).await.expect("reports");
     }
     store.find(id).await.expect("reads");
     store.positions(&[id]).await.expect("reads");

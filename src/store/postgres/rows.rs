@@ -11,7 +11,9 @@ use sqlx::{
 };
 
 use super::super::odd_rows;
-use crate::order::{AuditedEvent, Event, EventKind, Order, OrderDetails, OrderId, Timestamp, TrackedOrder};
+use crate::order::{
+    AuditedEvent, Event, EventFacts, EventKind, Order, OrderDetails, OrderId, Timestamp, TrackedOrder,
+};
 
 /// Leaves out rows that can't be read: one that somebody has made unreadable by hand must not hide the others.
 pub(super) fn readable<T>(rows: &[PgRow], decode: impl Fn(&PgRow) -> sqlx::Result<T>) -> Vec<T> {
@@ -95,16 +97,27 @@ impl<'r> FromRow<'r, PgRow> for Order {
 }
 
 /// A timeline in three arrays; none where somebody has taken every event away.
-pub(super) fn history(row: &PgRow) -> sqlx::Result<Vec<AuditedEvent>> {
+fn history(row: &PgRow) -> sqlx::Result<impl Iterator<Item = (i64, EventKind, Timestamp)>> {
     let positions: Vec<i32> = row.try_get::<Option<_>, _>("positions")?.unwrap_or_default();
     let kinds: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
     let stamps: Vec<Moment> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
     let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
     let kinds = kinds.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
     let stamps = stamps.into_iter().map(|Moment(stamp)| stamp);
-    let events = positions.into_iter().zip(kinds).zip(stamps);
-    let event = |((seq, event), timestamp): ((i32, _), _)| AuditedEvent { seq: seq.into(), event, timestamp };
-    Ok(events.map(event).collect())
+    Ok(positions.into_iter().map(i64::from).zip(kinds).zip(stamps).map(|((seq, kind), at)| (seq, kind, at)))
+}
+
+fn metas(row: &PgRow) -> sqlx::Result<Vec<Option<Value>>> {
+    Ok(row.try_get::<Option<_>, _>("metas")?.unwrap_or_default())
+}
+
+/// A timeline as an auditor reads it.
+pub(super) fn audited_events(row: &PgRow) -> sqlx::Result<Vec<AuditedEvent>> {
+    let event = |((seq, event, timestamp), meta): (_, Option<Value>)| {
+        let facts = EventFacts::of(meta.as_ref());
+        AuditedEvent { seq, event, timestamp, facts }
+    };
+    Ok(history(row)?.zip(metas(row)?).map(event).collect())
 }
 
 fn odd_position(error: std::num::TryFromIntError) -> sqlx::Error {
@@ -113,11 +126,10 @@ fn odd_position(error: std::num::TryFromIntError) -> sqlx::Error {
 
 /// An order with its events as arrays: one row an order costs less than one row an event.
 pub(super) fn tracked(row: &PgRow) -> sqlx::Result<TrackedOrder> {
-    let metas: Vec<Option<Value>> = row.try_get("metas")?;
-    let event = |(AuditedEvent { seq, event, timestamp }, meta)| {
+    let event = |((seq, event, timestamp), meta)| {
         Ok(Event { seq: u32::try_from(seq).map_err(odd_position)?, event, timestamp, meta })
     };
-    let events = history(row)?.into_iter().zip(metas).map(event);
+    let events = history(row)?.zip(metas(row)?).map(event);
     let mut events = events.collect::<sqlx::Result<Vec<Event>>>()?;
     events.sort_by_key(|event| event.seq);
     Ok(TrackedOrder { order: Order::from_row(row)?, events })

@@ -29,7 +29,7 @@ macro_rules! advance {
             $due,
             r#"), moved AS (
                 UPDATE orders AS o SET status = path.last, seq = due.seq + path.steps, updated_at = t.now,
-                    due_at = t.now + path.delay_ms * interval '1 millisecond'
+                    due_at = t.now + path.delay_ms * interval '1 millisecond', ready_at = NULL
                 FROM due, t, unnest($2::text[], $3::text[], $4::float8[], $5::integer[], $9::boolean[])
                     AS path (status, last, delay_ms, steps, by_people)
                 WHERE o.order_id = due.order_id AND path.status = due.status AND path.by_people = due.by_people
@@ -134,7 +134,7 @@ impl Paths {
         for (was, steps) in self.steps.iter() {
             arrays.add((was, false), steps, self.delay_ms[was], None);
         }
-        arrays.add((Status::FIRST, true), &NOT_ACCEPTED, None, Some(Json(not_accepted())));
+        arrays.add((Status::FIRST, true), &NOT_ACCEPTED, None, Some(&not_accepted()));
         let PathArrays { from, last, delay_ms, steps, was, event, nth, path_by_people, step_by_people, meta } =
             arrays;
         let query = query.bind(from).bind(last).bind(delay_ms).bind(steps).bind(was).bind(event).bind(nth);
@@ -163,7 +163,7 @@ impl PathArrays {
         (was, by_people): (Status, bool),
         steps: &[Status],
         delay_ms: Option<f64>,
-        meta: Option<Json<Value>>,
+        meta: Option<&Value>,
     ) {
         let Some(last) = steps.last() else { return };
         self.from.push(was.as_str());
@@ -176,7 +176,7 @@ impl PathArrays {
             self.event.push(event.as_str());
             self.nth.push(nth);
             self.step_by_people.push(by_people);
-            self.meta.push(meta.clone());
+            self.meta.push(meta.map(|meta| Json(meta.clone())));
         }
     }
 }

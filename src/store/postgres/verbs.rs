@@ -4,7 +4,7 @@ use sqlx::{FromRow as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
     super::{AuditPage, Page, Position, columns::order_columns},
-    rows::{history, moment, moment_if_any, order_id, parsed, readable, tracked},
+    rows::{audited_events, moment, moment_if_any, order_id, parsed, readable, tracked},
     timers::{texts, wait},
 };
 use crate::order::{AuditedOrder, Order, OrderId, Timestamp, TrackedOrder};
@@ -87,11 +87,13 @@ pub(super) async fn audit(
 ) -> sqlx::Result<AuditPage> {
     let rows = sqlx::query(
         r#"SELECT COALESCE($3, clock_timestamp()) AS now, o.order_id, o.status, o.seq, o.created_at, o.updated_at, o.due_at,
+             o.expected_at,
              -- With EXISTS the planner may read the whole outbox into a hash for each page.
              COALESCE((SELECT true FROM outbox AS u WHERE u.order_id = o.order_id), false) AS unsent,
-             e.positions, e.events, e.stamps
+             e.positions, e.events, e.stamps, e.metas
          FROM orders AS o CROSS JOIN LATERAL (
-             SELECT array_agg(seq ORDER BY id) AS positions, array_agg(event ORDER BY id) AS events, array_agg("timestamp" ORDER BY id) AS stamps
+             SELECT array_agg(seq ORDER BY id) AS positions, array_agg(event ORDER BY id) AS events,
+                 array_agg("timestamp" ORDER BY id) AS stamps, array_agg(meta ORDER BY id) AS metas
              FROM order_events WHERE order_id = o.order_id) AS e
          WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2"#,
     )
@@ -120,7 +122,8 @@ fn audited(row: &PgRow) -> sqlx::Result<AuditedOrder> {
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         due_at: moment_if_any(row, "due_at")?,
+        expected_at: moment_if_any(row, "expected_at")?,
         unsent: row.try_get("unsent")?,
-        events: history(row)?,
+        events: audited_events(row)?,
     })
 }

@@ -7,8 +7,8 @@ use sqlx::{FromRow as _, SqlitePool};
 
 use super::{
     super::{
-        Backlog, COUNTED_TO, Counts, LateSteps, Overdue, UNSENT_LISTED, Unsent, columns::order_columns,
-        figures::OLDEST_OF,
+        Backlog, COUNTED_TO, Counts, LateOrders, LateSteps, Overdue, UNSENT_LISTED, Unsent,
+        columns::order_columns, figures::OLDEST_OF,
     },
     StoreError,
     rows::{EARLIEST, IdRow, LATEST, moment, readable},
@@ -51,6 +51,42 @@ pub(super) async fn overdue(
     .await?;
     let most = verbs::next_due(read, None).await?.map(age).unwrap_or_default();
     Ok(LateSteps { most, orders: orders.unsigned_abs(), first, since: None })
+}
+
+pub(super) async fn late(read: &SqlitePool, now: Timestamp, limit: usize) -> Result<LateOrders, StoreError> {
+    let (mut late, until) = (LateOrders::default(), now.timestamp_millis());
+    for status in Status::open() {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM (SELECT 1 FROM orders INDEXED BY orders_status_expected_at
+                 WHERE status = ?1 AND expected_at >= ?2 AND expected_at < ?3 LIMIT ?4)",
+        )
+        .bind(status.as_str())
+        .bind(EARLIEST)
+        .bind(until)
+        .bind(COUNTED_TO)
+        .fetch_one(read)
+        .await?;
+        late.orders[status] = count.unsigned_abs();
+        let first = sqlx::query(concat!(
+            "SELECT ",
+            order_columns!(""),
+            " FROM orders INDEXED BY orders_status_expected_at
+              WHERE status = ?1 AND expected_at >= ?2 AND expected_at < ?3 ORDER BY expected_at LIMIT ?4"
+        ))
+        .bind(status.as_str())
+        .bind(EARLIEST)
+        .bind(until)
+        .bind(number(if count > 0 { limit } else { 0 }))
+        .fetch_all(read)
+        .await?;
+        late.first.extend(readable(&first, |row| {
+            let behind = (now - moment(row, "expected_at")?).to_std().unwrap_or_default();
+            Ok(Overdue { order: Order::from_row(row)?, late: behind })
+        }));
+    }
+    late.first.sort_by_key(|overdue| std::cmp::Reverse(overdue.late));
+    late.first.truncate(limit);
+    Ok(late)
 }
 
 pub(super) async fn backlog(read: &SqlitePool, now: Timestamp) -> Result<Backlog, StoreError> {

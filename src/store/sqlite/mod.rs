@@ -32,8 +32,8 @@ use sqlx::{
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
-    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement,
-    Position, Reported, Republished, StoreError,
+    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
+    Placement, Position, Reported, Republished, StoreError,
 };
 use crate::{
     order::{
@@ -304,6 +304,10 @@ impl Insight for SqliteStore {
 
     async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
         attention::overdue(&self.read, self.clock.now(), late, limit).await
+    }
+
+    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
+        attention::late(&self.read, self.clock.now(), limit).await
     }
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {

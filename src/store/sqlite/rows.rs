@@ -146,17 +146,21 @@ impl<'r> FromRow<'r, SqliteRow> for Order {
     }
 }
 
+/// The column `meta`, if there is anything in it.
+pub(super) fn meta(row: &SqliteRow) -> sqlx::Result<Option<Value>> {
+    let text: Option<&str> = row.try_get("meta")?;
+    text.map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| sqlx::Error::ColumnDecode { index: "meta".to_owned(), source: Box::new(error) })
+}
+
 impl<'r> FromRow<'r, SqliteRow> for Event {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
-        let meta: Option<&str> = row.try_get("meta")?;
         Ok(Self {
             seq: row.try_get("position")?,
             event: parsed(row, "event")?,
             timestamp: moment(row, "timestamp")?,
-            meta: meta.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::ColumnDecode {
-                index: "meta".to_owned(),
-                source: Box::new(error),
-            })?,
+            meta: meta(row)?,
         })
     }
 }

@@ -9,11 +9,14 @@ use super::{
     super::{AuditPage, Due, KEY_LIFETIME, Page, Position, Transition, columns::order_columns},
     StoreError,
     arrive::insert_events,
-    rows::{DueRow, EARLIEST, EventRow, IdRow, StepRow, due_at, json, moment, parsed, readable},
+    rows::{
+        DueRow, EARLIEST, EventRow, IdRow, StepRow, due_at, json, meta, moment, moment_if_any, parsed,
+        readable,
+    },
 };
 use crate::order::{
-    AuditedEvent, AuditedOrder, Event, EventKind, Order, OrderId, StageDelays, Timestamp, TrackedOrder,
-    not_accepted,
+    AuditedEvent, AuditedOrder, Event, EventFacts, EventKind, Order, OrderId, StageDelays, Timestamp,
+    TrackedOrder, not_accepted,
 };
 
 /// When the next step is due, of those after a moment or of all.
@@ -104,6 +107,10 @@ pub(super) async fn advance(
         } else {
             delays.path(status, due_at, now)
         };
+        // Only somebody with a console makes an order due that people have taken.
+        if path.steps.is_empty() {
+            continue;
+        }
         let due_at = path.due_at.map(|due| due.timestamp_millis());
         let mut from = status;
         for to in path.steps {
@@ -117,7 +124,7 @@ pub(super) async fn advance(
     }
     sqlx::query(
         "UPDATE orders SET status = value ->> 'to', seq = value ->> 'seq', updated_at = value ->> 'at',
-             due_at = value ->> 'due_at'
+             due_at = value ->> 'due_at', ready_at = NULL
          FROM json_each(?1) WHERE order_id = value ->> 'order_id' AND status = value ->> 'from'",
     )
     .bind(json(&steps)?)
@@ -204,9 +211,9 @@ pub(super) async fn audit(
     now: Timestamp,
 ) -> Result<AuditPage, StoreError> {
     let rows = sqlx::query(
-        r#"SELECT o.order_id, o.status, o.seq, o.created_at, o.updated_at, o.due_at,
+        r#"SELECT o.order_id, o.status, o.seq, o.created_at, o.updated_at, o.due_at, o.expected_at,
              EXISTS (SELECT 1 FROM outbox AS u WHERE u.order_id = o.order_id) AS unsent,
-             e.seq AS position, e.event, e."timestamp"
+             e.seq AS position, e.event, e."timestamp", e.meta
          FROM (SELECT * FROM orders WHERE order_id > ?1 ORDER BY order_id LIMIT ?2) AS o
          LEFT JOIN order_events AS e USING (order_id) ORDER BY o.order_id, e.id"#,
     )
@@ -232,7 +239,8 @@ fn audited(rows: &[SqliteRow]) -> sqlx::Result<AuditedOrder> {
     let row = &rows[0];
     let event = |row: &SqliteRow| {
         let (seq, event) = (row.try_get("position")?, parsed(row, "event")?);
-        Ok(AuditedEvent { seq, event, timestamp: moment(row, "timestamp")? })
+        let facts = EventFacts::of(meta(row)?.as_ref());
+        Ok(AuditedEvent { seq, event, timestamp: moment(row, "timestamp")?, facts })
     };
     let there = rows.iter().filter(|row| !matches!(row.try_get::<Option<&str>, _>("event"), Ok(None)));
     Ok(AuditedOrder {
@@ -242,6 +250,7 @@ fn audited(rows: &[SqliteRow]) -> sqlx::Result<AuditedOrder> {
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         due_at: due_at(row)?,
+        expected_at: moment_if_any(row, "expected_at")?,
         unsent: row.try_get("unsent")?,
         events: there.map(event).collect::<sqlx::Result<_>>()?,
     })

@@ -15,6 +15,7 @@ pub(super) struct Told {
     backlog: Fresh,
     overdue: Fresh,
     in_progress: Fresh,
+    orders_late: Fresh,
     lag: Fresh,
     consumer: Fresh,
     pub(super) horizon: Fresh,
@@ -30,6 +31,7 @@ impl Default for Told {
             backlog: Fresh::within(30),
             overdue: Fresh::within(30),
             in_progress: Fresh::within(30),
+            orders_late: Fresh::within(30),
             lag: Fresh::within(15),
             consumer: Fresh::within(60),
             horizon: Fresh::within(15),
@@ -102,6 +104,15 @@ impl Metrics {
         }
     }
 
+    /// How many orders people have not moved in time, as last counted; `None` if they could not be.
+    pub fn orders_late(&self, counts: Option<&PerStatus<u64>>) {
+        self.fresh.orders_late.told(counts.is_some());
+        for status in Status::open() {
+            let count = counts.map_or(f64::NAN, |counts| number(counts[status]));
+            self.reports.late.with_label_values(&[status.as_str()]).set(count);
+        }
+    }
+
     /// How many messages wait in this replica's partitions; `None` if nobody knows.
     pub fn lag(&self, messages: Option<u64>) {
         self.fresh.lag.told(messages.is_some());
@@ -116,12 +127,23 @@ impl Metrics {
 
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told { backlog, overdue, in_progress, lag, consumer, horizon, events, dead_letters, partitions } =
-            &self.fresh;
-        let forget: [(&Fresh, &dyn Fn()); 9] = [
+        let Told {
+            backlog,
+            overdue,
+            in_progress,
+            orders_late,
+            lag,
+            consumer,
+            horizon,
+            events,
+            dead_letters,
+            partitions,
+        } = &self.fresh;
+        let forget: [(&Fresh, &dyn Fn()); 10] = [
             (backlog, &|| self.backlog(None)),
             (overdue, &|| self.overdue(None)),
             (in_progress, &|| self.in_progress(None)),
+            (orders_late, &|| self.orders_late(None)),
             (lag, &|| self.lag(None)),
             // A loop that does not say that it lives does not work.
             (consumer, &|| self.consumer_up.set(0.0)),

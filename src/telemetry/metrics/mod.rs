@@ -5,6 +5,7 @@ mod feed;
 mod fresh;
 mod gauges;
 mod labels;
+mod reports;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,9 @@ pub use labels::{Consumed, ReportResult, Step};
 
 use feed::FeedSeries;
 use gauges::Told;
+use reports::ReportSeries;
 
-use crate::order::{EventKind, RejectReason, Report, Status, Transition};
+use crate::order::{RejectReason, Status, Transition};
 
 /// The content type of [`Metrics::render`]; Prometheus 3 refuses a scrape without the right one.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -45,7 +47,7 @@ pub struct Metrics {
     orders_produced: IntCounter,
     orders_consumed: IntCounter,
     transitions: IntCounterVec,
-    reports: IntCounterVec,
+    reports: ReportSeries,
     steps: [Histogram; 5],
     db_write: Histogram,
     db_errors: IntCounter,
@@ -105,24 +107,15 @@ impl Metrics {
             orders_produced: counter(r, "orders_produced_total", "Orders acknowledged by the broker"),
             orders_consumed: counter(r, "orders_consumed_total", "Messages of the orders topic handled"),
             transitions: counter_vec(r, "status_transitions_total", "Steps made", &["from", "to"]),
-            reports: counter_vec(
-                r,
-                "reports_total",
-                "Reports of this kind that were applied, said nothing new or were refused",
-                &["event", "outcome"],
-            ),
+            reports: ReportSeries::new(r),
             steps: Step::ALL.map(|step| steps.with_label_values(&[step.as_str()])),
             db_write: histogram(r, "db_write_latency_seconds", "Duration of a write transaction", DB_BUCKETS),
             db_errors: counter(r, "db_errors_total", "Database calls that failed or took too long"),
-            in_progress: register(
+            in_progress: gauge_vec(
                 r,
-                GaugeVec::new(
-                    Opts::new(
-                        "orders_in_progress",
-                        "Orders not yet delivered, in the whole database, each status counted up to 10,000; NaN if not known",
-                    ),
-                    &["status"],
-                ),
+                "orders_in_progress",
+                "Orders not yet delivered, in the whole database, each status counted up to 10,000; NaN if not known",
+                &["status"],
             ),
             outbox_pending: gauge(
                 r,
@@ -153,25 +146,17 @@ impl Metrics {
             ),
             feed: FeedSeries::new(r),
             dead_letters: counter_vec(r, "dead_letters_total", "New dead letters", &["reason"]),
-            dead_letters_waiting: register(
+            dead_letters_waiting: gauge_vec(
                 r,
-                GaugeVec::new(
-                    Opts::new(
-                        "dead_letters_waiting",
-                        "Dead letters that nobody has requeued, NaN if not known",
-                    ),
-                    &["reason"],
-                ),
+                "dead_letters_waiting",
+                "Dead letters that nobody has requeued, NaN if not known",
+                &["reason"],
             ),
-            partition_unavailable: register(
+            partition_unavailable: gauge_vec(
                 r,
-                GaugeVec::new(
-                    Opts::new(
-                        "partition_unavailable",
-                        "Partitions of the orders topic that take no orders, 1, or do, 0; NaN if not known",
-                    ),
-                    &["partition"],
-                ),
+                "partition_unavailable",
+                "Partitions of the orders topic that take no orders, 1, or do, 0; NaN if not known",
+                &["partition"],
             ),
             partitions: AtomicI32::new(0),
             fresh: Told::default(),
@@ -188,11 +173,6 @@ impl Metrics {
                 self.transitions.with_label_values(&[from.as_str(), to.as_str()]);
             }
         }
-        for kind in Report::KINDS {
-            for result in ReportResult::ALL {
-                self.reports.with_label_values(&[kind.as_str(), result.as_str()]);
-            }
-        }
         for reason in RejectReason::ALL {
             self.dead_letters.with_label_values(&[reason.as_str()]);
         }
@@ -200,6 +180,7 @@ impl Metrics {
         self.backlog(None);
         self.overdue(None);
         self.in_progress(None);
+        self.orders_late(None);
         self.lag(None);
         self.consumer_up(None);
         self.events_behind(None);
@@ -252,11 +233,6 @@ impl Metrics {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
-    /// A report of this kind has its fate.
-    pub fn reported(&self, kind: EventKind, result: ReportResult) {
-        self.reports.with_label_values(&[kind.as_str(), result.as_str()]).inc();
-    }
-
     /// Orders took these steps.
     pub fn transitioned(&self, transitions: &[Transition]) {
         for step in transitions {
@@ -296,6 +272,10 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
     register(registry, Gauge::new(name, help))
+}
+
+fn gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    register(registry, GaugeVec::new(Opts::new(name, help), labels))
 }
 
 fn counter_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

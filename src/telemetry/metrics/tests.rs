@@ -36,7 +36,9 @@ fn known_series_stand_at_zero_from_the_start() {
         ("status_transitions_total{", 22),
         ("pipeline_step_duration_seconds_count{", 5),
         ("reports_total{", 36),
+        ("orders_cancelled_total{", 11),
         ("orders_in_progress{", 4),
+        ("orders_late{", 4),
         ("consumer_messages_total{", 4),
         ("dead_letters_total{", RejectReason::ALL.len()),
         ("dead_letters_waiting{", reasons().count()),
@@ -72,16 +74,24 @@ fn a_drained_backlog_goes_on_reporting_zero() {
     assert!(text(&metrics).contains("orders_in_progress{status=\"PLACED\"} 3\n"));
     metrics.backlog(Some(&Backlog::default()));
     metrics.in_progress(Some(&PerStatus::default()));
+    metrics.orders_late(Some(&PerStatus::from_iter([(Status::Cooking, 4)])));
     let drained = text(&metrics);
     assert!(drained.contains("orders_in_progress{status=\"PLACED\"} 0\n"));
     assert!(drained.contains("outbox_pending 0\n"));
+    assert!(drained.contains("orders_late{status=\"COOKING\"} 4\n"));
     metrics.overdue(Some(&LateSteps::default()));
     assert!(text(&metrics).contains("pipeline_overdue_seconds 0\n"));
     metrics.backlog(None);
     metrics.overdue(None);
     metrics.in_progress(None);
+    metrics.orders_late(None);
     let unknown = text(&metrics);
-    for gauge in ["orders_in_progress{status=\"COOKING\"}", "outbox_pending", "pipeline_overdue_seconds"] {
+    for gauge in [
+        "orders_late{status=\"COOKING\"}",
+        "orders_in_progress{status=\"COOKING\"}",
+        "outbox_pending",
+        "pipeline_overdue_seconds",
+    ] {
         assert!(unknown.contains(&format!("{gauge} NaN\n")), "{gauge}");
     }
 }

@@ -94,7 +94,7 @@ pub(crate) async fn starved(rig: &mut Rig) -> Result<Outcome> {
         hogs.push(PgConnection::connect(&dsn).await?);
     }
     rig.set("PG_DSN", dsn);
-    rig.set("PG_MAX_CONNECTIONS", "5");
+    rig.set("PG_MAX_CONNECTIONS", "6");
     rig.fleet.start_all(1).await?;
     let readers = readers(&rig.fleet.targets, 150);
     let rate = if rig.scale.orders < 1_000 { 20.0 } else { 100.0 };

@@ -155,7 +155,7 @@ pub(crate) async fn taken_over(rig: &mut Rig) -> Result<Outcome> {
 }
 
 /// The row's own findings beside those of every row.
-fn merge(mut all: Outcome, own: Outcome) -> Outcome {
+pub(super) fn merge(mut all: Outcome, own: Outcome) -> Outcome {
     all.missed.extend(own.missed);
     all.notes.extend(own.notes);
     all.recovery = [all.recovery, own.recovery].into_iter().flatten().reduce(f64::max);

@@ -14,6 +14,7 @@ mod network;
 mod partitions;
 mod process;
 mod rehearsal;
+mod reports;
 mod scale;
 mod schema;
 mod settings;
@@ -101,6 +102,16 @@ pub(crate) const ROWS: &[Spec] = &[
     row!("F36", "late commits, a kill, a freeze", "feed once, topic complete, in order", ci, feed::followed),
     row!("F37", "a transaction open elsewhere", "feed waits, pages <= 0.3 s, named", ci, feed::held_back),
     row!("F38", "the topic's writer lost, Kafka away", "takeover <= 5 s, none skipped", ci, feed::taken_over),
+    row!(
+        "F39",
+        "32 report the same order, two replicas",
+        "a row a position, each 201 stored",
+        ci,
+        reports::racing
+    ),
+    row!("F40", "kill -9 while reports come", "no 201 lost, none done twice", ci, reports::killed),
+    row!("F41", "reports against timers", "one step a status, each 201 stored", ci, reports::against_timers),
+    row!("F42", "database, then broker away", "503 <= 2 s, nothing half done", ci, reports::without_others),
     row!("soak", "a random mix, 30 minutes", "0 lost, 0 doubled, 0 early", soak::soak),
     row!("R", "rehearsal", "0 lost, 0 doubled, 0 early", rehearsal::rehearsal),
 ];

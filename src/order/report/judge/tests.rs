@@ -10,20 +10,20 @@ const READY: EventKind = EventKind::Ready;
 const DELAYED: EventKind = EventKind::Delayed;
 const REVERTED: EventKind = EventKind::Reverted;
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     "2026-01-02T03:04:05Z".parse::<Timestamp>().expect("a moment") + TimeDelta::seconds(second)
 }
 
 /// An order and the moment, in seconds after it was placed.
-struct World {
-    tracked: TrackedOrder,
-    rules: Rules,
-    second: i64,
+pub(super) struct World {
+    pub(super) tracked: TrackedOrder,
+    pub(super) rules: Rules,
+    pub(super) second: i64,
 }
 
 impl World {
     /// An order that timers move.
-    fn timer() -> Self {
+    pub(super) fn timer() -> Self {
         let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
         let order = Order {
             order_id: "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id"),
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// One that people move.
-    fn reported() -> Self {
+    pub(super) fn reported() -> Self {
         let mut world = Self::timer();
         world.rules.cancel_unaccepted_after = Some(Duration::from_mins(10));
         world.tracked.order.due_at = Some(at(600));
@@ -49,11 +49,11 @@ impl World {
         world
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         at(self.second)
     }
 
-    fn say(&mut self, report: &Report) -> Verdict {
+    pub(super) fn say(&mut self, report: &Report) -> Verdict {
         let verdict = judge(&self.tracked, report, &self.rules, self.now());
         if let Verdict::Applied(change) = &verdict {
             self.tracked.order = change.order.clone();
@@ -112,7 +112,7 @@ fn a_step_starts_the_next_stage() {
     assert_eq!(change.transitions, [Transition { order_id, from: Placed, to: Preparing, seq: 3 }]);
 }
 
-/// Promise 7: nothing is made up. A step that was skipped is marked.
+/// Promise 7: the story is true. A step that was skipped is marked.
 #[test]
 fn what_is_skipped_is_inferred_at_the_same_moment() {
     let mut world = World::timer();
@@ -169,7 +169,23 @@ fn milestones_are_taken_in_every_open_status_and_change_none() {
         assert_eq!(change.order, before);
         assert_eq!(change.events[0].meta, Some(json!({"source": "kitchen", "status": "PLACED"})));
         assert_eq!(change.transitions, []);
-        assert_eq!(change.ready_at, (event == READY).then(|| at(1)));
+        assert_eq!(change.ready_at, Some(at(1)), "{event}");
+    }
+}
+
+/// Whoever fetches it must not stand before a kitchen that has said since that it needs longer.
+#[test]
+fn it_is_ready_until_something_later_says_otherwise() {
+    for not_any_more in [DELAYED, EventKind::Reached(OutForDelivery), REVERTED] {
+        let mut world = World::timer();
+        world.reaches(Cooking);
+        world.second = 4;
+        assert_eq!(world.applies(EventKind::CourierAssigned).ready_at, None);
+        assert_eq!(world.applies(READY).ready_at, Some(at(4)));
+        world.second = 5;
+        assert_eq!(world.applies(EventKind::CourierAtPickup).ready_at, Some(at(4)), "a courier is no cook");
+        assert_eq!(world.applies(not_any_more).ready_at, None, "{not_any_more}");
+        assert_eq!(world.applies(EventKind::DeliveryFailed).ready_at, None, "{not_any_more}");
     }
 }
 
@@ -189,7 +205,7 @@ fn a_delay_counts_from_the_due_moment_or_from_now() {
     assert_eq!((order.due_at, order.expected_at), (None, Some(at(15))), "for the current stage alone");
 }
 
-/// Promise 7: a mistake is taken back by a further event.
+/// Promise 7: the story is true. A mistake is taken back by a further event.
 #[test]
 fn the_latest_step_is_taken_back_with_what_it_inferred() {
     let mut world = World::timer();
@@ -235,7 +251,10 @@ fn only_what_is_young_and_meant_is_taken_back() {
     assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
     world.second = 299;
     world.rules.undo_window = Duration::ZERO;
-    assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
+    for second in [299, 0, -9] {
+        world.second = second;
+        assert_eq!(world.kitchen(REVERTED), refused(Conflict::TooLateToRevert));
+    }
     world.rules.undo_window = Duration::from_mins(5);
     let of = |seq| Report { reverts: Some(seq), ..Report::of(REVERTED, Source::Staff) };
     assert_eq!(world.say(&of(2)), refused(Conflict::ChangedMeanwhile));
@@ -276,4 +295,7 @@ fn stamps_never_go_back() {
     let mut world = World::timer();
     world.second = -5;
     assert_eq!(world.reaches(Preparing).order.updated_at, at(0));
+    // A step that was late when this was said is not made before it, either.
+    world.second = 9;
+    assert_eq!(world.applies(READY).order.due_at, Some(at(9)));
 }

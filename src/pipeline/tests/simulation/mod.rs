@@ -1,11 +1,12 @@
 //! The whole pipeline in virtual time: the real loops of up to three replicas on a model of the
-//! database and of the topic, with outages, lost answers, refused messages, duplicates, transactions that commit late
+//! database and of the topic, with customers, kitchens that report, outages, lost answers, refused messages, duplicates, transactions that commit late
 //! or in vain, replicas that are killed and replicas that stand still.
 //! Everything follows from a seed; a failure names it, and `SEED=n cargo test simulation` repeats it.
 
 mod customers;
 mod feed;
 mod frozen;
+mod kitchens;
 mod topic;
 mod world;
 

@@ -17,20 +17,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     super::start,
-    customers::{customer, follow},
+    customers::{Following, customer},
     feed::{self, FeedReader, Way},
     frozen::Freezer,
+    kitchens::Reporter,
     topic::{Client, Lame, Member, PARTITIONS, Topic},
 };
 use crate::{
     broker::{IN_FLIGHT, Publisher},
-    order::{Cursor, FeedEvent, OrderId, OrderPlaced, StageDelays, Start, Status},
+    order::{
+        AuditedOrder, Cursor, Event, FeedEvent, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
+    },
     pipeline::{
-        BatchWriter, Consumer, Relay, Scheduler,
+        BatchWriter, Consumer, REPORTED_AT_ONCE, Relay, ReportWriter, Scheduler,
         tests::doubles::{Fate, Troubled},
     },
     store::{
-        Insight as _, Store,
+        Insight as _, OrderStore as _, Portion, Store,
         memory::{Database, MemoryStore, transaction::Course},
     },
     telemetry::{
@@ -38,7 +41,7 @@ use crate::{
         metrics::Metrics,
     },
     time::{Alarm, VirtualClock},
-    tracker::{self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, Places, Transitions},
+    tracker::{self, EventReader, Feed, Notifier, OrderLoader, PlaceQueue, Places, ReportQueue, Transitions},
 };
 
 const DELAYS_MS: [u64; 3] = [0, 300, 2_000];
@@ -56,6 +59,7 @@ pub(super) enum Faults {
 /// A running replica; dropping it is kill -9.
 pub(super) struct Replica {
     pub(super) queue: PlaceQueue,
+    pub(super) reports: ReportQueue,
     pub(super) notifier: Arc<Notifier>,
     pub(super) feed: Arc<Feed>,
     freezer: Freezer,
@@ -117,11 +121,21 @@ impl World {
         let mut customers = JoinSet::new();
         for n in 0..ORDERS {
             let (replicas, seed) = (Arc::clone(&self.replicas), self.random.random());
-            let (view, late) = (self.view(), self.late());
+            let (view, late, reported) = (self.view(), self.late(), self.random.random_ratio(1, 2));
             customers.spawn(async move {
-                let (n, order_id, replicas) = customer(n, replicas, seed).await;
-                follow(order_id, replicas, seed, view, late).await;
-                (n, order_id)
+                let (order_id, replicas) = customer(n, Arc::clone(&replicas), seed).await;
+                let (following, over) = Following::new(order_id, Arc::clone(&replicas), seed, view, late);
+                let reporter = async {
+                    let reporter = reported.then(|| Reporter::new(order_id, replicas, seed));
+                    let told = match reporter {
+                        Some(reporter) => Some(reporter.run().await.1),
+                        None => None,
+                    };
+                    over.send_replace(true);
+                    told
+                };
+                let (told, ()) = tokio::join!(reporter, following.run());
+                (n, Accepted { order_id, told })
             });
         }
         if self.trouble == Faults::Any {
@@ -129,13 +143,13 @@ impl World {
         }
         let mut accepted = HashMap::new();
         while let Some(order) = customers.join_next().await {
-            let (n, order_id) = order.expect("no panic");
-            accepted.insert(n, order_id);
+            let (n, order) = order.expect("no panic");
+            accepted.insert(n, order);
         }
         self.come_to_rest().await;
-        self.check(&accepted).await;
+        let written = self.check(&accepted).await;
         let all = feed::all_events(&self.view()).await;
-        assert_eq!(all.len(), 6 * ORDERS);
+        assert_eq!(all.len(), written);
         end.send_replace(all.last().map(|last| last.cursor));
         for told in readers.join_all().await {
             feed::check(&told, &all);
@@ -186,6 +200,7 @@ impl World {
         let view = self.view().with_courses(self.courses());
         let store: Arc<dyn Store> = Arc::new(Troubled::with(Arc::new(view), fate));
         let (queue, requests) = tracker::place_queue();
+        let (reports, batches) = tracker::report_queue();
         let (fresh_in, fresh) = mpsc::channel(self.random.random_range(1..20));
         let (receipts_in, receipts) = mpsc::channel(IN_FLIGHT);
         let publisher: Arc<dyn Publisher> =
@@ -218,7 +233,7 @@ impl World {
             mint: Arc::clone(&mint),
             random: StdRng::seed_from_u64(seed),
             hurry: stop.clone(),
-            portion: crate::store::Portion::new(512),
+            portion: Portion::new(512),
         };
         let relay = Relay::new(
             store.clone(),
@@ -241,13 +256,23 @@ impl World {
         let (freezer, mut tasks) = (Freezer::new(), JoinSet::new());
         tasks.spawn(freezer.run(writer(requests.keyless, self.random.random()).run()));
         tasks.spawn(freezer.run(writer(requests.keyed, self.random.random()).run()));
+        let report_writer = ReportWriter {
+            batches,
+            store: store.clone(),
+            rules: Rules { delays: StageDelays::uniform(self.delay), ..Rules::default() },
+            transitions: transitions.clone(),
+            metrics: metrics.clone(),
+            hurry: stop.clone(),
+            portion: Portion::new(REPORTED_AT_ONCE),
+        };
+        tasks.spawn(freezer.run(report_writer.run()));
         drop(fresh_in);
         tasks.spawn(freezer.run(relay.run(parts.reporter(Part::Relay))));
         tasks.spawn(freezer.run(consumer.run(stop.clone(), parts.reporter(Part::Consumer))));
         tasks.spawn(freezer.run(reader.run(stop.clone())));
         let scheduler = Scheduler::new(store, alarm, transitions, metrics, StageDelays::uniform(self.delay));
         tasks.spawn(freezer.run(scheduler.run(stop, parts.reporter(Part::Scheduler))));
-        Replica { queue, notifier, feed, freezer, _tasks: tasks, _gone: gone.drop_guard() }
+        Replica { queue, reports, notifier, feed, freezer, _tasks: tasks, _gone: gone.drop_guard() }
     }
 
     /// Kills and freezes replicas, starts new ones, and puts strange messages on the topic.
@@ -308,20 +333,22 @@ impl World {
         }
     }
 
-    async fn check(&mut self, accepted: &HashMap<usize, OrderId>) {
+    /// Answers how many events there are.
+    async fn check(&mut self, accepted: &HashMap<usize, Accepted>) -> usize {
         let view = self.view();
         let page = view.audit(None, usize::MAX).await.expect("reads");
         assert_eq!(page.orders.len(), ORDERS, "each order once");
         for order in &page.orders {
             assert_eq!(order.violations(page.now), [], "{order:?}");
-            assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
-            let stamps =
-                order.events[1..].windows(2).map(|pair| (pair[1].timestamp - pair[0].timestamp).to_std());
-            assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
+            let told = accepted.values().find(|accepted| accepted.order_id == order.order_id);
+            match told.and_then(|accepted| accepted.told.as_ref()) {
+                Some(told) => check_reported(&view, order.order_id, told).await,
+                None => self.check_plain(order),
+            }
         }
         let stored: HashSet<OrderId> = page.orders.iter().map(|order| order.order_id).collect();
         assert_eq!(
-            accepted.values().copied().collect::<HashSet<_>>(),
+            accepted.values().map(|accepted| accepted.order_id).collect::<HashSet<_>>(),
             stored,
             "what was told is what there is"
         );
@@ -335,5 +362,38 @@ impl World {
         if self.trouble == Faults::None {
             assert_eq!(sent.len(), ORDERS, "no duplicate without trouble");
         }
+        page.orders.iter().map(|order| order.events.len()).sum()
     }
+
+    /// An order that only timers have moved.
+    fn check_plain(&self, order: &AuditedOrder) {
+        assert_eq!((order.status, order.events.len()), (Status::Delivered, 6));
+        let stamps =
+            order.events[1..].windows(2).map(|pair| (pair[1].timestamp - pair[0].timestamp).to_std());
+        assert!(stamps.into_iter().all(|gap| gap.expect("forward") >= self.delay), "early: {order:?}");
+    }
+}
+
+/// What an accepted order's customer and kitchen were told.
+struct Accepted {
+    order_id: OrderId,
+    /// The events of each report that was said to have happened, where somebody reported.
+    told: Option<Vec<Vec<Event>>>,
+}
+
+/// Promise 1: accepted means durable, for reports too. What was told is there as it was told, and each report once.
+async fn check_reported(view: &MemoryStore, order_id: OrderId, told: &[Vec<Event>]) {
+    let found = view.find(order_id).await.expect("reads").expect("is stored");
+    assert!(found.order.status.is_final(), "{found:?}");
+    for events in told {
+        let first = usize::try_from(events[0].seq).expect("small") - 1;
+        assert_eq!(found.events[first..][..events.len()], events[..], "{order_id}");
+    }
+    let mut stations = HashSet::new();
+    for event in &found.events {
+        if let Some(station) = event.meta.as_ref().and_then(|meta| meta.get("station")) {
+            assert!(stations.insert(station), "reported twice: {event:?}");
+        }
+    }
+    assert!(stations.len() >= told.len(), "{found:?}");
 }

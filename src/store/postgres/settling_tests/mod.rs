@@ -2,6 +2,7 @@
 
 mod cost;
 mod race;
+mod reports;
 
 use std::{sync::Arc, time::Duration};
 
@@ -314,6 +315,7 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
     }
     assert!(before >= 4 * 3 + 1 + 2, "{before}");
     assert_eq!(steps, 11 * 4, "each to its end");
+    reports::report_everything(&store).await;
 }
 
 /// A sequence that hands out ids in blocks keeps some in reserve, far below its last value.

@@ -88,6 +88,7 @@ async fn every_event_is_read_once_whenever_it_commits() {
         writers.spawn(write(console(&database).await, Arc::clone(&order_ids), more()));
     }
     writers.spawn(arrive(Arc::clone(&other), more()));
+    writers.spawn(reports::tell(Arc::clone(&store), Arc::clone(&order_ids), more(), TRANSACTIONS));
     while let Some(writer) = writers.join_next().await {
         writer.expect("writes");
     }

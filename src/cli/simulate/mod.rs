@@ -1,7 +1,9 @@
-//! `simulate`: customers by the thousand, and how long they had to wait.
+//! `simulate`: customers by the thousand, and how long they had to wait; kitchens and couriers too, if asked.
+
+mod table;
 
 use std::{
-    fmt::Write as _,
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,17 +22,25 @@ use super::{
 use crate::{
     app::config::whole,
     client::shown,
-    load::{DeliveryStats, LONGEST, Latency, NewOrders, Plan, RATES, Run, Summary, Target, Watch},
+    load::{
+        DeliveryStats, LONGEST, NewOrders, Plan, RATES, ReportPlan, ReportRun, ReportStats, ReportedOrders,
+        Run, Scenario, Summary, Target, Watch,
+    },
 };
 
 /// How long it goes on if nothing else is said.
 const USUAL_DURATION: Duration = Duration::from_secs(10);
 /// Most orders that can be asked for.
 const MAX_COUNT: u64 = 1_000_000_000;
+/// How fast lives may be.
+const SPEEDS: RangeInclusive<f64> = 0.01..=10_000.0;
+/// Orders a second that are worked on, unless another rate is asked for.
+const REPORTED_RATE: f64 = 10.0;
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateArgs {
-    /// Orders a second, sent on time whether or not earlier ones are answered; as many as the service takes if unset
+    /// Orders a second, sent on time whether or not earlier ones are answered; if unset as many as the service takes, or
+    /// 10 with --reports
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
     /// Most orders under way at once
@@ -42,9 +52,18 @@ pub(super) struct SimulateArgs {
     /// End after so long; 10s if neither this nor --count is given
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
-    /// Then wait until every order is delivered
+    /// Then wait until every order is delivered or cancelled
     #[arg(long)]
     wait: bool,
+    /// Also play the kitchens and couriers that report on these orders, with delays, mistakes and cancels
+    #[arg(long)]
+    reports: bool,
+    /// So many times as fast as stages usually are
+    #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = speed, requires = "reports")]
+    speed: f64,
+    /// What is reported is made up from this number: the same one, the same lives; another each time unless given
+    #[arg(long, value_name = "N", value_parser = whole(0..=u64::MAX), requires = "reports")]
+    seed: Option<u64>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -52,6 +71,11 @@ pub(super) struct SimulateArgs {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| RATES.contains(rate));
     rate.ok_or_else(|| format!("must be a number from {} to {}", RATES.start(), RATES.end()))
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed| SPEEDS.contains(speed));
+    speed.ok_or_else(|| format!("must be a number from {} to {}", SPEEDS.start(), SPEEDS.end()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -69,14 +93,17 @@ struct Report {
     #[serde(flatten)]
     placing: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reports: Option<ReportStats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     delivery: Option<DeliveryStats>,
 }
 
 pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let url = &args.client.url;
+    let asked_rate = args.rate.or(args.reports.then_some(REPORTED_RATE));
     let plan = Plan {
         target: Target::new(url),
-        rate: args.rate,
+        rate: asked_rate,
         connections: usize::from(args.concurrency),
         count: args.count,
         duration: if args.count.is_none() { args.duration.or(Some(USUAL_DURATION)) } else { args.duration },
@@ -84,19 +111,41 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_ctrl_c(stop.clone()));
     let orders = Arc::new(if args.wait { NewOrders::kept() } else { NewOrders::default() });
-    let Some(started) = stop.run_until_cancelled(Run::start(&plan, orders.clone())).await else {
+    let reporting = args.reports.then(|| reporting(&args, &plan, &stop));
+    let scenario: Arc<dyn Scenario> = match &reporting {
+        Some(reporting) => Arc::new(ReportedOrders::new(Arc::clone(&orders), Arc::clone(reporting))),
+        None => orders.clone(),
+    };
+    let Some(started) = stop.run_until_cancelled(Run::start(&plan, scenario)).await else {
         bail!("stopped before the first order")
     };
     let run = started.map_err(|error| no_answer(url, &error, WHENCE))?;
     let placing = placed(run, &plan, &stop).await;
+    let reports = match &reporting {
+        Some(reporting) => Some(played(reporting).await),
+        None => None,
+    };
     let follow = args.wait && !stop.is_cancelled();
     let delivery = if follow { Some(delivered(&plan, &orders, &stop).await) } else { None };
     let report =
-        Report { url: shown(url), asked_rate: args.rate, concurrency: args.concurrency, placing, delivery };
-    let told =
-        if args.client.json { output::print_json(&report) } else { output::print(table(&report).trim_end()) };
+        Report { url: shown(url), asked_rate, concurrency: args.concurrency, placing, reports, delivery };
+    let told = if args.client.json {
+        output::print_json(&report)
+    } else {
+        output::print(table::table(&report).trim_end())
+    };
     // Whoever reads only the beginning still gets the exit code.
     verdict(&report).and(told)
+}
+
+fn reporting(args: &SimulateArgs, plan: &Plan, stop: &CancellationToken) -> Arc<ReportRun> {
+    let plan = ReportPlan {
+        target: plan.target.clone(),
+        connections: plan.connections,
+        speed: args.speed,
+        seed: args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
+    };
+    ReportRun::new(plan, stop.clone())
 }
 
 /// Measured orders are shown after the first Ctrl-C; the second ends at once.
@@ -126,12 +175,33 @@ async fn placed(run: Run, plan: &Plan, stop: &CancellationToken) -> Summary {
                 let by_count = plan.count.map(|count| share(good + failed, count));
                 let by_time = plan.duration.map(|whole| began.elapsed().div_duration_f64(whole));
                 let done = [by_count, by_time].into_iter().flatten().reduce(f64::max);
-                progress.tell(done, || news(&recorder.summary()));
+                progress.tell(done, || table::news(&recorder.summary()));
             }
         }
     };
     progress.end();
     summary
+}
+
+/// Waits until nothing more is reported; after a stop that is at once.
+async fn played(reporting: &ReportRun) -> ReportStats {
+    let mut progress = Progress::new();
+    let mut look = interval(progress.pause());
+    let end = reporting.end();
+    tokio::pin!(end);
+    let stats = loop {
+        tokio::select! {
+            stats = &mut end => break stats,
+            _ = look.tick() => {
+                let (all, done) = reporting.lives();
+                progress.tell(Some(share(done, all)), || {
+                    format!("of {} of {} orders all is reported", thousands(done), thousands(all))
+                });
+            }
+        }
+    };
+    progress.end();
+    stats
 }
 
 async fn delivered(plan: &Plan, orders: &NewOrders, stop: &CancellationToken) -> DeliveryStats {
@@ -146,9 +216,9 @@ async fn delivered(plan: &Plan, orders: &NewOrders, stop: &CancellationToken) ->
         tokio::select! {
             lives = &mut end => break lives,
             _ = look.tick() => {
-                let done = watch.delivered();
+                let done = watch.ended();
                 progress.tell(Some(share(done, all)), || {
-                    format!("{} of {} orders are delivered", thousands(done), thousands(all))
+                    format!("{} of {} orders are at their end", thousands(done), thousands(all))
                 });
             }
         }
@@ -162,12 +232,6 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn news(summary: &Summary) -> String {
-    let Summary { good, failed, rate, latency_ms, .. } = summary;
-    let failed = if *failed == 0 { String::new() } else { format!(", {} not", thousands(*failed)) };
-    format!("{} orders placed{failed}, {rate:.0} a second, p99 {:.2} ms", thousands(*good), latency_ms.p99)
-}
-
 fn verdict(report: &Report) -> anyhow::Result<()> {
     let Summary { good, failed, .. } = report.placing;
     if failed > 0 {
@@ -176,62 +240,13 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
     if good == 0 {
         bail!("no order was answered in time");
     }
+    if let Some(stats) = report.reports.as_ref().filter(|stats| stats.failed > 0) {
+        bail!("{} of {} reports were not answered", thousands(stats.failed), thousands(stats.reported));
+    }
     match &report.delivery {
         Some(lives) if lives.undelivered > 0 => {
             bail!("{} orders are not delivered", thousands(lives.undelivered))
         }
         _ => Ok(()),
-    }
-}
-
-fn table(report: &Report) -> String {
-    let Report { placing, asked_rate, concurrency, delivery, .. } = report;
-    let asked = match asked_rate {
-        Some(rate) => format!("asked for: {rate} a second"),
-        None => format!("{concurrency} at once, as fast as they are answered"),
-    };
-    let mut text = format!(
-        "{} orders placed in {:.2} s, {:.1} a second ({asked})\n",
-        thousands(placing.good),
-        placing.seconds,
-        placing.rate
-    );
-    reasons(&mut text, placing.failed, "not placed", &placing.errors);
-    if placing.good > 0 {
-        let from = if asked_rate.is_some() { "the moment it was due" } else { "sending it" };
-        let _ = writeln!(text, "\nfrom {from} to the answer, in milliseconds:");
-        distribution(&mut text, &placing.latency_ms);
-    }
-    if let Some(lives) = delivery {
-        let _ = writeln!(
-            text,
-            "\n{} orders delivered within {:.2} s of the first one's creation, {:.1} a second",
-            thousands(lives.delivered),
-            lives.seconds,
-            lives.rate
-        );
-        reasons(&mut text, lives.undelivered, "not delivered", &lives.errors);
-        if lives.delivered > 0 {
-            let _ = writeln!(text, "\nfrom creation to delivery, in milliseconds:");
-            distribution(&mut text, &lives.life_ms);
-        }
-    }
-    text
-}
-
-fn reasons(text: &mut String, count: u64, what: &str, errors: &std::collections::BTreeMap<String, u64>) {
-    if count > 0 {
-        let _ = writeln!(text, "{} {what}", thousands(count));
-    }
-    for (why, count) in errors {
-        let _ = writeln!(text, "{:>9} times: {why}", thousands(*count));
-    }
-}
-
-fn distribution(text: &mut String, latency: &Latency) {
-    let Latency { min, mean, p50, p90, p99, p999, max } = latency;
-    let names = ["min", "p50", "p90", "p99", "p99.9", "max", "mean"];
-    for (n, value) in [min, p50, p90, p99, p999, max, mean].into_iter().enumerate() {
-        let _ = writeln!(text, "  {:6}{value:>12.3}", names[n]);
     }
 }

@@ -1,9 +1,17 @@
 //! What becomes of a report: the one place that knows what may happen to an order, and what it writes.
 
+mod moves;
+
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+pub use moves::EventFacts;
+use moves::Move;
+pub(in crate::order) use moves::Moves;
 
 use super::{
     super::{
@@ -56,7 +64,9 @@ pub enum Verdict {
 }
 
 /// Why a report says nothing new.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = WhyIgnored)]
 pub enum Ignored {
     /// It was so already.
     Same,
@@ -102,68 +112,11 @@ pub struct Change {
     pub transitions: Vec<Transition>,
 }
 
-/// A step that can be taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Move {
-    /// The position of the event that was reported, or made by a timer.
-    seq: u32,
-    /// Where the order was before, and before all that was inferred with it.
-    from: Status,
-    at: Timestamp,
-}
-
-/// The steps of a timeline that are not taken back, and the positions of those that are.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Moves {
-    standing: Vec<Move>,
-    taken_back: Vec<u32>,
-}
-
-impl Moves {
-    fn of(events: &[Event]) -> Self {
-        let (mut moves, mut status, mut before) = (Self::default(), Status::FIRST, None);
-        for event in events {
-            match event.event {
-                EventKind::Reached(Status::FIRST) => {}
-                EventKind::Reached(to) => {
-                    let from = *before.get_or_insert(status);
-                    if !is_inferred(event) {
-                        moves.standing.push(Move { seq: event.seq, from, at: event.timestamp });
-                        before = None;
-                    }
-                    status = to;
-                }
-                EventKind::Reverted => {
-                    let reverts = meta(event, "reverts").and_then(Value::as_u64);
-                    let step = moves.standing.pop_if(|step| Some(u64::from(step.seq)) == reverts);
-                    if let Some(step) = step {
-                        moves.taken_back.push(step.seq);
-                        status = step.from;
-                    }
-                }
-                _ => {}
-            }
-        }
-        moves
-    }
-
-    fn latest(&self) -> Option<Move> {
-        self.standing.last().copied()
-    }
-}
-
-fn meta<'a>(event: &'a Event, name: &str) -> Option<&'a Value> {
-    event.meta.as_ref()?.get(name)
-}
-
-fn is_inferred(event: &Event) -> bool {
-    meta(event, "inferred").is_some_and(|inferred| inferred == &json!(true))
-}
-
 /// The events that one report has added, of which the last is at this position.
 pub fn events_of(events: &[Event], seq: u32) -> &[Event] {
     let Some(at) = events.iter().position(|event| event.seq == seq) else { return &[] };
-    let inferred = events[..at].iter().rev().take_while(|event| is_inferred(event)).count();
+    let is_inferred = |event: &&Event| EventFacts::of(event.meta.as_ref()).inferred;
+    let inferred = events[..at].iter().rev().take_while(is_inferred).count();
     &events[at - inferred..=at]
 }
 
@@ -204,7 +157,7 @@ impl<'a> Scene<'a> {
         match event {
             EventKind::Reverted => self.revert(reverts).map(Effect::Revert),
             EventKind::Reached(to) if to == status => Err(No::Ignored(Ignored::Same)),
-            EventKind::Reached(to) if self.has_reached(to) => Err(No::Ignored(Ignored::Late)),
+            EventKind::Reached(to) if self.moves.has_reached(to) => Err(No::Ignored(Ignored::Late)),
             _ if status.is_final() => Err(No::Refused(Conflict::OrderFinished)),
             EventKind::Reached(to) => Ok(Effect::Step(to)),
             _ if self.tracked.events.len() >= MAX_EVENTS => Err(No::Refused(Conflict::TimelineFull)),
@@ -213,18 +166,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Whether the order was in this status before it came to where it is.
-    fn has_reached(&self, to: Status) -> bool {
-        let status = self.tracked.order.status;
-        if status != Status::Cancelled {
-            return to.comes_before(status);
-        }
-        let before = self.moves.latest().map_or(Status::FIRST, |step| step.from);
-        to == before || to.comes_before(before)
-    }
-
     fn revert(&self, reverts: Option<u32>) -> Result<Move, No> {
-        if reverts.is_some_and(|seq| self.moves.taken_back.contains(&seq)) {
+        if reverts.is_some_and(|seq| self.moves.has_taken_back(seq)) {
             return Err(No::Ignored(Ignored::Same));
         }
         let latest = self.moves.latest().ok_or(No::Refused(Conflict::NothingToRevert))?;
@@ -232,7 +175,9 @@ impl<'a> Scene<'a> {
             return Err(No::Refused(Conflict::ChangedMeanwhile));
         }
         let window = TimeDelta::from_std(self.rules.undo_window).unwrap_or(TimeDelta::MAX);
-        if self.now - latest.at < window { Ok(latest) } else { Err(No::Refused(Conflict::TooLateToRevert)) }
+        // However young: a clock that was set back opens no window of no length.
+        let age = (self.now - latest.at).max(TimeDelta::zero());
+        if age < window { Ok(latest) } else { Err(No::Refused(Conflict::TooLateToRevert)) }
     }
 
     fn change(&self, report: &Report, effect: Effect) -> Change {
@@ -241,12 +186,8 @@ impl<'a> Scene<'a> {
         // The stamps of a timeline never go back, though the clock do.
         let at = last.map_or(self.now, |last| self.now.max(last.timestamp));
         let mut meta = report.told();
-        let mut change = Change {
-            order: old.clone(),
-            ready_at: (report.event == EventKind::Ready).then_some(at),
-            events: Vec::new(),
-            transitions: Vec::new(),
-        };
+        let mut change =
+            Change { order: old.clone(), ready_at: None, events: Vec::new(), transitions: Vec::new() };
         let first = last.map_or(0, |last| last.seq) + 1;
         let mut next = first..;
         let mut step = |from, to, seq| {
@@ -275,6 +216,8 @@ impl<'a> Scene<'a> {
             Effect::Delay | Effect::Milestone => {
                 meta.insert("status".to_owned(), json!(old.status));
                 let minutes = TimeDelta::minutes(report.minutes.unwrap_or_default().into());
+                // A timer stamps nothing before its time, so never before this event, whatever the clock does.
+                change.order.due_at = old.due_at.map(|due| due.max(at));
                 if effect == Effect::Delay {
                     let later = |due: Timestamp| due.max(at) + minutes;
                     change.order.due_at = old.due_at.map(later);
@@ -284,6 +227,7 @@ impl<'a> Scene<'a> {
         }
         let (seq, event, meta) = (next.start, report.event, Some(Value::Object(meta)));
         change.events.push(Event { seq, event, timestamp: at, meta });
+        change.ready_at = ready_at(self.tracked.events.iter().chain(&change.events));
         change
     }
 
@@ -299,6 +243,18 @@ impl<'a> Scene<'a> {
             order.due_at = rules.delays.due_after(to, at);
         }
     }
+}
+
+/// When the kitchen said that it can be fetched, as long as nothing later says that it can't: neither a delay nor a step.
+fn ready_at<'a>(events: impl DoubleEndedIterator<Item = &'a Event>) -> Option<Timestamp> {
+    let speaks = |event: &&Event| {
+        matches!(
+            event.event,
+            EventKind::Ready | EventKind::Delayed | EventKind::Reached(_) | EventKind::Reverted
+        )
+    };
+    let last = events.rev().find(speaks).filter(|last| last.event == EventKind::Ready);
+    last.map(|ready| ready.timestamp)
 }
 
 /// The statuses between two of a plain life; none before an end that is no part of it.
@@ -323,5 +279,7 @@ pub fn allowed(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Vec<Eve
     Report::KINDS.into_iter().filter(|kind| scene.effect(*kind, None).is_ok()).collect()
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

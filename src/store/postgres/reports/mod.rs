@@ -1,5 +1,8 @@
 //! The SQL of what is reported: orders are read, judged here, and written if they are still as they were read.
 
+#[cfg(test)]
+mod cost;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -24,7 +27,7 @@ use crate::order::{Event, Order, OrderId, Rules, Timestamp, TrackedOrder};
 
 /// Pauses before reports are judged anew whose orders others were changing.
 const PAUSES: [Duration; JUDGED - 1] =
-    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(60)];
+    [Duration::from_millis(5), Duration::from_millis(30), Duration::from_millis(150)];
 
 /// Orders with their timelines, and what was reported of them under these ids; one row at least, that of the moment.
 const READ: &str = concat!(

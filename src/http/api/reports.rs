@@ -1,0 +1,165 @@
+//! `POST /orders/{id}/events`: what somebody reports of an order.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    super::{AppState, Problem},
+    body::JsonBytes,
+    events::TimelineEvent,
+    orders::{self, IDEMPOTENCY_REPLAYED},
+    tags,
+};
+use crate::{
+    order::{EventKind, Ignored, Order, OrderId, ReportErrors, ReportRequest},
+    tracker::{OrderReport, ReportOutcome, Reported},
+};
+
+/// What became of a report that contradicts nothing.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = ReportOutcome)]
+pub(super) enum Outcome {
+    /// It happened.
+    Applied,
+    /// It says nothing new: nothing was written.
+    Ignored,
+}
+
+/// What became of a report, and how its order is since.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct ReportAnswer {
+    pub(super) outcome: Outcome,
+    /// Why it was ignored: `same`, it was so already; `late`, the order is beyond it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Ignored, required = false)]
+    pub(super) why: Option<Ignored>,
+    /// What was added: the reported event last, before it what was skipped.
+    events: Vec<TimelineEvent>,
+    order: Order,
+    /// What may be reported now and would be applied.
+    allowed: Vec<EventKind>,
+}
+
+/// A report that was taken, now or before.
+pub(super) struct Taken {
+    pub(super) answer: ReportAnswer,
+    /// Its id had been applied before.
+    pub(super) replayed: bool,
+}
+
+impl Taken {
+    pub(super) fn status(&self) -> StatusCode {
+        match self.answer.outcome {
+            Outcome::Applied => StatusCode::CREATED,
+            Outcome::Ignored => StatusCode::OK,
+        }
+    }
+}
+
+impl TryFrom<Reported> for Taken {
+    type Error = Problem;
+
+    fn try_from(Reported { outcome, standing }: Reported) -> Result<Self, Problem> {
+        // How the order is now is not known of every outcome.
+        let standing = standing.ok_or_else(Problem::internal);
+        let (outcome, why, events, replayed) = match outcome {
+            ReportOutcome::Applied(events, _) => (Outcome::Applied, None, events, false),
+            ReportOutcome::Replayed(events) => (Outcome::Applied, None, events, true),
+            ReportOutcome::Ignored(why) => (Outcome::Ignored, Some(why), Vec::new(), false),
+            ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing?.allowed)),
+            ReportOutcome::Moved => return Err(Problem::moved(standing?.seq)),
+            ReportOutcome::IdReused => return Err(Problem::report_id_reused()),
+            ReportOutcome::Unknown => return Err(orders::unknown()),
+            ReportOutcome::Contended => {
+                let detail = "others change the order at this moment, again and again; try again shortly";
+                return Err(Problem::unavailable(detail));
+            }
+        };
+        let (events, standing) = (events.into_iter().map(TimelineEvent::from).collect(), standing?);
+        let answer = ReportAnswer { outcome, why, events, order: standing.order, allowed: standing.allowed };
+        Ok(Self { answer, replayed })
+    }
+}
+
+/// Reports what happened to an order
+///
+/// Adds an event to its timeline. What is known already, or came too late, is ignored and answered 200; what contradicts
+/// the order is refused, with what may be reported instead. Safe to repeat with an `id`.
+#[utoipa::path(
+    post, path = "/orders/{id}/events", operation_id = "report_event", tag = "orders",
+    params(
+        ("id" = OrderId, Path, description = "The id that the order was given"),
+        ("If-Match" = String, Header,
+            description = "`ETag`s of the order, weak or strong: report only if it is still at one of them; `*` is any",
+            pattern = r#"^(?:\*|(?:W/)?"[!#-~]*"(?:[ \t]*,[ \t]*(?:W/)?"[!#-~]*")*)$"#),
+    ),
+    request_body(content = ReportRequest,
+        description = "Up to 16 KiB; fields that the event has no use for, and unknown ones, are ignored."),
+    responses(
+        (status = 200, description = "Nothing new: nothing was written", body = ReportAnswer),
+        (status = 201, description = "It is in the timeline", body = ReportAnswer,
+            headers(("Idempotency-Replayed" = String,
+                description = "`true` if this `id` was applied before: `outcome` and `events` as then, all else as it is now"))),
+        (status = 400, description = "The body or `If-Match` is not valid"),
+        (status = 404, description = "No order has this id"),
+        (status = 409, description = "It contradicts the order; `allowed` tells what would be applied now"),
+        (status = 412, description = "The order is not where `If-Match` says"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The content type is not JSON, or the body is compressed"),
+        (status = 422, description = "This `id` stands for another report of the order"),
+    )
+)]
+pub(in crate::http) async fn report(
+    State(state): State<Arc<AppState>>,
+    order_id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Problem> {
+    let request =
+        ReportRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
+    let (if_match, report) = match (tags::if_match(&headers), request.check(state.settings.clock.now())) {
+        (Ok(if_match), Ok(report)) => (if_match, report),
+        (if_match, checked) => {
+            let others = checked.err().map(|ReportErrors(errors)| errors).unwrap_or_default();
+            return Err(Problem::invalid(if_match.err().into_iter().chain(others).collect()));
+        }
+    };
+    let order_id = orders::order_id(order_id)?;
+    let answers = state.tracker.report(vec![OrderReport { order_id, report, if_match }]).await?;
+    let reported = answers.into_iter().next().ok_or_else(Problem::internal)??;
+    let taken = Taken::try_from(reported)?;
+    let (status, replayed) = (taken.status(), taken.replayed);
+    let mut response = (status, Json(taken.answer)).into_response();
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of an order that others change nothing is known, and that is no reason to say that there is none.
+    #[test]
+    fn what_is_not_decided_may_be_tried_again() {
+        let reported = |outcome| Taken::try_from(Reported { outcome, standing: None });
+        for (outcome, status) in [
+            (ReportOutcome::Contended, StatusCode::SERVICE_UNAVAILABLE),
+            (ReportOutcome::Unknown, StatusCode::NOT_FOUND),
+            (ReportOutcome::IdReused, StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            let problem = reported(outcome).err().expect("a problem");
+            assert_eq!(problem.into_response().status(), status);
+        }
+    }
+}
