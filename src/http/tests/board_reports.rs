@@ -290,6 +290,9 @@ async fn an_order_that_people_move_is_late_when_they_should_have_acted() {
     api.clock.advance(Duration::from_mins(3));
     let sheet = api.sheet(&id).await;
     assert!(words(&sheet).contains("placed 2 min late") && late(&sheet), "{}", words(&sheet));
+    let board = words(&api.board("/").await);
+    let look = format!("Late 1Nobody has said in time how these go on.{id} still placed, 2 min late");
+    assert!(board.contains(&look), "{board}");
     api.say(&id, "DELAYED", Source::Kitchen, json!({"minutes": 10})).await;
     assert!(!late(&api.sheet(&id).await));
     api.say(&id, "CANCELLED", Source::Kitchen, json!({"reason": "fraud"})).await;
