@@ -34,7 +34,7 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
         .merge(long.layer(from_fn(gzip::compress)))
 }
 
-/// A page for people, something that one loads, or the board's one form: no API, so not described.
+/// A page for people, something that one loads, or a form of a page: no API, so not described.
 pub(super) struct PageRoute {
     pub(super) path: &'static str,
     pub(super) method: &'static str,
@@ -48,6 +48,11 @@ impl PageRoute {
         Self { path, method: "GET", answers, handler }
     }
 
+    /// A form.
+    fn post(path: &'static str, answers: &'static [&'static str], handler: Handler) -> Self {
+        Self { path, method: "POST", answers, handler: handler.layer(pages::form_limit()) }
+    }
+
     /// The same, for what is long and made of words.
     fn compressed(self) -> Self {
         Self { handler: self.handler.layer(from_fn(gzip::compress)), ..self }
@@ -55,16 +60,18 @@ impl PageRoute {
 }
 
 /// Every page.
-pub(super) fn pages() -> [PageRoute; 9] {
+pub(super) fn pages() -> [PageRoute; 12] {
     [
         PageRoute::get("/", &["200", "503"], get(pages::board)).compressed(),
-        PageRoute {
-            path: "/demo-orders",
-            method: "POST",
-            answers: &["303", "403", "503"],
-            handler: post(pages::place_demo),
-        },
+        PageRoute::post("/demo-orders", &["303", "403", "503"], post(pages::place_demo)),
+        PageRoute::post("/report", &["303", "400", "403", "404", "409", "503"], post(pages::report)),
         PageRoute::get("/track/{id}", &["200", "404", "503"], get(pages::track)).compressed(),
+        PageRoute::get("/track/{id}/cancel", &["200", "303", "404", "503"], get(pages::ask_to_cancel)),
+        PageRoute::post(
+            "/track/{id}/cancel",
+            &["303", "400", "403", "404", "409", "503"],
+            post(pages::cancel),
+        ),
         PageRoute::get("/track/{id}/", &["308", "404"], get(pages::track_slash)),
         PageRoute::get("/assets/{version}/{name}", &["200", "304"], get(pages::asset)).compressed(),
         PageRoute::get("/robots.txt", &["200"], get(pages::robots)),

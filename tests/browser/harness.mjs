@@ -72,6 +72,15 @@ export class Service {
     return (await answer.json()).order_id;
   }
 
+  /** Reports something of an order, as the board's buttons do. */
+  async report(order, event, more = {}) {
+    const body = new URLSearchParams({ order, event, id: crypto.randomUUID(), ...more });
+    const seen = await (await fetch(`${this.url}/orders/${order}`)).json();
+    body.set("seq", seen.events.length);
+    const answer = await fetch(`${this.url}/report`, { method: "POST", body, redirect: "manual" });
+    if (answer.status !== 303) throw new Error(await answer.text());
+  }
+
   /** Asks until the text at an address is as it should be. */
   async says(path, expected) {
     const text = async () => (await fetch(this.url + path)).text();
@@ -117,7 +126,7 @@ export async function open(browser, options = {}) {
   });
   page.on("console", (message) => {
     // A service that was killed answers nobody; that is no fault of the page.
-    if (message.type() === "error" && !/net::|status of (404|429|503)/.test(message.text())) page.trouble.push(message.text());
+    if (message.type() === "error" && !/net::|status of (404|409|429|503)/.test(message.text())) page.trouble.push(message.text());
   });
   return page;
 }

@@ -68,11 +68,11 @@ test("what needs a look stands above the orders", async () => {
 test("all that can be touched is large enough", async () => {
   const id = await service.place();
   for (const screen of [PHONE, DESKTOP]) {
-    for (const path of ["/", `/?id=${id}`, "/?id=ada", "/?status=PLACED&id=nobody", `/track/${id}`, "/track/unknown", "/docs"]) {
+    for (const path of ["/", `/?id=${id}`, "/?id=ada", "/?status=PLACED&id=nobody", `/track/${id}`, `/track/${id}/cancel`, "/track/unknown", "/docs"]) {
       const page = await open(browser, screen);
       await page.goto(service.url + path);
       // Links within a sentence are as high as its lines.
-      const touched = path === "/docs" ? "nav a, summary" : "a, button, input:not([type=hidden]), summary";
+      const touched = path === "/docs" ? "nav a, summary" : "a, button, select, input:not([type=hidden]), summary";
       const small = await page.evaluate((touched) => {
         for (const details of document.querySelectorAll("details")) details.open = true;
         return [...document.querySelectorAll(touched)]

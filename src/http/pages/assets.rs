@@ -33,6 +33,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("out-for-delivery.svg", PICTURE, include_str!("assets/out-for-delivery.svg")),
     ("delivered.svg", PICTURE, include_str!("assets/delivered.svg")),
     ("cancelled.svg", PICTURE, include_str!("assets/cancelled.svg")),
+    ("late.svg", PICTURE, include_str!("assets/late.svg")),
     ("lost.svg", PICTURE, include_str!("assets/lost.svg")),
 ];
 

@@ -7,7 +7,10 @@
 mod assets;
 mod board;
 pub(super) mod docs;
+mod form;
+mod said;
 mod track;
+mod words;
 
 use std::time::Duration;
 
@@ -18,8 +21,9 @@ use axum::{
 use maud::{DOCTYPE, Markup, html};
 
 pub(super) use assets::{favicon, robots, serve as asset};
-pub(super) use board::{board, place_demo};
-pub(super) use track::{track, track_slash};
+pub(super) use board::{board, place_demo, report};
+pub(super) use form::limit as form_limit;
+pub(super) use track::{ask_to_cancel, cancel, track, track_slash};
 
 use super::Problem;
 use crate::order::{OrderId, Timestamp};
@@ -31,6 +35,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const NOTHING: &str = "there is nothing at this path";
 /// How often a page without its script asks again.
 const REFRESH: Duration = Duration::from_secs(5);
+/// How often, where only an undo would change it.
+const REFRESH_RARELY: Duration = Duration::from_secs(15);
 /// Characters that embed, override or isolate directions, those that end it, and the end of a paragraph, which ends them
 /// all. Mere marks (U+200E, U+200F, U+061C) are none: they reach no further than the `bdi` they stand in.
 const BIDI_CONTROLS: [char; 10] = [
@@ -57,12 +63,13 @@ struct Frame<'a> {
 enum Refresh {
     Never,
     WithoutScript,
+    RarelyWithoutScript,
     Always,
 }
 
 /// A whole page.
 fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
-    let refresh = html! { meta http-equiv="refresh" content=(REFRESH.as_secs()); };
+    let refresh = |every: Duration| html! { meta http-equiv="refresh" content=(every.as_secs()); };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -88,8 +95,9 @@ fn page(status: StatusCode, frame: &Frame<'_>, content: &Markup) -> Response {
                 }
                 @match frame.refresh {
                     Refresh::Never => {}
-                    Refresh::WithoutScript => noscript { (refresh) },
-                    Refresh::Always => (refresh),
+                    Refresh::WithoutScript => noscript { (refresh(REFRESH)) },
+                    Refresh::RarelyWithoutScript => noscript { (refresh(REFRESH_RARELY)) },
+                    Refresh::Always => (refresh(REFRESH)),
                 }
             }
             body { (content) }

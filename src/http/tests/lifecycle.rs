@@ -15,11 +15,17 @@ const SCRIPTS: [&str; 3] = [
     include_str!("../pages/assets/track.js"),
     include_str!("../pages/assets/board.js"),
 ];
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 10] = [
     include_str!("../pages/mod.rs"),
-    include_str!("../pages/track.rs"),
+    include_str!("../pages/track/mod.rs"),
+    include_str!("../pages/track/arrival.rs"),
+    include_str!("../pages/track/cancel.rs"),
+    include_str!("../pages/track/told.rs"),
     include_str!("../pages/board/view.rs"),
     include_str!("../pages/board/looks.rs"),
+    include_str!("../pages/board/buttons.rs"),
+    include_str!("../pages/board/report.rs"),
+    include_str!("../pages/board/sheet.rs"),
 ];
 const ELEMENTS: [&str; 17] = [
     "a", "button", "details", "div", "form", "label", "li", "nav", "ol", "p", "section", "span", "strong",

@@ -2,6 +2,7 @@
 
 mod board;
 mod board_finds;
+mod board_reports;
 mod compressed;
 mod events;
 mod events_reported;
@@ -17,6 +18,8 @@ mod openapi_examples;
 mod ops;
 mod orders;
 mod pages;
+mod pages_cancel;
+mod pages_reports;
 mod reports;
 mod reports_batch;
 mod reports_refused;

@@ -68,7 +68,7 @@ async fn the_customer_s_page_tells_each_step() {
         protected(&answer, StatusCode::OK);
         assert_eq!(answer.header("referrer-policy"), "no-referrer");
         let page = answer.text();
-        assert!(page.contains(&format!("<h1>{headline}</h1>")), "{page}");
+        assert!(page.contains(&format!("<h1 data-said>{headline}</h1>")), "{page}");
         assert_eq!(page.matches("</li>").count(), 5, "{page}");
         assert_eq!(attributes(page, "aria-current"), ["step"], "{page}");
         assert!(page.contains(&format!("data-status=\"{status}\"")), "{page}");

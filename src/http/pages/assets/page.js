@@ -62,6 +62,9 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** The id of an element; not `node.id`, which a form's field of that name would hide. */
+const idOf = (node) => node.getAttribute?.("id") ?? "";
+
 /** Makes `old` like `fresh` and touches nothing that is the same already: focus and selection stay. */
 function take(old, fresh) {
   if (old.nodeType !== Node.ELEMENT_NODE) {
@@ -77,13 +80,13 @@ function take(old, fresh) {
   }
   let at = old.firstChild;
   for (const child of [...fresh.childNodes]) {
-    const known = child.id && [...old.children].find((other) => other.id === child.id);
-    while (known && at && at !== known && !(at.id && fresh.querySelector(`#${CSS.escape(at.id)}`))) {
+    const known = idOf(child) && [...old.children].find((other) => idOf(other) === idOf(child));
+    while (known && at && at !== known && !(idOf(at) && fresh.querySelector(`#${CSS.escape(idOf(at))}`))) {
       const gone = at;
       at = at.nextSibling;
       gone.remove();
     }
-    if (at && at.nodeName === child.nodeName && (at.id ?? "") === (child.id ?? "")) {
+    if (at && at.nodeName === child.nodeName && idOf(at) === idOf(child)) {
       take(at, child);
       at = at.nextSibling;
     } else {

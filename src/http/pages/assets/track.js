@@ -3,11 +3,17 @@ import { dress, mark, present, refresh } from "./page.js";
 
 const content = document.getElementById("content");
 const announcement = document.getElementById("announcement");
-/** Whether nothing more will come. */
+/** Whether nothing more will come, unless the end is taken back. */
 const over = () => "final" in content.dataset;
+/** Until when that may be. */
+const undo = () => Number(content.dataset.undo ?? 0);
 const pause = (millis) => new Promise((done) => setTimeout(done, millis));
 
-let busy = false, again = false, ended = over();
+/** How long between two looks at an order that is over. */
+const RARELY = 15_000;
+let busy = false, again = false, gone = false, asked = over() ? Date.now() + RARELY : 0;
+/** Whether there is nothing to follow. */
+const ended = () => gone || over();
 
 /** Brings the page up to date, however often and whenever it is asked to. */
 async function renew() {
@@ -15,28 +21,28 @@ async function renew() {
   busy = true;
   do {
     again = false;
-    const { status, late } = content.dataset;
-    const news = await refresh();
-    if (news === "gone") {
-      finish("away", "This order is not there any more");
-    } else if (news === "away") {
+    const was = { ...content.dataset, over: over() };
+    const answer = await refresh();
+    if (answer === "gone") {
+      gone = true;
+      mark("away", "This order is not there any more");
+    } else if (answer === "away") {
+      if (over()) break;
       await pause(1_000);
       again = true;
-    } else if (content.dataset.status !== status) {
-      announcement.textContent = document.querySelector("h1").textContent;
-      if ("delivered" in content.dataset) document.body.classList.add("arrived");
-    } else if (content.dataset.late && !late) {
-      announcement.textContent = document.querySelector(".arrival .label").textContent;
+    } else if (content.dataset.news !== was.news) {
+      const said = [...content.querySelectorAll("[data-said]")].map((node) => node.textContent);
+      announcement.textContent = said.join(" ");
+      document.body.classList.toggle("arrived", "delivered" in content.dataset);
     }
-    if (open && !ended) live();
-  } while (again && !ended);
+    if (was.over && !ended()) follow();
+    if (open && !ended()) live();
+  } while (again && !ended());
   busy = false;
-  if (over()) finish();
-}
-
-function finish(state = "", words = "") {
-  ended = true;
-  mark(state, words);
+  if (over() && !gone) {
+    asked = Date.now() + RARELY;
+    mark("", "");
+  }
 }
 
 /** How long a stream may be silent: two of its beats and a bit. */
@@ -78,7 +84,7 @@ function rest() {
 function follow() {
   clearTimeout(soon);
   rest();
-  if (ended || document.hidden) return;
+  if (ended() || document.hidden) return;
   later.clear();
   streams.postMessage(name);
   stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
@@ -89,7 +95,7 @@ function follow() {
   stream.addEventListener("beat", hear);
   stream.addEventListener("end", () => { rest(); renew(); });
   stream.onerror = () => {
-    if (ended) return;
+    if (ended()) return;
     open = false;
     mark("away", "Reconnecting…");
     // A browser tries again by itself after a lost connection, but not after a refusal.
@@ -106,17 +112,16 @@ function follow() {
 }
 
 function lose() {
-  if (!ended) mark("away", "Reconnecting…");
+  if (!ended()) mark("away", "Reconnecting…");
   follow();
 }
 
-let asked = 0;
-
-/** Asks now and then: without a stream, and when a promised moment has passed, until it is made good. */
+/** Asks now and then: without a stream, when a promised moment has passed, until it is made good, and as long as an end may
+ * be taken back. */
 function doubt() {
   const promise = content.querySelector("[data-until]");
   const late = promise && present() > Number(promise.dataset.until);
-  if (ended || Date.now() < asked || (stream && !late)) return;
+  if (gone || Date.now() < asked || (over() ? present() > undo() : stream && !late)) return;
   asked = Date.now() + 10_000 + 5_000 * Math.random();
   renew();
 }

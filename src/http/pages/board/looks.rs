@@ -13,7 +13,7 @@ use super::{
 use crate::{
     ops::diagnosis::{self, ON_ITS_WAY, PartLine, State, sentences, shown},
     order::{
-        Backlog, COUNTED_TO, LateSteps, Timestamp,
+        Backlog, COUNTED_TO, LateOrders, LateSteps, Timestamp,
         promises::{OVERDUE_AFTER, PUBLISHED_WITHIN},
     },
     telemetry::health::Health,
@@ -76,11 +76,36 @@ fn cards(board: &Board) -> Vec<Card> {
     }
     let overdue = board.reading.overdue.as_ref().map(|late| overdue(board, late));
     let unsent = board.reading.backlog.as_ref().map(|backlog| unsent(board, backlog));
-    vec![
-        overdue.unwrap_or_else(|error| not_known("Overdue", error)),
-        unsent.unwrap_or_else(|error| not_known("Unsent", error)),
-        dead_letter_backlog(board),
-    ]
+    let late = match &board.reading.late {
+        Ok(late) => late_by_people(board, late),
+        Err(error) => Some(not_known("Late", error)),
+    };
+    let mut cards = vec![overdue.unwrap_or_else(|error| not_known("Overdue", error))];
+    cards.extend(late);
+    cards.extend([unsent.unwrap_or_else(|error| not_known("Unsent", error)), dead_letter_backlog(board)]);
+    cards
+}
+
+/// Orders that people should have moved; nothing, where none is late.
+fn late_by_people(board: &Board, late: &LateOrders) -> Option<Card> {
+    let orders = late.orders.iter().map(|(_, count)| count).sum();
+    let card = html! {
+        section.card.bad {
+            h2 { "Late " span.number { (at_least(orders, late.since.is_some())) } }
+            @if orders > 0 { p.reason { "Nobody has said in time how these go on." } }
+            ul {
+                @for late in &late.first {
+                    li {
+                        a.number href=(board.choice.with_order(late.order.order_id)) { (late.order.order_id) }
+                        " still " (late.order.status.words().state) ", " (span(late.late)) " late"
+                    }
+                }
+                (more(late.first.len(), orders))
+            }
+            @if let Some(since) = late.since { (read_in_part("Orders that were expected", since)) }
+        }
+    };
+    (orders > 0 || late.since.is_some()).then_some(Card { look: true, card })
 }
 
 fn not_known(figure: &str, error: &StoreError) -> Card {

@@ -1,13 +1,16 @@
-//! `GET /`: the kitchen's board, and `POST /demo-orders` behind its button.
+//! `GET /`: the kitchen's board, and the forms on it: `POST /demo-orders` and `POST /report`.
 
+mod buttons;
 mod looks;
+mod report;
+mod sheet;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
 use futures::future::try_join_all;
@@ -15,11 +18,20 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{super::AppState, Frame, Problem, Refresh, assets, error_page, page, typed};
+pub(in crate::http) use report::report;
+
+use super::{
+    super::AppState,
+    Frame, Problem, Refresh, assets, error_page,
+    form::{from_here, with_origin},
+    page,
+    said::cancelled,
+    typed,
+};
 use crate::{
     ops::{diagnosis::Explanation, overview::Reading},
     order::{
-        Order, OrderId, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
+        Order, OrderId, Reason, Rules, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
         sample::plausible_order,
     },
     telemetry::health::PartsHealth,
@@ -34,8 +46,6 @@ const EXPLAINED_WITHIN: Duration = Duration::from_secs(1);
 const LONGEST_SEARCH: usize = 64;
 /// What stands in an address only as a code.
 const OUTSIDE_A_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// A page that asked for this site itself: `fetch`, a link, a form.
-const SAME_ORIGIN: &[u8] = b"same-origin";
 
 /// What the address says; what it says wrongly is as if it said nothing.
 #[derive(Default, Deserialize)]
@@ -43,6 +53,10 @@ pub(in crate::http) struct BoardQuery {
     status: Option<String>,
     id: Option<String>,
     before: Option<String>,
+    /// An event that somebody has just reported: `ORD-…:7`.
+    did: Option<String>,
+    /// One that somebody has just reported in vain, since it was there.
+    already: Option<String>,
 }
 
 /// Which orders a board shows.
@@ -51,6 +65,29 @@ struct Choice {
     before: Option<OrderId>,
     /// What was searched for, as it was typed.
     search: String,
+    /// What became of the last button that was pressed.
+    answer: Option<Answer>,
+}
+
+/// What became of a report: the event that it is, or that was there before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    order_id: OrderId,
+    seq: u32,
+    /// It was there before.
+    already: bool,
+}
+
+impl Answer {
+    fn read(text: &str, already: bool) -> Option<Self> {
+        let (order_id, seq) = text.split_once(':')?;
+        Some(Self { order_id: order_id.parse().ok()?, seq: seq.parse().ok()?, already })
+    }
+
+    fn parameter(self) -> String {
+        let name = if self.already { "already" } else { "did" };
+        format!("{name}={}:{}", self.order_id, self.seq)
+    }
 }
 
 impl From<BoardQuery> for Choice {
@@ -58,7 +95,9 @@ impl From<BoardQuery> for Choice {
         let status = query.status.and_then(|status| status.parse().ok());
         let before = query.before.and_then(|before| before.parse().ok());
         let search = query.id.unwrap_or_default().trim().chars().take(LONGEST_SEARCH).collect();
-        Self { status, before, search }
+        let did = query.did.and_then(|text| Answer::read(&text, false));
+        let answer = did.or_else(|| query.already.and_then(|text| Answer::read(&text, true)));
+        Self { status, before, search, answer }
     }
 }
 
@@ -111,6 +150,9 @@ struct Board {
     now: Timestamp,
     reading: Arc<Reading>,
     orders: Result<Vec<Order>, StoreError>,
+    /// Why those of them that are cancelled are, as far as that could be read.
+    reasons: HashMap<OrderId, Reason>,
+    rules: Rules,
     /// Where the next page of orders begins.
     older: Option<OrderId>,
     found: Result<Found, StoreError>,
@@ -119,6 +161,17 @@ struct Board {
     parts: PartsHealth,
     /// `None` if nobody could read them yet.
     dead_letter_backlog: Option<DeadLetterBacklog>,
+}
+
+impl Board {
+    /// The one order that is shown whole.
+    fn sheet(&self) -> Option<&TrackedOrder> {
+        match &self.found {
+            Ok(Found::Order(Some(tracked))) => Some(tracked),
+            Ok(Found::Orders(1, orders)) => orders.first(),
+            Ok(Found::Unasked | Found::Order(None) | Found::Orders(..)) | Err(_) => None,
+        }
+    }
 }
 
 /// The board.
@@ -136,13 +189,11 @@ pub(in crate::http) async fn board(
         icon,
         style: "board.css",
         script: Some("board.js"),
-        refresh: Refresh::WithoutScript,
+        // A page that loads itself anew would forget what was chosen in a form.
+        refresh: if board.sheet().is_some() { Refresh::Never } else { Refresh::WithoutScript },
         preview: None,
     };
-    let mut response = page(status, &frame, &view::board(&board));
-    // A form's origin would be hidden with `no-referrer`, and the button below needs it.
-    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
+    with_origin(page(status, &frame, &view::board(&board)))
 }
 
 async fn read(state: &AppState, choice: Choice) -> Board {
@@ -154,8 +205,10 @@ async fn read(state: &AppState, choice: Choice) -> Board {
     }
     let older = orders.as_mut().ok().and_then(cut);
     let parts = state.operations.parts.read();
-    let explanation = explained(state, &found).await;
+    let (explanation, reasons) = tokio::join!(explained(state, &found), reasons(state, &orders, &found));
     Board {
+        rules: state.settings.rules,
+        reasons,
         demo: state.settings.demo,
         older,
         explanation,
@@ -175,12 +228,28 @@ async fn listed(state: &AppState, choice: &Choice) -> Result<Vec<Order>, StoreEr
     Ok(state.tracker.list(page).await?.orders.clone())
 }
 
+/// Why orders in the table were cancelled: all of them are read in one query. Not to know takes no board down.
+async fn reasons(
+    state: &AppState,
+    orders: &Result<Vec<Order>, StoreError>,
+    found: &Result<Found, StoreError>,
+) -> HashMap<OrderId, Reason> {
+    let why = |tracked: &TrackedOrder| Some((tracked.order.order_id, cancelled(&tracked.events)?.reason?));
+    if let Ok(Found::Orders(_, found)) = found {
+        return found.iter().filter_map(why).collect();
+    }
+    let cancelled = orders.iter().flatten().filter(|order| order.status == Status::Cancelled);
+    let read = try_join_all(cancelled.map(|order| state.tracker.find(order.order_id))).await;
+    let read = read.unwrap_or_default();
+    read.iter().filter_map(|tracked| why(Option::as_ref(tracked)?)).collect()
+}
+
 /// Why the one order that was found stands where it stands; not to know takes no board down.
 async fn explained(state: &AppState, found: &Result<Found, StoreError>) -> Option<Explanation> {
     let order_id = match found {
         Ok(Found::Order(Some(tracked))) => tracked.order.order_id,
         Ok(Found::Orders(1, orders)) => orders.first()?.order.order_id,
-        _ => return None,
+        Ok(Found::Unasked | Found::Order(None) | Found::Orders(..)) | Err(_) => return None,
     };
     let explained = state.operations.explain(order_id);
     tokio::time::timeout(EXPLAINED_WITHIN, explained).await.ok()?.ok().flatten()
@@ -226,16 +295,4 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
             Refresh::Never,
         ),
     }
-}
-
-/// Whether a form was sent by a page of ours. Browsers say so themselves where the connection is
-/// trusted; elsewhere the origin must be the host. What says neither is no browser.
-fn from_here(headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return site.as_bytes() == SAME_ORIGIN;
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    origin.zip(host).is_some_and(|((_, origin), host)| origin == host)
 }

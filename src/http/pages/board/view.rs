@@ -5,11 +5,12 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{
-    super::{assets, moment, quoted, still_json},
+    super::{assets, moment, quoted, words},
     Board, Choice, Found, looks,
+    sheet::one,
 };
 use crate::{
-    order::{COUNTED_TO, Event, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
+    order::{COUNTED_TO, Order, Status, TrackedOrder, promises::OVERDUE_AFTER},
     tracker::{AMONG, StoreError},
 };
 
@@ -101,9 +102,9 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
-/// How late an order's next step is, if it is late.
-fn lateness(order: &Order, board: &Board) -> Option<Duration> {
-    (board.now - order.due_at?).to_std().ok().filter(|late| *late > OVERDUE_AFTER)
+/// How late an order's next step is, whoever should make it, if it is late.
+pub(super) fn lateness(order: &Order, board: &Board) -> Option<Duration> {
+    (board.now - order.goes_on_at()?).to_std().ok().filter(|late| *late > OVERDUE_AFTER)
 }
 
 fn orders(board: &Board) -> Markup {
@@ -185,6 +186,7 @@ fn row(order: &Order, board: &Board) -> Markup {
             td {
                 span class={ "status " (order.status.slug()) } { (order.status.words().state) }
                 @if let Some(late) = lateness(order, board) { " " span.late { (span(late)) " late" } }
+                @if let Some(reason) = board.reasons.get(&order.order_id) { span.gap { ": " (words::reason(*reason)) } }
             }
             td { (quoted(&order.details.item)) ", " (order.details.size) }
             td { (quoted(&order.details.customer_name)) }
@@ -193,7 +195,7 @@ fn row(order: &Order, board: &Board) -> Markup {
     }
 }
 
-fn close(board: &Board) -> Markup {
+pub(super) fn close(board: &Board) -> Markup {
     html! { a href=(Choice::address(board.choice.status, board.choice.before, "")) { "Close" } }
 }
 
@@ -215,63 +217,6 @@ fn found(board: &Board) -> Markup {
                 (unread(error))
                 p.pages { (close(board)) }
             },
-        }
-    }
-}
-
-fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
-    let order = &tracked.order;
-    html! {
-        section.card.one {
-            h2 { "Order " span.number { (order.order_id) } }
-            p {
-                (quoted(&order.details.item)) ", " (order.details.size) " for " (quoted(&order.details.customer_name)) ", "
-                (quoted(&order.details.address))
-            }
-            (why(order, board))
-            (timeline(tracked, board))
-            p.pages { a href={ "/track/" (order.order_id) } { "Customer's page" } " " (close(board)) }
-            details {
-                summary { "Raw JSON" }
-                pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
-            }
-        }
-    }
-}
-
-/// Why it stands where it stands, as `order explain` says it.
-fn why(order: &Order, board: &Board) -> Markup {
-    let late = lateness(order, board);
-    html! {
-        @match &board.explanation {
-            Some(explanation) => @for (n, cause) in explanation.causes.iter().enumerate() {
-                p.reason {
-                    @match late {
-                        Some(late) if n == 0 => strong { (span(late)) " late. Why: " },
-                        _ => strong { "Why: " },
-                    }
-                    (cause.text)
-                }
-            },
-            None => @if let Some(late) = late { p.reason { strong { (span(late)) " late" } ". Why is not known." } },
-        }
-    }
-}
-
-fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
-    let before = |at: usize| at.checked_sub(1).and_then(|at| tracked.events.get(at));
-    let gap = |at: usize, event: &Event| {
-        before(at).and_then(|before| (event.timestamp - before.timestamp).to_std().ok())
-    };
-    html! {
-        ol.timeline {
-            @for (at, event) in tracked.events.iter().enumerate() {
-                li {
-                    strong { (event.event) } " " (moment(event.timestamp, board.now))
-                    @if let Some(gap) = gap(at, event) { span.gap { " after " (span(gap)) } }
-                    @if let Some(meta) = &event.meta { code { (meta) } }
-                }
-            }
         }
     }
 }
