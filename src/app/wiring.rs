@@ -24,8 +24,8 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, EventRelay, Migration, REPORTED_AT_ONCE, Relay, ReportWriter, Sampler,
-        Scheduler, Upkeep, WRITTEN_AT_ONCE, simulator,
+        BatchWriter, Consumer, EventRelay, Migration, Relay, ReportWriter, Sampler, Scheduler, Upkeep,
+        WRITTEN_AT_ONCE, simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
@@ -246,15 +246,14 @@ impl<'a> Wiring<'a> {
     }
 
     fn start_report_writer(&mut self, batches: ReportBatches) {
-        let writer = ReportWriter {
+        let writer = ReportWriter::new(
             batches,
-            store: Arc::clone(&self.store),
-            rules: self.config.pipeline.rules(),
-            transitions: Arc::clone(&self.transitions),
-            metrics: Arc::clone(&self.metrics),
-            hurry: self.shutdown.hard(),
-            portion: Portion::new(REPORTED_AT_ONCE),
-        };
+            Arc::clone(&self.store),
+            self.config.pipeline.rules(),
+            Arc::clone(&self.transitions),
+            Arc::clone(&self.metrics),
+            self.shutdown.hard(),
+        );
         self.tasks.spawn("writer of reports", writer.run());
     }
 

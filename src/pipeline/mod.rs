@@ -27,7 +27,7 @@ pub use consumer::Consumer;
 pub use event_relay::EventRelay;
 pub use migration::Migration;
 pub use relay::Relay;
-pub use report_writer::{REPORTED_AT_ONCE, ReportWriter};
+pub use report_writer::ReportWriter;
 pub use sampler::Sampler;
 pub use scheduler::Scheduler;
 pub use upkeep::Upkeep;

@@ -2,7 +2,11 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use tokio::{task::yield_now, time::Instant};
+use indexmap::IndexMap;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -18,30 +22,82 @@ use crate::{
     tracker::{ReportBatch, ReportBatches, ReportError, Transitions},
 };
 
-/// Most reports in one transaction.
-pub const REPORTED_AT_ONCE: usize = 512;
+/// Most orders with reports in one transaction.
+const REPORTED_AT_ONCE: usize = 512;
 /// So many have paid for their commit: nobody else is waited for, or the database would have nothing to do meanwhile.
 const ENOUGH: usize = 64;
 
+/// How often a report is judged anew because somebody else was changing its order.
+const ANEW: usize = 3;
+/// Pauses before that.
+const PAUSES: [Duration; ANEW] =
+    [Duration::from_millis(5), Duration::from_millis(30), Duration::from_millis(150)];
+
 /// Writes reports. Ends when every [`crate::tracker::ReportQueue`] is dropped and all are answered.
 pub struct ReportWriter {
-    /// Where reports wait.
-    pub batches: ReportBatches,
-    /// Where they are stored.
-    pub store: Arc<dyn Store>,
-    /// What they are judged by.
-    pub rules: Rules,
-    /// Told what changed.
-    pub transitions: Arc<Transitions>,
-    /// What is measured.
-    pub metrics: Arc<Metrics>,
+    batches: ReportBatches,
+    store: Arc<dyn Store>,
+    rules: Rules,
+    transitions: Arc<Transitions>,
+    metrics: Arc<Metrics>,
     /// Cuts retries short.
-    pub hurry: CancellationToken,
-    /// How many reports the database takes in time.
-    pub portion: Portion,
+    pub(super) hurry: CancellationToken,
+    /// How many orders with reports the database takes in time.
+    pub(super) portion: Portion,
+    /// Those that are judged anew; nobody else waits for them.
+    anew: Vec<Waiting>,
+}
+
+/// Reports that are handed in together, some of which may have an answer already.
+struct Waiting {
+    batch: ReportBatch,
+    answers: Vec<Option<Result<Reported, ReportError>>>,
+    tries: usize,
+    /// When they are judged again.
+    due: Instant,
+}
+
+impl Waiting {
+    fn new(batch: ReportBatch) -> Self {
+        let answers = batch.reports.iter().map(|_| None).collect();
+        Self { batch, answers, tries: 0, due: Instant::now() }
+    }
+
+    fn unanswered(&self) -> impl Iterator<Item = &OrderReport> {
+        let both = self.batch.reports.iter().zip(&self.answers);
+        both.filter(|(_, answer)| answer.is_none()).map(|(report, _)| report)
+    }
+
+    /// Takes the answers to those that have none. Those whose order somebody else was changing are asked again.
+    fn answer(&mut self, answers: &mut impl Iterator<Item = Result<Reported, ReportError>>) {
+        let contended = |answer: &Result<Reported, ReportError>| {
+            answer.as_ref().is_ok_and(|reported| reported.outcome == ReportOutcome::Contended)
+        };
+        let again = self.tries < ANEW;
+        for place in self.answers.iter_mut().filter(|answer| answer.is_none()) {
+            *place = answers.next().filter(|answer| !(again && contended(answer)));
+        }
+        if let Some(pause) = PAUSES.get(self.tries) {
+            self.due = Instant::now() + *pause;
+        }
+        self.tries += 1;
+    }
 }
 
 impl ReportWriter {
+    /// Judges what waits in `batches` by these rules and stores it; `hurry` cuts retries short.
+    pub fn new(
+        batches: ReportBatches,
+        store: Arc<dyn Store>,
+        rules: Rules,
+        transitions: Arc<Transitions>,
+        metrics: Arc<Metrics>,
+        hurry: CancellationToken,
+    ) -> Self {
+        let (portion, anew) = (Portion::new(REPORTED_AT_ONCE), Vec::new());
+        Self { batches, store, rules, transitions, metrics, hurry, portion, anew }
+    }
+
     /// Works until there is nothing more to come.
     pub async fn run(mut self) {
         while self.step().await != Outcome::Finished {}
@@ -49,55 +105,107 @@ impl ReportWriter {
 
     /// Waits for reports and stores all that wait.
     pub async fn step(&mut self) -> Outcome {
-        let batches = self.gather().await;
-        if batches.is_empty() {
+        let waiting = self.gather().await;
+        if waiting.is_empty() {
             return Outcome::Finished;
         }
         // Whoever has given up waiting was told so; a report must not be applied after that.
-        let awaited: Vec<ReportBatch> =
-            batches.into_iter().filter(|batch| !batch.answer.is_closed()).collect();
-        let reports: Vec<OrderReport> =
-            awaited.iter().flat_map(|batch| batch.reports.iter().cloned()).collect();
-        let asking = awaited.iter().filter_map(|batch| batch.request).collect();
-        let writing = self.report_until(&reports, Instant::now() + RETRY_FOR);
-        let mut answers = RequestId::during_all(asking, writing).await.into_iter();
-        for ReportBatch { reports, since, answer, .. } in awaited {
-            self.metrics.step_done(Step::Report, since.elapsed());
+        let awaited: Vec<Waiting> =
+            waiting.into_iter().filter(|waiting| !waiting.batch.answer.is_closed()).collect();
+        let reports: Vec<OrderReport> = awaited.iter().flat_map(Waiting::unanswered).cloned().collect();
+        let asking = awaited.iter().filter_map(|waiting| waiting.batch.request).collect();
+        let judging = self.report_until(&reports, Instant::now() + RETRY_FOR);
+        let mut answers = RequestId::during_all(asking, judging).await.into_iter();
+        for mut waiting in awaited {
+            waiting.answer(&mut answers);
+            if waiting.answers.iter().any(Option::is_none) {
+                self.anew.push(waiting);
+                continue;
+            }
+            self.metrics.step_done(Step::Report, waiting.batch.since.elapsed());
             // A caller that has left meanwhile finds what became of it by its report's id.
-            drop(answer.send(answers.by_ref().take(reports.len()).collect()));
+            drop(waiting.batch.answer.send(waiting.answers.into_iter().flatten().collect()));
         }
         Outcome::Worked(reports.len())
     }
 
     /// All that wait, and those that requests bring which are here already; none if nothing comes any more.
-    async fn gather(&mut self) -> Vec<ReportBatch> {
+    async fn gather(&mut self) -> Vec<Waiting> {
         let most = self.portion.size();
-        let Some(first) = self.batches.recv().await else { return Vec::new() };
-        let (mut count, mut batches, mut looked) = (first.reports.len(), vec![first], false);
-        loop {
+        let mut gathered = Vec::new();
+        let next_due = self.anew.iter().map(|waiting| waiting.due).min();
+        let first = match next_due {
+            Some(due) => {
+                timeout_at(due, self.batches.recv()).await.unwrap_or_else(|_| self.batches.try_recv().ok())
+            }
+            None => self.batches.recv().await,
+        };
+        if first.is_none()
+            && let Some(due) = next_due
+        {
+            // Nothing new may come, but these have no answer yet.
+            sleep_until(due).await;
+        }
+        let now = Instant::now();
+        gathered.extend(self.anew.extract_if(.., |waiting| waiting.due <= now));
+        gathered.extend(first.map(Waiting::new));
+        let (mut count, mut looked) =
+            (gathered.iter().map(|waiting| waiting.unanswered().count()).sum::<usize>(), false);
+        while !gathered.is_empty() {
             let before = count;
             while count < most
                 && let Ok(batch) = self.batches.try_recv()
             {
                 count += batch.reports.len();
-                batches.push(batch);
+                gathered.push(Waiting::new(batch));
             }
             if count >= ENOUGH.min(most) || count == before && looked {
-                return batches;
+                break;
             }
             // Every handler that can run does, after a look at the sockets.
             yield_now().await;
             looked = true;
         }
+        gathered
     }
 
+    /// Reports of one order stay together and in their order, whatever becomes of others.
     async fn in_portions(
         &self,
         reports: &[OrderReport],
         give_up: Instant,
     ) -> Vec<Result<Reported, StoreError>> {
-        let write = |part: Range<usize>| self.report_with_retries(&reports[part], give_up);
-        in_portions(&self.portion, reports.len(), write).await
+        let mut orders: IndexMap<OrderId, Vec<usize>> = IndexMap::new();
+        for (at, report) in reports.iter().enumerate() {
+            orders.entry(report.order_id).or_default().push(at);
+        }
+        let orders: Vec<Vec<usize>> = orders.into_values().collect();
+        let write = |part: Range<usize>| self.write_orders(reports, &orders[part], give_up);
+        let written = in_portions(&self.portion, orders.len(), write).await;
+        let mut answers: Vec<Option<Result<Reported, StoreError>>> = reports.iter().map(|_| None).collect();
+        for (places, written) in orders.iter().zip(written) {
+            let mut written = written.map(Vec::into_iter);
+            for at in places {
+                answers[*at] = match &mut written {
+                    Ok(written) => written.next().map(Ok),
+                    Err(error) => Some(Err(error.clone())),
+                };
+            }
+        }
+        let unanswered = || Err(StoreError::Failed("nothing was answered for it".to_owned()));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect()
+    }
+
+    /// Answers for each order what became of its reports.
+    async fn write_orders(
+        &self,
+        reports: &[OrderReport],
+        orders: &[Vec<usize>],
+        give_up: Instant,
+    ) -> Result<Vec<Vec<Reported>>, StoreError> {
+        let set: Vec<OrderReport> = orders.iter().flatten().map(|at| reports[*at].clone()).collect();
+        let mut written = self.report_with_retries(&set, give_up).await?.into_iter();
+        Ok(orders.iter().map(|places| written.by_ref().take(places.len()).collect()).collect())
     }
 
     async fn report_until(
@@ -139,12 +247,13 @@ impl ReportWriter {
         reports: &[OrderReport],
         give_up: Instant,
     ) -> Result<Vec<Reported>, StoreError> {
-        let mut backoff = Backoff::default();
+        // After an answer that got lost a replay may be of what was written then.
+        let (mut backoff, mut first) = (Backoff::default(), true);
         let may_repeat = reports.iter().all(|report| report.report.id.is_some());
         loop {
             match self.store.report(reports, &self.rules).await {
                 Ok(answers) => {
-                    self.tell(reports, &answers);
+                    self.tell(reports, &answers, first);
                     return Ok(answers);
                 }
                 Err(error @ StoreError::Timeout(_)) if may_repeat && Instant::now() < give_up => {
@@ -156,6 +265,7 @@ impl ReportWriter {
                         && Instant::now() < give_up
                         && !self.hurry.is_cancelled() =>
                 {
+                    first = false;
                     let pause = pause("writing reports", &mut backoff, &error);
                     self.hurry.run_until_cancelled(pause).await;
                 }
@@ -170,12 +280,15 @@ impl ReportWriter {
     }
 
     /// Followers, metrics and the scheduler's alarm hear of what was committed.
-    fn tell(&self, reports: &[OrderReport], answers: &[Reported]) {
+    fn tell(&self, reports: &[OrderReport], answers: &[Reported], first: bool) {
         let (mut changed, mut steps, mut next): (Vec<(OrderId, u32)>, Vec<Transition>, Option<Duration>) =
             Default::default();
         for (report, Reported { outcome, standing }) in reports.iter().zip(answers) {
-            if let Some(result) = counted(outcome) {
+            if let Some(result) = counted(outcome, first) {
                 self.metrics.reported(report.report.event, result);
+            }
+            if let ReportOutcome::Odd(why) = outcome {
+                error!(order_id = %report.order_id, "a report is not taken: {why}; `order-tracker verify` finds all such orders");
             }
             let (ReportOutcome::Applied(events, transitions), Some(standing)) = (outcome, standing) else {
                 continue;
@@ -200,14 +313,15 @@ fn cancelled_for(OrderReport { report, .. }: &OrderReport) -> Option<Reason> {
 }
 
 /// As what it is counted; not at all as long as nothing is decided.
-fn counted(outcome: &ReportOutcome) -> Option<ReportResult> {
+fn counted(outcome: &ReportOutcome, first: bool) -> Option<ReportResult> {
     match outcome {
         ReportOutcome::Applied(..) => Some(ReportResult::Applied),
+        ReportOutcome::Replayed(_) if !first => Some(ReportResult::Applied),
         ReportOutcome::Replayed(_) | ReportOutcome::Ignored(_) => Some(ReportResult::Ignored),
         ReportOutcome::Refused(_)
         | ReportOutcome::Moved
         | ReportOutcome::IdReused
         | ReportOutcome::Unknown => Some(ReportResult::Refused),
-        ReportOutcome::Contended => None,
+        ReportOutcome::Contended | ReportOutcome::Odd(_) => None,
     }
 }

@@ -37,8 +37,10 @@ pub enum Outcome {
     IdReused,
     /// No order has this id.
     Unknown,
-    /// Others changed the order again and again meanwhile; nothing was written.
+    /// Somebody else was changing the order; nothing was written, and the same may be asked again.
     Contended,
+    /// Its row and its timeline contradict each other, by hand; nothing was written.
+    Odd(String),
 }
 
 /// What became of a report, and how its order is since.
@@ -63,9 +65,6 @@ pub struct Standing {
     pub now: Timestamp,
 }
 
-/// How often a report is judged anew because somebody else was faster.
-pub(super) const JUDGED: usize = 4;
-
 /// What an order remembers of a report that had an id.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
@@ -79,6 +78,8 @@ pub(super) struct Remembered {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) tracked: TrackedOrder,
+    /// The position that its row claims.
+    pub(super) row_seq: u32,
     /// By their ids.
     pub(super) reports: HashMap<String, Remembered>,
 }
@@ -163,6 +164,12 @@ impl Known {
             };
         }
         let was_seq = self.seq();
+        if was_seq != self.row_seq {
+            let row_seq = self.row_seq;
+            return Outcome::Odd(format!(
+                "the order's row is at position {row_seq}, its timeline at {was_seq}"
+            ));
+        }
         if if_match.is_some_and(|positions| !positions.contains(&was_seq)) {
             return Outcome::Moved;
         }
@@ -185,6 +192,7 @@ impl Known {
             said: remembered.said.clone(),
             note: remembered.note.clone(),
         });
+        self.row_seq = seq;
         self.tracked.order = change.order.clone();
         self.tracked.events.extend(stored.iter().cloned());
         self.reports.extend(report.id.clone().map(|id| (id, remembered)));
@@ -249,14 +257,7 @@ pub(super) fn noted(found: &[TrackedOrder]) -> Vec<OrderId> {
     noted.map(|tracked| tracked.order.order_id).collect()
 }
 
-/// Whose reports were judged by what was not so any more, by their places in the set.
-pub(super) fn overtaken(
-    reports: &[OrderReport],
-    asked: &[usize],
-    written: &[Written],
-    done: &[OrderId],
-) -> Vec<usize> {
-    let lost: Vec<OrderId> =
-        written.iter().map(|written| written.order.order_id).filter(|id| !done.contains(id)).collect();
-    asked.iter().copied().filter(|at| lost.contains(&reports[*at].order_id)).collect()
+/// The orders that were judged by what was not so any more: they were not written.
+pub(super) fn overtaken(written: &[Written], done: &[OrderId]) -> Vec<OrderId> {
+    written.iter().map(|written| written.order.order_id).filter(|id| !done.contains(id)).collect()
 }

@@ -79,6 +79,7 @@ impl TryFrom<Reported> for Taken {
             ReportOutcome::Moved => return Err(Problem::moved(standing?.seq)),
             ReportOutcome::IdReused => return Err(Problem::report_id_reused()),
             ReportOutcome::Unknown => return Err(orders::unknown()),
+            ReportOutcome::Odd(_) => return Err(Problem::internal()),
             ReportOutcome::Contended => {
                 let detail = "others change the order at this moment, again and again; try again shortly";
                 return Err(Problem::unavailable(detail));

@@ -53,7 +53,7 @@ use crate::{
         Rules, StageDelays, Start,
         dead_letter::{self, DeadLetterBacklog},
     },
-    pipeline::{BatchWriter, REPORTED_AT_ONCE, ReportWriter},
+    pipeline::{BatchWriter, ReportWriter},
     store::{
         Portion, Resilient, SqliteStore, Store,
         memory::{Database, MemoryStore},
@@ -212,15 +212,14 @@ impl Api {
         tokio::spawn(writer(requests.keyed, 8).run());
         let (report_queue, batches) = tracker::report_queue();
         let rules = Rules { delays, ..Rules::default() };
-        let reports = ReportWriter {
+        let reports = ReportWriter::new(
             batches,
-            store: Arc::clone(&store),
+            Arc::clone(&store),
             rules,
             transitions,
-            metrics: Arc::clone(&metrics),
-            hurry: CancellationToken::new(),
-            portion: Portion::new(REPORTED_AT_ONCE),
-        };
+            Arc::clone(&metrics),
+            CancellationToken::new(),
+        );
         tokio::spawn(reports.run());
         let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);

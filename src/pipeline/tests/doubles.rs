@@ -26,7 +26,8 @@ use crate::{
     },
     store::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
-        OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Store, StoreError,
+        OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished,
+        Store, StoreError,
         forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
@@ -81,7 +82,7 @@ pub(super) struct Troubled {
     pub stuck: Stuck,
     /// Outbox rows that can't be written: no set with one of them is.
     pub bad: Mutex<HashSet<OrderId>>,
-    /// Outbox rows that another session holds.
+    /// Orders and outbox rows that another session holds.
     pub held: Mutex<HashSet<OrderId>>,
     /// How long clearing outbox rows takes.
     pub clearing_takes: Duration,
@@ -180,7 +181,12 @@ impl OrderStore for Troubled {
 
     async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
         self.in_time(reports.len())?;
-        self.write(self.inner.report(reports, rules)).await
+        let held = self.held.lock().expect("no panic").clone();
+        let free: Vec<_> = reports.iter().filter(|r| !held.contains(&r.order_id)).cloned().collect();
+        let mut answers = self.write(self.inner.report(&free, rules)).await?;
+        // Those that are held are handed in last.
+        answers.resize(reports.len(), Reported { outcome: ReportOutcome::Contended, standing: None });
+        Ok(answers)
     }
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     order::{EventKind, OrderId, Report, Rules, Source, Status},
-    pipeline::{REPORTED_AT_ONCE, ReportWriter},
+    pipeline::ReportWriter,
     store::{
-        NewOrder, OrderReport, OrderStore as _, Outbox, Portion, ReportOutcome, Store,
-        conformance::new_orders, memory::MemoryStore,
+        NewOrder, OrderReport, OrderStore as _, Outbox, ReportOutcome, Store, conformance::new_orders,
+        memory::MemoryStore,
     },
     telemetry::metrics::Metrics,
     time::{Alarm, VirtualClock},
@@ -42,15 +42,14 @@ impl Reporting {
         let shared: Arc<dyn Store> = store.clone();
         let (queue, batches) = tracker::report_queue();
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
-        let writer = ReportWriter {
+        let writer = ReportWriter::new(
             batches,
-            transitions: Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm)),
-            store: shared,
-            rules: Rules::default(),
+            Arc::clone(&shared),
+            Rules::default(),
+            Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm)),
             metrics,
-            hurry: CancellationToken::new(),
-            portion: Portion::new(REPORTED_AT_ONCE),
-        };
+            CancellationToken::new(),
+        );
         let orders = placed.into_iter().map(|order| order.order_id).collect();
         Self { store, orders, alarm, queue, writer }
     }
@@ -203,4 +202,27 @@ async fn the_writer_ends_when_the_last_queue_is_gone() {
     assert!(timeout(Duration::from_mins(1), t.writer.step()).await.is_err(), "somebody may still report");
     drop(copy);
     assert_eq!(t.writer.step().await, Outcome::Finished);
+}
+
+/// Nobody waits for an order that somebody else is changing; its own reports are judged anew, and given up in time.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_others_change_holds_up_no_other() {
+    let mut t = Reporting::with([]).await;
+    t.store.held.lock().expect("no panic").insert(t.orders[1]);
+    let [other, held] = [t.ready(0, None), t.ready(1, None)].map(|report| {
+        let queue = t.queue.clone();
+        tokio::spawn(async move { only(queue.report(vec![report]).await) })
+    });
+    let begun = Instant::now();
+    assert_eq!(t.writer.step().await, Outcome::Worked(2));
+    assert!(is_applied(&other.await.expect("ends")));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    for pause in [5, 30, 150] {
+        assert!(!held.is_finished());
+        let before = Instant::now();
+        assert_eq!(t.writer.step().await, Outcome::Worked(1));
+        assert_eq!(before.elapsed().as_millis(), pause);
+    }
+    assert_eq!(held.await.expect("ends"), Ok(ReportOutcome::Contended));
+    assert_eq!(t.added(1).await, 0);
 }

@@ -77,7 +77,8 @@ impl Database {
                 let id = said.report_id.clone()?;
                 Some((id, Remembered { seq: *seq, said: said.said.clone(), note: said.note.clone() }))
             });
-            Some((*order_id, Known { tracked, reports: remembered.collect() }))
+            let row_seq = tracked.events.last().map_or(0, |last| last.seq);
+            Some((*order_id, Known { tracked, row_seq, reports: remembered.collect() }))
         };
         let mut known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
         let (answers, written) = judge_all(reports, &mut known, rules, transaction.now);

@@ -81,7 +81,7 @@ async fn answer<T>(
     slot: &Slot,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
-    bounded(slot, async |db| rights::naming(db, verb).await).await?
+    bounded(slot, async |db| rights::naming(db, rights::OF_EVENTS, verb).await).await?
 }
 
 fn whole(count: usize) -> i64 {

@@ -211,7 +211,11 @@ impl OrderStore for PgStore {
 
     async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.reports, async |db| reports::report(db, reports, rules, now).await).await
+        let slot = &pools.reports;
+        let verb = async |db: &mut PgConnection| reports::report(db, reports, rules, now).await;
+        let named = async |db: &mut PgConnection| rights::naming(db, rights::OF_REPORTS, verb).await;
+        let reported = bounded(slot, named).await.and_then(|reported| reported);
+        self.blamed(reported, (Kind::Reported, slot, reports.len())).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
@@ -234,7 +238,7 @@ impl OrderStore for PgStore {
         let pools = self.pools()?;
         let find = async |db: &mut PgConnection| {
             let found = verbs::find_all(db, order_ids).await?;
-            reports::with_notes(db, found).await
+            Ok(reports::with_notes(db, found).await)
         };
         bounded(&pools.read, find).await
     }

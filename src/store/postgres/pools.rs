@@ -85,6 +85,7 @@ impl Pools {
         match kind {
             Kind::Keyed => &self.keyed,
             Kind::Keyless => &self.place,
+            Kind::Reported => &self.reports,
         }
     }
 

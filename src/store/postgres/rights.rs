@@ -1,11 +1,12 @@
-//! The rights that it takes to read events and to keep a reader's place. Orders are placed without them.
+//! The rights that it takes to read events and to keep a reader's place, and to write reports. Orders are placed without
+//! them.
 
 use sqlx::PgConnection;
 
 use super::StoreError;
 
 /// What of it the role lacks. Reads no table of ours.
-const LACKING: &str = "
+pub(super) const OF_EVENTS: &str = "
     SELECT string_agg(privilege || ' on ' || relation, ', ' ORDER BY relation, privilege) FROM (
         SELECT relation, privilege FROM (VALUES
             ('order_events', 'SELECT'), ('orders', 'SELECT'),
@@ -15,15 +16,27 @@ const LACKING: &str = "
         UNION ALL SELECT sequence, 'SELECT' FROM (VALUES ('order_events_id_seq')) AS s (sequence)
         WHERE NOT has_sequence_privilege(to_regclass(sequence), 'SELECT')) AS lacking";
 
-/// Runs a verb; where it is refused for want of a right, says which.
+/// The same of reports.
+pub(super) const OF_REPORTS: &str = "
+    SELECT string_agg(privilege || ' on ' || relation, ', ' ORDER BY relation, privilege) FROM (
+        SELECT relation, privilege FROM (VALUES
+            ('order_reports', 'SELECT'), ('order_reports', 'INSERT'), ('order_events', 'SELECT'),
+            ('order_events', 'INSERT'), ('orders', 'SELECT')) AS needed (relation, privilege)
+        WHERE NOT has_table_privilege(to_regclass(relation), privilege)
+        UNION ALL SELECT 'orders (' || name || ')', 'UPDATE' FROM (VALUES
+            ('status'), ('seq'), ('updated_at'), ('due_at'), ('expected_at'), ('ready_at')) AS c (name)
+        WHERE NOT has_column_privilege(to_regclass('orders'), name, 'UPDATE')) AS lacking";
+
+/// Runs a verb; where it is refused for want of one of these rights, says which.
 pub(super) async fn naming<T>(
     db: &mut PgConnection,
+    rights: &'static str,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> sqlx::Result<Result<T, StoreError>> {
     match verb(&mut *db).await {
         Ok(answer) => Ok(Ok(answer)),
         Err(error) if is_for_want_of_a_right(&error) => {
-            let lacking: Option<String> = sqlx::query_scalar(LACKING).fetch_one(db).await?;
+            let lacking: Option<String> = sqlx::query_scalar(rights).fetch_one(db).await?;
             let lacking = lacking.ok_or(error)?;
             let reason = format!("the role lacks the right to {lacking} (docs/roles.sql)");
             Ok(Err(StoreError::Unavailable(reason)))

@@ -58,9 +58,20 @@ async fn read(
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let ids: HashSet<&str> = reports.iter().filter_map(|report| report.report.id.as_deref()).collect();
     let found = timelines(&mut *tx, &orders).await?;
+    let rows =
+        sqlx::query("SELECT order_id, seq FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))")
+            .bind(json(&orders)?)
+            .fetch_all(&mut *tx)
+            .await?;
+    let row_seqs = rows.iter().map(|row| Ok((IdRow::from_row(row)?.0, row.try_get("seq")?)));
+    let row_seqs = row_seqs.collect::<sqlx::Result<HashMap<OrderId, u32>>>()?;
     let mut known: HashMap<OrderId, Known> = found
         .into_iter()
-        .map(|tracked| (tracked.order.order_id, Known { tracked, reports: HashMap::new() }))
+        .map(|tracked| {
+            let order_id = tracked.order.order_id;
+            let row_seq = row_seqs.get(&order_id).copied().unwrap_or_default();
+            (order_id, Known { tracked, row_seq, reports: HashMap::new() })
+        })
         .collect();
     if ids.is_empty() {
         return Ok(known);

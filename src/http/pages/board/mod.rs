@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
@@ -239,9 +239,8 @@ async fn reasons(
         return found.iter().filter_map(why).collect();
     }
     let cancelled = orders.iter().flatten().filter(|order| order.status == Status::Cancelled);
-    let read = try_join_all(cancelled.map(|order| state.tracker.find(order.order_id))).await;
-    let read = read.unwrap_or_default();
-    read.iter().filter_map(|tracked| why(Option::as_ref(tracked)?)).collect()
+    let read = join_all(cancelled.map(|order| state.tracker.find(order.order_id))).await;
+    read.iter().flatten().filter_map(|tracked| why(Option::as_ref(tracked)?)).collect()
 }
 
 /// Why the one order that was found stands where it stands; not to know takes no board down.

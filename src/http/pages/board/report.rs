@@ -81,7 +81,7 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
         ReportOutcome::Moved => why_not(&state, order_id, words::CHANGED, &sheet).await,
         ReportOutcome::IdReused => why_not(&state, order_id, words::USED, &sheet).await,
         ReportOutcome::Unknown => unknown(),
-        ReportOutcome::Contended => away(),
+        ReportOutcome::Contended | ReportOutcome::Odd(_) => away(),
     }
 }
 

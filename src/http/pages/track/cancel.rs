@@ -100,7 +100,7 @@ pub(in crate::http) async fn cancel(
             }
         }
         Some(ReportOutcome::Unknown) => unknown(),
-        Some(ReportOutcome::Contended) | None => error_page(
+        Some(ReportOutcome::Contended | ReportOutcome::Odd(_)) | None => error_page(
             &Problem::unavailable("the report was not taken"),
             "One moment, please",
             "We can't say whether your order was cancelled. Go back and look at it, then try again.",

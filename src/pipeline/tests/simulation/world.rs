@@ -30,7 +30,7 @@ use crate::{
         AuditedOrder, Cursor, Event, FeedEvent, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
     },
     pipeline::{
-        BatchWriter, Consumer, REPORTED_AT_ONCE, Relay, ReportWriter, Scheduler,
+        BatchWriter, Consumer, Relay, ReportWriter, Scheduler,
         tests::doubles::{Fate, Troubled},
     },
     store::{
@@ -254,15 +254,14 @@ impl World {
         let (freezer, mut tasks) = (Freezer::new(), JoinSet::new());
         tasks.spawn(freezer.run(writer(requests.keyless, self.random.random()).run()));
         tasks.spawn(freezer.run(writer(requests.keyed, self.random.random()).run()));
-        let report_writer = ReportWriter {
+        let report_writer = ReportWriter::new(
             batches,
-            store: store.clone(),
-            rules: Rules { delays: StageDelays::uniform(self.delay), ..Rules::default() },
-            transitions: transitions.clone(),
-            metrics: metrics.clone(),
-            hurry: stop.clone(),
-            portion: Portion::new(REPORTED_AT_ONCE),
-        };
+            store.clone(),
+            Rules { delays: StageDelays::uniform(self.delay), ..Rules::default() },
+            transitions.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
         tasks.spawn(freezer.run(report_writer.run()));
         drop(fresh_in);
         tasks.spawn(freezer.run(relay.run(parts.reporter(Part::Relay))));

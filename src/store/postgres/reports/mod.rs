@@ -5,20 +5,19 @@ mod cost;
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
-use tokio::time::sleep;
-use tracing::debug;
+use tracing::{info, warn};
 
 use super::{
     super::{
         ReportOutcome as Outcome,
         columns::order_columns,
         reports::{
-            JUDGED, Known, OrderReport, Remembered, Reported, Written, judge_all, noted, overtaken, put_notes,
+            Known, OrderReport, Remembered, Reported, Written, judge_all, noted, overtaken, put_notes,
         },
     },
     rows::{moment, order_id, tracked},
@@ -26,24 +25,27 @@ use super::{
 };
 use crate::order::{Event, Order, OrderId, Rules, Timestamp, TrackedOrder};
 
-/// Pauses before reports are judged anew whose orders others were changing.
-const PAUSES: [Duration; JUDGED - 1] =
-    [Duration::from_millis(5), Duration::from_millis(30), Duration::from_millis(150)];
-
 /// Orders with their timelines, and what was reported of them under these ids; one row at least, that of the moment.
 const READ: &str = concat!(
-    "WITH t AS MATERIALIZED (SELECT COALESCE($3, date_trunc('milliseconds', clock_timestamp())) AS now)
+    "WITH t AS MATERIALIZED (
+         SELECT COALESCE($3, date_trunc('milliseconds', clock_timestamp())) AS now
+     ), r AS MATERIALIZED (
+         SELECT r.order_id, array_agg(r.report_id) AS report_ids, array_agg(r.seq) AS seqs, array_agg(r.said) AS said,
+             array_agg(r.note) AS notes
+         FROM unnest($4::text[], $2::text[]) AS sent (order_id, report_id)
+         CROSS JOIN LATERAL (
+             SELECT * FROM order_reports AS r
+             WHERE r.order_id = sent.order_id AND r.report_id = sent.report_id LIMIT 1) AS r
+         GROUP BY r.order_id
+     )
      SELECT t.now, f.* FROM t LEFT JOIN LATERAL (SELECT ",
     order_columns!("o."),
-    r#", e.positions, e.events, e.stamps, e.metas, r.report_ids, r.seqs, r.said, r.notes
+    r#", o.seq AS row_seq, e.positions, e.events, e.stamps, e.metas, r.report_ids, r.seqs, r.said, r.notes
      FROM orders AS o CROSS JOIN LATERAL (
          SELECT array_agg(seq) AS positions, array_agg(event) AS events, array_agg("timestamp") AS stamps,
              array_agg(meta) AS metas
          FROM order_events WHERE order_id = o.order_id HAVING count(*) > 0) AS e
-     CROSS JOIN LATERAL (
-         SELECT array_agg(report_id) AS report_ids, array_agg(seq) AS seqs, array_agg(said) AS said,
-             array_agg(note) AS notes
-         FROM order_reports WHERE order_id = o.order_id AND report_id = ANY($2)) AS r
+     LEFT JOIN r USING (order_id)
      WHERE o.order_id = ANY($1)) AS f ON true"#
 );
 
@@ -79,76 +81,37 @@ const WRITE: &str = r#"WITH input AS (
     )
     SELECT order_id FROM moved"#;
 
-/// Two statements; more only where others change the same orders.
+/// Two statements. Those whose orders somebody else was changing are told so: nothing was written of them.
 pub(super) async fn report(
     db: &mut PgConnection,
     reports: &[OrderReport],
     rules: &Rules,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Reported>> {
-    let mut asked: Vec<usize> = (0..reports.len()).collect();
-    let mut answers: Vec<Option<Reported>> = vec![None; reports.len()];
-    let contended = || Some(Reported { outcome: Outcome::Contended, standing: None });
-    for pause in PAUSES.iter().copied().map(Some).chain([None]) {
-        let first = asked.len() == reports.len();
-        let (judged, lost) = match round(db, reports, &asked, rules, now).await {
-            // Some are written already, and who asked may not be told that nothing is.
-            Err(error @ sqlx::Error::Database(_)) if !first => {
-                debug!(%error, "reports are not judged anew");
-                for at in asked {
-                    answers[at] = contended();
-                }
-                break;
-            }
-            round => round?,
-        };
-        for (at, answer) in asked.iter().zip(judged) {
-            answers[*at] = Some(answer);
+    let (now, mut known) = read(db, reports, now).await?;
+    let (mut answers, written) = judge_all(reports, &mut known, rules, now);
+    let done = write(db, &written).await?;
+    let lost = overtaken(&written, &done);
+    for (report, answer) in reports.iter().zip(&mut answers) {
+        if lost.contains(&report.order_id) {
+            *answer = Reported { outcome: Outcome::Contended, standing: None };
         }
-        let Some(pause) = pause.filter(|_| !lost.is_empty()) else {
-            for at in lost {
-                answers[at] = contended();
-            }
-            break;
-        };
-        sleep(pause).await;
-        asked = lost;
     }
-    Ok(answers.into_iter().flatten().collect())
+    Ok(answers)
 }
 
-/// Reads, judges and writes these once. Answers what became of each, and those whose orders others have changed meanwhile.
-async fn round(
+async fn read(
     db: &mut PgConnection,
     reports: &[OrderReport],
-    asked: &[usize],
-    rules: &Rules,
-    now: Option<Timestamp>,
-) -> sqlx::Result<(Vec<Reported>, Vec<usize>)> {
-    let set = || asked.iter().map(|at| &reports[*at]);
-    let (at, mut known) = read(db, set(), now).await?;
-    let (judged, written) = judge_all(set(), &mut known, rules, at);
-    let done = write(db, &written).await?;
-    Ok((judged, overtaken(reports, asked, &written, &done)))
-}
-
-async fn read<'a>(
-    db: &mut PgConnection,
-    reports: impl Iterator<Item = &'a OrderReport>,
     now: Option<Timestamp>,
 ) -> sqlx::Result<(Timestamp, HashMap<OrderId, Known>)> {
-    let (mut orders, mut ids) = (HashSet::new(), HashSet::new());
-    for OrderReport { order_id, report, .. } in reports {
-        orders.insert(*order_id);
-        ids.extend(report.id.as_deref());
-    }
+    let orders: HashSet<OrderId> = reports.iter().map(|report| report.order_id).collect();
     let orders: Vec<OrderId> = orders.into_iter().collect();
-    let rows = sqlx::query(READ)
-        .bind(texts(&orders))
-        .bind(ids.into_iter().collect::<Vec<_>>())
-        .bind(now)
-        .fetch_all(db)
-        .await?;
+    let named: HashSet<(OrderId, &str)> =
+        reports.iter().filter_map(|report| Some((report.order_id, report.report.id.as_deref()?))).collect();
+    let (of, ids): (Vec<String>, Vec<&str>) =
+        named.into_iter().map(|(order_id, id)| (order_id.to_string(), id)).unzip();
+    let rows = sqlx::query(READ).bind(texts(&orders)).bind(ids).bind(now).bind(of).fetch_all(db).await?;
     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let now = moment(first, "now")?;
     // Where none of them is there is a row of the moment alone.
@@ -168,7 +131,8 @@ fn known(row: &PgRow) -> sqlx::Result<Known> {
         said,
         note,
     });
-    Ok(Known { tracked: tracked(row)?, reports: ids.into_iter().zip(remembered).collect() })
+    let row_seq = u32::try_from(row.try_get::<i32, _>("row_seq")?).unwrap_or_default();
+    Ok(Known { tracked: tracked(row)?, row_seq, reports: ids.into_iter().zip(remembered).collect() })
 }
 
 /// Answers which orders were written.
@@ -208,26 +172,37 @@ fn position(seq: u32) -> i32 {
     i32::try_from(seq).unwrap_or(i32::MAX)
 }
 
-/// Puts the notes where timelines say that there are some; no statement where they say so of none.
-pub(super) async fn with_notes(
-    db: &mut PgConnection,
-    mut found: Vec<TrackedOrder>,
-) -> sqlx::Result<Vec<TrackedOrder>> {
+/// Puts the notes where timelines say that there are some; no statement where they say so of none. A table of notes that
+/// can't be read takes no order away.
+pub(super) async fn with_notes(db: &mut PgConnection, mut found: Vec<TrackedOrder>) -> Vec<TrackedOrder> {
     let orders = noted(&found);
     if orders.is_empty() {
-        return Ok(found);
+        return found;
     }
+    let notes = notes(db, &orders).await;
+    if notes.is_ok() != NOTES_ARE_READ.swap(notes.is_ok(), Ordering::Relaxed) {
+        match &notes {
+            Ok(_) => info!("notes can be read again"),
+            Err(error) => warn!(%error, "notes can't be read; orders are shown without them"),
+        }
+    }
+    put_notes(&mut found, &notes.unwrap_or_default());
+    found
+}
+
+/// Whether they could be when they were last asked for.
+static NOTES_ARE_READ: AtomicBool = AtomicBool::new(true);
+
+async fn notes(db: &mut PgConnection, orders: &[OrderId]) -> sqlx::Result<HashMap<(OrderId, u32), String>> {
     let rows = sqlx::query(
         "SELECT order_id, seq, note FROM order_reports WHERE order_id = ANY($1) AND note IS NOT NULL",
     )
-    .bind(texts(&orders))
+    .bind(texts(orders))
     .fetch_all(db)
     .await?;
     let note = |row: &PgRow| {
         let seq = u32::try_from(row.try_get::<i32, _>("seq")?).unwrap_or_default();
         Ok(((order_id(row)?, seq), row.try_get("note")?))
     };
-    let notes = rows.iter().map(note).collect::<sqlx::Result<HashMap<_, _>>>()?;
-    put_notes(&mut found, &notes);
-    Ok(found)
+    rows.iter().map(note).collect()
 }
