@@ -120,5 +120,9 @@ pub(super) const fn conflict(conflict: Conflict) -> &'static str {
 /// Somebody else was faster.
 pub(super) const CHANGED: &str = "The order changed while you looked";
 
+/// A form was sent again, and what it had reported was taken back meanwhile.
+pub(super) const TAKEN_BACK: &str =
+    "This button was pressed before, and what it reported was taken back since";
+
 /// A form was sent again and said something else.
 pub(super) const USED: &str = "This button was pressed before, and something else was said with it";

@@ -122,6 +122,13 @@ async fn a_second_tap_is_told_who_was_faster_and_adds_nothing_up() {
     assert!(
         refused.contains("The order changed while you looked. The latest: Taken back: Cooking, the kitchen")
     );
+    // What was reported by this button and taken back is not said to be done.
+    let sheet = api.sheet(&id).await;
+    assert!(api.tapped(&sheet, "PREPARING").await.starts_with("Done: Preparing"));
+    api.say(&id, "REVERTED", Source::Kitchen, json!({})).await;
+    let refused = api.tap(&sheet, "PREPARING").await;
+    protected(&refused, StatusCode::CONFLICT);
+    assert!(words(&refused).contains("what it reported was taken back since"), "{}", words(&refused));
 }
 
 #[tokio::test]

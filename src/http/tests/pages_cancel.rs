@@ -67,8 +67,20 @@ async fn a_cancel_that_comes_too_late_changes_nothing_and_says_so() {
     assert_eq!(api.story(&id).await.len(), 3);
     for event in ["COOKING", "OUT_FOR_DELIVERY", "DELIVERED"] {
         api.say(&id, event, Source::Courier, json!({})).await;
+        let late =
+            if event == "DELIVERED" { "It was delivered, so it can't be cancelled here" } else { late };
         assert!(words(&api.submit(&link, &HERE, &form).await).contains(late), "{event}");
     }
+}
+
+/// Promise 7: the story is true. Nobody says when the kitchen started that nobody has seen start.
+#[tokio::test]
+async fn a_step_that_was_skipped_is_no_reason_with_a_time() {
+    let api = Api::open().await;
+    let id = api.place_for_people().await;
+    api.say(&id, "OUT_FOR_DELIVERY", Source::Courier, json!({})).await;
+    let page = words(&api.get(&format!("/track/{id}/cancel")).await);
+    assert!(page.contains("The kitchen has started, so it can't be cancelled here"), "{page}");
 }
 
 #[tokio::test]

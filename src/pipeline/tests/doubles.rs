@@ -184,7 +184,6 @@ impl OrderStore for Troubled {
         let held = self.held.lock().expect("no panic").clone();
         let free: Vec<_> = reports.iter().filter(|r| !held.contains(&r.order_id)).cloned().collect();
         let mut answers = self.write(self.inner.report(&free, rules)).await?;
-        // Those that are held are handed in last.
         answers.resize(reports.len(), Reported { outcome: ReportOutcome::Contended, standing: None });
         Ok(answers)
     }

@@ -64,10 +64,13 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
     let answer = answer.ok().and_then(|mut answers| answers.pop()).and_then(Result::ok);
     let Some(outcome) = answer.map(|reported| reported.outcome) else { return away() };
     match outcome {
-        ReportOutcome::Applied(events, _) | ReportOutcome::Replayed(events) => {
-            let seq = events.last().map_or(0, |last| last.seq);
-            back(&sheet, Answer { order_id, seq, already: false })
-        }
+        ReportOutcome::Applied(events, _) => back(&sheet, done(order_id, &events)),
+        // Pressed twice; or again, after it was taken back.
+        ReportOutcome::Replayed(events) => match find(&state, order_id).await {
+            Ok(tracked) if stands(&tracked, &events) => back(&sheet, done(order_id, &events)),
+            Ok(_) => why_not(&state, order_id, words::TAKEN_BACK, &sheet).await,
+            Err(response) => response,
+        },
         ReportOutcome::Ignored(_) => match find(&state, order_id).await {
             Ok(tracked) => {
                 let seq = was_there(&tracked, event, reverts).map_or(0, |event| event.seq);
@@ -119,6 +122,16 @@ impl ReportForm {
             answer: None,
         }
     }
+}
+
+fn done(order_id: OrderId, events: &[Event]) -> Answer {
+    Answer { order_id, seq: events.last().map_or(0, |last| last.seq), already: false }
+}
+
+/// Whether a step that was reported has not been taken back since.
+fn stands(tracked: &TrackedOrder, events: &[Event]) -> bool {
+    let step = events.last().filter(|last| last.event.status().is_some());
+    step.is_none_or(|step| standing(&tracked.events).iter().any(|standing| standing.seq == step.seq))
 }
 
 /// The event that made a report needless.

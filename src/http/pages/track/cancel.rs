@@ -90,15 +90,22 @@ pub(in crate::http) async fn cancel(
     let answer = state.tracker.report(vec![report]).await.ok().and_then(|mut answers| answers.pop());
     let outcome = answer.and_then(Result::ok).map(|reported| reported.outcome);
     match outcome {
-        Some(ReportOutcome::Applied(..) | ReportOutcome::Replayed(_) | ReportOutcome::Ignored(_)) => {
+        Some(ReportOutcome::Applied(..) | ReportOutcome::Ignored(_)) => {
             Redirect::to(&address(order_id)).into_response()
         }
-        Some(ReportOutcome::Refused(_) | ReportOutcome::Moved | ReportOutcome::IdReused) => {
-            match look_up(&state, Some(order_id)).await {
-                Ok(tracked) => question(StatusCode::CONFLICT, &tracked, now),
-                Err(response) => response,
+        Some(
+            ReportOutcome::Replayed(_)
+            | ReportOutcome::Refused(_)
+            | ReportOutcome::Moved
+            | ReportOutcome::IdReused,
+        ) => match look_up(&state, Some(order_id)).await {
+            // Pressed twice.
+            Ok(tracked) if tracked.order.status == Status::Cancelled => {
+                Redirect::to(&address(order_id)).into_response()
             }
-        }
+            Ok(tracked) => question(StatusCode::CONFLICT, &tracked, now),
+            Err(response) => response,
+        },
         Some(ReportOutcome::Unknown) => unknown(),
         Some(ReportOutcome::Contended | ReportOutcome::Odd(_)) | None => error_page(
             &Problem::unavailable("the report was not taken"),
@@ -165,9 +172,14 @@ fn sure(tracked: &TrackedOrder, home: &str, again: bool) -> Markup {
 }
 
 fn too_late(tracked: &TrackedOrder, home: &str, now: Timestamp) -> Markup {
-    let begun = begun_at(&standing(&tracked.events), &tracked.order);
+    let begun = begun_at(&standing(&tracked.events));
     html! {
-        p { "The kitchen started at " (minute(begun, now, " UTC")) ", so it can't be cancelled here. Please call the shop." }
+        p {
+            @if tracked.order.status == Status::Delivered { "It was delivered" }
+            @else if let Some(begun) = begun { "The kitchen started at " (minute(begun, now, " UTC")) }
+            @else { "The kitchen has started" }
+            ", so it can't be cancelled here. Please call the shop."
+        }
         p.choice { a href=(home) { "Back to your order" } }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     arrival::{Label, arrived, expected, minute},
     number,
 };
-use crate::order::{Estimate, Event, EventKind, Order, Reason, Rules, Status, Timestamp, TrackedOrder};
+use crate::order::{Estimate, Event, EventKind, Reason, Rules, Status, Timestamp, TrackedOrder};
 
 /// What is said of an order that will not be there when it was said to.
 pub(super) const LATE: &str = "Later than expected";
@@ -181,7 +181,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Since when an order is not only placed any more.
-pub(super) fn begun_at(steps: &[&Event], order: &Order) -> Timestamp {
-    steps.get(1).map_or(order.updated_at, |step| step.timestamp)
+/// Since when an order is not only placed any more, if somebody has said so.
+pub(super) fn begun_at(steps: &[&Event]) -> Option<Timestamp> {
+    steps.get(1).filter(|step| !Said::of(step).inferred).map(|step| step.timestamp)
 }

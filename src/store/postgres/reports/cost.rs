@@ -136,7 +136,9 @@ async fn no_table_is_read_for_a_report() {
     }
     run(&mut console, "SET plan_cache_mode = force_generic_plan").await.expect("sets");
     let arrays = vec!["'{}'"; 18].join(", ");
-    for (name, statement, bound) in [("reads", READ, "'{a,b}', '{x}', NULL"), ("writes", WRITE, &arrays)] {
+    for (name, statement, bound) in
+        [("reads", READ, "'{a,b}', '{x}', NULL, '{a}'"), ("writes", WRITE, &arrays)]
+    {
         run(&mut console, &format!("PREPARE {name} AS {statement}")).await.expect(name);
         for analyzed in [false, true] {
             if analyzed {
