@@ -60,12 +60,17 @@ impl PageRoute {
 }
 
 /// Every page.
-pub(super) fn pages() -> [PageRoute; 12] {
+pub(super) fn pages() -> [PageRoute; 13] {
     [
         PageRoute::get("/", &["200", "503"], get(pages::board)).compressed(),
         PageRoute::post("/demo-orders", &["303", "403", "503"], post(pages::place_demo)),
         PageRoute::post("/report", &["303", "400", "403", "404", "409", "503"], post(pages::report)),
         PageRoute::get("/track/{id}", &["200", "404", "503"], get(pages::track)).compressed(),
+        PageRoute::get(
+            "/track/{id}/events",
+            &["200", "204", "400", "404", "429", "503"],
+            get(events::follow_positions),
+        ),
         PageRoute::get("/track/{id}/cancel", &["200", "303", "404", "503"], get(pages::ask_to_cancel)),
         PageRoute::post(
             "/track/{id}/cancel",

@@ -43,6 +43,8 @@ pub struct Reading {
     /// When it was complete.
     pub at: Instant,
     took: Duration,
+    /// What reading costs: the less of this one and the last, for one alone may have waited for a database that came back.
+    price: Duration,
     /// Why the database can't be asked at all.
     pub away: Option<StoreError>,
     /// What waits to be published.
@@ -85,7 +87,7 @@ impl Reading {
     /// Whether what is there need not be read again yet. What failed is asked for soon: the next time it may not
     /// cost what it has cost.
     fn is_enough(&self) -> bool {
-        let rest = FRESH_FOR.max(self.took * SHARE);
+        let rest = FRESH_FOR.max(self.price * SHARE);
         self.at.elapsed() < if self.first_error().is_some() { rest.min(FAILED_FOR) } else { rest }
     }
 }
@@ -159,7 +161,8 @@ impl Overview {
             None => unless_slow(&overdue, async { self.store.late(LOOKS).await }).await,
         };
         let (at, took) = (Instant::now(), started.elapsed());
-        Reading { at, took, away, backlog, overdue, late, counts, count_again_at, counts_first }
+        let price = last.map_or(took, |last| took.min(last.took));
+        Reading { at, took, price, away, backlog, overdue, late, counts, count_again_at, counts_first }
     }
 
     async fn overdue(&self) -> Result<LateSteps, StoreError> {

@@ -42,3 +42,6 @@ pub const MAX_BATCH: usize = 100;
 
 /// So many batches of reports may be under way; further ones are answered "busy" at once.
 pub const BATCHES_AT_ONCE: usize = 16;
+
+/// So many batches may be read at once, which is what their memory comes to; further ones are answered "busy" at once.
+pub const BATCHES_READ_AT_ONCE: usize = 128;

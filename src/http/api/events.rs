@@ -13,7 +13,6 @@ use axum::{
         sse::{self, KeepAlive, Sse},
     },
 };
-use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
@@ -66,6 +65,30 @@ pub(in crate::http) async fn follow(
     query: Result<Query<FollowQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    stream(&state, client, (order_id, query, headers), frame).await
+}
+
+/// The same for the customer's page, which only has to know that something has happened: without what was said, and notes
+/// are for those who work on the order.
+pub(in crate::http) async fn follow_positions(
+    State(state): State<Arc<AppState>>,
+    client: Client,
+    order_id: Result<Path<String>, PathRejection>,
+    query: Result<Query<FollowQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    stream(&state, client, (order_id, query, headers), position).await
+}
+
+/// What is asked: of which order, from where on.
+type Asked = (Result<Path<String>, PathRejection>, Result<Query<FollowQuery>, QueryRejection>, HeaderMap);
+
+async fn stream(
+    state: &AppState,
+    client: Client,
+    (order_id, query, headers): Asked,
+    frame: fn(&Event) -> sse::Event,
+) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
@@ -82,6 +105,7 @@ pub(in crate::http) async fn follow(
     let subscriber = subscriber.map_err(Problem::from)?;
     let reader = Reader {
         subscriber,
+        frame,
         seen,
         over: false,
         ready: events.iter().filter(|event| event.seq > seen).cloned().collect(),
@@ -89,7 +113,7 @@ pub(in crate::http) async fn follow(
         told: Told::Nothing,
         log: Arc::clone(&state.observers.log),
     };
-    let frames = stream::unfold(reader, async |mut reader| {
+    let frames = futures::stream::unfold(reader, async |mut reader| {
         let frame = reader.next().await?;
         Some((Ok::<_, Infallible>(frame), reader))
     });
@@ -126,6 +150,8 @@ enum Told {
 /// One client's way through a timeline.
 struct Reader {
     subscriber: Subscriber,
+    /// How an event is sent.
+    frame: fn(&Event) -> sse::Event,
     /// The position of the last event that was sent.
     seen: u32,
     /// That event was the last that there will be.
@@ -160,7 +186,7 @@ impl Reader {
                 EventKind::Reverted => false,
                 _ => self.over,
             };
-            return Some(frame(&event));
+            return Some((self.frame)(&event));
         }
         if self.told == Told::End {
             return None;
@@ -191,4 +217,9 @@ fn frame(event: &Event) -> sse::Event {
     let json =
         serde_json::to_string(&TimelineEvent { event, seq }).expect("names, moments and JSON serialise");
     sse::Event::default().id(seq.to_string()).event("status").data(json)
+}
+
+/// That there is an event at this position, and nothing else.
+fn position(event: &Event) -> sse::Event {
+    sse::Event::default().id(event.seq.to_string()).event("status").data("{}")
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     order::{
         FieldCode, Ignored, ReportItem,
-        promises::{BATCHES_AT_ONCE, MAX_BATCH, MAX_BATCH_BYTES},
+        promises::{BATCHES_AT_ONCE, BATCHES_READ_AT_ONCE, MAX_BATCH, MAX_BATCH_BYTES},
     },
     telemetry::RequestId,
     tracker::{OrderReport, ReportError},
@@ -28,27 +28,33 @@ use crate::{
 
 /// How many batches may be under way at once: a batch is large, and so is what is made of it.
 #[derive(Debug)]
-pub struct BatchPlaces(Arc<Semaphore>);
+pub struct BatchPlaces {
+    /// More may be read: who sends slowly takes no place from those who have sent.
+    read: Arc<Semaphore>,
+    taken: Semaphore,
+}
 
 impl Default for BatchPlaces {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BATCHES_AT_ONCE)))
+        Self { read: Arc::new(Semaphore::new(BATCHES_READ_AT_ONCE)), taken: Semaphore::new(BATCHES_AT_ONCE) }
     }
 }
 
-/// A batch is under way until this is dropped. Taken before its body is read.
-pub(in crate::http) struct BatchPlace {
+/// A batch is read until this is dropped.
+pub(in crate::http) struct ReadingPlace {
     _held: OwnedSemaphorePermit,
 }
 
-impl FromRequestParts<Arc<AppState>> for BatchPlace {
+fn too_many<T>(_: T) -> Problem {
+    Problem::unavailable("too many batches are under way; try again shortly")
+}
+
+impl FromRequestParts<Arc<AppState>> for ReadingPlace {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        let place = Arc::clone(&state.batches.0).try_acquire_owned();
-        place
-            .map(|held| Self { _held: held })
-            .map_err(|_| Problem::unavailable("too many batches are under way; try again shortly"))
+        let held = Arc::clone(&state.batches.read).try_acquire_owned().map_err(too_many)?;
+        Ok(Self { _held: held })
     }
 }
 
@@ -124,12 +130,13 @@ struct Item {
 )]
 pub(in crate::http) async fn report(
     State(state): State<Arc<AppState>>,
-    _place: BatchPlace,
+    _reading: ReadingPlace,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes<MAX_BATCH_BYTES>,
 ) -> Result<Json<Vec<ReportFate>>, Problem> {
     let mut items = read(&state, &headers, &body)?;
+    let _taken = state.batches.taken.try_acquire().map_err(too_many)?;
     let reports: Vec<OrderReport> =
         items.iter_mut().filter_map(|item| item.report.as_mut().ok()?.take()).collect();
     let answers = if reports.is_empty() { Vec::new() } else { state.tracker.report(reports).await? };

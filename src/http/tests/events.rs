@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::Api;
+use crate::order::Source;
 
 const DELAYS: [u64; 4] = [3, 5, 7, 10];
 
@@ -193,4 +194,16 @@ async fn a_stop_ends_streams() {
     let mut stream = Stream::open(&api, &path, Some("2")).await;
     let (next, ()) = tokio::join!(stream.next(), async { api.stop.cancel() });
     assert_eq!(next, None);
+}
+
+/// The customer's page asks for itself again; what was said on the way is none of its business.
+#[tokio::test]
+async fn the_customer_s_stream_tells_positions_and_nothing_else() {
+    let api = Api::open().await;
+    let id = api.place("Ada").await;
+    api.say(&id, "READY", Source::Kitchen, json!({"note": "by the back door"})).await;
+    let mut stream = Stream::open(&api, &format!("/track/{id}/events"), Some("2")).await;
+    assert_eq!(stream.next().await.as_deref(), Some("id: 3\nevent: status\ndata: {}"));
+    let unknown = api.get("/track/ORD-00000000000000000000000000/events").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 }

@@ -87,7 +87,7 @@ function follow() {
   if (ended() || document.hidden) return;
   later.clear();
   streams.postMessage(name);
-  stream = new EventSource(`/orders/${content.dataset.order}/events?after=${content.dataset.seq}`);
+  stream = new EventSource(`/track/${content.dataset.order}/events?after=${content.dataset.seq}`);
   // A browser does not notice a network that is gone without a word.
   const hear = () => { clearTimeout(silence); silence = setTimeout(lose, SILENCE); };
   stream.onopen = () => { refused = 0; hear(); live(); };
