@@ -16,11 +16,9 @@ use super::{
 use crate::{
     app::config::whole,
     client::{Answer, ClientRequest, header::HeaderName},
-    order::{Event, EventKind, OrderId, Reason, Source, Status, TrackedOrder},
+    order::{Event, EventKind, MAX_MINUTES, OrderId, Reason, Source, Status, TrackedOrder},
 };
 
-/// Most minutes that one report may delay an order by.
-const MAX_MINUTES: u16 = 240;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 #[derive(Debug, Args)]

@@ -33,6 +33,7 @@ pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
+pub(crate) use report::MAX_MINUTES;
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
     ReportRequest, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,

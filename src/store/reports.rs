@@ -256,8 +256,3 @@ pub(super) fn noted(found: &[TrackedOrder]) -> Vec<OrderId> {
     let noted = found.iter().filter(|tracked| tracked.events.iter().any(has_note));
     noted.map(|tracked| tracked.order.order_id).collect()
 }
-
-/// The orders that were judged by what was not so any more: they were not written.
-pub(super) fn overtaken(written: &[Written], done: &[OrderId]) -> Vec<OrderId> {
-    written.iter().map(|written| written.order.order_id).filter(|id| !done.contains(id)).collect()
-}

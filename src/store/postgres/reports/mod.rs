@@ -16,9 +16,7 @@ use super::{
     super::{
         ReportOutcome as Outcome,
         columns::order_columns,
-        reports::{
-            Known, OrderReport, Remembered, Reported, Written, judge_all, noted, overtaken, put_notes,
-        },
+        reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes},
     },
     rows::{moment, order_id, tracked},
     timers::texts,
@@ -91,7 +89,9 @@ pub(super) async fn report(
     let (now, mut known) = read(db, reports, now).await?;
     let (mut answers, written) = judge_all(reports, &mut known, rules, now);
     let done = write(db, &written).await?;
-    let lost = overtaken(&written, &done);
+    // Judged by what was not so any more, and not written.
+    let lost: HashSet<OrderId> =
+        written.iter().map(|row| row.order.order_id).filter(|id| !done.contains(id)).collect();
     for (report, answer) in reports.iter().zip(&mut answers) {
         if lost.contains(&report.order_id) {
             *answer = Reported { outcome: Outcome::Contended, standing: None };
@@ -136,9 +136,9 @@ fn known(row: &PgRow) -> sqlx::Result<Known> {
 }
 
 /// Answers which orders were written.
-async fn write(db: &mut PgConnection, written: &[Written]) -> sqlx::Result<Vec<OrderId>> {
+async fn write(db: &mut PgConnection, written: &[Written]) -> sqlx::Result<HashSet<OrderId>> {
     if written.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashSet::new());
     }
     let stamps = |stamp: fn(&Written) -> Option<Timestamp>| written.iter().map(stamp).collect::<Vec<_>>();
     let texts = |text: fn(&Order) -> String| written.iter().map(|row| text(&row.order)).collect::<Vec<_>>();
