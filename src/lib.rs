@@ -5,6 +5,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod keys;
 pub mod load;
 pub mod ops;
 pub mod order;

@@ -17,6 +17,7 @@ use crate::{
         Publisher, Receipt,
     },
     http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    keys::Auth,
     ops::{Operations, overview::Overview},
     order::{
         IdMint, OrderPlaced,
@@ -208,6 +209,7 @@ impl<'a> Wiring<'a> {
                 proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
                 rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
+                auth: Auth::Open,
                 demo: self.config.store.is_embedded(),
             },
             batches: BatchPlaces::default(),

@@ -33,9 +33,10 @@ pub use problem_code::ProblemCode;
 pub use server::{Server, client::TrustedProxies};
 
 use api::feed;
-use middleware::observe;
+use middleware::{access, observe};
 
 use crate::{
+    keys::Auth,
     ops::Operations,
     order::Rules,
     time::{Clock, deadlines::REQUEST as REQUEST_TIMEOUT},
@@ -66,22 +67,26 @@ pub struct HttpSettings {
     pub rules: Rules,
     /// What is late now, and what senders' clocks are held to.
     pub clock: Arc<dyn Clock>,
+    /// Whether who asks must say who he is.
+    pub auth: Auth,
     /// For the board: orders that nobody wants may be placed.
     pub demo: bool,
 }
 
 /// All routes with all layers.
 pub fn router(state: AppState) -> Router {
+    let state = Arc::new(state);
     let observers = Arc::clone(&state.observers);
-    let metrics = &state.observers.metrics;
+    let metrics = &observers.metrics;
     observe::declare_unmatched(metrics);
     routes::routes(|route, method, status| metrics.declare_http(route, method, status))
         .fallback(pages::not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn_with_state(Arc::clone(&state), access::access))
         .layer(from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(observers, observe::observe))
-        .with_state(Arc::new(state))
+        .layer(from_fn_with_state(Arc::clone(&observers), observe::observe))
+        .with_state(state)
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

@@ -92,6 +92,29 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, ProblemCode::Forbidden, detail)
     }
 
+    /// 401: who asks has not said who he is.
+    pub fn key_required() -> Self {
+        let detail = "send a key: Authorization: Bearer otk_...";
+        Self::new(StatusCode::UNAUTHORIZED, ProblemCode::KeyRequired, detail)
+    }
+
+    /// 401: what was sent is no key that is good.
+    pub fn key_not_valid() -> Self {
+        let detail = "this key is mistyped, unknown or revoked";
+        Self::new(StatusCode::UNAUTHORIZED, ProblemCode::KeyNotValid, detail)
+    }
+
+    /// 403: the key is good, and not for this.
+    pub fn not_for_this_role(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ProblemCode::NotForThisRole, detail)
+    }
+
+    /// 403: what everybody may do only as long as no keys are asked for.
+    pub fn keys_needed() -> Self {
+        let detail = "this service asks for keys, and here nobody has one: ask the shop";
+        Self::new(StatusCode::FORBIDDEN, ProblemCode::KeysNeeded, detail)
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, ProblemCode::NotFound, detail)
@@ -197,6 +220,15 @@ impl Problem {
             body.len()
         );
         [head.into_bytes(), body].concat()
+    }
+
+    /// What `WWW-Authenticate` says with it, RFC 6750 section 3.
+    pub(super) fn challenge(&self) -> Option<&'static str> {
+        match self.code {
+            ProblemCode::KeyRequired => Some(r#"Bearer realm="order-tracker""#),
+            ProblemCode::KeyNotValid => Some(r#"Bearer realm="order-tracker", error="invalid_token""#),
+            _ => None,
+        }
     }
 
     /// Whether the same request may be answered well a little later.

@@ -40,6 +40,10 @@ macro_rules! codes {
 codes! {
     Malformed = "malformed-request", "The request can't be read";
     Invalid = "validation-error", "The request holds invalid values";
+    KeyRequired = "key-required", "A key is required";
+    KeyNotValid = "key-not-valid", "The key is not valid";
+    NotForThisRole = "not-for-this-role", "Not for this key's role";
+    KeysNeeded = "keys-needed", "Keys are needed";
     Forbidden = "forbidden", "Not allowed";
     NotFound = "not-found", "Not found";
     MethodNotAllowed = "method-not-allowed", "Method not allowed";

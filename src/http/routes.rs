@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    http::Method,
     middleware::from_fn,
     routing::{MethodRouter, get, post},
 };
@@ -16,6 +17,7 @@ use super::{
     middleware::gzip,
     pages::{self, docs},
 };
+use crate::order::Action;
 
 type Handler = MethodRouter<Arc<AppState>>;
 
@@ -32,6 +34,48 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .merge(long.layer(from_fn(gzip::compress)))
+}
+
+/// What a request must bring to be heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: health, documents, the customer's page.
+    Nothing,
+    /// A key whose role may do that.
+    Key(Action),
+    /// The same on a page, where a browser's session will do too.
+    Page(Action),
+}
+
+/// What each route of the API needs that does not answer everybody.
+const API_NEEDS: [(&str, &str, Action); 9] = [
+    ("POST", "/orders", Action::PlaceOrders),
+    ("GET", "/orders", Action::ListOrders),
+    ("GET", "/orders/{id}", Action::ReadOrder),
+    ("GET", "/orders/{id}/events", Action::ReadOrder),
+    ("POST", "/orders/{id}/events", Action::Report),
+    ("GET", "/orders/{id}/explain", Action::Explain),
+    ("GET", "/events", Action::ReadFeed),
+    ("POST", "/events", Action::Report),
+    ("GET", "/metrics", Action::Operate),
+];
+
+/// What each page needs that does not answer everybody.
+const PAGE_NEEDS: [(&str, &str, Action); 3] = [
+    ("GET", "/", Action::ListOrders),
+    ("POST", "/demo-orders", Action::PlaceOrders),
+    ("POST", "/report", Action::Report),
+];
+
+/// What a request of this method to this route must bring.
+pub(super) fn need(method: &Method, route: &str) -> Need {
+    // A HEAD is a GET without its body.
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let action = |needs: &[(&str, &str, Action)]| {
+        needs.iter().find(|(of, at, _)| (*of, *at) == (method, route)).map(|(_, _, action)| *action)
+    };
+    let of_a_page = || action(&PAGE_NEEDS).map(Need::Page);
+    action(&API_NEEDS).map(Need::Key).or_else(of_a_page).unwrap_or(Need::Nothing)
 }
 
 /// A page for people, something that one loads, or a form of a page: no API, so not described.

@@ -14,6 +14,7 @@ mod lifecycle;
 mod message;
 pub mod promises;
 mod report;
+mod role;
 pub mod sample;
 mod schedule;
 pub(crate) mod schema;
@@ -36,8 +37,9 @@ pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub(crate) use report::MAX_MINUTES;
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
-    ReportRequest, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
+    ReportRequest, Reporter, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
 };
+pub use role::{Action, ParseRoleError, Role, Sight};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};

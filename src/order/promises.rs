@@ -14,7 +14,7 @@ pub const PUBLISHED_WITHIN: Duration = Duration::from_secs(10);
 pub const LIVE_WITHIN: Duration = Duration::from_millis(300);
 
 /// An idempotency key is honoured for so long, at least.
-pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
+pub const IDEMPOTENCY_KEY_LIFETIME: Duration = Duration::from_hours(24);
 
 /// So many orders may wait for a writer; further ones are answered "busy" at once.
 pub const PLACE_QUEUE: usize = 4_096;

@@ -320,6 +320,7 @@ fn counted(outcome: &ReportOutcome, first: bool) -> Option<ReportResult> {
         ReportOutcome::Replayed(_) | ReportOutcome::Ignored(_) => Some(ReportResult::Ignored),
         ReportOutcome::Refused(_)
         | ReportOutcome::Moved
+        | ReportOutcome::NotForRole
         | ReportOutcome::IdReused
         | ReportOutcome::Unknown => Some(ReportResult::Refused),
         ReportOutcome::Contended | ReportOutcome::Odd(_) => None,

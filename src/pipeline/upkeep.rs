@@ -51,7 +51,7 @@ impl Upkeep {
     /// Throws a slice away; idle once nothing old is left.
     pub async fn step(&self) -> Result<Outcome, StepError> {
         let (started, size) = (Instant::now(), self.slice.size());
-        let expired = self.store.expire_keys(size).await.inspect_err(|error| {
+        let expired = self.store.expire_idempotency_keys(size).await.inspect_err(|error| {
             if matches!(error, StoreError::Timeout(_)) {
                 self.slice.too_much(size);
             }

@@ -158,8 +158,8 @@ pub trait Maintenance: Send + Sync + 'static {
     /// Asks the database for nothing: whether it answers, and the schema is there.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Forgets up to `limit` idempotency keys older than [`KEY_LIFETIME`](super::KEY_LIFETIME); answers how many.
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError>;
+    /// Forgets up to `limit` idempotency keys older than [`IDEMPOTENCY_KEY_LIFETIME`](super::IDEMPOTENCY_KEY_LIFETIME); answers how many.
+    async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError>;
 
     /// Gives up this replica's outbox rows and closes all connections.
     async fn close(&self);

@@ -85,8 +85,8 @@ macro_rules! maintenance_of_inner {
                 self.inner.ping().await
             }
 
-            async fn expire_keys(&self, limit: usize) -> Result<u64, $crate::store::StoreError> {
-                self.inner.expire_keys(limit).await
+            async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, $crate::store::StoreError> {
+                self.inner.expire_idempotency_keys(limit).await
             }
 
             async fn close(&self) {

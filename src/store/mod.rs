@@ -57,7 +57,7 @@ pub const LOG_FILTER: &str = "sqlx::pool=error";
 /// What is said of a database that 0.1 has made.
 const EARLIER_VERSION: &str = "its tables are those of version 0.1, which this version can't take over";
 
-pub use crate::{order::promises::KEY_LIFETIME, time::deadlines::LOST as LOST_AFTER};
+pub use crate::{order::promises::IDEMPOTENCY_KEY_LIFETIME, time::deadlines::LOST as LOST_AFTER};
 
 /// An order to be written.
 #[derive(Debug, Clone)]

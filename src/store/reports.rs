@@ -33,6 +33,8 @@ pub enum Outcome {
     Refused(Conflict),
     /// The order is not where the sender thought; nothing was written.
     Moved,
+    /// Who reports it may not report that of this order; nothing was written.
+    NotForRole,
     /// Its id stands for another report; nothing was written.
     IdReused,
     /// No order has this id.
@@ -122,7 +124,7 @@ pub(super) fn judge_all<'a>(
             change.add_to(written.entry(*order_id));
         });
         let order = known.tracked.order.clone();
-        let (seq, allowed) = (known.seq(), allowed(&known.tracked, rules, now));
+        let (seq, allowed) = (known.seq(), allowed(&known.tracked, report.role, rules, now));
         Reported { outcome, standing: Some(Standing { order, seq, allowed, now }) }
     };
     let answers = reports.into_iter().map(answer).collect();
@@ -170,13 +172,16 @@ impl Known {
                 "the order's row is at position {row_seq}, its timeline at {was_seq}"
             ));
         }
-        if if_match.is_some_and(|positions| !positions.contains(&was_seq)) {
+        let verdict = judge(&self.tracked, report, rules, now);
+        // Who may not is not told where the order is.
+        if verdict != Verdict::NotForRole && if_match.is_some_and(|positions| !positions.contains(&was_seq)) {
             return Outcome::Moved;
         }
-        let change = match judge(&self.tracked, report, rules, now) {
+        let change = match verdict {
             Verdict::Applied(change) => *change,
             Verdict::Ignored(why) => return Outcome::Ignored(why),
             Verdict::Refused(conflict) => return Outcome::Refused(conflict),
+            Verdict::NotForRole => return Outcome::NotForRole,
         };
         let mut stored = change.events.clone();
         let seq = stored.last().map_or(was_seq, |last| last.seq);

@@ -230,8 +230,8 @@ impl Maintenance for Resilient {
         self.read_again(|| self.inner.ping()).await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        self.write(self.inner.expire_keys(limit)).await
+    async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        self.write(self.inner.expire_idempotency_keys(limit)).await
     }
 
     async fn close(&self) {

@@ -4,7 +4,8 @@ use std::{fs, path::Path, time::Duration};
 
 use order_tracker::{
     order::promises::{
-        IN_FLIGHT, KEY_LIFETIME, LIVE_WITHIN, MAX_BODY_BYTES, MAX_HEAD_BYTES, OVERDUE_AFTER, PUBLISHED_WITHIN,
+        IDEMPOTENCY_KEY_LIFETIME, IN_FLIGHT, LIVE_WITHIN, MAX_BODY_BYTES, MAX_HEAD_BYTES, OVERDUE_AFTER,
+        PUBLISHED_WITHIN,
     },
     time::deadlines::{QUEUE, STREAM_SILENCE},
 };
@@ -31,7 +32,7 @@ fn thousands(number: usize) -> String {
 fn documents_and_scripts_repeat_the_promises() {
     let (late, queue, kib) = (OVERDUE_AFTER.as_secs(), QUEUE.as_secs(), MAX_BODY_BYTES / 1024);
     assert_eq!(MAX_HEAD_BYTES, MAX_BODY_BYTES, "decision 022 tells of both at once");
-    let hours = KEY_LIFETIME.as_secs() / 3_600;
+    let hours = IDEMPOTENCY_KEY_LIFETIME.as_secs() / 3_600;
     let promised = word(late);
     for (name, sentence) in [
         ("docs/runbook.md", format!("{}{} are promised.", promised[..1].to_uppercase(), &promised[1..])),

@@ -13,7 +13,7 @@ use crate::cli::said;
 const MAX_LINES: usize = 400;
 
 /// The promises by name, as tests must refer to them; more may follow on the line.
-const PROMISES: [&str; 8] = [
+const PROMISES: [&str; 9] = [
     "Promise 1: accepted means durable",
     "Promise 2: everything accepted reaches the topic",
     "Promise 3: an effect happens once",
@@ -22,6 +22,7 @@ const PROMISES: [&str; 8] = [
     "Promise 6: it says what is wrong",
     "Promise 7: the story is true",
     "Promise 8: who was away misses nothing",
+    "Promise 9: who may not, can't",
 ];
 
 /// What is named in these folders only.
@@ -34,17 +35,18 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
 ];
 
 /// The rooms from the inside out, and what each may name: always one that stands before it.
-const MAY_NAME: [(&str, &[&str]); 13] = [
+const MAY_NAME: [(&str, &[&str]); 14] = [
     ("order", &[]),
     ("time", &["order"]),
     ("telemetry", &["order", "time"]),
-    ("store", &["order", "time", "telemetry"]),
+    ("keys", &["order", "time"]),
+    ("store", &["order", "time", "telemetry", "keys"]),
     ("broker", &["order", "time", "telemetry"]),
-    ("tracker", &["order", "time", "telemetry", "store"]),
+    ("tracker", &["order", "time", "telemetry", "keys", "store"]),
     ("ops", &["order", "time", "telemetry", "store", "broker", "tracker"]),
-    ("pipeline", &["order", "time", "telemetry", "store", "broker", "tracker", "ops"]),
+    ("pipeline", &["order", "time", "telemetry", "keys", "store", "broker", "tracker", "ops"]),
     // What clients see: no SQL and no Kafka, not even by name.
-    ("http", &["order", "time", "telemetry", "tracker", "ops"]),
+    ("http", &["order", "time", "telemetry", "keys", "tracker", "ops"]),
     ("client", &["order", "time"]),
     ("load", &["order", "time", "client"]),
     (
@@ -53,6 +55,7 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
             "order",
             "time",
             "telemetry",
+            "keys",
             "store",
             "broker",
             "tracker",
@@ -63,7 +66,10 @@ const MAY_NAME: [(&str, &[&str]); 13] = [
             "load",
         ],
     ),
-    ("cli", &["order", "time", "telemetry", "store", "broker", "ops", "http", "client", "load", "app"]),
+    (
+        "cli",
+        &["order", "time", "telemetry", "keys", "store", "broker", "ops", "http", "client", "load", "app"],
+    ),
 ];
 
 fn root() -> &'static Path {

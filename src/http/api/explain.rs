@@ -39,7 +39,7 @@ pub(in crate::http) async fn explain(
     // One that can't be read as an order has causes, and nothing can be reported of it.
     if let Some(tracked) = found.ok().as_deref().and_then(Option::as_ref) {
         let HttpSettings { rules, clock, .. } = &state.settings;
-        explained.allowed = allowed(tracked, rules, clock.now());
+        explained.allowed = allowed(tracked, None, rules, clock.now());
     }
     Ok(Json(explained))
 }

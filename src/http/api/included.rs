@@ -43,7 +43,7 @@ impl Included {
         FoundOrder {
             order,
             events,
-            allowed: self.allowed.then(|| allowed(tracked, rules, now)),
+            allowed: self.allowed.then(|| allowed(tracked, None, rules, now)),
             eta: self.eta.then(eta).map(Expected),
         }
     }

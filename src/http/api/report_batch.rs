@@ -191,7 +191,7 @@ fn read(state: &AppState, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Item>,
             }
         };
         let [order_id, id] = [item.order_id(), item.id()].map(|text| text.map(str::to_owned));
-        let report = item.check(now).map_err(Problem::from).and_then(|(order_id, report)| {
+        let report = item.check(None, now).map_err(Problem::from).and_then(|(order_id, report)| {
             let order_id = order_id.map_err(|_| orders::unknown())?;
             Ok(Some(OrderReport { order_id, report, if_match: None }))
         });

@@ -77,6 +77,11 @@ impl TryFrom<Reported> for Taken {
             ReportOutcome::Ignored(why) => (Outcome::Ignored, Some(why), Vec::new(), false),
             ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing?.allowed)),
             ReportOutcome::Moved => return Err(Problem::moved(standing?.seq)),
+            ReportOutcome::NotForRole => {
+                let detail =
+                    "this key's role may not report that of this order: others have made the step, or begun";
+                return Err(Problem::not_for_this_role(detail));
+            }
             ReportOutcome::IdReused => return Err(Problem::report_id_reused()),
             ReportOutcome::Unknown => return Err(orders::unknown()),
             ReportOutcome::Odd(_) => return Err(Problem::internal()),
@@ -127,7 +132,8 @@ pub(in crate::http) async fn report(
 ) -> Result<Response, Problem> {
     let request =
         ReportRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    let (if_match, report) = match (tags::if_match(&headers), request.check(state.settings.clock.now())) {
+    let (if_match, report) = match (tags::if_match(&headers), request.check(None, state.settings.clock.now()))
+    {
         (Ok(if_match), Ok(report)) => (if_match, report),
         (if_match, checked) => {
             let others = checked.err().map(|ReportErrors(errors)| errors).unwrap_or_default();

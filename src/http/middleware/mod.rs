@@ -1,5 +1,6 @@
-//! The layers around the routes: request id, metrics and log, compression.
+//! The layers around the routes: who asks, request id, metrics and log, compression.
 
+pub(in crate::http) mod access;
 pub(in crate::http) mod gzip;
 pub(in crate::http) mod observe;
 pub(in crate::http) mod request_log;

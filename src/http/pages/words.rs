@@ -9,7 +9,7 @@ pub(super) const fn who(source: Source) -> &'static str {
         Source::Customer => "you",
         Source::Kitchen => "the kitchen",
         Source::Courier => "the courier",
-        Source::Pos | Source::Staff | Source::Api => "the shop",
+        Source::Pos | Source::Staff | Source::Shop | Source::Admin | Source::Api => "the shop",
         Source::Timer => "by schedule",
     }
 }
@@ -68,6 +68,8 @@ pub(super) const fn said_by(source: Source) -> &'static str {
         Source::Pos => "the till",
         Source::Staff => "staff",
         Source::Customer => "the customer",
+        Source::Shop => "the shop",
+        Source::Admin => "an administrator",
         Source::Api => "a program",
         Source::Timer => "by schedule",
     }
@@ -119,6 +121,9 @@ pub(super) const fn conflict(conflict: Conflict) -> &'static str {
 
 /// Somebody else was faster.
 pub(super) const CHANGED: &str = "The order changed while you looked";
+
+/// Who signed in may not say that.
+pub(super) const NOT_FOR_ROLE: &str = "That is not for the role that you signed in with";
 
 /// A form was sent again, and what it had reported was taken back meanwhile.
 pub(super) const TAKEN_BACK: &str =

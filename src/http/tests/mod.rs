@@ -48,6 +48,7 @@ use tower::ServiceExt as _;
 
 use super::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router};
 use crate::{
+    keys::Auth,
     ops::{Operations, overview::Overview},
     order::{
         Rules, StageDelays, Start,
@@ -240,6 +241,7 @@ impl Api {
                 proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
                 rules,
                 clock: clock.clone(),
+                auth: Auth::Open,
                 demo,
             },
             batches: BatchPlaces::default(),

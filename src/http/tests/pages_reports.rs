@@ -42,7 +42,7 @@ impl Api {
             said[name] = value.clone();
         }
         let request = ReportRequest::from_value(said).expect("an object");
-        let mut report = request.check(self.clock.now()).expect("valid");
+        let mut report = request.check(None, self.clock.now()).expect("valid");
         (report.source, report.by) = (source, Some(INSIDE[2].to_owned()));
         let order_id: OrderId = id.parse().expect("an id");
         let reports = [OrderReport { order_id, report, if_match: None }];

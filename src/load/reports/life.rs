@@ -302,6 +302,7 @@ mod tests {
                 Verdict::Ignored(Ignored::Same) => seen.same += 1,
                 Verdict::Ignored(Ignored::Late) => seen.late += 1,
                 Verdict::Refused(conflict) => seen.conflicts.push(conflict),
+                Verdict::NotForRole => unreachable!("nobody is asked for a role"),
             }
         }
         tracked

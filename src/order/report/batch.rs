@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{FieldCode, FieldError, OrderId, ParseIdError, Timestamp, json},
-    Report, ReportErrors, ReportRequest,
+    Report, ReportErrors, ReportRequest, Reporter,
 };
 
 /// One of several reports, as somebody sent it.
@@ -53,13 +53,17 @@ impl ReportItem {
     }
 
     /// The report and the id of its order, if that can be one; `now` is what the sender's clock is held to.
-    pub fn check(self, now: Timestamp) -> Result<(Result<OrderId, ParseIdError>, Report), ReportErrors> {
+    pub fn check(
+        self,
+        reporter: Option<&Reporter>,
+        now: Timestamp,
+    ) -> Result<(Result<OrderId, ParseIdError>, Report), ReportErrors> {
         let order_id = match self.order_id {
             Some(Value::String(text)) => Ok(text),
             Some(_) => Err(FieldError::new("order_id", FieldCode::Type, "must be a string")),
             None => Err(FieldError::new("order_id", FieldCode::Required, "is required")),
         };
-        match (order_id, self.request.check(now)) {
+        match (order_id, self.request.check(reporter, now)) {
             (Ok(order_id), Ok(report)) => Ok((order_id.parse(), report)),
             (order_id, checked) => {
                 let others = checked.err().map(|ReportErrors(errors)| errors).unwrap_or_default();
@@ -89,11 +93,12 @@ mod tests {
         let mut items = items.into_iter().flatten();
         let item = items.next().expect("an item");
         assert_eq!((item.order_id(), item.id()), (Some("ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV"), Some("a")));
-        let (order_id, report) = item.check(now()).expect("is well");
+        let (order_id, report) = item.check(None, now()).expect("is well");
         assert_eq!(order_id, "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse());
         let expected = Report { id: Some("a".to_owned()), ..Report::of(EventKind::Ready, Source::Api) };
         assert_eq!(report, expected);
-        let (order_id, _) = items.next().expect("an item").check(now()).expect("is well but for the id");
+        let (order_id, _) =
+            items.next().expect("an item").check(None, now()).expect("is well but for the id");
         assert!(order_id.is_err());
         assert!(ReportItem::parse_all(b"\xef\xbb\xbf[]").is_ok_and(|items| items.is_empty()));
         for bad in ["{}", "7", "", "[{}", "[{]", "[] []"] {
@@ -113,7 +118,7 @@ mod tests {
             (r#"{"order_id": "7"}"#, &[("event", FieldCode::Required)]),
         ] {
             let item = ReportItem::parse(item.as_bytes()).expect("an object");
-            let ReportErrors(errors) = item.check(now()).expect_err("is wrong");
+            let ReportErrors(errors) = item.check(None, now()).expect_err("is wrong");
             let errors: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.code)).collect();
             assert_eq!(errors, expected);
         }

@@ -18,10 +18,19 @@ pub use words::{Reason, Source};
 
 use serde_json::{Map, Value, json};
 
-use super::{EventKind, Timestamp};
+use super::{EventKind, Role, Timestamp};
 
 /// Most events of an order; beyond, only what moves it is taken.
 pub const MAX_EVENTS: usize = 256;
+
+/// Who reports, where keys tell that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reporter {
+    /// What he may report.
+    pub role: Role,
+    /// The name of his key.
+    pub name: String,
+}
 
 /// A report that may be made, whatever the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +53,8 @@ pub struct Report {
     pub source: Source,
     /// Under which name.
     pub by: Option<String>,
+    /// In which role; `None` where nobody is asked who he is, and everything may be reported.
+    pub role: Option<Role>,
     /// Which position a REVERTED takes back; the latest, if it does not say.
     pub reverts: Option<u32>,
 }
@@ -73,8 +84,14 @@ impl Report {
             station: None,
             source,
             by: None,
+            role: None,
             reverts: None,
         }
+    }
+
+    /// Whether who reports may report such a thing, whatever the order.
+    pub fn is_for_its_role(&self) -> bool {
+        self.role.is_none_or(|role| role.may_report(self.event, self.reason))
     }
 
     /// What was said, but for the note: the same values are the same report.

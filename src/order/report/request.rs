@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     super::{EventKind, FieldCode, FieldError, Status, Timestamp, json, listed_events, schema, to_millis},
-    Reason, Report, Source,
+    Reason, Report, Reporter, Source,
 };
 
 /// Longest name that a sender may give to a report, in ASCII characters.
@@ -91,8 +91,9 @@ impl ReportRequest {
         self.id.as_ref()?.as_str()
     }
 
-    /// The report, if all is well; `now` is what the sender's clock is held to.
-    pub fn check(self, now: Timestamp) -> Result<Report, ReportErrors> {
+    /// The report, if all is well; `now` is what the sender's clock is held to. Where a key tells who reports it is not
+    /// asked for.
+    pub fn check(self, reporter: Option<&Reporter>, now: Timestamp) -> Result<Report, ReportErrors> {
         let mut wrong = Wrong::default();
         let event = wrong.event(self.event);
         // Whatever else is wrong is told too.
@@ -119,8 +120,14 @@ impl ReportRequest {
             },
             note: wrong.text("note", self.note, MAX_NOTE_CHARS),
             station: wrong.text("station", self.station, MAX_STATION_CHARS),
-            source: wrong.word("source", self.source, &Source::NAMED, Source::as_str).unwrap_or(Source::Api),
-            by: None,
+            source: match reporter {
+                Some(reporter) => reporter.role.source(),
+                None => {
+                    wrong.word("source", self.source, &Source::NAMED, Source::as_str).unwrap_or(Source::Api)
+                }
+            },
+            by: reporter.map(|reporter| reporter.name.clone()),
+            role: reporter.map(|reporter| reporter.role),
             reverts: match event {
                 Some(EventKind::Reverted) => wrong.number("reverts", self.reverts, i32::MAX.unsigned_abs()),
                 _ => None,
@@ -254,7 +261,7 @@ mod tests {
         let named = |errors: ReportErrors| {
             errors.0.into_iter().map(|error| (error.field, error.code)).collect::<Vec<_>>()
         };
-        request.check(now()).map_err(named)
+        request.check(None, now()).map_err(named)
     }
 
     #[test]

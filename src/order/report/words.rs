@@ -82,6 +82,10 @@ words! {
     Staff = "staff";
     /// Who ordered.
     Customer = "customer";
+    /// Where it was ordered.
+    Shop = "shop";
+    /// Who runs the service.
+    Admin = "admin";
     /// A program that does not say for whom.
     Api = "api";
     /// Nobody: it was time.

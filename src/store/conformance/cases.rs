@@ -49,7 +49,8 @@ use super::{DELAYS, Fixture, assert_consistent, details, incoming, new_order, ne
 use crate::{
     order::{OrderDetails, OrderId, OrderPlaced, PerStatus, Status},
     store::{
-        Admission, Backlog, Incoming, KEY_LIFETIME, LateSteps, NewOrder, Outbox, Page, Placement, StoreError,
+        Admission, Backlog, IDEMPOTENCY_KEY_LIFETIME, Incoming, LateSteps, NewOrder, Outbox, Page, Placement,
+        StoreError,
     },
     time::Clock as _,
 };
@@ -207,10 +208,10 @@ pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
     assert_eq!(second, [Placement::Replayed(orders[0].order_id), Placement::KeyReused, first[0].clone()]);
     assert_eq!(t.counts().await[Status::Placed], 2, "orders 0 and 3, once each");
 
-    t.clock.advance(KEY_LIFETIME);
-    assert_eq!(t.store.expire_keys(10).await.expect("expires"), 0);
+    t.clock.advance(IDEMPOTENCY_KEY_LIFETIME);
+    assert_eq!(t.store.expire_idempotency_keys(10).await.expect("expires"), 0);
     t.clock.advance(Duration::from_millis(1));
-    assert_eq!(t.store.expire_keys(10).await.expect("expires"), 2);
+    assert_eq!(t.store.expire_idempotency_keys(10).await.expect("expires"), 2);
     assert!(matches!(t.place(&[keyed(&orders[5], "a")]).await[0], Placement::Placed(_)));
 }
 

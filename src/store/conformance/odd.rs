@@ -114,7 +114,7 @@ async fn every_verb_serves_the_others(t: &Fixture, odd: &str, readable: bool) {
     read(t, odd, &asked, good, readable).await;
     steps(t, odd, &asked, ids).await;
     t.store.heartbeat().await.expect("lives");
-    t.store.expire_keys(10).await.expect("expires");
+    t.store.expire_idempotency_keys(10).await.expect("expires");
 }
 
 /// The outbox.

@@ -85,7 +85,7 @@ impl Fixture {
                 let found = self.find(report.order_id).await;
                 assert_eq!(found.order, standing.order, "{report:?}");
                 assert_eq!(found.events.last().map(|last| last.seq), Some(standing.seq), "{report:?}");
-                assert_eq!(allowed(&found, &rules(), now), standing.allowed, "{report:?}");
+                assert_eq!(allowed(&found, None, &rules(), now), standing.allowed, "{report:?}");
             }
         }
         self.assert_audited().await;

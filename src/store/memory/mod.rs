@@ -21,8 +21,8 @@ use transaction::{Course, Courses, Locks};
 use super::reports::SaidRow;
 
 use super::{
-    AuditPage, Backlog, Counts, Insight, KEY_LIFETIME, LateOrders, LateSteps, Maintenance, OutboxStore,
-    Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, Insight, LateOrders, LateSteps, Maintenance,
+    OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
     order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -266,9 +266,9 @@ impl Maintenance for MemoryStore {
         self.lock().0.reached().map(|_| ())
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+    async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (mut database, now) = self.lock();
-        let old = database.keys.extract_if(|_, (_, created_at)| *created_at < now - KEY_LIFETIME);
+        let old = database.keys.extract_if(|_, (_, created_at)| *created_at < now - IDEMPOTENCY_KEY_LIFETIME);
         Ok(old.take(limit).count() as u64)
     }
 

@@ -6,7 +6,7 @@ use sqlx::{Connection as _, PgConnection, Row as _, postgres::PgRow};
 use tokio::time::Instant;
 
 use super::{
-    super::KEY_LIFETIME,
+    super::IDEMPOTENCY_KEY_LIFETIME,
     reach::Reach,
     rows::{moment, moment_if_any},
 };
@@ -92,7 +92,7 @@ async fn expire(
     .await?;
     let row = sqlx::query(EXPIRE)
         .bind(now)
-        .bind(KEY_LIFETIME.as_secs_f64())
+        .bind(IDEMPOTENCY_KEY_LIFETIME.as_secs_f64())
         .bind(from)
         .bind(back.map(|back| back.as_secs_f64()))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))

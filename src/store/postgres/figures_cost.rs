@@ -174,11 +174,11 @@ async fn keys_are_thrown_away_at_the_price_of_each() {
         .read_by(async |store| {
             let mut expired = 0;
             while expired < GONE.unsigned_abs() {
-                let slice = store.expire_keys(1_000).await.expect("expires");
+                let slice = store.expire_idempotency_keys(1_000).await.expect("expires");
                 assert_eq!(slice, 1_000);
                 expired += slice;
             }
-            assert_eq!(store.expire_keys(1_000).await.expect("expires"), 0);
+            assert_eq!(store.expire_idempotency_keys(1_000).await.expect("expires"), 0);
         })
         .await;
     assert!(read < GONE * 6, "{read} entries read");

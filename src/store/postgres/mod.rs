@@ -360,7 +360,7 @@ impl Maintenance for PgStore {
         self.can_place().await
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
+    async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.loops, async |db| self.expiry.slice(db, now, limit).await).await
     }

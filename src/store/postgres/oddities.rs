@@ -84,11 +84,11 @@ async fn other_locked_rows_are_waited_for_by_nobody() {
     let beat = store.heartbeat().await.expect_err("can't be said");
     assert!(beat.may_be_one(), "{beat}");
     clock.advance(Duration::from_hours(25));
-    assert_eq!(store.expire_keys(10).await.expect("expires"), 2);
+    assert_eq!(store.expire_idempotency_keys(10).await.expect("expires"), 2);
     assert!(asked.elapsed() < Duration::from_millis(900), "nobody waits: {:?}", asked.elapsed());
     holder.rollback().await.expect("unlocks");
     store.heartbeat().await.expect("lives");
-    assert_eq!(store.expire_keys(10).await.expect("expires"), 1, "the next time");
+    assert_eq!(store.expire_idempotency_keys(10).await.expect("expires"), 1, "the next time");
 }
 
 /// An idempotency key that another session holds is waited for by its own order alone, and not for long.

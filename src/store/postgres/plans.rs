@@ -348,7 +348,7 @@ async fn use_every_verb(store: &PgStore) {
     store.mark_sent(&[id]).await.expect("marks");
     store.republish(&[id]).await.expect("writes");
     store.mark_sent(&[id]).await.expect("marks");
-    store.expire_keys(10).await.expect("expires");
+    store.expire_idempotency_keys(10).await.expect("expires");
     store.backlog().await.expect("reads");
     read_events(store, id).await;
 }

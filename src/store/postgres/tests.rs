@@ -338,7 +338,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     let unsent = take(&store, 10).await;
     store.release(&[unsent[0].order_id]).await.expect("releases");
     store.mark_sent(&[unsent[1].order_id]).await.expect("marks");
-    assert_eq!(store.expire_keys(10).await.expect("expires"), 1);
+    assert_eq!(store.expire_idempotency_keys(10).await.expect("expires"), 1);
     assert_eq!(store.audit(None, 10).await.expect("reads").orders.len(), 2);
     store.close().await;
 

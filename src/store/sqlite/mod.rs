@@ -327,8 +327,8 @@ impl Maintenance for SqliteStore {
         Ok(())
     }
 
-    async fn expire_keys(&self, limit: usize) -> Result<u64, StoreError> {
-        verbs::expire_keys(&self.write, self.clock.now(), limit).await
+    async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {
+        verbs::expire_idempotency_keys(&self.write, self.clock.now(), limit).await
     }
 
     async fn close(&self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{AuditPage, Due, KEY_LIFETIME, Page, Position, Transition, columns::order_columns},
+    super::{AuditPage, Due, IDEMPOTENCY_KEY_LIFETIME, Page, Position, Transition, columns::order_columns},
     StoreError,
     arrive::insert_events,
     rows::{
@@ -261,12 +261,16 @@ fn before(page: &Page) -> String {
     page.before.map_or_else(|| "~".to_owned(), |id| id.to_string())
 }
 
-pub(super) async fn expire_keys(write: &SqlitePool, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+pub(super) async fn expire_idempotency_keys(
+    write: &SqlitePool,
+    now: Timestamp,
+    limit: usize,
+) -> Result<u64, StoreError> {
     let expired = sqlx::query(
         "DELETE FROM idempotency_keys
          WHERE rowid IN (SELECT rowid FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
     )
-    .bind((now - KEY_LIFETIME).timestamp_millis())
+    .bind((now - IDEMPOTENCY_KEY_LIFETIME).timestamp_millis())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .execute(write)
     .await?;

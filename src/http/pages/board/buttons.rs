@@ -19,7 +19,7 @@ const MINUTES: [u16; 3] = [5, 10, 20];
 pub(super) fn buttons(tracked: &TrackedOrder, board: &Board) -> Markup {
     // What ends it comes last, away from what is pressed all day.
     let ends = |event: &EventKind| *event == EventKind::Reached(Status::Cancelled);
-    let mut allowed = allowed(tracked, &board.rules, board.now);
+    let mut allowed = allowed(tracked, None, &board.rules, board.now);
     allowed.sort_by_key(ends);
     let drawn = drawn();
     let sheet = Sheet { tracked, board, drawn: &drawn };

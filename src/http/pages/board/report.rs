@@ -83,6 +83,7 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
         }
         ReportOutcome::Moved => why_not(&state, order_id, words::CHANGED, &sheet).await,
         ReportOutcome::IdReused => why_not(&state, order_id, words::USED, &sheet).await,
+        ReportOutcome::NotForRole => why_not(&state, order_id, words::NOT_FOR_ROLE, &sheet).await,
         ReportOutcome::Unknown => unknown(),
         ReportOutcome::Contended | ReportOutcome::Odd(_) => away(),
     }
@@ -110,7 +111,7 @@ impl ReportForm {
             }
         }
         let request = ReportRequest::from_value(said).map_err(|error| error.to_string())?;
-        request.check(now).map_err(|errors| format!("Please check: {errors}."))
+        request.check(None, now).map_err(|errors| format!("Please check: {errors}."))
     }
 
     /// The board with this order open.

@@ -97,6 +97,7 @@ pub(in crate::http) async fn cancel(
             ReportOutcome::Replayed(_)
             | ReportOutcome::Refused(_)
             | ReportOutcome::Moved
+            | ReportOutcome::NotForRole
             | ReportOutcome::IdReused,
         ) => match look_up(&state, Some(order_id)).await {
             // Pressed twice.
@@ -122,7 +123,7 @@ fn report(form: &CancelForm, now: Timestamp) -> Option<Report> {
     let said = json!({
         "event": cancelled, "id": form.id, "source": Source::Customer, "reason": Reason::CustomerRequest,
     });
-    ReportRequest::from_value(said).ok()?.check(now).ok()
+    ReportRequest::from_value(said).ok()?.check(None, now).ok()
 }
 
 /// What may be asked of an order in its status, or why nothing may. An order that is cancelled tells that itself.

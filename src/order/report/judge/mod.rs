@@ -15,7 +15,8 @@ pub(in crate::order) use moves::Moves;
 
 use super::{
     super::{
-        Event, EventKind, Order, Progression, StageDelays, Start, Status, Timestamp, TrackedOrder, Transition,
+        Event, EventKind, Order, Progression, Role, StageDelays, Start, Status, Timestamp, TrackedOrder,
+        Transition,
     },
     MAX_EVENTS, Report,
 };
@@ -61,6 +62,8 @@ pub enum Verdict {
     Ignored(Ignored),
     /// It contradicts what is there.
     Refused(Conflict),
+    /// Somebody may report that of this order, but not who does.
+    NotForRole,
 }
 
 /// Why a report says nothing new.
@@ -137,6 +140,7 @@ enum Effect {
 enum No {
     Ignored(Ignored),
     Refused(Conflict),
+    NotForRole,
 }
 
 /// An order as a report finds it.
@@ -152,7 +156,10 @@ impl<'a> Scene<'a> {
         Self { tracked, moves: Moves::of(&tracked.events), rules, now }
     }
 
-    fn effect(&self, event: EventKind, reverts: Option<u32>) -> Result<Effect, No> {
+    fn effect(&self, event: EventKind, reverts: Option<u32>, role: Option<Role>) -> Result<Effect, No> {
+        if role.is_some_and(|role| !self.is_for(role, event, reverts)) {
+            return Err(No::NotForRole);
+        }
         let status = self.tracked.order.status;
         match event {
             EventKind::Reverted => self.revert(reverts).map(Effect::Revert),
@@ -162,8 +169,29 @@ impl<'a> Scene<'a> {
             EventKind::Reached(to) => Ok(Effect::Step(to)),
             _ if self.tracked.events.len() >= MAX_EVENTS => Err(No::Refused(Conflict::TimelineFull)),
             EventKind::Delayed => Ok(Effect::Delay),
-            _ => Ok(Effect::Milestone),
+            EventKind::Ready
+            | EventKind::CourierAssigned
+            | EventKind::CourierAtPickup
+            | EventKind::CourierAtDoor
+            | EventKind::DeliveryFailed
+            // No report may be of these.
+            | EventKind::Created
+            | EventKind::Erased => Ok(Effect::Milestone),
         }
+    }
+
+    /// Whether this role may report that of this order.
+    fn is_for(&self, role: Role, event: EventKind, reverts: Option<u32>) -> bool {
+        let status = self.tracked.order.status;
+        role.may_report(event, None)
+            && match event {
+                EventKind::Reached(Status::Cancelled) => status.is_final() || role.may_cancel_in(status),
+                EventKind::Reverted => {
+                    let step = reverts.map_or_else(|| self.moves.latest(), |seq| self.moves.standing_at(seq));
+                    step.is_none_or(|step| role.may_take_back(step.to, step.source))
+                }
+                _ => true,
+            }
     }
 
     fn revert(&self, reverts: Option<u32>) -> Result<Move, No> {
@@ -265,18 +293,23 @@ fn skipped(from: Status, to: Status) -> impl Iterator<Item = Status> {
 
 /// What becomes of a report that finds an order like this, by the database's clock.
 pub fn judge(tracked: &TrackedOrder, report: &Report, rules: &Rules, now: Timestamp) -> Verdict {
+    if !report.is_for_its_role() {
+        return Verdict::NotForRole;
+    }
     let scene = Scene::new(tracked, rules, now);
-    match scene.effect(report.event, report.reverts) {
+    match scene.effect(report.event, report.reverts, report.role) {
         Ok(effect) => Verdict::Applied(Box::new(scene.change(report, effect))),
         Err(No::Ignored(why)) => Verdict::Ignored(why),
         Err(No::Refused(conflict)) => Verdict::Refused(conflict),
+        Err(No::NotForRole) => Verdict::NotForRole,
     }
 }
 
-/// What may be reported now and would be applied, in the order of the contract.
-pub fn allowed(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Vec<EventKind> {
+/// What may be reported now in this role and would be applied, in the order of the contract; `None`: where nobody is asked
+/// who he is.
+pub fn allowed(tracked: &TrackedOrder, role: Option<Role>, rules: &Rules, now: Timestamp) -> Vec<EventKind> {
     let scene = Scene::new(tracked, rules, now);
-    Report::KINDS.into_iter().filter(|kind| scene.effect(*kind, None).is_ok()).collect()
+    Report::KINDS.into_iter().filter(|kind| scene.effect(*kind, None, role).is_ok()).collect()
 }
 
 #[cfg(test)]

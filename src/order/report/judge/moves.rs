@@ -2,13 +2,18 @@
 
 use serde_json::Value;
 
-use super::super::super::{Event, EventKind, Status, Timestamp};
+use super::super::{
+    super::{Event, EventKind, Status, Timestamp},
+    Source,
+};
 
 /// What the `meta` of an event says of the way of its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventFacts {
     /// Nobody reported it: a later report skipped it.
     pub inferred: bool,
+    /// Who said so.
+    pub source: Option<Source>,
     /// Which position it takes back.
     pub reverts: Option<u32>,
     /// Where the order was before.
@@ -26,6 +31,7 @@ impl EventFacts {
         let status = |name| meta.get(name).and_then(Value::as_str).and_then(|text| text.parse().ok());
         Self {
             inferred: meta.get("inferred") == Some(&Value::Bool(true)),
+            source: meta.get("source").and_then(Value::as_str).and_then(|text| text.parse().ok()),
             reverts: meta.get("reverts").and_then(Value::as_u64).and_then(|seq| seq.try_into().ok()),
             from: status("from"),
             to: status("to"),
@@ -42,6 +48,10 @@ pub(in crate::order) struct Move {
     /// Where the order was before, and before all that was inferred with it.
     pub(in crate::order) from: Status,
     pub(in crate::order) at: Timestamp,
+    /// What was reached.
+    pub(in crate::order) to: EventKind,
+    /// Who said so.
+    pub(in crate::order) source: Option<Source>,
 }
 
 /// Where a timeline leads, its steps that are not taken back, and the positions of those that are.
@@ -76,7 +86,7 @@ impl Moves {
             EventKind::Reached(to) if to != Status::FIRST => {
                 let from = *self.before.get_or_insert(self.status);
                 if !facts.inferred {
-                    self.standing.push(Move { seq, from, at });
+                    self.standing.push(Move { seq, from, at, to: event, source: facts.source });
                     self.before = None;
                 }
                 self.status = to;
@@ -94,6 +104,11 @@ impl Moves {
     /// The one that can be taken back next.
     pub(in crate::order) fn latest(&self) -> Option<Move> {
         self.standing.last().copied()
+    }
+
+    /// The step at this position, if it still stands.
+    pub(super) fn standing_at(&self, seq: u32) -> Option<Move> {
+        self.standing.iter().find(|step| step.seq == seq).copied()
     }
 
     pub(super) fn has_taken_back(&self, seq: u32) -> bool {

@@ -76,11 +76,14 @@ impl World {
         // Whoever looks late does not make the story wrong.
         prop_assert_eq!(self.violations(at(-1_000_000)), []);
         prop_assert_eq!(Moves::of(&self.tracked.events).status, self.tracked.order.status);
-        let applied = Report::KINDS.into_iter().filter(|kind| {
-            let report = Report::of(*kind, Source::Api);
-            matches!(judge(&self.tracked, &report, &self.rules, self.now()), Verdict::Applied(_))
-        });
-        prop_assert_eq!(allowed(&self.tracked, &self.rules, self.now()), applied.collect::<Vec<_>>());
+        for role in [None].into_iter().chain(Role::ALL.map(Some)) {
+            let applied = Report::KINDS.into_iter().filter(|kind| {
+                let report = Report { role, ..Report::of(*kind, role.map_or(Source::Api, Role::source)) };
+                matches!(judge(&self.tracked, &report, &self.rules, self.now()), Verdict::Applied(_))
+            });
+            let allowed = allowed(&self.tracked, role, &self.rules, self.now());
+            prop_assert_eq!(allowed, applied.collect::<Vec<_>>());
+        }
         Ok(())
     }
 
@@ -102,7 +105,9 @@ impl World {
                     prop_assert_eq!(self.say(report), Verdict::Ignored(Ignored::Same));
                 }
             }
-            Verdict::Ignored(_) | Verdict::Refused(_) => prop_assert_eq!(&self.tracked, &before),
+            Verdict::Ignored(_) | Verdict::Refused(_) | Verdict::NotForRole => {
+                prop_assert_eq!(&self.tracked, &before);
+            }
         }
         Ok(())
     }

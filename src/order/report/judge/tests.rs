@@ -85,7 +85,7 @@ impl World {
     }
 
     fn allowed(&self) -> Vec<&'static str> {
-        let allowed = allowed(&self.tracked, &self.rules, self.now());
+        let allowed = allowed(&self.tracked, None, &self.rules, self.now());
         allowed.into_iter().map(EventKind::as_str).collect()
     }
 }

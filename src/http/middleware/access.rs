@@ -1,0 +1,96 @@
+//! Who asks, and whether he may: in front of every handler.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+
+use super::super::{
+    AppState, Problem, pages,
+    routes::{self, Need},
+};
+use crate::{
+    keys::{ApiKey, Auth, Caller, KeyRing, Session, Unproven},
+    order::{Action, Timestamp},
+};
+
+/// The scheme of keys, RFC 6750.
+const BEARER: &str = "Bearer ";
+
+/// Lets through who may, with the [`Caller`] beside the request.
+pub(in crate::http) async fn access(
+    State(state): State<Arc<AppState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
+    let caller = match &state.settings.auth {
+        Auth::Open => Ok(Caller::Anyone),
+        Auth::Keys(ring) => prove(ring, need, request.headers(), state.settings.clock.now()),
+    };
+    let caller = match (caller, need) {
+        // Whoever needs none is not asked, and what he sends along is not his.
+        (Ok(caller), _) => caller,
+        (Err(problem), Need::Page(_)) => return pages::sign_in_first(&problem, &request),
+        (Err(problem), _) => return refused(problem),
+    };
+    if let Need::Key(action) | Need::Page(action) = need
+        && !caller.may(action)
+    {
+        let problem = not_for_role(&caller, action);
+        return if matches!(need, Need::Page(_)) {
+            pages::not_for_role(&problem)
+        } else {
+            problem.into_response()
+        };
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Who asks. A browser's session counts on pages only: elsewhere another site's page could make a browser use it.
+fn prove(ring: &KeyRing, need: Need, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Problem> {
+    if need == Need::Nothing {
+        return Ok(Caller::Anyone);
+    }
+    let proved = match bearer(headers)? {
+        Some(key) => ring.prove(&key, now),
+        None => match pages::session(headers).filter(|_| matches!(need, Need::Page(_))) {
+            Some(session) => Session::read(session, ring, now).map(|session| session.key),
+            None => return Err(Problem::key_required()),
+        },
+    };
+    proved.map(Caller::Holder).map_err(|why| match why {
+        Unproven::Unknown => Problem::key_not_valid(),
+        Unproven::NotReadYet => Problem::unavailable("the keys could not be read yet; try again shortly"),
+    })
+}
+
+/// The key that was sent; one that is mistyped is found here.
+fn bearer(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or_else(Problem::key_not_valid)?;
+    let scheme = text.get(..BEARER.len()).filter(|scheme| scheme.eq_ignore_ascii_case(BEARER));
+    let key = scheme.and_then(|_| text[BEARER.len()..].trim_start().parse().ok());
+    key.map(Some).ok_or_else(Problem::key_not_valid)
+}
+
+fn refused(problem: Problem) -> Response {
+    let challenge = problem.challenge();
+    let mut response = problem.into_response();
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    response
+}
+
+fn not_for_role(caller: &Caller, action: Action) -> Problem {
+    let role = caller.role().map_or_else(String::new, |role| role.to_string());
+    Problem::not_for_this_role(format!("a key of role {role} may not {action}"))
+}

@@ -1,0 +1,76 @@
+//! Who asks.
+
+use std::sync::Arc;
+
+use super::{KeyRing, LiveKey};
+use crate::order::{Action, Reporter, Role, Sight};
+
+/// Whether who asks must say who he is.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// Everybody may do everything.
+    Open,
+    /// Who has one of these keys, what its role may.
+    Keys(Arc<KeyRing>),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Nobody is asked who he is.
+    Anyone,
+    /// The holder of this key.
+    Holder(Arc<LiveKey>),
+}
+
+impl Caller {
+    /// In which role; `None` where nobody is asked.
+    pub fn role(&self) -> Option<Role> {
+        match self {
+            Self::Anyone => None,
+            Self::Holder(key) => Some(key.stored.role),
+        }
+    }
+
+    /// The name of the key.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Anyone => None,
+            Self::Holder(key) => Some(&key.stored.name),
+        }
+    }
+
+    /// Whose idempotency keys those that come with the request are.
+    pub fn owner(&self) -> &str {
+        match self {
+            Self::Anyone => "",
+            Self::Holder(key) => key.stored.id.as_str(),
+        }
+    }
+
+    /// Whether that may be done.
+    pub fn may(&self, action: Action) -> bool {
+        self.role().is_none_or(|role| role.may(action))
+    }
+
+    /// What is shown of people.
+    pub fn sight(&self) -> Sight {
+        self.role().map_or(Sight::WHOLE, Role::sight)
+    }
+
+    /// Who reports what comes with the request.
+    pub fn reporter(&self) -> Option<Reporter> {
+        match self {
+            Self::Anyone => None,
+            Self::Holder(key) => Some(Reporter { role: key.stored.role, name: key.stored.name.clone() }),
+        }
+    }
+
+    /// Waits until the key is not good any more: what was begun with it ends.
+    pub async fn revoked(&self) {
+        match self {
+            Self::Anyone => std::future::pending().await,
+            Self::Holder(key) => key.revoked.cancelled().await,
+        }
+    }
+}

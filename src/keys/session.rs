@@ -1,0 +1,142 @@
+//! What a browser keeps of a key: who it is, until when, and a proof that only the service can make.
+//!
+//! No table: the proof is made with the key's stored hash, so a session ends with its key.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::DateTime;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::{KeyRing, LiveKey, Unproven};
+use crate::order::Timestamp;
+
+/// How long a session lasts after it was last used.
+pub const LASTING: Duration = Duration::from_hours(12);
+/// How old one is that is made anew when it is used.
+const RENEWED_AFTER: Duration = Duration::from_mins(1);
+
+/// A session that is good.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whose.
+    pub key: Arc<LiveKey>,
+    /// Until when.
+    expires: Timestamp,
+}
+
+impl Session {
+    /// A new one.
+    pub fn begin(key: Arc<LiveKey>, now: Timestamp) -> Self {
+        Self { key, expires: now + LASTING }
+    }
+
+    /// The one that a browser has sent.
+    pub fn read(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Self, Unproven> {
+        let mut parts = text.split('.');
+        let (Some(id), Some(expires), Some(proof), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Unproven::Unknown);
+        };
+        let seconds = expires.parse().map_err(|_| Unproven::Unknown)?;
+        let expires = DateTime::from_timestamp(seconds, 0).filter(|expires| *expires > now);
+        let expires = expires.ok_or(Unproven::Unknown)?;
+        let proof = URL_SAFE_NO_PAD.decode(proof).map_err(|_| Unproven::Unknown)?;
+        let session = Self { key: ring.named(&id.parse().map_err(|_| Unproven::Unknown)?, now)?, expires };
+        // In a time that does not tell how much of it is right.
+        session.proof().verify_slice(&proof).map_err(|_| Unproven::Unknown)?;
+        Ok(session)
+    }
+
+    /// What a browser keeps: letters, digits, `-`, `_` and two dots.
+    pub fn text(&self) -> String {
+        let proof = URL_SAFE_NO_PAD.encode(self.proof().finalize().into_bytes());
+        format!("{}.{}.{proof}", self.key.stored.id, self.expires.timestamp())
+    }
+
+    /// The same for longer, once it is worth it.
+    pub fn renewed(&self, now: Timestamp) -> Option<Self> {
+        let fresh = Self::begin(Arc::clone(&self.key), now);
+        (fresh.expires > self.expires + RENEWED_AFTER).then_some(fresh)
+    }
+
+    fn proof(&self) -> Hmac<Sha256> {
+        let mut proof =
+            Hmac::<Sha256>::new_from_slice(&self.key.stored.hash.0).expect("takes a key of any length");
+        proof.update(format!("session.{}.{}", self.key.stored.id, self.expires.timestamp()).as_bytes());
+        proof
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::{
+        super::{ApiKey, KeyId, StoredKey},
+        *,
+    };
+    use crate::order::Role;
+
+    fn ring() -> (KeyRing, [StoredKey; 2]) {
+        let random = &mut StdRng::seed_from_u64(1);
+        let stored = [Role::Staff, Role::Reader].map(|role| StoredKey {
+            id: KeyId::random(random),
+            name: role.to_string(),
+            role,
+            hash: ApiKey::random(random).hash(),
+        });
+        let ring = KeyRing::default();
+        ring.replace(stored.to_vec());
+        (ring, stored)
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().expect("a moment")
+    }
+
+    #[test]
+    fn a_session_lasts_for_its_time_and_no_longer_than_its_key() {
+        let (ring, [staff, reader]) = ring();
+        let session = Session::begin(ring.named(&staff.id, now()).expect("is good"), now());
+        let text = session.text();
+        let read = |at| Session::read(&text, &ring, at).map(|session| session.key.stored.clone());
+        assert_eq!(read(now() + LASTING - Duration::from_secs(1)), Ok(staff));
+        assert_eq!(read(now() + LASTING), Err(Unproven::Unknown));
+        ring.replace(vec![reader]);
+        assert_eq!(read(now()), Err(Unproven::Unknown), "its key is revoked");
+    }
+
+    #[test]
+    fn a_session_can_not_be_made_by_hand() {
+        let (ring, [staff, reader]) = ring();
+        let text = Session::begin(ring.named(&reader.id, now()).expect("is good"), now()).text();
+        let parts: Vec<&str> = text.split('.').collect();
+        let later = (now() + Duration::from_hours(1_000)).timestamp();
+        for forged in [
+            String::new(),
+            format!("{}.{}.{}", staff.id, parts[1], parts[2]),
+            format!("{}.{later}.{}", reader.id, parts[2]),
+            format!("{}.{}.", reader.id, parts[1]),
+            format!("{}.{}", reader.id, parts[1]),
+            format!("{text}."),
+            format!("{text}A"),
+        ] {
+            assert_eq!(Session::read(&forged, &ring, now()).err(), Some(Unproven::Unknown), "{forged}");
+        }
+        assert!(Session::read(&text, &ring, now()).is_ok());
+    }
+
+    #[test]
+    fn who_goes_on_stays() {
+        let (ring, [staff, _]) = ring();
+        let session = Session::begin(ring.named(&staff.id, now()).expect("is good"), now());
+        assert!(session.renewed(now() + RENEWED_AFTER).is_none());
+        let later = now() + RENEWED_AFTER + Duration::from_secs(1);
+        let renewed = session.renewed(later).expect("it is worth it");
+        let at = later + LASTING - Duration::from_secs(1);
+        assert!(Session::read(&renewed.text(), &ring, at).is_ok());
+    }
+}
