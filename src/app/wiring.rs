@@ -210,6 +210,8 @@ impl<'a> Wiring<'a> {
                 rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
                 auth: Auth::Open,
+                public_url: None,
+                exposed: false,
                 demo: self.config.store.is_embedded(),
             },
             batches: BatchPlaces::default(),

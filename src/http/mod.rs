@@ -25,6 +25,7 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
 
 pub use api::report_batch::BatchPlaces;
 pub use middleware::{observe::Observers, request_log::RequestLog};
@@ -69,6 +70,10 @@ pub struct HttpSettings {
     pub clock: Arc<dyn Clock>,
     /// Whether who asks must say who he is.
     pub auth: Auth,
+    /// Where clients reach the service, if that was said.
+    pub public_url: Option<Url>,
+    /// Whether others than this machine reach it, and nobody asks who they are.
+    pub exposed: bool,
     /// For the board: orders that nobody wants may be placed.
     pub demo: bool,
 }

@@ -104,6 +104,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, ProblemCode::KeyNotValid, detail)
     }
 
+    /// 503: nobody can be named yet.
+    pub(super) fn keys_not_read() -> Self {
+        Self::unavailable("the keys could not be read yet; try again shortly")
+    }
+
     /// 403: the key is good, and not for this.
     pub fn not_for_this_role(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ProblemCode::NotForThisRole, detail)

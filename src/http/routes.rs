@@ -104,11 +104,14 @@ impl PageRoute {
 }
 
 /// Every page.
-pub(super) fn pages() -> [PageRoute; 13] {
+pub(super) fn pages() -> [PageRoute; 16] {
     [
-        PageRoute::get("/", &["200", "503"], get(pages::board)).compressed(),
-        PageRoute::post("/demo-orders", &["303", "403", "503"], post(pages::place_demo)),
-        PageRoute::post("/report", &["303", "400", "403", "404", "409", "503"], post(pages::report)),
+        PageRoute::get("/", &["200", "401", "403", "503"], get(pages::board)).compressed(),
+        PageRoute::post("/demo-orders", &["303", "401", "403", "503"], post(pages::place_demo)),
+        PageRoute::post("/report", &["303", "400", "401", "403", "404", "409", "503"], post(pages::report)),
+        PageRoute::get("/sign-in", &["200", "303"], get(pages::ask_for_key)),
+        PageRoute::post("/sign-in", &["303", "400", "401", "403", "503"], post(pages::sign_in)),
+        PageRoute::post("/sign-out", &["303", "403"], post(pages::sign_out_now)),
         PageRoute::get("/track/{id}", &["200", "404", "503"], get(pages::track)).compressed(),
         PageRoute::get(
             "/track/{id}/events",

@@ -25,7 +25,7 @@ pub use reports::{ReportAnswers, ReportBatch, ReportBatches, ReportError, Report
 pub use search::{AMONG, Matches, Search};
 pub use transitions::Transitions;
 
-use crate::order::{OrderDetails, OrderId, Status, TrackedOrder};
+use crate::order::{OrderDetails, OrderId, Sight, Status, TrackedOrder};
 pub use crate::store::{MOVED_AT_ONCE, OrderReport, Page, ReportOutcome, Reported, Standing, StoreError};
 
 /// All that can be done with orders from outside. Cheap to clone; the writers end with the last copy.
@@ -77,14 +77,15 @@ impl Tracker {
         self.loader.list(page).await
     }
 
-    /// The newest `limit` orders that have these words, in this status if one is given.
+    /// The newest `limit` orders that have these words, in this status if one is given; in names only for who sees them.
     pub async fn search(
         &self,
         words: &str,
         status: Option<Status>,
+        sight: Sight,
         limit: usize,
     ) -> Result<Matches, StoreError> {
-        self.search.find(words, status, limit).await
+        self.search.find(words, status, sight, limit).await
     }
 
     /// Follows an order for this client, as far as it is known.

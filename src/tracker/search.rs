@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    order::{Order, OrderId, Status},
+    order::{Order, OrderId, Sight, Status},
     store::{Page, Store, StoreError},
 };
 
@@ -74,12 +74,17 @@ struct Remembered {
     status: Status,
     /// Name and item in small letters, with a line's end between.
     text: String,
+    /// Where the item begins.
+    item: usize,
 }
 
 impl From<Order> for Remembered {
     fn from(order: Order) -> Self {
-        let text = format!("{}\n{}", order.details.customer_name, order.details.item).to_lowercase();
-        Self { order_id: order.order_id, status: order.status, text }
+        let mut text = order.details.customer_name.to_lowercase();
+        text.push('\n');
+        let item = text.len();
+        text.push_str(&order.details.item.to_lowercase());
+        Self { order_id: order.order_id, status: order.status, text, item }
     }
 }
 
@@ -90,11 +95,12 @@ impl Search {
     }
 
     /// The newest `limit` orders, in this status if one is given, with the words in their name or item, or at the end of
-    /// their number, in large letters or small.
+    /// their number, in large letters or small. Who sees no names finds nothing by them either.
     pub async fn find(
         &self,
         words: &str,
         status: Option<Status>,
+        sight: Sight,
         limit: usize,
     ) -> Result<Matches, StoreError> {
         let orders = self.newest().await?;
@@ -103,7 +109,8 @@ impl Search {
         let ends = |id: OrderId| end.as_ref().is_some_and(|end| id.to_string().ends_with(end));
         let mut matches = Matches { orders: Vec::new(), count: 0 };
         for order in orders.iter().filter(|order| status.is_none_or(|status| order.status == status)) {
-            if order.text.contains(&text) || ends(order.order_id) {
+            let told = if sight.names { &order.text } else { &order.text[order.item..] };
+            if told.contains(&text) || ends(order.order_id) {
                 matches.count += 1;
                 if matches.orders.len() < limit {
                     matches.orders.push(order.order_id);
@@ -195,13 +202,17 @@ mod tests {
             ("rao dal", vec![]),
             ("xyz", vec![]),
         ] {
-            let found = search.find(words, None, 9).await.expect("found");
+            let found = search.find(words, None, Sight::WHOLE, 9).await.expect("found");
             let expected: Vec<OrderId> = expected.into_iter().map(|at: usize| ids[at]).collect();
             assert_eq!(found, Matches { count: expected.len(), orders: expected }, "{words:?}");
         }
-        let some = search.find("pizza", None, 1).await.expect("found");
+        for (words, count) in [("asha", 0), ("ada", 0), ("pizza", 2), (end, 1)] {
+            let found = search.find(words, None, Sight::NOBODY, 9).await.expect("found");
+            assert_eq!(found.count, count, "{words:?} for who sees no names");
+        }
+        let some = search.find("pizza", None, Sight::WHOLE, 1).await.expect("found");
         assert_eq!(some, Matches { count: 2, orders: vec![ids[2]] });
-        let cooking = search.find("pizza", Some(Status::Cooking), 9).await.expect("found");
+        let cooking = search.find("pizza", Some(Status::Cooking), Sight::WHOLE, 9).await.expect("found");
         assert_eq!(cooking, Matches { count: 0, orders: Vec::new() });
     }
 
@@ -209,9 +220,9 @@ mod tests {
     async fn only_the_newest_orders_are_searched() {
         let customers = (0..AMONG + 5).map(|n| (if n < 7 { "Asha" } else { "Bob" }, "tea"));
         let (search, ids, _) = orders(customers).await;
-        let found = search.find("asha", None, 9).await.expect("found");
+        let found = search.find("asha", None, Sight::WHOLE, 9).await.expect("found");
         assert_eq!(found, Matches { count: 2, orders: vec![ids[6], ids[5]] });
-        assert_eq!(search.find("bob", None, 9).await.expect("found").count, AMONG - 2);
+        assert_eq!(search.find("bob", None, Sight::WHOLE, 9).await.expect("found").count, AMONG - 2);
     }
 
     /// Promise 5: memory, queues and time are bounded. Many who search at one time cost one reading, a failed one too.
@@ -219,7 +230,8 @@ mod tests {
     async fn many_who_search_share_one_reading() {
         let (search, _, database) = orders([("Asha", "tea")].into_iter()).await;
         let away = |away| database.lock().expect("no panic").away = away;
-        let found = async |words: &str| search.find(words, None, 9).await.map(|found| found.count);
+        let found =
+            async |words: &str| search.find(words, None, Sight::WHOLE, 9).await.map(|found| found.count);
         let almost = FRESH_FOR.checked_sub(Duration::from_millis(1)).expect("longer");
         assert_eq!(found("asha").await, Ok(1));
         away(true);

@@ -14,8 +14,8 @@ use super::super::{
     routes::{self, Need},
 };
 use crate::{
-    keys::{ApiKey, Auth, Caller, KeyRing, Session, Unproven},
-    order::{Action, Timestamp},
+    keys::{ApiKey, Auth, Caller, KeyRing, Unproven},
+    order::Action,
 };
 
 /// The scheme of keys, RFC 6750.
@@ -29,13 +29,12 @@ pub(in crate::http) async fn access(
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
-    let caller = match &state.settings.auth {
-        Auth::Open => Ok(Caller::Anyone),
-        Auth::Keys(ring) => prove(ring, need, request.headers(), state.settings.clock.now()),
+    let proved = match &state.settings.auth {
+        Auth::Open => Ok((Caller::Anyone, None)),
+        Auth::Keys(ring) => prove(&state, ring, need, &request),
     };
-    let caller = match (caller, need) {
-        // Whoever needs none is not asked, and what he sends along is not his.
-        (Ok(caller), _) => caller,
+    let (caller, renewed) = match (proved, need) {
+        (Ok(proved), _) => proved,
         (Err(problem), Need::Page(_)) => return pages::sign_in_first(&problem, &request),
         (Err(problem), _) => return refused(problem),
     };
@@ -50,25 +49,32 @@ pub(in crate::http) async fn access(
         };
     }
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
+    response
 }
 
+/// Who asks, and a session that lasts longer if he has one that is worth it.
+type Proved = (Caller, Option<HeaderValue>);
+
 /// Who asks. A browser's session counts on pages only: elsewhere another site's page could make a browser use it.
-fn prove(ring: &KeyRing, need: Need, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Problem> {
+fn prove(state: &AppState, ring: &KeyRing, need: Need, request: &Request) -> Result<Proved, Problem> {
+    // Who needs none is not asked, and what he sends along is not looked at.
     if need == Need::Nothing {
-        return Ok(Caller::Anyone);
+        return Ok((Caller::Anyone, None));
     }
-    let proved = match bearer(headers)? {
-        Some(key) => ring.prove(&key, now),
-        None => match pages::session(headers).filter(|_| matches!(need, Need::Page(_))) {
-            Some(session) => Session::read(session, ring, now).map(|session| session.key),
-            None => return Err(Problem::key_required()),
-        },
+    let now = state.settings.clock.now();
+    let proved = match bearer(request.headers())? {
+        Some(key) => Some(ring.prove(&key, now).map(|key| (key, None))),
+        None if matches!(need, Need::Page(_)) => pages::session(state, ring, request, now)
+            .map(|session| session.map(|(session, renewed)| (session.key, renewed))),
+        None => None,
     };
-    proved.map(Caller::Holder).map_err(|why| match why {
+    let (key, renewed) = proved.ok_or_else(Problem::key_required)?.map_err(|why| match why {
         Unproven::Unknown => Problem::key_not_valid(),
-        Unproven::NotReadYet => Problem::unavailable("the keys could not be read yet; try again shortly"),
-    })
+        Unproven::NotReadYet => Problem::keys_not_read(),
+    })?;
+    Ok((Caller::Holder(key), renewed))
 }
 
 /// The key that was sent; one that is mistyped is found here.

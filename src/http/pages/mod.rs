@@ -24,7 +24,7 @@ use maud::{DOCTYPE, Markup, html};
 pub(super) use assets::{favicon, robots, serve as asset};
 pub(super) use board::{board, place_demo, report};
 pub(super) use form::limit as form_limit;
-pub(super) use sign_in::{not_for_role, session, sign_in_first};
+pub(super) use sign_in::{ask as ask_for_key, not_for_role, session, sign_in, sign_in_first, sign_out_now};
 pub(super) use track::{ask_to_cancel, cancel, track, track_slash};
 
 use super::Problem;

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What each request is told of its connection.
 #[derive(Debug, Clone)]
@@ -66,6 +67,12 @@ impl TrustedProxies {
             }
         }
         client
+    }
+
+    /// Whether a trusted proxy says that it was asked by https.
+    pub(in crate::http) fn says_https(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        self.trusts(peer.to_canonical())
+            && headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

@@ -15,12 +15,13 @@ const SCRIPTS: [&str; 3] = [
     include_str!("../pages/assets/track.js"),
     include_str!("../pages/assets/board.js"),
 ];
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     include_str!("../pages/mod.rs"),
     include_str!("../pages/track/mod.rs"),
     include_str!("../pages/track/arrival.rs"),
     include_str!("../pages/track/cancel.rs"),
     include_str!("../pages/track/told.rs"),
+    include_str!("../pages/sign_in.rs"),
     include_str!("../pages/board/view.rs"),
     include_str!("../pages/board/looks.rs"),
     include_str!("../pages/board/buttons.rs"),

@@ -242,6 +242,8 @@ impl Api {
                 rules,
                 clock: clock.clone(),
                 auth: Auth::Open,
+                public_url: None,
+                exposed: false,
                 demo,
             },
             batches: BatchPlaces::default(),

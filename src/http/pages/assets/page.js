@@ -108,6 +108,8 @@ export async function refresh() {
     const answer = await fetch(location.href, { cache: "no-store", signal });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const [content, fresh] = [document, page].map((page) => page.getElementById("content"));
+    // The session is over: the page says so itself.
+    if (!fresh && answer.status === 401) location.reload();
     if (!fresh) return answer.status === 404 ? "gone" : "away";
     dress(page);
     take(content, fresh);

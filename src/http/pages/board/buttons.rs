@@ -19,7 +19,7 @@ const MINUTES: [u16; 3] = [5, 10, 20];
 pub(super) fn buttons(tracked: &TrackedOrder, board: &Board) -> Markup {
     // What ends it comes last, away from what is pressed all day.
     let ends = |event: &EventKind| *event == EventKind::Reached(Status::Cancelled);
-    let mut allowed = allowed(tracked, None, &board.rules, board.now);
+    let mut allowed = allowed(tracked, board.caller.role(), &board.rules, board.now);
     allowed.sort_by_key(ends);
     let drawn = drawn();
     let sheet = Sheet { tracked, board, drawn: &drawn };
@@ -86,11 +86,13 @@ impl Sheet<'_> {
     }
 
     fn cancel(&self, event: EventKind) -> Markup {
+        let role = self.board.caller.role();
+        let may_say = |reason: &Reason| role.is_none_or(|role| role.may_report(event, Some(*reason)));
         let content = html! {
             label.unseen for="reason" { "Why it is cancelled" }
             select #reason name="reason" required {
                 option value="" { "Why?" }
-                @for reason in Reason::ALL { option value=(reason) { (words::reason(reason)) } }
+                @for reason in Reason::ALL.into_iter().filter(may_say) { option value=(reason) { (words::reason(reason)) } }
             }
             button { "Cancel the order" }
         };

@@ -34,6 +34,14 @@ pub(super) fn health(board: &Board) -> Markup {
     let lines = diagnosis::diagnose(Some(&board.reading.figures()), &board.parts);
     let is_ok = |line: &PartLine| line.state == State::Ok;
     let all_well = looks.is_empty() && lines.iter().all(is_ok);
+    if !board.operates() {
+        // What waits for a kitchen or a till, and nothing of the machinery.
+        return html! {
+            @if !looks.is_empty() {
+                section #health aria-label="Health" { div #looks.looks { @for card in &looks { (card.card) } } }
+            }
+        };
+    }
     html! {
         section #health aria-label="Health" {
             (parts(&lines, |line| !is_ok(line)))
@@ -78,11 +86,14 @@ fn cards(board: &Board) -> Vec<Card> {
     let unsent = board.reading.backlog.as_ref().map(|backlog| unsent(board, backlog));
     let late = match &board.reading.late {
         Ok(late) => late_by_people(board, late),
-        Err(error) => Some(not_known("Late", error)),
+        Err(error) => Some(not_known(board, "Late", error)),
     };
-    let mut cards = vec![overdue.unwrap_or_else(|error| not_known("Overdue", error))];
+    let mut cards = vec![overdue.unwrap_or_else(|error| not_known(board, "Overdue", error))];
     cards.extend(late);
-    cards.extend([unsent.unwrap_or_else(|error| not_known("Unsent", error)), dead_letter_backlog(board)]);
+    if board.operates() {
+        let unsent = unsent.unwrap_or_else(|error| not_known(board, "Unsent", error));
+        cards.extend([unsent, dead_letter_backlog(board)]);
+    }
     cards
 }
 
@@ -108,8 +119,8 @@ fn late_by_people(board: &Board, late: &LateOrders) -> Option<Card> {
     (orders > 0 || late.since.is_some()).then_some(Card { look: true, card })
 }
 
-fn not_known(figure: &str, error: &StoreError) -> Card {
-    let card = html! { section.card.bad { h2 { (figure) " " span.number { "?" } } (unread(error)) } };
+fn not_known(board: &Board, figure: &str, error: &StoreError) -> Card {
+    let card = html! { section.card.bad { h2 { (figure) " " span.number { "?" } } (unread(error, board)) } };
     Card { look: true, card }
 }
 

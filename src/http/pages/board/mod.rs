@@ -9,6 +9,7 @@ mod view;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Redirect, Response},
@@ -29,10 +30,11 @@ use super::{
     typed,
 };
 use crate::{
+    keys::{Auth, Caller},
     ops::{diagnosis::Explanation, overview::Reading},
     order::{
-        Order, OrderId, Reason, Rules, Status, Timestamp, TrackedOrder, dead_letter::DeadLetterBacklog,
-        sample::plausible_order,
+        Action, Order, OrderId, Reason, Rules, Sight, Status, Timestamp, TrackedOrder,
+        dead_letter::DeadLetterBacklog, sample::plausible_order,
     },
     telemetry::health::PartsHealth,
     tracker::{Page, StoreError},
@@ -146,6 +148,12 @@ enum Found {
 struct Board {
     /// Whether orders may be placed that nobody wants.
     demo: bool,
+    /// Who looks.
+    caller: Caller,
+    /// Whether he had to say who he is.
+    signed_in: bool,
+    /// Whether others than this machine's see it, and nobody asks who they are.
+    exposed: bool,
     choice: Choice,
     now: Timestamp,
     reading: Arc<Reading>,
@@ -164,6 +172,16 @@ struct Board {
 }
 
 impl Board {
+    /// What of people is shown.
+    fn sight(&self) -> Sight {
+        self.caller.sight()
+    }
+
+    /// Whether he who looks runs the service: what is wrong with it is for him.
+    fn operates(&self) -> bool {
+        self.caller.may(Action::Operate)
+    }
+
     /// The one order that is shown whole.
     fn sheet(&self) -> Option<&TrackedOrder> {
         match &self.found {
@@ -177,9 +195,11 @@ impl Board {
 /// The board.
 pub(in crate::http) async fn board(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<BoardQuery>, QueryRejection>,
 ) -> Response {
-    let board = read(&state, Choice::from(query.map(|Query(query)| query).unwrap_or_default())).await;
+    let choice = Choice::from(query.map(|Query(query)| query).unwrap_or_default());
+    let board = read(&state, caller, choice).await;
     let away = board.reading.away.is_some();
     let status = if away { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let title = view::title(&board);
@@ -196,20 +216,24 @@ pub(in crate::http) async fn board(
     with_origin(page(status, &frame, &view::board(&board)))
 }
 
-async fn read(state: &AppState, choice: Choice) -> Board {
+async fn read(state: &AppState, caller: Caller, choice: Choice) -> Board {
     let reading = state.operations.overview.read().await;
     let (mut orders, mut found) = (Ok(Vec::new()), Ok(Found::Unasked));
     // With the database away one wait is enough.
     if reading.away.is_none() {
-        (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice));
+        (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice, caller.sight()));
     }
     let older = orders.as_mut().ok().and_then(cut);
     let parts = state.operations.parts.read();
-    let (explanation, reasons) = tokio::join!(explained(state, &found), reasons(state, &orders, &found));
+    let explained = async { if caller.may(Action::Explain) { explained(state, &found).await } else { None } };
+    let (explanation, reasons) = tokio::join!(explained, reasons(state, &orders, &found));
     Board {
         rules: state.settings.rules,
         reasons,
-        demo: state.settings.demo,
+        demo: state.settings.demo && caller.may(Action::PlaceOrders),
+        signed_in: matches!(state.settings.auth, Auth::Keys(_)),
+        exposed: state.settings.exposed,
+        caller,
         older,
         explanation,
         parts,
@@ -254,14 +278,14 @@ async fn explained(state: &AppState, found: &Result<Found, StoreError>) -> Optio
     tokio::time::timeout(EXPLAINED_WITHIN, explained).await.ok()?.ok().flatten()
 }
 
-async fn searched(state: &AppState, choice: &Choice) -> Result<Found, StoreError> {
+async fn searched(state: &AppState, choice: &Choice, sight: Sight) -> Result<Found, StoreError> {
     if choice.search.is_empty() {
         return Ok(Found::Unasked);
     }
     if let Some(order_id) = choice.order_id() {
         return Ok(Found::Order((*state.tracker.find(order_id).await?).clone()));
     }
-    let found = state.tracker.search(&choice.search, choice.status, ROWS).await?;
+    let found = state.tracker.search(&choice.search, choice.status, sight, ROWS).await?;
     // As they are now; they share one query.
     let orders = try_join_all(found.orders.into_iter().map(|order_id| state.tracker.find(order_id))).await?;
     Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))

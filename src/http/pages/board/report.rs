@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Redirect, Response},
@@ -24,6 +25,7 @@ use super::{
     sheet::told,
 };
 use crate::{
+    keys::Caller,
     order::{Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
     tracker::{OrderReport, ReportOutcome},
 };
@@ -44,7 +46,11 @@ struct ReportForm {
 }
 
 /// Reports what a button says, and shows the order again.
-pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request: Request) -> Response {
+pub(in crate::http) async fn report(
+    State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
     let form: ReportForm = match read(request, "the board").await {
         Ok(form) => form,
         Err(response) => return response,
@@ -52,10 +58,13 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
     let Some(order_id) = form.order.as_deref().and_then(typed) else { return unknown() };
     let sheet = form.sheet(order_id);
     let now = state.settings.clock.now();
-    let report = match form.report(now) {
+    let report = match form.report(&caller, now) {
         Ok(report) => report,
         Err(words) => return refused(StatusCode::BAD_REQUEST, &html! { (words) }, &sheet),
     };
+    if !report.is_for_its_role() {
+        return refused(StatusCode::FORBIDDEN, &html! { (words::NOT_FOR_ROLE) "." }, &sheet);
+    }
     let (event, reverts) = (report.event, report.reverts);
     // A step says by itself what it means, so that a second tap finds it done. What adds up must not happen twice.
     let adds_up = !matches!(event, EventKind::Reached(to) if to != Status::Cancelled);
@@ -91,7 +100,7 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
 
 impl ReportForm {
     /// What it reports; else what is wrong with it, in words.
-    fn report(&self, now: Timestamp) -> Result<Report, String> {
+    fn report(&self, caller: &Caller, now: Timestamp) -> Result<Report, String> {
         let number = |text: &Option<String>| -> Option<Value> {
             let text = text.as_deref()?;
             Some(text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)))
@@ -111,7 +120,7 @@ impl ReportForm {
             }
         }
         let request = ReportRequest::from_value(said).map_err(|error| error.to_string())?;
-        request.check(None, now).map_err(|errors| format!("Please check: {errors}."))
+        request.check(caller.reporter().as_ref(), now).map_err(|errors| format!("Please check: {errors}."))
     }
 
     /// The board with this order open.

@@ -26,8 +26,9 @@ pub(super) fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
             h2 { "Order " span.number { (order.order_id) } }
             (answer(tracked, board))
             p {
-                (quoted(&order.details.item)) ", " (order.details.size) " for " (quoted(&order.details.customer_name)) ", "
-                (quoted(&order.details.address))
+                (quoted(&order.details.item)) ", " (order.details.size)
+                @if board.sight().names { " for " (quoted(&order.details.customer_name)) }
+                @if board.sight().addresses { ", " (quoted(&order.details.address)) }
             }
             (why(order, board))
             (buttons(tracked, board))
@@ -119,7 +120,7 @@ fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
                     strong { (event.event) } " " (moment(event.timestamp, board.now))
                     @if let Some(gap) = gap(at, event) { span.gap { " after " (span(gap)) } }
                     @if back { span.gap { ", taken back" } }
-                    (said(event, tracked, board.now))
+                    (said(event, tracked, board))
                 }
             }
         }
@@ -127,7 +128,7 @@ fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
 }
 
 /// Who said it, and what else was said. Of an order that was taken its origin is told, as it is kept.
-fn said(event: &Event, tracked: &TrackedOrder, now: Timestamp) -> Markup {
+fn said(event: &Event, tracked: &TrackedOrder, board: &Board) -> Markup {
     let said = Said::of(event);
     if matches!(event.event, EventKind::Created | EventKind::Reached(crate::order::Status::FIRST)) {
         return html! { @if let Some(meta) = &event.meta { code { (still_json(&meta.to_string())) } } };
@@ -139,12 +140,12 @@ fn said(event: &Event, tracked: &TrackedOrder, now: Timestamp) -> Markup {
             (words::said_by(said.source))
             @if let Some(by) = said.by { " (" (quoted(by)) ")" }
             @if said.inferred { ": not reported, a later step was" }
-            @if let Some(at) = apart { ", happened " (moment(at, now)) }
-            @if let Some(step) = reverted { ", takes back " (step.event) " of " (moment(step.timestamp, now)) }
+            @if let Some(at) = apart { ", happened " (moment(at, board.now)) }
+            @if let Some(step) = reverted { ", takes back " (step.event) " of " (moment(step.timestamp, board.now)) }
             @if let Some(minutes) = said.minutes { ", +" (minutes) " min" }
             @if let Some(reason) = said.reason { ", " (words::reason(reason)) }
             @if let Some(station) = said.station { ", at " (quoted(station)) }
-            @if let Some(note) = said.note { ": “" (quoted(note)) "”" }
+            @if let Some(note) = said.note.filter(|_| board.sight().notes) { ": “" (quoted(note)) "”" }
         }
     }
 }

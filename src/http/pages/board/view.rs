@@ -31,13 +31,18 @@ pub(super) fn board(board: &Board) -> Markup {
             button #pause type="button" hidden aria-pressed="false" { "Pause" }
             form.search action="/" role="search" {
                 @if let Some(status) = board.choice.status { input type="hidden" name="status" value=(status); }
-                label.unseen for="search" { "Name, item or order number" }
-                input #search type="search" name="id" value=(board.choice.search) placeholder="Name, item or number" autocomplete="off" spellcheck="false";
+                @let by = if board.sight().names { "Name, item" } else { "Item" };
+                label.unseen for="search" { (by) " or order number" }
+                input #search type="search" name="id" value=(board.choice.search) placeholder={ (by) " or number" } autocomplete="off" spellcheck="false";
                 button { "Find" }
             }
             @if board.demo { form action="/demo-orders" method="post" { button.main { "Place a demo order" } } }
+            @if board.signed_in { (signed_in(board)) }
         }
         main #content data-now=(board.now.timestamp_millis()) {
+            @if board.exposed {
+                p.exposed { "Everybody who reaches this address sees names and addresses and may change orders. Set " code { "AUTH=keys" } " to ask who they are." }
+            }
             (looks::health(board))
             @match &board.reading.away {
                 None => {
@@ -51,6 +56,17 @@ pub(super) fn board(board: &Board) -> Markup {
             }
         }
         p #announcement.unseen role="status" {}
+    }
+}
+
+/// Who looks, and how he ends it.
+fn signed_in(board: &Board) -> Markup {
+    let role = board.caller.role().map(crate::order::Role::as_str).unwrap_or_default();
+    html! {
+        form.signed-in action="/sign-out" method="post" {
+            span { (quoted(board.caller.name().unwrap_or_default())) " (" (role) ")" }
+            button { "Sign out" }
+        }
     }
 }
 
@@ -117,7 +133,7 @@ fn orders(board: &Board) -> Markup {
                 @match board.choice.status { Some(status) => { "Orders " (status.words().state) } None => "Recent orders" }
             }
             @match &board.orders {
-                Err(error) => (unread(error)),
+                Err(error) => (unread(error, board)),
                 Ok(orders) if orders.is_empty() => p { (none(board)) },
                 Ok(orders) => (table(orders, board)),
             }
@@ -153,7 +169,7 @@ fn matches(board: &Board, count: usize, orders: &[TrackedOrder]) -> Markup {
                     1 => strong { "One" },
                     _ => strong { (count) },
                 }
-                " among the newest " (thousands(AMONG)) " orders, by name, item or the last characters of the number."
+                " among the newest " (thousands(AMONG)) " orders, by " @if board.sight().names { "name, " } "item or the last characters of the number."
                 @if count > orders.len() { " These are the newest of them." }
             }
             @if !orders.is_empty() { (table(&orders, board)) }
@@ -163,15 +179,21 @@ fn matches(board: &Board, count: usize, orders: &[TrackedOrder]) -> Markup {
 }
 
 /// Not to know is not to have none.
-pub(super) fn unread(error: &StoreError) -> Markup {
-    html! { p.reason { strong { "Not known: " } (error) ". This page asks again by itself." } }
+pub(super) fn unread(error: &StoreError, board: &Board) -> Markup {
+    html! {
+        p.reason {
+            strong { "Not known: " }
+            @if board.operates() { (error) } @else { "it can't be read just now" }
+            ". This page asks again by itself."
+        }
+    }
 }
 
 fn table(orders: &[Order], board: &Board) -> Markup {
     html! {
         div.wide role="region" aria-label="Table of orders" tabindex="0" {
             table {
-                thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } th scope="col" { "Customer" } th scope="col" { "Since" } } }
+                thead { tr { th scope="col" { "Order" } th scope="col" { "Status" } th scope="col" { "Item" } @if board.sight().names { th scope="col" { "Customer" } } th scope="col" { "Since" } } }
                 tbody { @for order in orders { (row(order, board)) } }
             }
         }
@@ -189,7 +211,7 @@ fn row(order: &Order, board: &Board) -> Markup {
                 @if let Some(reason) = board.reasons.get(&order.order_id) { span.gap { ": " (words::reason(*reason)) } }
             }
             td { (quoted(&order.details.item)) ", " (order.details.size) }
-            td { (quoted(&order.details.customer_name)) }
+            @if board.sight().names { td { (quoted(&order.details.customer_name)) } }
             td { (moment(order.updated_at, board.now)) }
         }
     }
@@ -214,7 +236,7 @@ fn found(board: &Board) -> Markup {
             },
             Err(error) => section.card.one {
                 h2 { "Order " span.number { (quoted(&board.choice.search)) } }
-                (unread(error))
+                (unread(error, board))
                 p.pages { (close(board)) }
             },
         }

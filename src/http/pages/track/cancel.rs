@@ -27,6 +27,7 @@ use super::{
     unknown,
 };
 use crate::{
+    keys::Auth,
     order::{EventKind, Reason, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
     tracker::{OrderReport, ReportOutcome},
 };
@@ -45,6 +46,9 @@ pub(in crate::http) async fn ask(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
 ) -> Response {
+    if matches!(state.settings.auth, Auth::Keys(_)) {
+        return keys_needed();
+    }
     let text = order_id.map(|Path(text)| text).unwrap_or_default();
     if let Some(order_id) = canonical(&text) {
         return Redirect::permanent(&format!("{}/cancel", address(order_id))).into_response();
@@ -61,6 +65,9 @@ pub(in crate::http) async fn cancel(
     order_id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
+    if matches!(state.settings.auth, Auth::Keys(_)) {
+        return keys_needed();
+    }
     let form: CancelForm = match read(request, "your order's page").await {
         Ok(form) => form,
         Err(response) => return response,
@@ -115,6 +122,12 @@ pub(in crate::http) async fn cancel(
             Refresh::Never,
         ),
     }
+}
+
+/// Nobody can say here that he is the customer.
+fn keys_needed() -> Response {
+    let words = "It can't be cancelled on this page. Please call the shop.";
+    error_page(&Problem::keys_needed(), NOTHING_DONE, words, Refresh::Never)
 }
 
 /// What is reported; nothing, if the form is not one of ours.

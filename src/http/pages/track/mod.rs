@@ -22,7 +22,10 @@ use super::{
     said::{Said, standing},
     strip_bidi, typed, words,
 };
-use crate::order::{Event, Order, OrderId, Rules, Status, Timestamp, TrackedOrder};
+use crate::{
+    keys::Auth,
+    order::{Event, Order, OrderId, Rules, Status, Timestamp, TrackedOrder},
+};
 use arrival::minute;
 use told::Told;
 
@@ -41,7 +44,7 @@ pub(in crate::http) async fn track(
         return Redirect::permanent(&address(order_id)).into_response();
     }
     match look_up(&state, typed(&text)).await {
-        Ok(tracked) => show(&tracked, &state.settings.rules, state.settings.clock.now()),
+        Ok(tracked) => show(&tracked, &state),
         Err(response) => response,
     }
 }
@@ -96,7 +99,8 @@ fn unknown() -> Response {
     )
 }
 
-fn show(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Response {
+fn show(tracked: &TrackedOrder, state: &AppState) -> Response {
+    let (rules, now) = (&state.settings.rules, state.settings.clock.now());
     let (order, steps) = (&tracked.order, standing(&tracked.events));
     let told = Told::of(tracked, rules, now);
     let undo = undo_ends(order, &steps, rules).filter(|ends| *ends > now);
@@ -116,6 +120,7 @@ fn show(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Response {
     };
     let seq = tracked.events.last().map_or(0, |last| last.seq);
     let delivered = order.status == Status::Delivered;
+    let open = matches!(state.settings.auth, Auth::Open);
     let content = html! {
         header {
             p.brand { "Order Tracker" }
@@ -132,7 +137,7 @@ fn show(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Response {
                     li { span.step { (status.words().label) } span.unseen { "still to come" } }
                 }
             }
-            (ordered(order))
+            (ordered(order, open))
         }
         p #announcement.unseen role="status" {}
     };
@@ -176,7 +181,8 @@ fn number(order: &Order) -> (String, String) {
     (long, short)
 }
 
-fn ordered(order: &Order) -> Markup {
+/// Where keys are asked for, whoever has none may look only, and sees nobody: every reader of the feed knows every id.
+fn ordered(order: &Order, open: bool) -> Markup {
     let details = &order.details;
     let (long, short) = number(order);
     html! {
@@ -184,11 +190,13 @@ fn ordered(order: &Order) -> Markup {
             h2 { "Your order" }
             dl {
                 div { dt { "Item" } dd { (quoted(&details.item)) ", " (details.size) } }
-                div { dt { "For" } dd { (quoted(&details.customer_name)) } }
-                div { dt { "To" } dd { (quoted(&details.address)) } }
+                @if open {
+                    div { dt { "For" } dd { (quoted(&details.customer_name)) } }
+                    div { dt { "To" } dd { (quoted(&details.address)) } }
+                }
                 div { dt { "Number" } dd.number { (long) strong { (short) } } }
             }
-            @if order.status == Status::FIRST {
+            @if open && order.status == Status::FIRST {
                 p.choice { a href={ (address(order.order_id)) "/cancel" } { "Cancel my order" } }
             }
         }
