@@ -23,6 +23,8 @@ mod pages_reports;
 mod reports;
 mod reports_batch;
 mod reports_refused;
+mod reports_said;
+mod reports_timed;
 mod reports_undone;
 mod server;
 mod service;
