@@ -40,6 +40,8 @@ pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
+#[cfg(test)]
+pub(crate) use postgres::PgDatabase;
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
 pub use reports::{OrderReport, Outcome as ReportOutcome, Reported, Standing};
 pub use resilient::Resilient;

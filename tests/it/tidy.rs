@@ -210,10 +210,13 @@ fn promises() -> (BTreeSet<String>, Vec<String>) {
             let told = line.strip_prefix("/// ").unwrap_or_default();
             let promise = PROMISES.into_iter().find(|promise| told.starts_with(promise));
             let mut head = lines[n..].iter().skip_while(|line| line.starts_with("///"));
-            // The cases of the conformance suite become tests in each adapter.
-            let case = name.starts_with("src/store/conformance/");
-            let test =
-                head.next().is_some_and(|line| case || line.starts_with("#[") && line.contains("test"));
+            // The cases of the conformance suite become tests in each adapter, those of the router on each database.
+            let suite = name.starts_with("src/store/conformance/");
+            let test = head.next().is_some_and(|line| {
+                suite
+                    || line.starts_with("#[") && line.contains("test")
+                    || line.starts_with("async fn") && line.contains("(service: Service)")
+            });
             match promise.filter(|_| test) {
                 Some(promise) => drop(kept.insert(promise.to_owned())),
                 None => stray.push(format!("{name}:{}: {line}", n + 1)),

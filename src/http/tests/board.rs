@@ -16,17 +16,15 @@ use tokio::time::Instant;
 use super::{
     Answer, Api,
     pages::{attributes, protected},
+    service::{Database, Service},
 };
 use crate::{
-    order::{
-        StageDelays,
-        dead_letter::{DeadLetterBacklog, DeadLetterRef},
-    },
+    order::dead_letter::{DeadLetterBacklog, DeadLetterRef},
     store::{
         MOVED_AT_ONCE, Outbox, Store,
         conformance::{new_orders, start},
         flaky::Flaky,
-        memory::{Database, MemoryStore},
+        memory::{self, MemoryStore},
     },
     telemetry::health::{Health, Part},
     time::ManualClock,
@@ -263,11 +261,11 @@ async fn without_the_database_the_board_still_names_every_part() {
 /// Promise 6: it says what is wrong. Not to read an order is not to have none.
 #[tokio::test]
 async fn what_could_not_be_read_is_not_said_to_be_missing() {
-    let database = Arc::new(Mutex::new(Database::default()));
+    let database = Arc::new(Mutex::new(memory::Database::default()));
     database.lock().expect("no panic").away = true;
     let clock = Arc::new(ManualClock::new(start()));
     let away = MemoryStore::new(database, clock, 1);
-    let api = Api::open_reading(StageDelays::default(), Some(Arc::new(away))).await;
+    let api = Service::on(Database::Sqlite).reading(Arc::new(away)).open().await;
     let id = api.place("Ada").await;
     let text = words(&api.board(&format!("/?id={id}")).await);
     assert!(text.contains("1 placed"), "the figures came: {text}");
@@ -285,7 +283,7 @@ async fn flaky_figures() -> (Api, Arc<Flaky>) {
         *figures.lock().expect("no panic") = Some(Arc::clone(&flaky));
         flaky
     };
-    let api = Api::open_on(StageDelays::default(), None, true, around).await;
+    let api = Service::on(Database::Sqlite).open_around(around).await;
     let flaky = figures.lock().expect("no panic").take().expect("was made");
     (api, flaky)
 }

@@ -10,6 +10,7 @@ use super::{
     Answer, Api,
     board::{rows, words},
     pages::{attributes, protected},
+    service::{Database, Service},
 };
 use crate::{
     order::dead_letter::{DeadLetterBacklog, DeadLetterRef},
@@ -135,7 +136,7 @@ async fn many_that_are_found_are_counted_and_the_newest_shown() {
 /// A click on the board of a real kitchen must not make somebody cook.
 #[tokio::test]
 async fn there_are_no_demo_orders_where_orders_are_real() {
-    let api = Api::open_without_demo().await;
+    let api = Service::on(Database::Sqlite).without_demo().open().await;
     let board = api.board("/").await;
     assert!(!board.text().contains("demo"), "{}", board.text());
     assert!(words(&board).contains("None yet."), "{}", words(&board));

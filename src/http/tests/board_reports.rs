@@ -10,6 +10,7 @@ use super::{
     board::words,
     pages::{attributes, protected},
     pages_reports::{HERE, fields},
+    service::{Database, Service},
 };
 use crate::{
     order::{EventKind, Report, Source, StageDelays},
@@ -289,7 +290,7 @@ async fn hostile_notes_and_stations_stay_text() {
 
 #[tokio::test]
 async fn an_order_that_people_move_is_late_when_they_should_have_acted() {
-    let api = Api::open_with(StageDelays::uniform(Duration::from_mins(8))).await;
+    let api = Service::on(Database::Sqlite).delays(StageDelays::uniform(Duration::from_mins(8))).open().await;
     let id = api.place_for_people().await;
     let late = |board: &Answer| board.text().contains("<span class=\"late\">");
     api.clock.advance(Duration::from_mins(7));

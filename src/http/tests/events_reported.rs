@@ -5,14 +5,22 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Api,
     events::{Stream, step},
     reports::of,
+    service::{Service, on_both_databases},
 };
 use crate::{
-    order::{EventKind, Progression, Report, Rules, Source, Status},
+    order::{EventKind, Report, Rules, Source, Status},
     store::{OrderReport, ReportOutcome},
 };
+
+on_both_databases!(
+    a_report_made_elsewhere_is_seen,
+    steps_of_timers_and_reports_are_told_in_one_order;
+    in both modes:
+    every_event_is_followed_to_the_end,
+    a_stream_goes_on_after_an_end_was_taken_back,
+);
 
 /// What a follower has been told, as the timeline tells it.
 fn told(found: &Value) -> Vec<(u64, Value)> {
@@ -25,48 +33,44 @@ fn told(found: &Value) -> Vec<(u64, Value)> {
 }
 
 /// Every kind of event goes to followers, with its note and its position, as it stands in the timeline.
-#[tokio::test]
-async fn every_event_is_followed_to_the_end() {
-    let api = Api::open().await;
-    for mode in [Progression::Timer, Progression::Reported] {
-        let id = api.placed_in(mode).await;
-        let mut stream = Stream::open(&api, &format!("/orders/{id}/events"), None).await;
-        let mut heard = vec![stream.event().await, stream.event().await];
-        for (kind, added) in [
-            ("COURIER_ASSIGNED", 1),
-            ("DELAYED", 1),
-            ("COOKING", 2),
-            ("READY", 1),
-            ("COURIER_AT_PICKUP", 1),
-            ("OUT_FOR_DELIVERY", 1),
-            ("COURIER_AT_DOOR", 1),
-            ("DELIVERY_FAILED", 1),
-            ("REVERTED", 1),
-            ("CANCELLED", 1),
-        ] {
-            let mut body = of(kind);
-            (body["note"], body["source"]) = (format!("note on {kind}").into(), "courier".into());
-            api.says(&id, &body, 201).await;
-            for _ in 0..added {
-                heard.push(stream.event().await);
-            }
+async fn every_event_is_followed_to_the_end(service: Service) {
+    let api = service.open().await;
+    let id = api.place("Ada").await;
+    let mut stream = Stream::open(&api, &format!("/orders/{id}/events"), None).await;
+    let mut heard = vec![stream.event().await, stream.event().await];
+    for (kind, added) in [
+        ("COURIER_ASSIGNED", 1),
+        ("DELAYED", 1),
+        ("COOKING", 2),
+        ("READY", 1),
+        ("COURIER_AT_PICKUP", 1),
+        ("OUT_FOR_DELIVERY", 1),
+        ("COURIER_AT_DOOR", 1),
+        ("DELIVERY_FAILED", 1),
+        ("REVERTED", 1),
+        ("CANCELLED", 1),
+    ] {
+        let mut body = of(kind);
+        (body["note"], body["source"]) = (format!("note on {kind}").into(), "courier".into());
+        api.says(&id, &body, 201).await;
+        for _ in 0..added {
+            heard.push(stream.event().await);
         }
-        stream.end().await;
-        let found = api.get(&format!("/orders/{id}")).await.json();
-        assert_eq!(heard, told(&found), "{mode:?}");
-        assert_eq!(heard.len(), 13);
-        assert_eq!(
-            heard[2].1["meta"],
-            json!({"source": "courier", "note": "note on COURIER_ASSIGNED", "status": "PLACED"})
-        );
-        assert_eq!(api.notifier.subscribers(), 0, "its place is free again");
     }
+    stream.end().await;
+    let found = api.get(&format!("/orders/{id}")).await.json();
+    assert_eq!(heard, told(&found));
+    assert_eq!(heard.len(), 13);
+    assert_eq!(
+        heard[2].1["meta"],
+        json!({"source": "courier", "note": "note on COURIER_ASSIGNED", "status": "PLACED"})
+    );
+    assert_eq!(api.notifier.subscribers(), 0, "its place is free again");
 }
 
 /// An end that is taken back is none: whoever asks again gets what came after it, and follows on.
-#[tokio::test]
-async fn a_stream_goes_on_after_an_end_was_taken_back() {
-    let api = Api::open().await;
+async fn a_stream_goes_on_after_an_end_was_taken_back(service: Service) {
+    let api = service.open().await;
     for end in ["DELIVERED", "CANCELLED"] {
         let id = api.place("Ada").await;
         let path = format!("/orders/{id}/events");
@@ -110,9 +114,8 @@ async fn a_stream_goes_on_after_an_end_was_taken_back() {
 }
 
 /// Promise 8: who was away misses nothing. What another replica writes is seen without a word from it.
-#[tokio::test]
-async fn a_report_made_elsewhere_is_seen() {
-    let api = Api::open().await;
+async fn a_report_made_elsewhere_is_seen(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let path = format!("/orders/{id}/events");
     let mut streams = [Stream::open(&api, &path, None).await, Stream::open(&api, &path, Some("2")).await];
@@ -151,9 +154,8 @@ async fn a_report_made_elsewhere_is_seen() {
 }
 
 /// Timers and people take turns, and the stream tells it in the order in which it happened.
-#[tokio::test]
-async fn steps_of_timers_and_reports_are_told_in_one_order() {
-    let api = Api::open().await;
+async fn steps_of_timers_and_reports_are_told_in_one_order(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let mut stream = Stream::open(&api, &format!("/orders/{id}/events?after=2"), None).await;
     step(&api, 3).await;

@@ -4,64 +4,68 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Api, reports::of};
-use crate::order::Progression;
+use super::{
+    reports::of,
+    service::{Service, on_both_databases},
+};
 
-#[tokio::test]
-async fn who_asks_is_told_what_is_allowed_and_when_it_comes() {
-    for mode in [Progression::Timer, Progression::Reported] {
-        let api = Api::open().await;
-        let id = api.placed_in(mode).await;
-        let path = format!("/orders/{id}");
-        let plain = api.get(&path).await;
-        let at = |answer: &Value| {
-            let moment = |name: &str| answer["eta"][name].as_str().expect("a moment").to_owned();
-            (moment("from"), moment("by"))
-        };
-        let mut expected = plain.json();
-        // 3, 5, 7 and 10 s; then a quarter, and a second for each step.
-        expected["eta"] = json!({"from": "2026-01-02T03:04:30.678Z", "by": "2026-01-02T03:04:40.928Z"});
-        let eta = api.get(&format!("{path}?include=eta")).await;
-        assert_eq!(eta.json(), expected, "{mode:?}");
-        assert_eq!(
-            (eta.header("etag"), eta.header("cache-control")),
-            (plain.header("etag"), "private, no-cache")
-        );
-        for both in ["allowed,eta", "eta,allowed", "allowed%2Ceta", "eta,allowed,eta"] {
-            let mut both = api.get(&format!("{path}?include={both}")).await.json();
-            let allowed = both.as_object_mut().and_then(|fields| fields.remove("allowed")).expect("it");
-            assert_eq!(allowed.as_array().map(Vec::len), Some(11), "all but to take a step back: {allowed}");
-            assert_eq!(both, expected);
-        }
-        // Byte for byte as ever for whoever asks for nothing.
-        for nothing in ["", "?", "?include=", "?colour=red"] {
-            assert_eq!(api.get(&format!("{path}{nothing}")).await.body, plain.body, "{nothing}");
-        }
-        // As of the answer, and after what was reported.
-        api.says(&id, &of("DELAYED"), 201).await;
-        let delayed = at(&api.get(&format!("{path}?include=eta")).await.json());
-        assert_eq!(delayed.0, "2026-01-02T03:14:30.678Z", "{mode:?}");
-        for (kind, allowed) in [("DELIVERED", json!(["REVERTED"])), ("REVERTED", Value::Null)] {
-            api.says(&id, &of(kind), 201).await;
-            let found = api.get(&format!("{path}?include=allowed,eta")).await.json();
-            assert_eq!(found["eta"].is_null(), kind == "DELIVERED");
-            assert!(found.as_object().is_some_and(|found| found.contains_key("eta")));
-            if !allowed.is_null() {
-                assert_eq!(found["allowed"], allowed);
-            }
-        }
-        api.clock.advance(Duration::from_mins(10));
-        let late = at(&api.get(&format!("{path}?include=eta")).await.json());
-        assert!(
-            late.0.as_str() > "2026-01-02T03:14:05.678Z",
-            "{late:?}: nothing is promised for a moment that has passed"
-        );
+on_both_databases!(
+    what_can_t_be_told_is_named_and_what_was_seen_is_not_sent;
+    in both modes:
+    who_asks_is_told_what_is_allowed_and_when_it_comes,
+);
+
+async fn who_asks_is_told_what_is_allowed_and_when_it_comes(service: Service) {
+    let api = service.open().await;
+    let id = api.place("Ada").await;
+    let path = format!("/orders/{id}");
+    let plain = api.get(&path).await;
+    let at = |answer: &Value| {
+        let moment = |name: &str| answer["eta"][name].as_str().expect("a moment").to_owned();
+        (moment("from"), moment("by"))
+    };
+    let mut expected = plain.json();
+    // 3, 5, 7 and 10 s; then a quarter, and a second for each step.
+    expected["eta"] = json!({"from": "2026-01-02T03:04:30.678Z", "by": "2026-01-02T03:04:40.928Z"});
+    let eta = api.get(&format!("{path}?include=eta")).await;
+    assert_eq!(eta.json(), expected);
+    assert_eq!(
+        (eta.header("etag"), eta.header("cache-control")),
+        (plain.header("etag"), "private, no-cache")
+    );
+    for both in ["allowed,eta", "eta,allowed", "allowed%2Ceta", "eta,allowed,eta"] {
+        let mut both = api.get(&format!("{path}?include={both}")).await.json();
+        let allowed = both.as_object_mut().and_then(|fields| fields.remove("allowed")).expect("it");
+        assert_eq!(allowed.as_array().map(Vec::len), Some(11), "all but to take a step back: {allowed}");
+        assert_eq!(both, expected);
     }
+    // Byte for byte as ever for whoever asks for nothing.
+    for nothing in ["", "?", "?include=", "?colour=red"] {
+        assert_eq!(api.get(&format!("{path}{nothing}")).await.body, plain.body, "{nothing}");
+    }
+    // As of the answer, and after what was reported.
+    api.says(&id, &of("DELAYED"), 201).await;
+    let delayed = at(&api.get(&format!("{path}?include=eta")).await.json());
+    assert_eq!(delayed.0, "2026-01-02T03:14:30.678Z");
+    for (kind, allowed) in [("DELIVERED", json!(["REVERTED"])), ("REVERTED", Value::Null)] {
+        api.says(&id, &of(kind), 201).await;
+        let found = api.get(&format!("{path}?include=allowed,eta")).await.json();
+        assert_eq!(found["eta"].is_null(), kind == "DELIVERED");
+        assert!(found.as_object().is_some_and(|found| found.contains_key("eta")));
+        if !allowed.is_null() {
+            assert_eq!(found["allowed"], allowed);
+        }
+    }
+    api.clock.advance(Duration::from_mins(10));
+    let late = at(&api.get(&format!("{path}?include=eta")).await.json());
+    assert!(
+        late.0.as_str() > "2026-01-02T03:14:05.678Z",
+        "{late:?}: nothing is promised for a moment that has passed"
+    );
 }
 
-#[tokio::test]
-async fn what_can_t_be_told_is_named_and_what_was_seen_is_not_sent() {
-    let api = Api::open().await;
+async fn what_can_t_be_told_is_named_and_what_was_seen_is_not_sent(service: Service) {
+    let api = service.open().await;
     let path = format!("/orders/{}", api.place("Ada").await);
     for bad in ["x", "allowed,", ",eta", "allowed,x", "Allowed", "allowed%20,eta", "allowed;eta", "%00"] {
         let (code, fields) = api.get(&format!("{path}?include={bad}")).await.problem(400);

@@ -23,14 +23,14 @@ mod pages_reports;
 mod reports;
 mod reports_batch;
 mod reports_refused;
+mod reports_said;
+mod reports_timed;
 mod reports_undone;
 mod server;
+mod service;
 mod streams;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{
     Router,
@@ -39,32 +39,21 @@ use axum::{
     response::Response,
 };
 use http_body_util::BodyExt as _;
-use rand::SeedableRng as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router};
+use self::service::{Database, Service};
+use super::RequestLog;
 use crate::{
-    keys::Auth,
-    ops::{Operations, overview::Overview},
-    order::{
-        Rules, StageDelays, Start,
-        dead_letter::{self, DeadLetterBacklog},
-    },
-    pipeline::{BatchWriter, ReportWriter},
-    store::{
-        Portion, Resilient, SqliteStore, Store,
-        memory::{Database, MemoryStore},
-    },
-    telemetry::{
-        health::{Health, HealthRegistry, Part},
-        metrics::Metrics,
-    },
-    time::{Alarm, ManualClock},
-    tracker::{self, EventReader, Feed, Notifier, OrderLoader, Places, Search, Tracker, Transitions},
+    ops::overview::Overview,
+    order::dead_letter::DeadLetterBacklog,
+    store::{PgDatabase, Store, memory},
+    telemetry::health::{Health, HealthRegistry, Part},
+    time::ManualClock,
+    tracker::Notifier,
 };
 
 /// The router on a real store, with the real writer behind the queue.
@@ -80,6 +69,7 @@ struct Api {
     dead_letter_backlog: watch::Sender<Option<DeadLetterBacklog>>,
     log: Arc<RequestLog>,
     folder: TempDir,
+    _database: Option<PgDatabase>,
 }
 
 struct Answer {
@@ -127,141 +117,14 @@ impl Answer {
 }
 
 impl Api {
+    /// With the defaults, on the embedded database.
     async fn open() -> Self {
-        Self::open_with(StageDelays::default()).await
-    }
-
-    /// With other delays in force than those that the store writes.
-    async fn open_with(delays: StageDelays) -> Self {
-        Self::open_reading(delays, None).await
-    }
-
-    /// As on a database where real orders are kept.
-    async fn open_without_demo() -> Self {
-        Self::open_on(StageDelays::default(), None, false, |store| store).await
-    }
-
-    /// With another store where orders are read.
-    async fn open_reading(delays: StageDelays, other: Option<Arc<dyn Store>>) -> Self {
-        Self::open_on(delays, other, true, |store| store).await
-    }
-
-    /// With something around the store where figures are read.
-    async fn open_on(
-        delays: StageDelays,
-        other: Option<Arc<dyn Store>>,
-        demo: bool,
-        figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
-    ) -> Self {
-        let folder = TempDir::new().expect("a folder");
-        let clock = clock();
-        let store = SqliteStore::open(folder.path(), clock.clone()).await.expect("opens");
-        Self::over(Arc::new(store), (clock, folder), delays, other, demo, figures)
+        Service::on(Database::Sqlite).open().await
     }
 
     /// On the model of a database, for virtual time.
-    fn in_memory() -> (Self, Arc<Mutex<Database>>) {
-        let (database, clock) = (Arc::default(), clock());
-        let store = MemoryStore::new(Arc::clone(&database), clock.clone(), 1);
-        let place = (clock, TempDir::new().expect("a folder"));
-        (Self::over(Arc::new(store), place, StageDelays::default(), None, true, |store| store), database)
-    }
-
-    fn over(
-        store: Arc<dyn Store>,
-        (clock, folder): (Arc<ManualClock>, TempDir),
-        delays: StageDelays,
-        other: Option<Arc<dyn Store>>,
-        demo: bool,
-        figures: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
-    ) -> Self {
-        let metrics = Arc::new(Metrics::new());
-        let store: Arc<dyn Store> = Arc::new(Resilient::new(store, Arc::clone(&metrics)));
-        let (queue, requests) = tracker::place_queue();
-        let (fresh, _) = mpsc::channel(1);
-        let loader = OrderLoader::new(other.unwrap_or_else(|| Arc::clone(&store)));
-        let stop = CancellationToken::new();
-        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
-        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), stop.clone());
-        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
-        let reader = EventReader {
-            log: Arc::clone(&store),
-            notifier: Arc::clone(&notifier),
-            feed: Arc::clone(&feed),
-            wake: Arc::clone(&wake),
-            metrics: Arc::clone(&metrics),
-        };
-        tokio::spawn(reader.run(stop.clone()));
-        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
-        let transitions = Transitions::new(to.0, to.1, to.2, wake);
-        let mint = Arc::default();
-        let writer = |requests, seed| BatchWriter {
-            requests,
-            store: Arc::clone(&store),
-            fresh: fresh.clone(),
-            transitions: Arc::clone(&transitions),
-            start: Start::timer(Duration::from_secs(3)),
-            clock: clock.clone(),
-            metrics: Arc::clone(&metrics),
-            mint: Arc::clone(&mint),
-            // The same ids at each run.
-            random: rand::rngs::StdRng::seed_from_u64(seed),
-            hurry: CancellationToken::new(),
-            portion: Portion::new(512),
-        };
-        tokio::spawn(writer(requests.keyless, 7).run());
-        tokio::spawn(writer(requests.keyed, 8).run());
-        let (report_queue, batches) = tracker::report_queue();
-        let rules = Rules { delays, ..Rules::default() };
-        let reports = ReportWriter::new(
-            batches,
-            Arc::clone(&store),
-            rules,
-            transitions,
-            Arc::clone(&metrics),
-            CancellationToken::new(),
-        );
-        tokio::spawn(reports.run());
-        let parts = HealthRegistry::default();
-        parts.reporter(Part::Consumer).send_replace(Health::Up);
-        let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
-        let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
-        let log = RequestLog::new();
-        let search = Search::new(Arc::clone(&store));
-        let state = AppState {
-            tracker: Tracker::new(queue, report_queue, loader, Arc::clone(&notifier), feed, search),
-            operations: Operations {
-                overview: Arc::clone(&overview),
-                parts: parts.clone(),
-                dead_letter_backlog: backlog_watcher,
-                leaving: leaving.clone(),
-            },
-            observers: Arc::new(Observers { metrics, log: Arc::clone(&log) }),
-            settings: HttpSettings {
-                proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
-                rules,
-                clock: clock.clone(),
-                auth: Auth::Open,
-                public_url: None,
-                exposed: false,
-                demo,
-            },
-            batches: BatchPlaces::default(),
-            stop: stop.clone(),
-        };
-        Self {
-            router: router(state),
-            notifier,
-            stop,
-            overview,
-            leaving,
-            store,
-            clock,
-            parts,
-            dead_letter_backlog,
-            log,
-            folder,
-        }
+    fn in_memory() -> (Self, Arc<Mutex<memory::Database>>) {
+        Service::on(Database::Sqlite).in_memory()
     }
 
     /// A part says how it is.

@@ -8,7 +8,10 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Answer, Api};
+use super::{
+    Answer, Api,
+    service::{Database, Service},
+};
 use crate::{
     order::{StageDelays, Status},
     telemetry::health::{Health, Part},
@@ -111,7 +114,8 @@ async fn a_late_order_is_not_promised_for_a_moment_that_has_passed() {
 /// 20 minutes in each of the last three stages.
 #[tokio::test]
 async fn an_arrival_is_told_to_the_minute_and_far_off_to_five() {
-    let api = Api::open_with(StageDelays::uniform(Duration::from_mins(20))).await;
+    let api =
+        Service::on(Database::Sqlite).delays(StageDelays::uniform(Duration::from_mins(20))).open().await;
     let path = format!("/track/{}", api.place("Ada").await);
     let told = async || {
         let page = api.get(&path).await;
@@ -130,7 +134,8 @@ async fn an_arrival_is_told_to_the_minute_and_far_off_to_five() {
 
 #[tokio::test]
 async fn other_delays_than_at_the_last_start_make_no_order_late() {
-    let api = Api::open_with(StageDelays::uniform(Duration::from_millis(1))).await;
+    let api =
+        Service::on(Database::Sqlite).delays(StageDelays::uniform(Duration::from_millis(1))).open().await;
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(3));
     api.store.advance(10).await.expect("advances");

@@ -13,6 +13,7 @@ use super::{
     Answer, Api,
     board::words,
     pages::{attributes, protected},
+    service::{Database, Service},
 };
 use crate::{
     order::{OrderId, Reason, ReportRequest, Rules, Source, StageDelays, Start, Status},
@@ -147,7 +148,7 @@ async fn each_step_says_who_said_it_and_nothing_from_inside() {
 
 #[tokio::test]
 async fn a_delay_is_told_with_the_new_time_the_old_one_and_who_says_so() {
-    let api = Api::open_with(StageDelays::uniform(Duration::from_mins(8))).await;
+    let api = Service::on(Database::Sqlite).delays(StageDelays::uniform(Duration::from_mins(8))).open().await;
     let id = api.place_for_people().await;
     let calm = track(&api, &id).await;
     assert!(calm.text().contains("Arrives between") && !calm.text().contains("late.svg"), "{}", calm.text());
@@ -295,7 +296,7 @@ async fn where_the_courier_is_stands_below_the_headline() {
 
 #[tokio::test]
 async fn a_late_order_without_a_report_says_since_when_nobody_has_spoken() {
-    let api = Api::open_with(StageDelays::uniform(Duration::from_mins(8))).await;
+    let api = Service::on(Database::Sqlite).delays(StageDelays::uniform(Duration::from_mins(8))).open().await;
     let id = api.place_for_people().await;
     let text = words(&track(&api, &id).await);
     assert!(text.contains("The kitchen starts in a moment."), "{text}");

@@ -2,13 +2,26 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Answer, Api, order};
-use crate::{
-    order::{IdMint, OrderDetails, Progression, Rules, Status},
-    store::{NewOrder, Outbox},
+use super::{
+    Answer, Api, order,
+    service::{Service, on_both_databases},
 };
+use crate::order::Status;
+
+on_both_databases!(
+    what_happened_is_answered_with_the_order_and_what_may_follow,
+    hostile_texts_stay_texts_or_are_refused;
+    in both modes:
+    every_kind_is_taken_and_shown_with_what_was_said,
+    what_is_skipped_has_its_events_too,
+    what_is_known_is_ignored_and_leaves_no_trace,
+    what_contradicts_is_refused_with_what_may_be_reported_instead,
+    a_full_timeline_takes_only_what_moves_the_order,
+    what_is_allowed_is_exactly_what_would_be_applied,
+);
 
 /// All that can be reported, in the order of the contract.
 pub(super) const ALL: [&str; 12] = [
@@ -26,8 +39,6 @@ pub(super) const ALL: [&str; 12] = [
     "REVERTED",
 ];
 
-const MODES: [Progression; 2] = [Progression::Timer, Progression::Reported];
-
 impl Api {
     /// A report that must be answered so.
     pub(super) async fn says(&self, order_id: &str, body: &Value, status: u16) -> Value {
@@ -43,22 +54,11 @@ impl Api {
         }
     }
 
-    /// A new order that is moved so; by its nature the first of its millisecond.
-    pub(super) async fn placed_in(&self, mode: Progression) -> String {
-        let now = crate::time::Clock::now(&*self.clock).timestamp_millis().unsigned_abs();
-        let order_id = IdMint::default().mint(now, rand::random());
-        let details = OrderDetails::new("Ada", "1 High St", "pizza", "large").expect("valid");
-        let start = Rules::default().start(mode);
-        let placed = NewOrder { order_id, details, key: None, meta: None, start };
-        self.store.place(&[placed], Outbox::Anyones).await.expect("places");
-        order_id.to_string()
-    }
-
-    async fn found(&self, order_id: &str) -> Value {
+    pub(super) async fn found(&self, order_id: &str) -> Value {
         self.get(&format!("/orders/{order_id}")).await.json()
     }
 
-    async fn allowed(&self, order_id: &str) -> Value {
+    pub(super) async fn allowed(&self, order_id: &str) -> Value {
         self.get(&format!("/orders/{order_id}?include=allowed")).await.json()["allowed"].clone()
     }
 }
@@ -85,9 +85,8 @@ fn conflict(answer: &Answer) -> (String, Value) {
     (answer.problem(409).0, answer.json()["allowed"].clone())
 }
 
-#[tokio::test]
-async fn what_happened_is_answered_with_the_order_and_what_may_follow() {
-    let api = Api::open().await;
+async fn what_happened_is_answered_with_the_order_and_what_may_follow(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(1));
     let report = json!({"event": "PREPARING", "source": "kitchen"});
@@ -108,67 +107,59 @@ async fn what_happened_is_answered_with_the_order_and_what_may_follow() {
     assert_eq!(api.found(&id).await["order"]["status"], "COOKING");
 }
 
-#[tokio::test]
-async fn every_kind_is_taken_in_both_modes_and_shown_with_what_was_said() {
-    let api = Api::open().await;
-    for mode in MODES {
-        for kind in ALL {
-            let id = api.placed_in(mode).await;
-            if kind == "REVERTED" {
-                api.applies(&id, &["PREPARING"]).await;
-            }
-            let mut body = of(kind);
-            let (note, occurred_at) = ("ring twice", "2026-01-02T05:04:05+02:00");
-            for (field, value) in [("station", "grill"), ("note", note), ("source", "courier"), ("by", "x")] {
-                body[field] = value.into();
-            }
-            body["occurred_at"] = occurred_at.into();
-            let answer = api.says(&id, &body, 201).await;
-            let last = answer["events"].as_array().and_then(|events| events.last()).expect("an event");
-            assert_eq!(last["event"], kind);
-            let meta = &last["meta"];
-            assert_eq!(
-                (&meta["source"], &meta["note"], &meta["station"], &meta["occurred_at"]),
-                (&json!("courier"), &json!(note), &json!("grill"), &json!("2026-01-02T03:04:05.000Z"))
-            );
-            assert_eq!(meta.get("by"), None, "nobody may name himself");
-            let said = |name: &str| body.get(name) == meta.get(name);
-            assert!(said("reason") && said("minutes"), "{meta}");
-            let found = api.found(&id).await;
-            let mut shown = found["events"].as_array().and_then(|events| events.last()).expect("one").clone();
-            shown["seq"] = last["seq"].clone();
-            assert_eq!((&shown, &found["order"]), (last, &answer["order"]), "{mode:?}");
-            let status = kind.parse::<Status>().map_or("PLACED", Status::as_str);
-            assert_eq!(found["order"]["status"], status);
-            assert_eq!(api.allowed(&id).await, answer["allowed"]);
-            let feed = api.get("/events?after=0&limit=1000").await;
-            assert!(!feed.text().contains(note), "a note is for those who work on the order");
+async fn every_kind_is_taken_and_shown_with_what_was_said(service: Service) {
+    let api = service.open().await;
+    for kind in ALL {
+        let id = api.place("Ada").await;
+        if kind == "REVERTED" {
+            api.applies(&id, &["PREPARING"]).await;
         }
+        let mut body = of(kind);
+        let (note, occurred_at) = ("ring twice", "2026-01-02T05:04:05+02:00");
+        for (field, value) in [("station", "grill"), ("note", note), ("source", "courier"), ("by", "x")] {
+            body[field] = value.into();
+        }
+        body["occurred_at"] = occurred_at.into();
+        let answer = api.says(&id, &body, 201).await;
+        let last = answer["events"].as_array().and_then(|events| events.last()).expect("an event");
+        assert_eq!(last["event"], kind);
+        let meta = &last["meta"];
+        assert_eq!(
+            (&meta["source"], &meta["note"], &meta["station"], &meta["occurred_at"]),
+            (&json!("courier"), &json!(note), &json!("grill"), &json!("2026-01-02T03:04:05.000Z"))
+        );
+        assert_eq!(meta.get("by"), None, "nobody may name himself");
+        let said = |name: &str| body.get(name) == meta.get(name);
+        assert!(said("reason") && said("minutes"), "{meta}");
+        let found = api.found(&id).await;
+        let mut shown = found["events"].as_array().and_then(|events| events.last()).expect("one").clone();
+        shown["seq"] = last["seq"].clone();
+        assert_eq!((&shown, &found["order"]), (last, &answer["order"]));
+        let status = kind.parse::<Status>().map_or("PLACED", Status::as_str);
+        assert_eq!(found["order"]["status"], status);
+        assert_eq!(api.allowed(&id).await, answer["allowed"]);
+        let feed = api.get("/events?after=0&limit=1000").await;
+        assert!(!feed.text().contains(note), "a note is for those who work on the order");
     }
 }
 
 /// Promise 7: the story is true. What was skipped says so.
-#[tokio::test]
-async fn what_is_skipped_has_its_events_too() {
-    let api = Api::open().await;
-    for mode in MODES {
-        let id = api.placed_in(mode).await;
-        let body = json!({"event": "OUT_FOR_DELIVERY", "source": "courier", "note": "n", "station": "s"});
-        let answer = api.says(&id, &body, 201).await;
-        assert_eq!(added(&answer), [(3, "PREPARING"), (4, "COOKING"), (5, "OUT_FOR_DELIVERY")]);
-        let metas = [0, 1, 2].map(|n| answer["events"][n]["meta"].clone());
-        let inferred = json!({"source": "courier", "inferred": true});
-        let said = json!({"source": "courier", "note": "n", "station": "s"});
-        assert_eq!(metas, [inferred.clone(), inferred, said]);
-        let counted = if mode == Progression::Timer { 1 } else { 2 };
-        let series = "status_transitions_total{from=\"PLACED\",to=\"PREPARING\"}";
-        assert!(api.metric(&format!("{series} {counted}")).await);
-    }
+async fn what_is_skipped_has_its_events_too(service: Service) {
+    let api = service.open().await;
+    let id = api.place("Ada").await;
+    let body = json!({"event": "OUT_FOR_DELIVERY", "source": "courier", "note": "n", "station": "s"});
+    let answer = api.says(&id, &body, 201).await;
+    assert_eq!(added(&answer), [(3, "PREPARING"), (4, "COOKING"), (5, "OUT_FOR_DELIVERY")]);
+    let metas = [0, 1, 2].map(|n| answer["events"][n]["meta"].clone());
+    let inferred = json!({"source": "courier", "inferred": true});
+    let said = json!({"source": "courier", "note": "n", "station": "s"});
+    assert_eq!(metas, [inferred.clone(), inferred, said]);
+    let series = "status_transitions_total{from=\"PLACED\",to=\"PREPARING\"}";
+    assert!(api.metric(&format!("{series} 1")).await);
 }
 
-#[tokio::test]
-async fn what_is_known_is_ignored_and_leaves_no_trace() {
-    let api = Api::open().await;
+async fn what_is_known_is_ignored_and_leaves_no_trace(service: Service) {
+    let api = service.open().await;
     for (before, kind, why) in [
         (&["COOKING"][..], "COOKING", "same"),
         (&["COOKING"], "PREPARING", "late"),
@@ -196,9 +187,8 @@ async fn what_is_known_is_ignored_and_leaves_no_trace() {
     assert!(api.metric("reports_total{event=\"COOKING\",outcome=\"ignored\"} 4").await);
 }
 
-#[tokio::test]
-async fn what_contradicts_is_refused_with_what_may_be_reported_instead() {
-    let api = Api::open().await;
+async fn what_contradicts_is_refused_with_what_may_be_reported_instead(service: Service) {
+    let api = service.open().await;
     let milestones = &ALL[5..11];
     for (before, refused) in [
         ("DELIVERED", [&["CANCELLED"], milestones].concat()),
@@ -218,9 +208,8 @@ async fn what_contradicts_is_refused_with_what_may_be_reported_instead() {
     assert!(api.metric("reports_total{event=\"CANCELLED\",outcome=\"refused\"} 1").await);
 }
 
-#[tokio::test]
-async fn a_full_timeline_takes_only_what_moves_the_order() {
-    let api = Api::open().await;
+async fn a_full_timeline_takes_only_what_moves_the_order(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let ready: Vec<Value> = (0..100).map(|_| json!({"order_id": id, "event": "READY"})).collect();
     for count in [100, 100, 54] {
@@ -235,47 +224,42 @@ async fn a_full_timeline_takes_only_what_moves_the_order() {
     assert_eq!(api.found(&id).await["events"].as_array().map(Vec::len), Some(261));
 }
 
-/// Whatever has happened, `allowed` is what would be answered 201, in both modes, and everywhere the same.
-#[tokio::test]
-async fn what_is_allowed_is_exactly_what_would_be_applied() {
-    let api = Api::open().await;
-    for mode in MODES {
-        for life in [
-            &[][..],
-            &["READY"],
-            &["PREPARING"],
-            &["COOKING", "DELAYED"],
-            &["OUT_FOR_DELIVERY", "DELIVERY_FAILED"],
-            &["DELIVERED"],
-            &["CANCELLED"],
-            &["COOKING", "CANCELLED", "REVERTED"],
-            &["PREPARING", "REVERTED"],
-            &["DELIVERED", "REVERTED"],
-        ] {
-            let mut applied = Vec::new();
-            let mut told = Vec::new();
-            for kind in ALL {
-                let id = api.placed_in(mode).await;
-                api.applies(&id, life).await;
-                told.push(api.allowed(&id).await);
-                let answer = api.report_of(&id, &[], &of(kind)).await;
-                match answer.status.as_u16() {
-                    201 => applied.push(kind),
-                    409 => told.push(answer.json()["allowed"].clone()),
-                    status => assert_eq!(status, 200, "{kind}: {}", answer.text()),
-                }
-            }
-            for told in told {
-                assert_eq!(told, json!(applied), "{mode:?} {life:?}");
+/// Whatever has happened, `allowed` is what would be answered 201, and everywhere the same.
+async fn what_is_allowed_is_exactly_what_would_be_applied(service: Service) {
+    let api = service.open().await;
+    for life in [
+        &[][..],
+        &["READY"],
+        &["PREPARING"],
+        &["COOKING", "DELAYED"],
+        &["OUT_FOR_DELIVERY", "DELIVERY_FAILED"],
+        &["DELIVERED"],
+        &["CANCELLED"],
+        &["COOKING", "CANCELLED", "REVERTED"],
+        &["PREPARING", "REVERTED"],
+        &["DELIVERED", "REVERTED"],
+    ] {
+        let answers = join_all(ALL.map(async |kind| {
+            let id = api.place("Ada").await;
+            api.applies(&id, life).await;
+            (kind, api.allowed(&id).await, api.report_of(&id, &[], &of(kind)).await)
+        }));
+        let answers = answers.await;
+        let taken = answers.iter().filter(|(_, _, answer)| answer.status == 201);
+        let applied = json!(taken.map(|(kind, ..)| kind).collect::<Vec<_>>());
+        for (kind, told, answer) in &answers {
+            assert_eq!(*told, applied, "{life:?}");
+            match answer.status.as_u16() {
+                409 => assert_eq!(answer.json()["allowed"], applied, "{life:?} {kind}"),
+                status => assert!(matches!(status, 200 | 201), "{kind}: {}", answer.text()),
             }
         }
     }
 }
 
 /// What is kept as it was sent is no markup where people read it, and commands nobody's terminal.
-#[tokio::test]
-async fn hostile_texts_stay_texts_or_are_refused() {
-    let api = Api::open().await;
+async fn hostile_texts_stay_texts_or_are_refused(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let texts =
         ["<script>alert(1)</script>", "\u{202e}dlrow", "'; DROP TABLE orders; --", "{{7*7}}", "\u{200b}"];

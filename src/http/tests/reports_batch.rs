@@ -12,8 +12,20 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{Answer, Api, reports::of};
+use super::{
+    Answer, Api,
+    reports::of,
+    service::{Service, on_both_databases},
+};
 use crate::order::promises::{BATCHES_AT_ONCE, BATCHES_READ_AT_ONCE, MAX_BATCH, MAX_BATCH_BYTES};
+
+on_both_databases!(
+    a_batch_is_an_array_of_1_to_100,
+    only_so_many_batches_are_under_way_at_once;
+    in both modes:
+    each_report_has_the_fate_that_it_would_have_alone,
+    many_who_say_the_same_make_one_row_each,
+);
 
 const UNKNOWN: &str = "ORD-01ARZ3NDEK0000000000000000";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -43,9 +55,8 @@ fn item(order_id: &str, id: &str, mut report: Value) -> Value {
 }
 
 /// Whatever a report alone is answered, in a batch it is told the same, and in the order given.
-#[tokio::test]
-async fn each_report_has_the_fate_that_it_would_have_alone() {
-    let api = Api::open().await;
+async fn each_report_has_the_fate_that_it_would_have_alone(service: Service) {
+    let api = service.open().await;
     let [open, done] = [api.place("Ada").await, api.place("Grace").await];
     api.applies(&done, &["DELIVERED"]).await;
     let items = json!([
@@ -118,10 +129,9 @@ async fn each_report_has_the_fate_that_it_would_have_alone() {
     assert_eq!(api.get(&format!("/orders/{open}")).await.json(), found);
 }
 
-#[tokio::test]
-async fn a_batch_is_an_array_of_1_to_100() {
+async fn a_batch_is_an_array_of_1_to_100(service: Service) {
     assert_eq!((MAX_BATCH, MAX_BATCH_BYTES, BATCHES_AT_ONCE), (100, 256 * 1024, 16));
-    let api = Api::open().await;
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let many =
         |count: usize| json!((0..count).map(|n| item(&id, &n.to_string(), of("READY"))).collect::<Vec<_>>());
@@ -153,9 +163,8 @@ async fn a_batch_is_an_array_of_1_to_100() {
 }
 
 /// Promise 5: memory, queues and time are bounded.
-#[tokio::test]
-async fn only_so_many_batches_are_under_way_at_once() {
-    let api = Api::open().await;
+async fn only_so_many_batches_are_under_way_at_once(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let items = json!([item(&id, "a", of("READY"))]);
     let send = || {
@@ -186,9 +195,8 @@ async fn only_so_many_batches_are_under_way_at_once() {
 }
 
 /// Promise 3: an effect happens once. Whoever says the same at the same moment, alone or with others.
-#[tokio::test]
-async fn many_who_say_the_same_make_one_row_each() {
-    let api = Api::open().await;
+async fn many_who_say_the_same_make_one_row_each(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let both = json!([item(&id, "x", of("COOKING")), item(&id, "y", of("READY"))]);
     let alone = item(&id, "x", of("COOKING"));

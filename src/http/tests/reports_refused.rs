@@ -3,7 +3,17 @@
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use super::{Answer, Api, reports::of};
+use super::{
+    Answer, Api,
+    reports::of,
+    service::{Service, on_both_databases},
+};
+
+on_both_databases!(
+    every_wrong_field_of_a_report_is_named,
+    a_report_is_json_of_a_moderate_size,
+    without_the_database_a_report_may_come_again,
+);
 
 const UNKNOWN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
@@ -18,9 +28,8 @@ impl Api {
 }
 
 /// Promise 6: it says what is wrong. All of it at once, and before anybody looks for the order.
-#[tokio::test]
-async fn every_wrong_field_of_a_report_is_named() {
-    let api = Api::open().await;
+async fn every_wrong_field_of_a_report_is_named(service: Service) {
+    let api = service.open().await;
     let wrong = json!({"event": "PLACED", "id": "", "occurred_at": "2026-01-02T03:05:05.679Z", "note": "a\nb",
         "station": "x".repeat(65), "source": "timer"});
     let all = ["event", "id", "occurred_at", "note", "station", "source"];
@@ -59,9 +68,8 @@ async fn every_wrong_field_of_a_report_is_named() {
 }
 
 /// Promise 5: memory, queues and time are bounded. And a body is what it says that it is.
-#[tokio::test]
-async fn a_report_is_json_of_a_moderate_size() {
-    let api = Api::open().await;
+async fn a_report_is_json_of_a_moderate_size(service: Service) {
+    let api = service.open().await;
     let json = ("content-type", "application/json");
     let ready = of("READY").to_string();
     for bad in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
@@ -84,9 +92,8 @@ async fn a_report_is_json_of_a_moderate_size() {
 }
 
 /// Promise 6: it says what is wrong, and nothing about the inside.
-#[tokio::test]
-async fn without_the_database_a_report_may_come_again() {
-    let api = Api::open().await;
+async fn without_the_database_a_report_may_come_again(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     api.store.close().await;
     let item = json!([{"order_id": id, "event": "READY", "id": "a"}]);

@@ -4,7 +4,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Api, reports::of};
+use super::{
+    Api,
+    reports::of,
+    service::{Service, on_both_databases},
+};
+use crate::order::{Progression, Rules};
+
+on_both_databases!(
+    a_timer_s_step_is_taken_back_too,
+    without_a_window_nothing_is_taken_back;
+    in both modes:
+    the_latest_step_is_taken_back_whoever_made_it,
+    what_can_t_be_taken_back_says_why,
+    the_same_id_is_the_same_report,
+    a_report_may_depend_on_where_the_order_is,
+);
 
 fn statuses(found: &Value) -> (String, Vec<String>) {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -12,9 +27,8 @@ fn statuses(found: &Value) -> (String, Vec<String>) {
     (text(&found["order"]["status"]), events.collect())
 }
 
-#[tokio::test]
-async fn the_latest_step_is_taken_back_whoever_made_it() {
-    let api = Api::open().await;
+async fn the_latest_step_is_taken_back_whoever_made_it(service: Service) {
+    let api = service.open().await;
     for (before, reverts, from, to) in [
         (&["PREPARING"][..], 3, "PREPARING", "PLACED"),
         (&["COOKING"], 4, "COOKING", "PLACED"),
@@ -31,22 +45,24 @@ async fn the_latest_step_is_taken_back_whoever_made_it() {
         let expected = json!({"source": "api", "note": "a slip", "reverts": reverts, "from": from, "to": to});
         assert_eq!(answer["events"][0]["meta"], expected, "{before:?}");
         assert_eq!(answer["order"]["status"], to);
-        // Its timer starts anew.
+        // Its timer starts anew, where there is one.
         api.clock.advance(Duration::from_mins(1));
         api.store.advance(100).await.expect("advances");
         let (status, _) = statuses(&api.get(&format!("/orders/{id}")).await.json());
-        assert_ne!(status, to, "{before:?}");
+        assert_eq!(status != to, service.mode == Progression::Timer, "{before:?}");
     }
-    // A timer's step too.
+}
+
+async fn a_timer_s_step_is_taken_back_too(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     api.clock.advance(Duration::from_secs(3));
     api.store.advance(100).await.expect("advances");
     assert_eq!(api.says(&id, &of("REVERTED"), 201).await["events"][0]["meta"]["reverts"], 3);
 }
 
-#[tokio::test]
-async fn what_can_t_be_taken_back_says_why() {
-    let api = Api::open().await;
+async fn what_can_t_be_taken_back_says_why(service: Service) {
+    let api = service.open().await;
     let revert = |reverts: u32| json!({"event": "REVERTED", "reverts": reverts});
     let id = api.place("Ada").await;
     let refused = async |body: &Value| {
@@ -73,9 +89,8 @@ async fn what_can_t_be_taken_back_says_why() {
     assert!(!api.allowed_of(&id).await.contains(&json!("REVERTED")));
 }
 
-#[tokio::test]
-async fn the_same_id_is_the_same_report() {
-    let api = Api::open().await;
+async fn the_same_id_is_the_same_report(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let body =
         json!({"event": "COOKING", "id": "till 7", "note": "n", "occurred_at": "2026-01-02T03:04:05Z"});
@@ -117,9 +132,8 @@ async fn the_same_id_is_the_same_report() {
     assert_eq!((judged.status.as_u16(), judged.header("idempotency-replayed")), (201, ""));
 }
 
-#[tokio::test]
-async fn a_report_may_depend_on_where_the_order_is() {
-    let api = Api::open().await;
+async fn a_report_may_depend_on_where_the_order_is(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     for (tags, status) in [
         ("\"1\"", 412),
@@ -150,6 +164,18 @@ async fn a_report_may_depend_on_where_the_order_is() {
     // And after the order is found.
     let unknown = "ORD-01ARZ3NDEK0000000000000000";
     api.report_of(unknown, &[("if-match", "\"1\"")], &of("READY")).await.problem(404);
+}
+
+async fn without_a_window_nothing_is_taken_back(service: Service) {
+    let api = service.rules(Rules { undo_window: Duration::ZERO, ..Rules::default() }).open().await;
+    let id = api.place("Ada").await;
+    for kind in ["PREPARING", "CANCELLED"] {
+        let answer = api.says(&id, &of(kind), 201).await;
+        let refused = api.report_of(&id, &[], &of("REVERTED")).await;
+        assert_eq!(refused.problem(409).0, "too-late-to-revert", "{kind}");
+        assert_eq!(refused.json()["allowed"], answer["allowed"]);
+        assert!(!api.allowed_of(&id).await.contains(&json!("REVERTED")));
+    }
 }
 
 impl Api {

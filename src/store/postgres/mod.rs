@@ -56,6 +56,8 @@ use crate::{
     time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
+#[cfg(test)]
+pub(crate) use tests::Database as PgDatabase;
 
 use attention::Figures;
 use expiry::Expiry;

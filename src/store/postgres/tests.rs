@@ -28,10 +28,10 @@ fn server() -> PgConnectOptions {
 }
 
 /// A database of the test's own, dropped with it.
-pub(super) struct Database(String);
+pub(crate) struct Database(String);
 
 impl Database {
-    pub(super) async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         let name = format!("test_{:016x}", rand::random::<u64>());
         let mut console = server().connect().await.expect("connects");
         run(&mut console, &format!("CREATE DATABASE {name}")).await.expect("creates");
@@ -47,7 +47,7 @@ impl Database {
     }
 
     /// A replica of the service on this database, migrated.
-    pub(super) async fn replica(&self, clock: &Arc<ManualClock>) -> Arc<PgStore> {
+    pub(crate) async fn replica(&self, clock: &Arc<ManualClock>) -> Arc<PgStore> {
         let store = PgStore::with_clock(self.settings(), clock.clone());
         store.migrate().await.expect("migrates");
         Arc::new(store)
