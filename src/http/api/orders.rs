@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,6 +16,7 @@ use super::{
     super::{AppState, Problem},
     body::JsonBytes,
     included::{FoundOrder, Included},
+    parameters::Parameters,
 };
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder, schema::Include},
@@ -112,10 +110,9 @@ pub(in crate::http) struct FindQuery {
 pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
-    query: Result<Query<FindQuery>, QueryRejection>,
+    Parameters(query): Parameters<FindQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let included = given(query.include.as_ref()).map(Included::parse).transpose()?;
     let found = state.tracker.find(self::order_id(order_id)?).await?;
     let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
@@ -176,9 +173,8 @@ pub(in crate::http) struct ListQuery {
 )]
 pub(in crate::http) async fn list(
     State(state): State<Arc<AppState>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let mut page = page(&query)?;
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.
