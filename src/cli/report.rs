@@ -16,7 +16,7 @@ use super::{
 use crate::{
     app::config::whole,
     client::{Answer, ClientRequest, header::HeaderName},
-    order::{Event, EventKind, MAX_MINUTES, OrderId, Reason, Source, Status, TrackedOrder},
+    order::{Event, EventKind, MAX_MINUTES, MAX_POSITION, OrderId, Reason, Source, Status, TrackedOrder},
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -39,7 +39,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "NAME")]
     station: Option<String>,
     /// Which event REVERTED takes back, by its number in the timeline; the latest step unless given
-    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=MAX_POSITION))]
     reverts: Option<u32>,
     #[command(flatten)]
     details: DetailArgs,

@@ -33,11 +33,11 @@ pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
-pub(crate) use report::MAX_MINUTES;
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
     ReportRequest, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
 };
+pub(crate) use report::{MAX_MINUTES, MAX_POSITION};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
