@@ -35,7 +35,7 @@ pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
-    ReportRequest, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
+    ReportRequest, Rules, Source, Steps, Verdict, allowed, events_of, judge, not_accepted,
 };
 pub(crate) use report::{MAX_MINUTES, MAX_POSITION};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
@@ -84,6 +84,7 @@ pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events, each at its position.
+    #[serde(deserialize_with = "timeline::numbered")]
     pub events: Vec<Event>,
 }
 

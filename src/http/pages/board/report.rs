@@ -17,14 +17,16 @@ use super::{
         Frame, Problem, Refresh, assets, error_page,
         form::{NOTHING_DONE, read},
         page,
-        said::{Said, standing},
+        said::Said,
         typed, words,
     },
     Answer, Choice,
     sheet::told,
 };
 use crate::{
-    order::{Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
+    order::{
+        Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder,
+    },
     tracker::{OrderReport, ReportOutcome},
 };
 
@@ -131,7 +133,9 @@ fn done(order_id: OrderId, events: &[Event]) -> Answer {
 /// Whether a step that was reported has not been taken back since.
 fn stands(tracked: &TrackedOrder, events: &[Event]) -> bool {
     let step = events.last().filter(|last| last.event.status().is_some());
-    step.is_none_or(|step| standing(&tracked.events).iter().any(|standing| standing.seq == step.seq))
+    step.is_none_or(|step| {
+        Steps::of(&tracked.events).standing.iter().any(|standing| standing.seq == step.seq)
+    })
 }
 
 /// The event that made a report needless.
@@ -139,7 +143,7 @@ fn was_there(tracked: &TrackedOrder, event: EventKind, reverts: Option<u32>) -> 
     let taken_back = |event: &&Event| Said::of(event).reverts == reverts.map(u64::from);
     let found = match event {
         EventKind::Reverted => tracked.events.iter().find(taken_back),
-        _ => standing(&tracked.events).into_iter().find(|step| step.event == event),
+        _ => Steps::of(&tracked.events).standing.into_iter().find(|step| step.event == event),
     };
     found.or(tracked.events.last())
 }

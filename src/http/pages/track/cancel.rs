@@ -16,9 +16,7 @@ use super::{
         super::AppState,
         Frame, Problem, Refresh, assets, error_page,
         form::{NOTHING_DONE, drawn, read, with_origin},
-        page,
-        said::standing,
-        typed,
+        page, typed,
     },
     address,
     arrival::minute,
@@ -27,7 +25,7 @@ use super::{
     unknown,
 };
 use crate::{
-    order::{EventKind, Reason, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
+    order::{EventKind, Reason, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder},
     tracker::{OrderReport, ReportOutcome},
 };
 
@@ -172,7 +170,7 @@ fn sure(tracked: &TrackedOrder, home: &str, again: bool) -> Markup {
 }
 
 fn too_late(tracked: &TrackedOrder, home: &str, now: Timestamp) -> Markup {
-    let begun = begun_at(&standing(&tracked.events));
+    let begun = begun_at(&Steps::of(&tracked.events).standing);
     html! {
         p {
             @if tracked.order.status == Status::Delivered { "It was delivered" }

@@ -17,12 +17,10 @@ use maud::{Markup, html};
 pub(in crate::http) use cancel::{ask as ask_to_cancel, cancel};
 
 use super::{
-    super::AppState,
-    Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted,
-    said::{Said, standing},
+    super::AppState, Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted, said::Said,
     strip_bidi, typed, words,
 };
-use crate::order::{Event, Order, OrderId, Rules, Status, Timestamp, TrackedOrder};
+use crate::order::{Event, Order, OrderId, Rules, Status, Steps, Timestamp, TrackedOrder};
 use arrival::minute;
 use told::Told;
 
@@ -97,7 +95,7 @@ fn unknown() -> Response {
 }
 
 fn show(tracked: &TrackedOrder, rules: &Rules, now: Timestamp) -> Response {
-    let (order, steps) = (&tracked.order, standing(&tracked.events));
+    let (order, steps) = (&tracked.order, Steps::of(&tracked.events).standing);
     let told = Told::of(tracked, rules, now);
     let undo = undo_ends(order, &steps, rules).filter(|ends| *ends > now);
     // A title has no `bdi`: the item is isolated by characters.

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-pub use moves::EventFacts;
 use moves::Move;
 pub(in crate::order) use moves::Moves;
+pub use moves::{EventFacts, Steps};
 
 use super::{
     super::{
