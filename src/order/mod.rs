@@ -35,7 +35,7 @@ pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
-    ReportRequest, Rules, Source, Steps, Verdict, allowed, events_of, judge, not_accepted,
+    ReportRequest, Rules, Source, Steps, Verdict, allowed, events_of, judge, not_accepted, transitions_of,
 };
 pub(crate) use report::{MAX_MINUTES, MAX_POSITION};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};

@@ -40,6 +40,8 @@ pub(super) enum WriteFailure {
     NotDone,
     /// It is committed and the answer gets lost.
     AnswerLost,
+    /// It is committed, and nobody waits so long for the answer.
+    AnswerLate,
 }
 
 /// Decides what happens to each write.
@@ -150,6 +152,10 @@ impl Troubled {
             Some(WriteFailure::AnswerLost) => {
                 verb.await?;
                 Err(StoreError::Unavailable("the answer got lost".to_owned()))
+            }
+            Some(WriteFailure::AnswerLate) => {
+                verb.await?;
+                Err(StoreError::Timeout(Duration::from_millis(1)))
             }
         }
     }

@@ -68,7 +68,7 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
     match outcome {
         ReportOutcome::Applied(events, _) => back(&sheet, done(order_id, &events)),
         // Pressed twice; or again, after it was taken back.
-        ReportOutcome::Replayed(events) => match find(&state, order_id).await {
+        ReportOutcome::Replayed(events, _) => match find(&state, order_id).await {
             Ok(tracked) if stands(&tracked, &events) => back(&sheet, done(order_id, &events)),
             Ok(_) => why_not(&state, order_id, words::TAKEN_BACK, &sheet).await,
             Err(response) => response,

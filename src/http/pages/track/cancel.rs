@@ -92,7 +92,7 @@ pub(in crate::http) async fn cancel(
             Redirect::to(&address(order_id)).into_response()
         }
         Some(
-            ReportOutcome::Replayed(_)
+            ReportOutcome::Replayed(..)
             | ReportOutcome::Refused(_)
             | ReportOutcome::Moved
             | ReportOutcome::IdReused,
