@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
-    Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Found,
+    Holder, Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
     Position, Reported, Republished, Span, StoreError,
 };
 use crate::order::{
@@ -42,11 +42,11 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;
 
     /// Those of these orders that are there, each with its timeline; in no order.
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError>;
 
     /// One order with its timeline.
     async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        Ok(self.find_all(&[order_id]).await?.pop())
+        Ok(self.find_all(&[order_id]).await?.orders.pop())
     }
 
     /// Orders, newest (greatest id) first, by keyset.

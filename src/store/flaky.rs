@@ -13,15 +13,15 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
-    Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
+    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement,
+    Position, Reported, Republished, Store, StoreError,
     conformance::{new_orders, start},
     forwarded::events_of_inner,
     memory::MemoryStore,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},
+    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
     time::ManualClock,
 };
 
@@ -120,7 +120,7 @@ impl OrderStore for Flaky {
         self.inner.due(due).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.inner.find_all(order_ids).await
     }
 

@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder, OrderReport,
-    OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store,
-    StoreError,
+    Found, Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span,
+    Store, StoreError,
 };
 use crate::{
-    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder},
+    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -103,7 +103,7 @@ impl OrderStore for Resilient {
         self.read(self.inner.due(due)).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.read_again(|| self.inner.find_all(order_ids)).await
     }
 

@@ -92,7 +92,7 @@ async fn stream(
     // First the subscription, then the timeline: a step between the two is told of.
     let subscriber = state.tracker.subscribe(order_id, client.holder);
     let found = state.tracker.find(order_id).await?;
-    let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
+    let TrackedOrder { order, events } = &Option::as_ref(&found).ok_or_else(orders::unknown)?.tracked;
     // Nobody can have seen more than there is.
     let last = events.last().map_or(0, |last| last.seq);
     let seen = seen.min(last);

@@ -115,14 +115,14 @@ pub(in crate::http) async fn find(
 ) -> Result<Response, Problem> {
     let included = given(query.include.as_ref()).map(Included::parse).transpose()?;
     let found = state.tracker.find(self::order_id(order_id)?).await?;
-    let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
-    let etag = etag(tracked);
+    let found = Option::as_ref(&found).ok_or_else(unknown)?;
+    let etag = etag(&found.tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     Ok(match included {
         _ if unchanged => (StatusCode::NOT_MODIFIED, caching).into_response(),
-        Some(included) => (caching, Json(included.with(tracked, &state.settings))).into_response(),
-        None => (caching, Json(tracked)).into_response(),
+        Some(included) => (caching, Json(included.with(found, &state.settings.rules))).into_response(),
+        None => (caching, Json(&found.tracked)).into_response(),
     })
 }
 

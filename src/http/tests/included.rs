@@ -1,11 +1,29 @@
 //! What is told beside an order, if it is asked for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use super::{Api, reports::of};
-use crate::order::Progression;
+use super::{Api, clock, reports::of};
+use crate::{
+    order::{Progression, StageDelays, rfc3339},
+    store::SqliteStore,
+    time::{Clock as _, ManualClock},
+};
+
+impl Api {
+    /// A replica, and the clock of its database, which is so far ahead of its own.
+    async fn open_beside(ahead: TimeDelta) -> (Self, Arc<ManualClock>) {
+        let folder = TempDir::new().expect("a folder");
+        let (own, database) = (clock(), clock());
+        database.set(database.now() + ahead);
+        let store = SqliteStore::open(folder.path(), database.clone()).await.expect("opens");
+        let delays = StageDelays::default();
+        (Self::over(Arc::new(store), (own, folder), delays, None, false, |store| store), database)
+    }
+}
 
 #[tokio::test]
 async fn who_asks_is_told_what_is_allowed_and_when_it_comes() {
@@ -56,6 +74,41 @@ async fn who_asks_is_told_what_is_allowed_and_when_it_comes() {
             late.0.as_str() > "2026-01-02T03:14:05.678Z",
             "{late:?}: nothing is promised for a moment that has passed"
         );
+    }
+}
+
+/// Replicas agree though their clocks do not: the database's stamps the events, and what they allow goes by it.
+#[tokio::test]
+async fn what_is_allowed_and_when_it_comes_go_by_the_database_s_clock() {
+    for ahead in [TimeDelta::hours(1), TimeDelta::hours(-1)] {
+        let (api, database) = Api::open_beside(ahead).await;
+        let id = api.place("Ada").await;
+        let path = format!("/orders/{id}?include=allowed,eta");
+        let eta = api.get(&path).await.json()["eta"].take();
+        let in_time = |millis| rfc3339(database.now() + TimeDelta::milliseconds(millis));
+        assert_eq!(eta, json!({"from": in_time(25_000), "by": in_time(35_250)}), "{ahead}");
+        let page = api.get(&format!("/track/{id}")).await;
+        let page = page.text();
+        let minutes = (database.now() + TimeDelta::seconds(25)).format("%H:%M").to_string();
+        assert!(page.contains(&minutes) && !page.contains("data-late"), "{ahead}: {page}");
+
+        api.says(&id, &of("DELIVERED"), 201).await;
+        for (passes, allowed) in
+            [(Duration::from_secs(299), json!(["REVERTED"])), (Duration::from_secs(1), json!([]))]
+        {
+            database.advance(passes);
+            assert_eq!(api.get(&path).await.json()["allowed"], allowed, "{ahead}");
+            let explained = api.get(&format!("/orders/{id}/explain")).await.json();
+            assert_eq!(explained["allowed"], allowed, "{ahead}: {explained}");
+            for search in [&id, "ada"] {
+                let board = api.get(&format!("/?id={search}")).await;
+                assert_eq!(
+                    board.text().contains("Undo: "),
+                    allowed == json!(["REVERTED"]),
+                    "{ahead} {search}"
+                );
+            }
+        }
     }
 }
 

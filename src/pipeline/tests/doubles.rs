@@ -22,12 +22,11 @@ use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{
         Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status,
-        TrackedOrder,
     },
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
-        OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished,
-        Store, StoreError,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Found, Incoming, Insight, NewOrder,
+        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported,
+        Republished, Store, StoreError,
         forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
@@ -206,7 +205,7 @@ impl OrderStore for Troubled {
         self.inner.due(due).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.inner.find_all(order_ids).await
     }
 

@@ -27,7 +27,7 @@ use crate::{
     order::{
         Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder,
     },
-    tracker::{OrderReport, ReportOutcome},
+    tracker::{CurrentOrder, OrderReport, ReportOutcome},
 };
 
 /// What a button sends; what a browser leaves out is not said.
@@ -69,12 +69,14 @@ pub(in crate::http) async fn report(State(state): State<Arc<AppState>>, request:
         ReportOutcome::Applied(events, _) => back(&sheet, done(order_id, &events)),
         // Pressed twice; or again, after it was taken back.
         ReportOutcome::Replayed(events, _) => match find(&state, order_id).await {
-            Ok(tracked) if stands(&tracked, &events) => back(&sheet, done(order_id, &events)),
+            Ok(CurrentOrder { tracked, .. }) if stands(&tracked, &events) => {
+                back(&sheet, done(order_id, &events))
+            }
             Ok(_) => why_not(&state, order_id, words::TAKEN_BACK, &sheet).await,
             Err(response) => response,
         },
         ReportOutcome::Ignored(_) => match find(&state, order_id).await {
-            Ok(tracked) => {
+            Ok(CurrentOrder { tracked, .. }) => {
                 let seq = was_there(&tracked, event, reverts).map_or(0, |event| event.seq);
                 back(&sheet, Answer { order_id, seq, already: true })
             }
@@ -153,18 +155,18 @@ fn back(sheet: &Choice, answer: Answer) -> Response {
     Redirect::to(&format!("{address}&{}", answer.parameter())).into_response()
 }
 
-async fn find(state: &AppState, order_id: OrderId) -> Result<TrackedOrder, Response> {
+async fn find(state: &AppState, order_id: OrderId) -> Result<CurrentOrder, Response> {
     let found = state.tracker.find(order_id).await.map_err(|_| away())?;
     Option::clone(&found).ok_or_else(unknown)
 }
 
 /// Says why not, and what happened last: mostly that is why.
 async fn why_not(state: &AppState, order_id: OrderId, why: &str, sheet: &Choice) -> Response {
-    let tracked = match find(state, order_id).await {
-        Ok(tracked) => tracked,
+    let CurrentOrder { tracked, now } = match find(state, order_id).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
-    let last = tracked.events.last().map(|last| told(last, &tracked, state.settings.clock.now()));
+    let last = tracked.events.last().map(|last| told(last, &tracked, now));
     let words = html! { (why) "." @if let Some(last) = last { " The latest: " (last) "." } };
     refused(StatusCode::CONFLICT, &words, sheet)
 }

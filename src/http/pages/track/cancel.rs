@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     order::{EventKind, Reason, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder},
-    tracker::{OrderReport, ReportOutcome},
+    tracker::{CurrentOrder, OrderReport, ReportOutcome},
 };
 
 /// The form below.
@@ -48,7 +48,7 @@ pub(in crate::http) async fn ask(
         return Redirect::permanent(&format!("{}/cancel", address(order_id))).into_response();
     }
     match look_up(&state, typed(&text)).await {
-        Ok(tracked) => question(StatusCode::OK, &tracked, state.settings.clock.now()),
+        Ok(CurrentOrder { tracked, now }) => question(StatusCode::OK, &tracked, now),
         Err(response) => response,
     }
 }
@@ -64,11 +64,10 @@ pub(in crate::http) async fn cancel(
         Err(response) => return response,
     };
     let order_id = order_id.ok().and_then(|Path(text)| typed(&text));
-    let tracked = match look_up(&state, order_id).await {
-        Ok(tracked) => tracked,
+    let CurrentOrder { tracked, now } = match look_up(&state, order_id).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
-    let now = state.settings.clock.now();
     let seq = tracked.events.last().map_or(0, |last| last.seq);
     // The position alone would not do: a form can be made by hand.
     if tracked.order.status != Status::FIRST || form.seq != seq {
@@ -98,10 +97,10 @@ pub(in crate::http) async fn cancel(
             | ReportOutcome::IdReused,
         ) => match look_up(&state, Some(order_id)).await {
             // Pressed twice.
-            Ok(tracked) if tracked.order.status == Status::Cancelled => {
+            Ok(found) if found.tracked.order.status == Status::Cancelled => {
                 Redirect::to(&address(order_id)).into_response()
             }
-            Ok(tracked) => question(StatusCode::CONFLICT, &tracked, now),
+            Ok(CurrentOrder { tracked, now }) => question(StatusCode::CONFLICT, &tracked, now),
             Err(response) => response,
         },
         Some(ReportOutcome::Unknown) => unknown(),

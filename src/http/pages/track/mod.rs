@@ -20,7 +20,10 @@ use super::{
     super::AppState, Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted, said::Said,
     strip_bidi, typed, words,
 };
-use crate::order::{Event, Order, OrderId, Rules, Status, Steps, Timestamp, TrackedOrder};
+use crate::{
+    order::{Event, Order, OrderId, Rules, Status, Steps, Timestamp, TrackedOrder},
+    tracker::CurrentOrder,
+};
 use arrival::minute;
 use told::Told;
 
@@ -39,7 +42,7 @@ pub(in crate::http) async fn track(
         return Redirect::permanent(&address(order_id)).into_response();
     }
     match look_up(&state, typed(&text)).await {
-        Ok(tracked) => show(&tracked, &state.settings.rules, state.settings.clock.now()),
+        Ok(CurrentOrder { tracked, now }) => show(&tracked, &state.settings.rules, now),
         Err(response) => response,
     }
 }
@@ -60,7 +63,7 @@ fn canonical(text: &str) -> Option<OrderId> {
 }
 
 /// The order, or the page that says why there is none to see.
-async fn look_up(state: &AppState, order_id: Option<OrderId>) -> Result<TrackedOrder, Response> {
+async fn look_up(state: &AppState, order_id: Option<OrderId>) -> Result<CurrentOrder, Response> {
     let found = match order_id {
         Some(order_id) => state.tracker.find(order_id).await,
         None => Ok(Arc::default()),
