@@ -42,7 +42,7 @@ pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, S
 pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
 pub use transition::Transition;
-pub use violations::{AuditedEvent, AuditedOrder, Violation};
+pub use violations::{AuditedEvent, AuditedOrder, AuditedReport, ReportAudit, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.
 pub type Timestamp = DateTime<Utc>;

@@ -10,7 +10,7 @@ use super::{
     Position, Reported, Republished, Span, StoreError,
 };
 use crate::order::{
-    Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
+    AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
 };
 
 /// What is done with orders: they are placed or taken over, move on, and are read.
@@ -141,6 +141,15 @@ pub trait Insight: Send + Sync + 'static {
     /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them. Ids are
     /// texts here, since one that was written by hand may be none.
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError>;
+
+    /// Up to `limit` of what is kept beside events, behind this order and position, up to the order `until` if one is given,
+    /// by orders and positions; each with the event that stands there.
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError>;
 }
 
 /// What makes and keeps a database fit, whatever it holds.

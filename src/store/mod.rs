@@ -38,7 +38,7 @@ pub use contract::{EventLog, Insight, Maintenance, OrderStore, OutboxStore, Stor
 pub use due::{Advance, Due, DueOrders, Place, SOON};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
-pub use pages::{Pages, Patience};
+pub use pages::{Pages, Patience, ReportPages};
 pub use portions::{Portion, in_portions};
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
 pub use reports::{OrderReport, Outcome as ReportOutcome, Reported, Standing};

@@ -105,6 +105,9 @@ pub(super) struct SaidRow {
     pub(super) note: Option<String>,
 }
 
+/// Sorts behind every text that is written.
+pub(super) const LAST_TEXT: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
+
 /// Judges reports one after the other: each sees what those before it have done. Answers what becomes of each, and what to
 /// write, by ids.
 pub(super) fn judge_all<'a>(

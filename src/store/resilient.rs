@@ -15,7 +15,7 @@ use super::{
     Store, StoreError,
 };
 use crate::{
-    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
+    order::{AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -212,6 +212,15 @@ impl Insight for Resilient {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.read(self.inner.audit(after, limit)).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        self.read(self.inner.audit_reports(after, until, limit)).await
     }
 }
 

@@ -21,7 +21,8 @@ use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{
-        Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status,
+        AuditedReport, Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules,
+        StageDelays, Status,
     },
     store::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Found, Incoming, Insight, NewOrder,
@@ -281,6 +282,15 @@ impl Insight for Troubled {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.inner.audit(after, limit).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        self.inner.audit_reports(after, until, limit).await
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn by_people() -> NewOrder {
     NewOrder { start: rules().start(Progression::Reported), ..new_order() }
 }
 
-fn named(id: &str, mut report: OrderReport) -> OrderReport {
+pub(crate) fn named(id: &str, mut report: OrderReport) -> OrderReport {
     report.report.id = Some(id.to_owned());
     report
 }

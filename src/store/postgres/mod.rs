@@ -54,7 +54,7 @@ use super::{
     Position, Reported, Republished, StoreError, errors,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
+    order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
     time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
@@ -325,6 +325,16 @@ impl Insight for PgStore {
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        let pools = self.pools()?;
+        bounded(&pools.read, async |db| reports::audit(db, after, until, limit).await).await
     }
 }
 

@@ -36,7 +36,9 @@ use super::{
     Page, Place, Placement, Position, Reported, Republished, StoreError,
 };
 use crate::{
-    order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status},
+    order::{
+        AuditedReport, IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
+    },
     time::Clock,
 };
 
@@ -311,6 +313,15 @@ impl Insight for SqliteStore {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         verbs::audit(&self.read, after, limit, self.clock.now()).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        reports::audit(&self.read, after, until, limit).await
     }
 }
 

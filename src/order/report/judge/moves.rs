@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::super::{Event, EventKind, Status, Timestamp};
 
-/// What the `meta` of an event says of the way of its order.
+/// What the `meta` of an event says of the way of its order, and of what is kept elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventFacts {
     /// Nobody reported it: a later report skipped it.
@@ -17,6 +17,8 @@ pub struct EventFacts {
     pub to: Option<Status>,
     /// Where it was, and stayed.
     pub status: Option<Status>,
+    /// A note is kept beside it.
+    pub noted: bool,
 }
 
 impl EventFacts {
@@ -30,6 +32,7 @@ impl EventFacts {
             from: status("from"),
             to: status("to"),
             status: status("status"),
+            noted: meta.get("note") == Some(&Value::Bool(true)),
         }
     }
 }
