@@ -16,7 +16,9 @@ use super::{
 use crate::{
     app::config::whole,
     client::{Answer, ClientRequest, header::HeaderName},
-    order::{Event, EventKind, MAX_MINUTES, OrderId, Reason, Source, Status, TrackedOrder},
+    order::{
+        Event, EventKind, MAX_MINUTES, MAX_POSITION, OrderId, Reason, Source, Status, Steps, TrackedOrder,
+    },
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -39,7 +41,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "NAME")]
     station: Option<String>,
     /// Which event REVERTED takes back, by its number in the timeline; the latest step unless given
-    #[arg(long, value_name = "N", value_parser = whole(1..=u32::MAX))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=MAX_POSITION))]
     reverts: Option<u32>,
     #[command(flatten)]
     details: DetailArgs,
@@ -170,11 +172,11 @@ impl Sender {
             body.extend(seq.map(|seq| ("reverts".to_owned(), json!(seq))));
             body
         };
-        let outcome = self.send_body(&with(steps.latest)).await;
+        let outcome = self.send_body(&with(steps.latest.map(|step| step.seq))).await;
         let reused = outcome.as_ref().is_err_and(|error| is(error, "report-id-reused"));
-        match steps.taken_back.filter(|_| reused && self.named) {
+        match steps.taken_back.last().filter(|_| reused && self.named) {
             // The id of the last undo, sent again: that one had another step before it.
-            Some(seq) => self.send_body(&with(Some(seq))).await,
+            Some(seq) => self.send_body(&with(Some(*seq))).await,
             None => outcome,
         }
     }
@@ -191,29 +193,6 @@ impl Sender {
 
 fn is(error: &anyhow::Error, code: &str) -> bool {
     error.downcast_ref::<Refused>().is_some_and(|refused| refused.problem["code"] == code)
-}
-
-/// What the timeline says of what can be taken back, by places from 1.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Steps {
-    /// The latest step that stands.
-    latest: Option<u32>,
-    /// The step that was taken back last.
-    taken_back: Option<u32>,
-}
-
-impl Steps {
-    fn of(events: &[Event]) -> Self {
-        let meta = |event: &Event, name: &str| event.meta.as_ref().and_then(|meta| meta.get(name).cloned());
-        let reverts = |event: &Event| u32::try_from(meta(event, "reverts")?.as_u64()?).ok();
-        let undone = events.iter().filter(|event| event.event == EventKind::Reverted).filter_map(reverts);
-        let undone: Vec<u32> = undone.collect();
-        let steps = (1..).zip(events).filter(|(seq, event)| {
-            let moved = event.event.status().is_some_and(|status| status != Status::FIRST);
-            moved && meta(event, "inferred").is_none() && !undone.contains(seq)
-        });
-        Self { latest: steps.last().map(|(seq, _)| seq), taken_back: undone.last().copied() }
-    }
 }
 
 /// What became of it, for people.
@@ -249,30 +228,6 @@ pub(super) fn may_follow(allowed: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn event(event: &str, meta: &Value) -> Event {
-        let event = json!({"event": event, "timestamp": "2026-01-02T03:04:05.678Z", "meta": meta});
-        serde_json::from_value(event).expect("an event")
-    }
-
-    fn steps(events: &[(&str, Value)]) -> (Option<u32>, Option<u32>) {
-        let events: Vec<Event> = events.iter().map(|(name, meta)| event(name, meta)).collect();
-        let Steps { latest, taken_back } = Steps::of(&events);
-        (latest, taken_back)
-    }
-
-    #[test]
-    fn the_latest_step_that_stands_is_what_is_taken_back() {
-        let mut life = vec![("CREATED", Value::Null), ("PLACED", Value::Null)];
-        assert_eq!(steps(&life), (None, None));
-        life.extend([("PREPARING", json!({"inferred": true})), ("COOKING", json!({})), ("READY", json!({}))]);
-        assert_eq!(steps(&life), (Some(4), None), "the reported one of a skip, and no milestone");
-        life.push(("OUT_FOR_DELIVERY", Value::Null));
-        life.push(("REVERTED", json!({"reverts": 6})));
-        assert_eq!(steps(&life), (Some(4), Some(6)), "a timer's step, and then the one before");
-        life.push(("CANCELLED", json!({"reason": "other"})));
-        assert_eq!(steps(&life), (Some(8), Some(6)));
-    }
 
     #[test]
     fn what_became_of_it_is_told_in_a_sentence() {

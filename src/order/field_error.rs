@@ -51,11 +51,13 @@ pub enum FieldCode {
     Cursor,
     /// A header that is malformed or given twice.
     Header,
+    /// A parameter that is given more than once.
+    Repeated,
 }
 
 impl FieldCode {
-    /// All nine.
-    pub const ALL: [Self; 9] = [
+    /// All ten.
+    pub const ALL: [Self; 10] = [
         Self::Required,
         Self::Type,
         Self::Length,
@@ -65,6 +67,7 @@ impl FieldCode {
         Self::Range,
         Self::Cursor,
         Self::Header,
+        Self::Repeated,
     ];
 
     /// The word in JSON.
@@ -79,6 +82,7 @@ impl FieldCode {
             Self::Range => "range",
             Self::Cursor => "cursor",
             Self::Header => "header",
+            Self::Repeated => "repeated",
         }
     }
 
@@ -93,6 +97,7 @@ impl FieldCode {
             Self::Range => "it is no number, or one outside its limits",
             Self::Cursor => "it was not taken from an answer of ours",
             Self::Header => "the header is malformed or given twice",
+            Self::Repeated => "the parameter is given more than once",
         }
     }
 }

@@ -34,17 +34,18 @@ pub use field_error::{FieldCode, FieldError};
 pub use id::{IdMint, OrderId, ParseIdError};
 pub use lifecycle::{ParseStatusError, PerStatus, Status, Words, listed};
 pub use message::{MAX_MESSAGE_BYTES, OrderPlaced, Reject, RejectReason};
-pub(crate) use report::MAX_MINUTES;
 pub use report::{
     Change, Conflict, EventFacts, Ignored, MAX_EVENTS, Reason, Report, ReportErrors, ReportItem,
-    ReportRequest, Reporter, Rules, Source, Verdict, allowed, events_of, judge, not_accepted,
+    ReportRequest, Reporter, Rules, Source, Steps, Verdict, allowed, events_of, judge, not_accepted,
+    transitions_of,
 };
+pub(crate) use report::{MAX_MINUTES, MAX_POSITION};
 pub use role::{Action, ParseRoleError, Role, Sight};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
 pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
 pub use transition::Transition;
-pub use violations::{AuditedEvent, AuditedOrder, Violation};
+pub use violations::{AuditedEvent, AuditedOrder, AuditedReport, ReportAudit, Violation};
 
 /// A moment in UTC; whole milliseconds wherever it was stamped by this service.
 pub type Timestamp = DateTime<Utc>;
@@ -86,6 +87,7 @@ pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,
     /// Its events, each at its position.
+    #[serde(deserialize_with = "timeline::numbered")]
     pub events: Vec<Event>,
 }
 

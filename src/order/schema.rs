@@ -13,7 +13,7 @@ use utoipa::{
 use super::{
     Cursor, Event, EventKind, FeedMeta, OrderId, Reason, Report, Source, Status,
     details::{MAX_ADDRESS_CHARS, MAX_NAME_CHARS},
-    report::{MAX_ID_CHARS, MAX_MINUTES, MAX_NOTE_CHARS, MAX_STATION_CHARS},
+    report::{MAX_ID_CHARS, MAX_MINUTES, MAX_NOTE_CHARS, MAX_POSITION, MAX_STATION_CHARS},
 };
 
 /// What stands behind `ORD-`, a ULID, as a pattern.
@@ -183,7 +183,7 @@ fn optional(of: ObjectBuilder, description: &str) -> OneOfBuilder {
     OneOfBuilder::new().item(of).item(null).description(Some(description))
 }
 
-fn limited(most: i32, description: &str) -> OneOfBuilder {
+fn limited(most: u32, description: &str) -> OneOfBuilder {
     let number = ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer));
     optional(number.minimum(Some(1)).maximum(Some(most)), description)
 }
@@ -236,7 +236,7 @@ pub(super) fn source() -> OneOfBuilder {
 
 /// Which position is taken back.
 pub(super) fn reverts() -> OneOfBuilder {
-    limited(i32::MAX, "Which position a `REVERTED` takes back; the latest, if it is left out.")
+    limited(MAX_POSITION, "Which position a `REVERTED` takes back; the latest, if it is left out.")
 }
 
 /// What is told of an event, if there is anything to say.

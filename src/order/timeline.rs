@@ -140,6 +140,12 @@ pub struct Event {
     pub meta: Option<Value>,
 }
 
+/// Reads a whole timeline, in which an event's place is its position.
+pub(super) fn numbered<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<Event>, D::Error> {
+    let events = Vec::<Event>::deserialize(input)?;
+    Ok((1..).zip(events).map(|(seq, event)| Event { seq, ..event }).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

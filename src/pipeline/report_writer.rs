@@ -1,6 +1,11 @@
 //! Group commit of reports: all that wait at one moment are judged and stored together.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use indexmap::IndexMap;
 use tokio::{
@@ -12,8 +17,8 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition},
-    store::{OrderReport, Portion, ReportOutcome, Reported, Store, StoreError, in_portions},
+    order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition, to_millis},
+    store::{OrderReport, Portion, ReportOutcome, Reported, Standing, Store, StoreError, in_portions},
     telemetry::{
         RequestId,
         metrics::{Metrics, ReportResult, Step},
@@ -32,6 +37,46 @@ const ANEW: usize = 3;
 /// Pauses before that.
 const PAUSES: [Duration; ANEW] =
     [Duration::from_millis(5), Duration::from_millis(30), Duration::from_millis(150)];
+
+/// One attempt at writing a set, however often parts of it are written again.
+struct Attempt {
+    begun: Instant,
+    give_up: Instant,
+    /// Reports that may have been written, since no answer came: by their orders and ids.
+    in_doubt: Mutex<HashSet<(OrderId, String)>>,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        let begun = Instant::now();
+        Self { begun, give_up: begun + RETRY_FOR, in_doubt: Mutex::default() }
+    }
+
+    fn may_go_on(&self) -> bool {
+        Instant::now() < self.give_up
+    }
+
+    fn doubt(&self, reports: &[OrderReport]) {
+        let named =
+            |OrderReport { order_id, report, .. }: &OrderReport| Some((*order_id, report.id.clone()?));
+        self.in_doubt.lock().expect("no panic").extend(reports.iter().filter_map(named));
+    }
+
+    /// What this attempt has written before its answer got lost is applied by it, and not by somebody before.
+    fn resolve(&self, OrderReport { order_id, report, .. }: &OrderReport, reported: &mut Reported) {
+        let Some(id) = &report.id else { return };
+        let doubted = self.in_doubt.lock().expect("no panic").remove(&(*order_id, id.clone()));
+        let Reported { outcome, standing: Some(Standing { now, .. }) } = reported else { return };
+        // By the database's clock alone, which also stamped the events.
+        let begun = |now: Timestamp| to_millis(now - self.begun.elapsed());
+        if let ReportOutcome::Replayed(events, steps) = outcome
+            && doubted
+            && events.last().is_some_and(|last| last.timestamp >= begun(*now))
+        {
+            *outcome = ReportOutcome::Applied(std::mem::take(events), std::mem::take(steps));
+        }
+    }
+}
 
 /// Writes reports. Ends when every [`crate::tracker::ReportQueue`] is dropped and all are answered.
 pub struct ReportWriter {
@@ -114,7 +159,7 @@ impl ReportWriter {
             waiting.into_iter().filter(|waiting| !waiting.batch.answer.is_closed()).collect();
         let reports: Vec<OrderReport> = awaited.iter().flat_map(Waiting::unanswered).cloned().collect();
         let asking = awaited.iter().filter_map(|waiting| waiting.batch.request).collect();
-        let judging = self.report_until(&reports, Instant::now() + RETRY_FOR);
+        let judging = self.report_until(&reports);
         let mut answers = RequestId::during_all(asking, judging).await.into_iter();
         for mut waiting in awaited {
             waiting.answer(&mut answers);
@@ -173,14 +218,14 @@ impl ReportWriter {
     async fn in_portions(
         &self,
         reports: &[OrderReport],
-        give_up: Instant,
+        attempt: &Attempt,
     ) -> Vec<Result<Reported, StoreError>> {
         let mut orders: IndexMap<OrderId, Vec<usize>> = IndexMap::new();
         for (at, report) in reports.iter().enumerate() {
             orders.entry(report.order_id).or_default().push(at);
         }
         let orders: Vec<Vec<usize>> = orders.into_values().collect();
-        let write = |part: Range<usize>| self.write_orders(reports, &orders[part], give_up);
+        let write = |part: Range<usize>| self.write_orders(reports, &orders[part], attempt);
         let written = in_portions(&self.portion, orders.len(), write).await;
         let mut answers: Vec<Option<Result<Reported, StoreError>>> = reports.iter().map(|_| None).collect();
         for (places, written) in orders.iter().zip(written) {
@@ -201,26 +246,23 @@ impl ReportWriter {
         &self,
         reports: &[OrderReport],
         orders: &[Vec<usize>],
-        give_up: Instant,
+        attempt: &Attempt,
     ) -> Result<Vec<Vec<Reported>>, StoreError> {
         let set: Vec<OrderReport> = orders.iter().flatten().map(|at| reports[*at].clone()).collect();
-        let mut written = self.report_with_retries(&set, give_up).await?.into_iter();
+        let mut written = self.report_with_retries(&set, attempt).await?.into_iter();
         Ok(orders.iter().map(|places| written.by_ref().take(places.len()).collect()).collect())
     }
 
-    async fn report_until(
-        &self,
-        reports: &[OrderReport],
-        give_up: Instant,
-    ) -> Vec<Result<Reported, ReportError>> {
-        let mut answers = self.in_portions(reports, give_up).await;
+    async fn report_until(&self, reports: &[OrderReport]) -> Vec<Result<Reported, ReportError>> {
+        let attempt = Attempt::new();
+        let mut answers = self.in_portions(reports, &attempt).await;
         // Those with ids may be written again without those that had none.
         let again: Vec<usize> = (0..reports.len()).filter(|at| reports[*at].report.id.is_some()).collect();
         let failed = |at: &usize| answers[*at].as_ref().is_err_and(StoreError::is_transient);
         let again: Vec<usize> = again.into_iter().filter(failed).collect();
-        if again.len() < reports.len() && !again.is_empty() && Instant::now() < give_up {
+        if again.len() < reports.len() && !again.is_empty() && attempt.may_go_on() {
             let set: Vec<OrderReport> = again.iter().map(|at| reports[*at].clone()).collect();
-            for (at, answer) in again.into_iter().zip(self.in_portions(&set, give_up).await) {
+            for (at, answer) in again.into_iter().zip(self.in_portions(&set, &attempt).await) {
                 answers[at] = answer;
             }
         }
@@ -245,27 +287,32 @@ impl ReportWriter {
     async fn report_with_retries(
         &self,
         reports: &[OrderReport],
-        give_up: Instant,
+        attempt: &Attempt,
     ) -> Result<Vec<Reported>, StoreError> {
-        // After an answer that got lost a replay may be of what was written then.
-        let (mut backoff, mut first) = (Backoff::default(), true);
+        let mut backoff = Backoff::default();
         let may_repeat = reports.iter().all(|report| report.report.id.is_some());
         loop {
-            match self.store.report(reports, &self.rules).await {
-                Ok(answers) => {
-                    self.tell(reports, &answers, first);
+            let written = self.store.report(reports, &self.rules).await;
+            if written.as_ref().is_err_and(StoreError::is_transient) {
+                attempt.doubt(reports);
+            }
+            match written {
+                Ok(mut answers) => {
+                    for (report, reported) in reports.iter().zip(&mut answers) {
+                        attempt.resolve(report, reported);
+                    }
+                    self.tell(reports, &answers);
                     return Ok(answers);
                 }
-                Err(error @ StoreError::Timeout(_)) if may_repeat && Instant::now() < give_up => {
+                Err(error @ StoreError::Timeout(_)) if may_repeat && attempt.may_go_on() => {
                     return Err(error);
                 }
                 Err(error)
                     if error.is_transient()
                         && may_repeat
-                        && Instant::now() < give_up
+                        && attempt.may_go_on()
                         && !self.hurry.is_cancelled() =>
                 {
-                    first = false;
                     let pause = pause("writing reports", &mut backoff, &error);
                     self.hurry.run_until_cancelled(pause).await;
                 }
@@ -280,11 +327,11 @@ impl ReportWriter {
     }
 
     /// Followers, metrics and the scheduler's alarm hear of what was committed.
-    fn tell(&self, reports: &[OrderReport], answers: &[Reported], first: bool) {
+    fn tell(&self, reports: &[OrderReport], answers: &[Reported]) {
         let (mut changed, mut steps, mut next): (Vec<(OrderId, u32)>, Vec<Transition>, Option<Duration>) =
             Default::default();
         for (report, Reported { outcome, standing }) in reports.iter().zip(answers) {
-            if let Some(result) = counted(outcome, first) {
+            if let Some(result) = counted(outcome) {
                 self.metrics.reported(report.report.event, result);
             }
             if let ReportOutcome::Odd(why) = outcome {
@@ -313,11 +360,10 @@ fn cancelled_for(OrderReport { report, .. }: &OrderReport) -> Option<Reason> {
 }
 
 /// As what it is counted; not at all as long as nothing is decided.
-fn counted(outcome: &ReportOutcome, first: bool) -> Option<ReportResult> {
+fn counted(outcome: &ReportOutcome) -> Option<ReportResult> {
     match outcome {
         ReportOutcome::Applied(..) => Some(ReportResult::Applied),
-        ReportOutcome::Replayed(_) if !first => Some(ReportResult::Applied),
-        ReportOutcome::Replayed(_) | ReportOutcome::Ignored(_) => Some(ReportResult::Ignored),
+        ReportOutcome::Replayed(..) | ReportOutcome::Ignored(_) => Some(ReportResult::Ignored),
         ReportOutcome::Refused(_)
         | ReportOutcome::Moved
         | ReportOutcome::NotForRole

@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Holder,
-    Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
+    Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Found,
+    Holder, Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
     Position, Reported, Republished, Span, StoreError,
 };
 use crate::order::{
-    Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
+    AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
 };
 
 /// What is done with orders: they are placed or taken over, move on, and are read.
@@ -42,11 +42,11 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;
 
     /// Those of these orders that are there, each with its timeline; in no order.
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError>;
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError>;
 
     /// One order with its timeline.
     async fn find(&self, order_id: OrderId) -> Result<Option<TrackedOrder>, StoreError> {
-        Ok(self.find_all(&[order_id]).await?.pop())
+        Ok(self.find_all(&[order_id]).await?.orders.pop())
     }
 
     /// Orders, newest (greatest id) first, by keyset.
@@ -141,6 +141,15 @@ pub trait Insight: Send + Sync + 'static {
     /// Up to `limit` orders with greater ids than `after`, smallest first, as an auditor reads them. Ids are
     /// texts here, since one that was written by hand may be none.
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError>;
+
+    /// Up to `limit` of what is kept beside events, behind this order and position, up to the order `until` if one is given,
+    /// by orders and positions; each with the event that stands there.
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError>;
 }
 
 /// What makes and keeps a database fit, whatever it holds.

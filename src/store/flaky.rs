@@ -13,15 +13,15 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
-    Republished, Store, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
+    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement,
+    Position, Reported, Republished, Store, StoreError,
     conformance::{new_orders, start},
     forwarded::events_of_inner,
     memory::MemoryStore,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},
+    order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
     time::ManualClock,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Flaky {
     pub(crate) good: AtomicUsize,
     /// Ids that an audit can't read, beside all others.
     pub(crate) odd: Mutex<Vec<String>>,
+    /// What an audit finds beside events, in place of what is there.
+    pub(crate) kept: Mutex<Option<Vec<AuditedReport>>>,
     /// These verbs are too slow.
     pub(crate) slow: Mutex<HashSet<&'static str>>,
     /// Which of them were asked, in order.
@@ -56,6 +58,7 @@ impl Flaky {
             failures: AtomicUsize::new(0),
             good: AtomicUsize::new(0),
             odd: Mutex::default(),
+            kept: Mutex::default(),
             slow: Mutex::default(),
             asked: Mutex::default(),
             takes: TOO_SLOW,
@@ -120,7 +123,7 @@ impl OrderStore for Flaky {
         self.inner.due(due).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.inner.find_all(order_ids).await
     }
 
@@ -196,6 +199,25 @@ impl Insight for Flaky {
         let mut page = self.inner.audit(after, limit).await?;
         page.unreadable.append(&mut self.odd.lock().expect("no panic"));
         Ok(page)
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        self.connected()?;
+        if limit > self.most.load(Ordering::Relaxed) {
+            return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        let kept = self.kept.lock().expect("no panic").clone();
+        let Some(kept) = kept else { return self.inner.audit_reports(after, until, limit).await };
+        let within = |report: &AuditedReport| {
+            let order_id = report.order_id.as_str();
+            (order_id, report.seq) > after && until.is_none_or(|until| order_id <= until)
+        };
+        Ok(kept.into_iter().filter(within).take(limit).collect())
     }
 }
 

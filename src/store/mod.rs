@@ -38,7 +38,7 @@ pub use contract::{EventLog, Insight, Maintenance, OrderStore, OutboxStore, Stor
 pub use due::{Advance, Due, DueOrders, Place, SOON};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
-pub use pages::{Pages, Patience};
+pub use pages::{Pages, Patience, ReportPages};
 pub use portions::{Portion, in_portions};
 #[cfg(test)]
 pub(crate) use postgres::PgDatabase;
@@ -49,7 +49,7 @@ pub use sqlite::SqliteStore;
 
 use crate::order::{
     AuditedOrder, Backlog, COUNTED_TO, EventKind, LateOrders, LateSteps, OrderDetails, OrderId, OrderPlaced,
-    Overdue, Start, Status, Timestamp, Transition, UNSENT_LISTED, Unsent,
+    Overdue, Start, Status, Timestamp, TrackedOrder, Transition, UNSENT_LISTED, Unsent,
 };
 
 /// What the database's driver may log unless somebody asks for more: it warns of each broken
@@ -147,6 +147,15 @@ pub struct Page {
     pub before: Option<OrderId>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Orders with their timelines, as they stood at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// That moment, by the database's clock; of no meaning if there are none.
+    pub now: Timestamp,
+    /// The orders, in no order.
+    pub orders: Vec<TrackedOrder>,
 }
 
 /// Orders for an audit, as they stood at one moment.

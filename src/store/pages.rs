@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::{AuditPage, Insight, Portion, StoreError};
+use crate::order::AuditedReport;
 
 /// How long trouble may last before the reading is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,22 +63,61 @@ impl<'a> Pages<'a> {
 
     /// The next page; `None` at the end. The same again after an error.
     pub async fn next(&mut self) -> Result<Option<AuditPage>, StoreError> {
-        let mut patience = Patience::default();
-        loop {
-            let (started, size) = (Instant::now(), self.portion.size());
-            let page = self.store.audit(self.after.as_deref(), size).await;
-            match page {
-                Ok(AuditPage { last: None, .. }) => return Ok(None),
-                Ok(page) => {
-                    self.portion.fits(page.orders.len() + page.unreadable.len(), started.elapsed());
-                    self.after.clone_from(&page.last);
-                    return Ok(Some(page));
-                }
-                // One of them may be the reason.
-                Err(error) if error.may_be_one() && size > 1 => self.portion.too_much(size),
-                Err(error) if error.is_transient() && patience.wait().await => drop(error),
-                Err(error) => return Err(error),
+        let (store, after) = (self.store, self.after.as_deref());
+        let count = |page: &AuditPage| page.orders.len() + page.unreadable.len();
+        let page = patiently(&self.portion, count, |size| store.audit(after, size)).await?;
+        if page.last.is_none() {
+            return Ok(None);
+        }
+        self.after.clone_from(&page.last);
+        Ok(Some(page))
+    }
+}
+
+/// A reading of all that is kept beside events, by orders and positions.
+pub struct ReportPages<'a> {
+    store: &'a dyn Insight,
+    portion: Portion,
+    after: Option<(String, i64)>,
+}
+
+impl<'a> ReportPages<'a> {
+    /// A reading of up to `most` at a time.
+    pub fn new(store: &'a dyn Insight, most: usize) -> Self {
+        Self { store, portion: Portion::new(most), after: None }
+    }
+
+    /// The next page up to this order, or to the end of all; empty there. The same again after an error.
+    pub async fn next(&mut self, until: Option<&str>) -> Result<Vec<AuditedReport>, StoreError> {
+        let (store, first) = (self.store, ("", i64::MIN));
+        let after = self.after.as_ref().map_or(first, |(order_id, seq)| (order_id.as_str(), *seq));
+        let read = |size| store.audit_reports(after, until, size);
+        let page = patiently(&self.portion, Vec::len, read).await?;
+        if let Some(last) = page.last() {
+            self.after = Some((last.order_id.clone(), last.seq));
+        }
+        Ok(page)
+    }
+}
+
+/// Reads a page of what fits, again in a smaller portion where that was too slow, and after a while where a connection broke.
+async fn patiently<'a, T>(
+    portion: &Portion,
+    count: impl Fn(&T) -> usize,
+    read: impl Fn(usize) -> BoxFuture<'a, Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let mut patience = Patience::default();
+    loop {
+        let (started, size) = (Instant::now(), portion.size());
+        match read(size).await {
+            Ok(page) => {
+                portion.fits(count(&page), started.elapsed());
+                return Ok(page);
             }
+            // One of them may be the reason.
+            Err(error) if error.may_be_one() && size > 1 => portion.too_much(size),
+            Err(error) if error.is_transient() && patience.wait().await => drop(error),
+            Err(error) => return Err(error),
         }
     }
 }

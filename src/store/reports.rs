@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::order::{
     Conflict, Event, EventKind, Ignored, Order, OrderId, Report, Rules, Timestamp, TrackedOrder, Transition,
-    Verdict, allowed, events_of, judge,
+    Verdict, allowed, events_of, judge, transitions_of,
 };
 
 /// A report of an order.
@@ -25,8 +25,8 @@ pub struct OrderReport {
 pub enum Outcome {
     /// It happened: these events are stored, the reported one last.
     Applied(Vec<Event>, Vec<Transition>),
-    /// Its id had been applied before, with these events.
-    Replayed(Vec<Event>),
+    /// Its id had been applied before, with these events and steps.
+    Replayed(Vec<Event>, Vec<Transition>),
     /// It says nothing new; nothing was written.
     Ignored(Ignored),
     /// It contradicts what is there; nothing was written.
@@ -107,6 +107,9 @@ pub(super) struct SaidRow {
     pub(super) note: Option<String>,
 }
 
+/// Sorts behind every text that is written.
+pub(super) const LAST_TEXT: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
+
 /// Judges reports one after the other: each sees what those before it have done. Answers what becomes of each, and what to
 /// write, by ids.
 pub(super) fn judge_all<'a>(
@@ -160,7 +163,7 @@ impl Known {
     ) -> Outcome {
         if let Some(remembered) = report.id.as_ref().and_then(|id| self.reports.get(id)) {
             return if remembered.said == report.said() && remembered.note == report.note {
-                Outcome::Replayed(self.replayed(remembered))
+                self.replayed(remembered)
             } else {
                 Outcome::IdReused
             };
@@ -206,10 +209,12 @@ impl Known {
         Outcome::Applied(events, change.transitions)
     }
 
-    fn replayed(&self, remembered: &Remembered) -> Vec<Event> {
-        let mut events = events_of(&self.tracked.events, remembered.seq).to_vec();
+    fn replayed(&self, remembered: &Remembered) -> Outcome {
+        let TrackedOrder { order, events } = &self.tracked;
+        let steps = transitions_of(order.order_id, events, remembered.seq);
+        let mut events = events_of(events, remembered.seq).to_vec();
         show_note(&mut events, remembered.note.as_deref());
-        events
+        Outcome::Replayed(events, steps)
     }
 }
 

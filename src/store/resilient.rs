@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder, OrderReport,
-    OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store,
-    StoreError,
+    Found, Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span,
+    Store, StoreError,
 };
 use crate::{
-    order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder},
+    order::{AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
 };
@@ -103,7 +103,7 @@ impl OrderStore for Resilient {
         self.read(self.inner.due(due)).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.read_again(|| self.inner.find_all(order_ids)).await
     }
 
@@ -212,6 +212,15 @@ impl Insight for Resilient {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.read(self.inner.audit(after, limit)).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        self.read(self.inner.audit_reports(after, until, limit)).await
     }
 }
 

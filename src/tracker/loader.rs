@@ -18,8 +18,8 @@ use indexmap::IndexMap;
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use crate::{
-    order::{Order, OrderId, TrackedOrder},
-    store::{Page, Portion, Store, StoreError, in_portions},
+    order::{Order, OrderId, Timestamp, TrackedOrder},
+    store::{Found, Page, Portion, Store, StoreError, in_portions},
     telemetry::RequestId,
 };
 
@@ -35,8 +35,17 @@ const PATIENCE: Duration = crate::time::deadlines::QUEUE;
 /// Reads orders for many at once. Cheap to clone.
 #[derive(Clone)]
 pub struct OrderLoader {
-    orders: Arc<Batcher<OrderId, Option<TrackedOrder>>>,
+    orders: Arc<Batcher<OrderId, Option<CurrentOrder>>>,
     pages: Arc<Batcher<Page, Listing>>,
+}
+
+/// An order as it was when it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurrentOrder {
+    /// The order with its timeline.
+    pub tracked: TrackedOrder,
+    /// When that was, by the database's clock, which stamps its events.
+    pub now: Timestamp,
 }
 
 /// A page of orders that several may have asked for.
@@ -75,7 +84,7 @@ impl OrderLoader {
     }
 
     /// One order with its timeline.
-    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<TrackedOrder>>, StoreError> {
+    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<CurrentOrder>>, StoreError> {
         self.orders.ask(order_id).await
     }
 
@@ -86,10 +95,10 @@ impl OrderLoader {
 }
 
 /// In the order asked for; `None` for an order that is not there.
-async fn find_all(store: &dyn Store, ids: &[OrderId]) -> Result<Vec<Option<TrackedOrder>>, StoreError> {
-    let found = store.find_all(ids).await?;
-    let mut found: HashMap<_, _> =
-        found.into_iter().map(|tracked| (tracked.order.order_id, tracked)).collect();
+async fn find_all(store: &dyn Store, ids: &[OrderId]) -> Result<Vec<Option<CurrentOrder>>, StoreError> {
+    let Found { now, orders } = store.find_all(ids).await?;
+    let current = |tracked: TrackedOrder| (tracked.order.order_id, CurrentOrder { tracked, now });
+    let mut found: HashMap<_, _> = orders.into_iter().map(current).collect();
     Ok(ids.iter().map(|id| found.remove(id)).collect())
 }
 

@@ -17,7 +17,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde_json::Value;
 
 pub use feed::{EventReader, Feed, FeedError, Follower, Settled};
-pub use loader::{Listing, OrderLoader};
+pub use loader::{CurrentOrder, Listing, OrderLoader};
 pub use notifier::{Notifier, Subscriber};
 pub use places::{NoPlace, Places};
 pub use queue::{Accepted, Answer, PlaceError, PlaceQueue, PlaceRequest, PlaceRequests, place_queue};
@@ -25,7 +25,7 @@ pub use reports::{ReportAnswers, ReportBatch, ReportBatches, ReportError, Report
 pub use search::{AMONG, Matches, Search};
 pub use transitions::Transitions;
 
-use crate::order::{OrderDetails, OrderId, Sight, Status, TrackedOrder};
+use crate::order::{OrderDetails, OrderId, Sight, Status};
 pub use crate::store::{MOVED_AT_ONCE, OrderReport, Page, ReportOutcome, Reported, Standing, StoreError};
 
 /// All that can be done with orders from outside. Cheap to clone; the writers end with the last copy.
@@ -67,8 +67,8 @@ impl Tracker {
         self.reports.report(reports).await
     }
 
-    /// One order with its timeline.
-    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<TrackedOrder>>, StoreError> {
+    /// One order with its timeline, and the database's time.
+    pub async fn find(&self, order_id: OrderId) -> Result<Arc<Option<CurrentOrder>>, StoreError> {
         self.loader.find(order_id).await
     }
 

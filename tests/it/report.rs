@@ -128,6 +128,12 @@ async fn what_becomes_of_a_report_is_said() {
         (&["report", &id, "EATEN"], 2, "<EVENT>: \"EATEN\" is not valid: must be one of PREPARING, "),
         (&["report", &id, "PLACED"], 2, "must be one of PREPARING, "),
         (&["report", &id, "DELAYED", "--minutes", "241"], 2, "must be a whole number from 1 to 240"),
+        (&["report", &id, "REVERTED", "--reverts", "0"], 2, "--reverts: \"0\" is not valid: must be a whole"),
+        (
+            &["report", &id, "REVERTED", "--reverts", "2147483648"],
+            2,
+            "--reverts: \"2147483648\" is not valid: must be a whole number from 1 to 2147483647",
+        ),
         (
             &["cancel", &id, "--reason", "rain"],
             2,

@@ -3,10 +3,7 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
     response::{
         IntoResponse, Response,
@@ -20,6 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     super::{AppState, Problem, RequestLog},
     orders,
+    parameters::Parameters,
     stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id},
 };
 use crate::{
@@ -62,7 +60,7 @@ pub(in crate::http) async fn follow(
     State(state): State<Arc<AppState>>,
     client: Client,
     order_id: Result<Path<String>, PathRejection>,
-    query: Result<Query<FollowQuery>, QueryRejection>,
+    Parameters(query): Parameters<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     stream(&state, client, (order_id, query, headers), frame).await
@@ -74,14 +72,14 @@ pub(in crate::http) async fn follow_positions(
     State(state): State<Arc<AppState>>,
     client: Client,
     order_id: Result<Path<String>, PathRejection>,
-    query: Result<Query<FollowQuery>, QueryRejection>,
+    Parameters(query): Parameters<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     stream(&state, client, (order_id, query, headers), position).await
 }
 
 /// What is asked: of which order, from where on.
-type Asked = (Result<Path<String>, PathRejection>, Result<Query<FollowQuery>, QueryRejection>, HeaderMap);
+type Asked = (Result<Path<String>, PathRejection>, FollowQuery, HeaderMap);
 
 async fn stream(
     state: &AppState,
@@ -89,13 +87,12 @@ async fn stream(
     (order_id, query, headers): Asked,
     frame: fn(&Event) -> sse::Event,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
     // First the subscription, then the timeline: a step between the two is told of.
     let subscriber = state.tracker.subscribe(order_id, client.holder);
     let found = state.tracker.find(order_id).await?;
-    let TrackedOrder { order, events } = Option::as_ref(&found).ok_or_else(orders::unknown)?;
+    let TrackedOrder { order, events } = &Option::as_ref(&found).ok_or_else(orders::unknown)?.tracked;
     // Nobody can have seen more than there is.
     let last = events.last().map_or(0, |last| last.seq);
     let seen = seen.min(last);

@@ -8,12 +8,13 @@ use axum::{
 };
 
 use super::{
-    super::{AppState, HttpSettings, Problem},
+    super::{AppState, Problem},
     orders,
 };
 use crate::{
     ops::diagnosis::Explanation,
     order::{OrderId, allowed},
+    tracker::CurrentOrder,
 };
 
 /// Says why an order stands where it stands
@@ -37,9 +38,8 @@ pub(in crate::http) async fn explain(
     let (explained, found) = tokio::join!(state.operations.explain(order_id), state.tracker.find(order_id));
     let mut explained = explained?.ok_or_else(orders::unknown)?;
     // One that can't be read as an order has causes, and nothing can be reported of it.
-    if let Some(tracked) = found.ok().as_deref().and_then(Option::as_ref) {
-        let HttpSettings { rules, clock, .. } = &state.settings;
-        explained.allowed = allowed(tracked, None, rules, clock.now());
+    if let Some(CurrentOrder { tracked, now }) = found.ok().as_deref().and_then(Option::as_ref) {
+        explained.allowed = allowed(tracked, None, &state.settings.rules, *now);
     }
     Ok(Json(explained))
 }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, str::FromStr, sync::Arc, time::Duration, vec};
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::{HeaderMap, header},
     response::{
         IntoResponse as _, Response,
@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     super::{AppState, Problem, RequestLog, middleware::observe::HeldBackFor},
     orders::given,
+    parameters::Parameters,
     stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id},
 };
 use crate::{
@@ -92,10 +93,9 @@ pub(in crate::http) struct EventPage {
 pub(in crate::http) async fn read(
     State(state): State<Arc<AppState>>,
     client: Client,
-    query: Result<Query<EventsQuery>, QueryRejection>,
+    Parameters(query): Parameters<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let request = FeedRequest::new(&query, &headers)?;
     if is_stream_wanted(&headers) {
         return follow(&state, client, &request).await;

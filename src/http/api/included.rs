@@ -3,9 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{HttpSettings, Problem};
-use crate::order::{
-    Event, EventKind, FieldCode, Order, Timestamp, TrackedOrder, allowed, rfc3339_millis, schema,
+use super::super::Problem;
+use crate::{
+    order::{
+        Event, EventKind, FieldCode, Order, Rules, Timestamp, TrackedOrder, allowed, rfc3339_millis, schema,
+    },
+    tracker::CurrentOrder,
 };
 
 /// What a request asks for.
@@ -32,18 +35,18 @@ impl Included {
         Ok(included)
     }
 
-    /// The order with all that, as of now.
-    pub(super) fn with<'a>(self, tracked: &'a TrackedOrder, settings: &HttpSettings) -> FoundOrder<'a> {
+    /// The order with all that, as of when it was read.
+    pub(super) fn with<'a>(self, found: &'a CurrentOrder, rules: &Rules) -> FoundOrder<'a> {
+        let CurrentOrder { tracked, now } = found;
         let TrackedOrder { order, events } = tracked;
-        let (now, rules) = (settings.clock.now(), &settings.rules);
         let eta = || {
-            let estimate = rules.delays.estimate(order, now)?;
+            let estimate = rules.delays.estimate(order, *now)?;
             Some(Eta { from: estimate.from, by: estimate.by })
         };
         FoundOrder {
             order,
             events,
-            allowed: self.allowed.then(|| allowed(tracked, None, rules, now)),
+            allowed: self.allowed.then(|| allowed(tracked, None, rules, *now)),
             eta: self.eta.then(eta).map(Expected),
         }
     }

@@ -8,6 +8,7 @@ pub(in crate::http) mod health;
 mod included;
 pub(in crate::http) mod openapi;
 pub(in crate::http) mod orders;
+mod parameters;
 pub(in crate::http) mod report_batch;
 pub(in crate::http) mod reports;
 mod stream;

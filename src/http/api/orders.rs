@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,6 +16,7 @@ use super::{
     super::{AppState, Problem},
     body::JsonBytes,
     included::{FoundOrder, Included},
+    parameters::Parameters,
 };
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder, schema::Include},
@@ -112,20 +110,19 @@ pub(in crate::http) struct FindQuery {
 pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
     order_id: Result<Path<String>, PathRejection>,
-    query: Result<Query<FindQuery>, QueryRejection>,
+    Parameters(query): Parameters<FindQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let included = given(query.include.as_ref()).map(Included::parse).transpose()?;
     let found = state.tracker.find(self::order_id(order_id)?).await?;
-    let tracked = Option::as_ref(&found).ok_or_else(unknown)?;
-    let etag = etag(tracked);
+    let found = Option::as_ref(&found).ok_or_else(unknown)?;
+    let etag = etag(&found.tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     Ok(match included {
         _ if unchanged => (StatusCode::NOT_MODIFIED, caching).into_response(),
-        Some(included) => (caching, Json(included.with(tracked, &state.settings))).into_response(),
-        None => (caching, Json(tracked)).into_response(),
+        Some(included) => (caching, Json(included.with(found, &state.settings.rules))).into_response(),
+        None => (caching, Json(&found.tracked)).into_response(),
     })
 }
 
@@ -176,9 +173,8 @@ pub(in crate::http) struct ListQuery {
 )]
 pub(in crate::http) async fn list(
     State(state): State<Arc<AppState>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let mut page = page(&query)?;
     let limit = page.limit;
     // One more than asked for tells whether there is a next page.

@@ -73,7 +73,7 @@ impl TryFrom<Reported> for Taken {
         let standing = standing.ok_or_else(Problem::internal);
         let (outcome, why, events, replayed) = match outcome {
             ReportOutcome::Applied(events, _) => (Outcome::Applied, None, events, false),
-            ReportOutcome::Replayed(events) => (Outcome::Applied, None, events, true),
+            ReportOutcome::Replayed(events, _) => (Outcome::Applied, None, events, true),
             ReportOutcome::Ignored(why) => (Outcome::Ignored, Some(why), Vec::new(), false),
             ReportOutcome::Refused(conflict) => return Err(Problem::conflict(conflict, standing?.allowed)),
             ReportOutcome::Moved => return Err(Problem::moved(standing?.seq)),

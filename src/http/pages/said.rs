@@ -1,8 +1,8 @@
-//! What events say, as pages need it: who said it and what, which steps stand, and what is new.
+//! What events say, as pages need it: who said it and what, and what is new.
 
 use serde_json::Value;
 
-use crate::order::{Event, EventKind, Reason, Source, Status, Timestamp};
+use crate::order::{Event, EventKind, Reason, Source, Status, Steps, Timestamp};
 
 /// What was said with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,6 @@ pub(super) struct Said<'a> {
     pub(super) inferred: bool,
     /// The position of the step that it takes back.
     pub(super) reverts: Option<u64>,
-    /// Where the order is back.
-    to: Option<Status>,
 }
 
 impl<'a> Said<'a> {
@@ -38,7 +36,6 @@ impl<'a> Said<'a> {
             note: text("note"),
             inferred: value("inferred") == Some(&Value::Bool(true)),
             reverts: value("reverts").and_then(Value::as_u64),
-            to: text("to").and_then(|status| status.parse().ok()),
         }
     }
 }
@@ -52,30 +49,6 @@ fn source(event: &Event, named: Option<&str>) -> Source {
         None => Source::Timer,
         Some(_) => named.unwrap_or(Source::Api),
     }
-}
-
-/// The steps that nobody has taken back, oldest first.
-pub(super) fn standing(events: &[Event]) -> Vec<&Event> {
-    let mut steps: Vec<&Event> = Vec::new();
-    for event in events {
-        match event.event {
-            EventKind::Reached(_) => steps.push(event),
-            EventKind::Reverted => {
-                let back = Said::of(event).to.map(EventKind::Reached);
-                let kept = steps.iter().position(|step| Some(step.event) == back);
-                steps.truncate(kept.map_or(steps.len(), |at| at + 1));
-            }
-            EventKind::Created
-            | EventKind::Ready
-            | EventKind::CourierAssigned
-            | EventKind::CourierAtPickup
-            | EventKind::CourierAtDoor
-            | EventKind::DeliveryFailed
-            | EventKind::Delayed
-            | EventKind::Erased => {}
-        }
-    }
-    steps
 }
 
 /// The event that tells best how things are: the latest that says more than those before it.
@@ -111,7 +84,7 @@ pub(super) fn is_ready(events: &[Event]) -> bool {
 
 /// Why the order was cancelled, if it is.
 pub(super) fn cancelled(events: &[Event]) -> Option<Said<'_>> {
-    let last = *standing(events).last()?;
+    let last = *Steps::of(events).standing.last()?;
     (last.event == EventKind::Reached(Status::Cancelled)).then(|| Said::of(last))
 }
 
@@ -133,23 +106,6 @@ mod tests {
 
     fn reached(status: Status) -> (EventKind, Value) {
         (EventKind::Reached(status), Value::Null)
-    }
-
-    #[test]
-    fn a_step_that_was_taken_back_stands_no_more_nor_what_was_inferred_with_it() {
-        let mut told = vec![(EventKind::Created, Value::Null), reached(Status::Placed)];
-        told.extend([reached(Status::Preparing), reached(Status::Cooking)]);
-        told.push((EventKind::Reverted, json!({"source": "staff", "reverts": 4, "to": "PLACED"})));
-        told.extend([reached(Status::Preparing), reached(Status::Cancelled)]);
-        let all = events(&told);
-        let seqs = |events: &[Event]| standing(events).iter().map(|step| step.seq).collect::<Vec<_>>();
-        assert_eq!(seqs(&all[..5]), [2]);
-        assert_eq!(seqs(&all), [2, 6, 7]);
-        told.push((EventKind::Reverted, json!({"reverts": 7, "to": "PREPARING"})));
-        assert_eq!(seqs(&events(&told)), [2, 6]);
-        // What can't have happened takes nothing with it.
-        told.push((EventKind::Reverted, json!({"reverts": 7, "to": "DELIVERED"})));
-        assert_eq!(seqs(&events(&told)), [2, 6]);
     }
 
     #[test]

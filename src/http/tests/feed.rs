@@ -136,7 +136,6 @@ async fn every_wrong_field_is_named() {
     assert_eq!(fields, ["Last-Event-ID", "after", "limit", "event", "wait"]);
     let twice = [("last-event-id", "1"), ("last-event-id", "1")];
     assert_eq!(sent(&api, "/events", &twice).await.problem(400).1, ["Last-Event-ID"]);
-    assert_eq!(api.get("/events?after=1&after=1").await.problem(400).0, "malformed-request");
     // What never happened: two events are there.
     for (path, headers, field) in [
         ("/events?after=3", &[][..], "after"),

@@ -1,13 +1,32 @@
 //! What is told beside an order, if it is asked for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{
+    Api, clock,
     reports::of,
-    service::{Service, on_both_databases},
+    service::{Database, Service, on_both_databases},
 };
+use crate::{
+    order::rfc3339,
+    store::SqliteStore,
+    time::{Clock as _, ManualClock},
+};
+
+impl Api {
+    /// A replica, and the clock of its database, which is so far ahead of its own.
+    async fn open_beside(ahead: TimeDelta) -> (Self, Arc<ManualClock>) {
+        let folder = TempDir::new().expect("a folder");
+        let (own, database) = (clock(), clock());
+        database.set(database.now() + ahead);
+        let store = SqliteStore::open(folder.path(), database.clone()).await.expect("opens");
+        (Service::on(Database::Sqlite).over(Arc::new(store), (own, folder, None), |store| store), database)
+    }
+}
 
 on_both_databases!(
     what_can_t_be_told_is_named_and_what_was_seen_is_not_sent;
@@ -64,6 +83,41 @@ async fn who_asks_is_told_what_is_allowed_and_when_it_comes(service: Service) {
     );
 }
 
+/// Replicas agree though their clocks do not: the database's stamps the events, and what they allow goes by it.
+#[tokio::test]
+async fn what_is_allowed_and_when_it_comes_go_by_the_database_s_clock() {
+    for ahead in [TimeDelta::hours(1), TimeDelta::hours(-1)] {
+        let (api, database) = Api::open_beside(ahead).await;
+        let id = api.place("Ada").await;
+        let path = format!("/orders/{id}?include=allowed,eta");
+        let eta = api.get(&path).await.json()["eta"].take();
+        let in_time = |millis| rfc3339(database.now() + TimeDelta::milliseconds(millis));
+        assert_eq!(eta, json!({"from": in_time(25_000), "by": in_time(35_250)}), "{ahead}");
+        let page = api.get(&format!("/track/{id}")).await;
+        let page = page.text();
+        let minutes = (database.now() + TimeDelta::seconds(25)).format("%H:%M").to_string();
+        assert!(page.contains(&minutes) && !page.contains("data-late"), "{ahead}: {page}");
+
+        api.says(&id, &of("DELIVERED"), 201).await;
+        for (passes, allowed) in
+            [(Duration::from_secs(299), json!(["REVERTED"])), (Duration::from_secs(1), json!([]))]
+        {
+            database.advance(passes);
+            assert_eq!(api.get(&path).await.json()["allowed"], allowed, "{ahead}");
+            let explained = api.get(&format!("/orders/{id}/explain")).await.json();
+            assert_eq!(explained["allowed"], allowed, "{ahead}: {explained}");
+            for search in [&id, "ada"] {
+                let board = api.get(&format!("/?id={search}")).await;
+                assert_eq!(
+                    board.text().contains("Undo: "),
+                    allowed == json!(["REVERTED"]),
+                    "{ahead} {search}"
+                );
+            }
+        }
+    }
+}
+
 async fn what_can_t_be_told_is_named_and_what_was_seen_is_not_sent(service: Service) {
     let api = service.open().await;
     let path = format!("/orders/{}", api.place("Ada").await);
@@ -71,7 +125,6 @@ async fn what_can_t_be_told_is_named_and_what_was_seen_is_not_sent(service: Serv
         let (code, fields) = api.get(&format!("{path}?include={bad}")).await.problem(400);
         assert_eq!((code.as_str(), fields), ("validation-error", vec!["include".to_owned()]), "{bad}");
     }
-    api.get(&format!("{path}?include=eta&include=allowed")).await.problem(400);
     api.get("/orders/7?include=x").await.problem(400);
     api.get("/orders/7?include=eta").await.problem(404);
     let request = axum::http::Request::get(format!("{path}?include=eta")).header("if-none-match", "\"2\"");

@@ -20,6 +20,7 @@ mod orders;
 mod pages;
 mod pages_cancel;
 mod pages_reports;
+mod parameters;
 mod reports;
 mod reports_batch;
 mod reports_refused;

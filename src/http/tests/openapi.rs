@@ -195,6 +195,7 @@ async fn codes_in_the_document_are_those_of_the_answers() {
         api.post(&[json], order("\u{200b}").to_string()).await,
         api.get("/orders?limit=0").await,
         api.get("/orders?cursor=x").await,
+        api.get("/orders?cursor=&cursor=").await,
         api.post(&[json, ("idempotency-key", "\"")], order("Ada").to_string()).await,
     ];
     let mut met = BTreeSet::new();

@@ -106,8 +106,6 @@ async fn wrong_queries_name_the_parameter() {
         let answer = api.get(&format!("/orders?{query}")).await;
         assert_eq!(answer.problem(400), ("validation-error".to_owned(), vec![field.to_owned()]), "{query}");
     }
-    let (code, _) = api.get("/orders?limit=1&limit=2").await.problem(400);
-    assert_eq!(code, "malformed-request");
 }
 
 /// Promise 6: it says what is wrong.

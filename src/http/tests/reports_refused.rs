@@ -54,6 +54,7 @@ async fn every_wrong_field_of_a_report_is_named(service: Service) {
         (json!({"event": "DELAYED"}), &["minutes"]),
         (json!({"event": "DELAYED", "minutes": 241, "reason": ""}), &["reason", "minutes"]),
         (json!({"event": "REVERTED", "reverts": 0}), &["reverts"]),
+        (json!({"event": "REVERTED", "reverts": 2_147_483_648_u32}), &["reverts"]),
         (json!({"event": "READY", "source": "api"}), &["source"]),
         (json!({"event": "READY", "occurred_at": "1969-12-31T23:59:59.999Z"}), &["occurred_at"]),
     ] {

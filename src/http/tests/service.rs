@@ -195,7 +195,7 @@ impl Service {
         (self.over(Arc::new(store), place, |store| store), database)
     }
 
-    fn over(
+    pub(super) fn over(
         &self,
         store: Arc<dyn Store>,
         (clock, folder, database): (Arc<ManualClock>, TempDir, Option<PgDatabase>),

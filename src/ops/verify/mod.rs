@@ -4,6 +4,7 @@
 //! must be found. Needs 24 bytes of memory for each order.
 
 mod events;
+mod reports;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,6 +16,7 @@ use crate::{
     store::{AuditPage, Pages, Store, StoreError},
 };
 pub use events::EventTopicReport;
+use reports::Reports;
 
 /// Orders in one page.
 const PAGE: usize = 2_000;
@@ -208,27 +210,33 @@ async fn read_orders(store: &dyn Store, report: &mut Report, orders: &mut Orders
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|violation| (violation, Rule::new(violation.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
-    let mut pages = Pages::new(store, None, PAGE);
+    let (mut pages, mut reports) = (Pages::new(store, None, PAGE), Reports::new(store, PAGE));
     loop {
         let page = match pages.next().await {
             Ok(Some(page)) => page,
             Ok(None) => break,
-            Err(error) => return Err(VerifyError::Orders { after: pages.after().map(str::to_owned), error }),
+            Err(error) => return Err(unread(&pages, error)),
         };
         for order_id in &page.unreadable {
             unreadable.broken_by(order_id.clone());
         }
         report.orders += page.unreadable.len() as u64;
         judge(&page, page.now, report, &mut rules);
+        reports.beside(&page, &mut rules).await.map_err(|error| unread(&pages, error))?;
         for order in &page.orders {
             orders.ids.push(order.order_id);
             orders.rows.push(Row { unsent: order.unsent, ..Row::default() });
             report.unsent += u64::from(order.unsent);
         }
     }
+    reports.beyond(&mut rules).await.map_err(|error| unread(&pages, error))?;
     report.rules.push(unreadable);
     report.rules.extend(rules.into_values());
     Ok(())
+}
+
+fn unread(pages: &Pages<'_>, error: StoreError) -> VerifyError {
+    VerifyError::Orders { after: pages.after().map(str::to_owned), error }
 }
 
 fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTreeMap<Violation, Rule>) {
@@ -277,7 +285,61 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::store::flaky::Flaky;
+    use crate::{
+        order::{AuditedReport, EventKind, Report as NewReport, Rules, Source},
+        store::{OrderReport, OrderStore as _, flaky::Flaky},
+    };
+
+    /// Promise 7: the story is true. What is kept of reports belongs to their events, whichever order is the last of a page.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_reports_is_looked_at_along_with_the_orders() {
+        let (store, ids) = Flaky::holding(4).await;
+        let report =
+            NewReport { note: Some("soft".to_owned()), ..NewReport::of(EventKind::Ready, Source::Kitchen) };
+        let reports =
+            [0, 3].map(|n| OrderReport { order_id: ids[n], report: report.clone(), if_match: None });
+        store.report(&reports, &Rules::default()).await.expect("reports");
+        let kept = |order_id: &str, seq: i64, event: Option<&str>| AuditedReport {
+            order_id: order_id.to_owned(),
+            seq,
+            report_id: Some("one".to_owned()),
+            said: Some("READY".to_owned()),
+            has_note: seq == 3,
+            event: event.map(str::to_owned),
+        };
+        let [first, second, third, last] = [0, 1, 2, 3].map(|n| ids[n].to_string());
+        let ready = Some("READY");
+        for most in [1, 2, 3, 100] {
+            store.most.store(most, Ordering::Relaxed);
+            let found = async |rows: Vec<AuditedReport>| {
+                *store.kept.lock().expect("no panic") = Some(rows);
+                let report = verify(&store, None, "orders.v1", None).await.expect("reads");
+                let broken = report.rules.into_iter().filter(|rule| rule.violations > 0);
+                broken.map(|rule| (rule.rule, rule.examples)).collect::<Vec<_>>()
+            };
+            let noted = [kept(&first, 3, ready), kept(&last, 3, ready)];
+            assert_eq!(found(noted.to_vec()).await, [], "{most}");
+            let rows = vec![
+                kept("ORD-0", 1, None),
+                noted[0].clone(),
+                kept(&first, 4, ready),
+                kept(&second, 4, None),
+                kept(&second, 5, None),
+                kept(&third, 4, Some("COOKING")),
+                kept("ORD-~", 1, None),
+            ];
+            let expected = [
+                (Violation::ReportAlone, vec!["ORD-0", &second, "ORD-~"]),
+                (Violation::ReportDiffers, vec![&third]),
+                (Violation::ReportDoubled, vec![&first, &second]),
+                (Violation::NoteMissing, vec![&last]),
+            ];
+            let expected = expected.map(|(violation, orders)| {
+                (violation.rule().to_owned(), orders.into_iter().map(str::to_owned).collect::<Vec<_>>())
+            });
+            assert_eq!(found(rows).await, expected, "{most}");
+        }
+    }
 
     /// Promise 6: it says what is wrong, and of which orders it can say nothing.
     #[tokio::test(start_paused = true)]

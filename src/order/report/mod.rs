@@ -10,9 +10,11 @@ mod words;
 
 pub use batch::ReportItem;
 pub(super) use judge::Moves;
-pub use judge::{Change, Conflict, EventFacts, Ignored, Rules, Verdict, allowed, events_of, judge};
-pub(crate) use request::MAX_MINUTES;
+pub use judge::{
+    Change, Conflict, EventFacts, Ignored, Rules, Steps, Verdict, allowed, events_of, judge, transitions_of,
+};
 pub(super) use request::{MAX_ID_CHARS, MAX_NOTE_CHARS, MAX_STATION_CHARS};
+pub(crate) use request::{MAX_MINUTES, MAX_POSITION};
 pub use request::{ReportErrors, ReportRequest};
 pub use words::{Reason, Source};
 

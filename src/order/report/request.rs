@@ -20,6 +20,8 @@ pub(crate) const MAX_NOTE_CHARS: usize = 256;
 pub(crate) const MAX_STATION_CHARS: usize = 64;
 /// Most minutes that one report may delay an order by.
 pub(crate) const MAX_MINUTES: u16 = 240;
+/// Greatest position that an event can have. A full timeline still grows, by what moves its order.
+pub(crate) const MAX_POSITION: u32 = i32::MAX.unsigned_abs();
 /// How far ahead of ours the sender's clock may be.
 const AHEAD: TimeDelta = TimeDelta::minutes(1);
 
@@ -129,7 +131,7 @@ impl ReportRequest {
             by: reporter.map(|reporter| reporter.name.clone()),
             role: reporter.map(|reporter| reporter.role),
             reverts: match event {
-                Some(EventKind::Reverted) => wrong.number("reverts", self.reverts, i32::MAX.unsigned_abs()),
+                Some(EventKind::Reverted) => wrong.number("reverts", self.reverts, MAX_POSITION),
                 _ => None,
             },
         };
@@ -323,6 +325,8 @@ mod tests {
             (json!({"event": "DELAYED", "minutes": 1.5}), "minutes", FieldCode::Range),
             (json!({"event": "DELAYED", "minutes": "5"}), "minutes", FieldCode::Range),
             (json!({"event": "REVERTED", "reverts": 0}), "reverts", FieldCode::Range),
+            (json!({"event": "REVERTED", "reverts": 2_147_483_648_u32}), "reverts", FieldCode::Range),
+            (json!({"event": "REVERTED", "reverts": "3"}), "reverts", FieldCode::Range),
             (json!({"event": "READY", "id": "é"}), "id", FieldCode::Length),
             (json!({"event": "READY", "id": "x".repeat(65)}), "id", FieldCode::Length),
             (

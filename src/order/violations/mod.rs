@@ -1,10 +1,14 @@
 //! Whether a stored order tells a story that can have happened.
 
+mod reports;
+
 use chrono::TimeDelta;
 
 use super::{
     Event, EventFacts, EventKind, OrderId, Status, Timestamp, promises::OVERDUE_AFTER, report::Moves,
 };
+
+pub use reports::{AuditedReport, ReportAudit};
 
 /// An order as an auditor reads it: nothing about it is taken for granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +71,19 @@ pub enum Violation {
     RowDiffers,
     /// A step is later than promised, or an unfinished order waits for none.
     Overdue,
+    /// Something is kept beside an event that is not there.
+    ReportAlone,
+    /// What is kept beside an event is of another kind.
+    ReportDiffers,
+    /// Two reports of an order have the same id.
+    ReportDoubled,
+    /// An event says that a note is kept, and none is.
+    NoteMissing,
 }
 
 impl Violation {
     /// All violations.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::NoBeginning,
         Self::Gap,
         Self::InferredAlone,
@@ -83,6 +95,10 @@ impl Violation {
         Self::StampGoesBack,
         Self::RowDiffers,
         Self::Overdue,
+        Self::ReportAlone,
+        Self::ReportDiffers,
+        Self::ReportDoubled,
+        Self::NoteMissing,
     ];
 
     /// The rule that was broken, in words.
@@ -99,6 +115,10 @@ impl Violation {
             Self::StampGoesBack => "stamps never go back",
             Self::RowDiffers => "status and stamps are those of the events",
             Self::Overdue => "no step is more than 2 s late",
+            Self::ReportAlone => "what is kept of a report has its event",
+            Self::ReportDiffers => "what is kept of a report is of the kind of its event",
+            Self::ReportDoubled => "no two reports of an order have the same id",
+            Self::NoteMissing => "what an event says of a note is kept until it is erased",
         }
     }
 }
@@ -113,6 +133,12 @@ impl AuditedOrder {
         told.check(Violation::RowDiffers, self.row_agrees(told.moves.status));
         told.check(Violation::Overdue, self.is_in_time(now));
         Violation::ALL.into_iter().filter(|violation| told.broken.contains(violation)).collect()
+    }
+
+    /// The positions of the events that say that a note is kept beside them; none once notes were erased.
+    pub fn noted(&self) -> impl Iterator<Item = i64> {
+        let erased = self.events.iter().any(|event| event.event == EventKind::Erased);
+        self.events.iter().filter(move |event| event.facts.noted && !erased).map(|event| event.seq)
     }
 
     fn begins(&self) -> bool {

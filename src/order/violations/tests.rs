@@ -87,6 +87,18 @@ fn every_tampering_is_found() {
     assert_eq!(found(|order| order.due_at = None), [Violation::Overdue]);
 }
 
+#[test]
+fn a_note_is_asked_for_until_it_is_erased() {
+    let mut order = cooking();
+    order.events[3].facts.noted = true;
+    assert_eq!(order.noted().collect::<Vec<_>>(), [4]);
+    order.events.push(AuditedEvent { seq: 5, event: EventKind::Erased, ..order.events[3] });
+    assert_eq!(order.noted().count(), 0);
+    let noted = |meta| EventFacts::of(Some(&meta)).noted;
+    assert!(noted(serde_json::json!({"note": true})));
+    assert!(!noted(serde_json::json!({"note": "true"})) && !noted(serde_json::json!({})));
+}
+
 /// An order as what was reported of it left it, told second by second.
 fn told(mut tracked: TrackedOrder, reports: &[(i64, EventKind)]) -> AuditedOrder {
     let rules = Rules { cancel_unaccepted_after: Some(Duration::from_mins(10)), ..Rules::default() };

@@ -21,13 +21,13 @@ use super::stuck::Stuck;
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{
-        Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules, StageDelays, Status,
-        TrackedOrder,
+        AuditedReport, Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules,
+        StageDelays, Status,
     },
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
-        OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished,
-        Store, StoreError,
+        Admission, Advance, AuditPage, Counts, Due, DueOrders, Found, Incoming, Insight, NewOrder,
+        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported,
+        Republished, Store, StoreError,
         forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
@@ -40,6 +40,8 @@ pub(super) enum WriteFailure {
     NotDone,
     /// It is committed and the answer gets lost.
     AnswerLost,
+    /// It is committed, and nobody waits so long for the answer.
+    AnswerLate,
 }
 
 /// Decides what happens to each write.
@@ -151,6 +153,10 @@ impl Troubled {
                 verb.await?;
                 Err(StoreError::Unavailable("the answer got lost".to_owned()))
             }
+            Some(WriteFailure::AnswerLate) => {
+                verb.await?;
+                Err(StoreError::Timeout(Duration::from_millis(1)))
+            }
         }
     }
 }
@@ -200,7 +206,7 @@ impl OrderStore for Troubled {
         self.inner.due(due).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.inner.find_all(order_ids).await
     }
 
@@ -276,6 +282,15 @@ impl Insight for Troubled {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.inner.audit(after, limit).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        self.inner.audit_reports(after, until, limit).await
     }
 }
 

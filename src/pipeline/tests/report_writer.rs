@@ -28,6 +28,7 @@ struct Reporting {
     store: Arc<Troubled>,
     orders: Vec<OrderId>,
     alarm: Arc<Alarm>,
+    metrics: Arc<Metrics>,
     queue: ReportQueue,
     writer: ReportWriter,
 }
@@ -47,11 +48,11 @@ impl Reporting {
             Arc::clone(&shared),
             Rules::default(),
             Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm)),
-            metrics,
+            Arc::clone(&metrics),
             CancellationToken::new(),
         );
         let orders = placed.into_iter().map(|order| order.order_id).collect();
-        Self { store, orders, alarm, queue, writer }
+        Self { store, orders, alarm, metrics, queue, writer }
     }
 
     async fn with(script: impl IntoIterator<Item = WriteFailure>) -> Self {
@@ -69,6 +70,29 @@ impl Reporting {
         let waiting = reports.into_iter().map(|report| self.queue.report(vec![report]));
         let (answers, _) = tokio::join!(join_all(waiting), self.writer.step());
         answers.into_iter().map(only).collect()
+    }
+
+    /// That an order is being cooked already, under an id.
+    fn cooking(&self, n: usize, id: &str) -> OrderReport {
+        let event = EventKind::Reached(Status::Cooking);
+        let report = Report { id: Some(id.to_owned()), ..Report::of(event, Source::Kitchen) };
+        OrderReport { order_id: self.orders[n], report, if_match: None }
+    }
+
+    fn metric(&self, series: &str) -> String {
+        let text = String::from_utf8(self.metrics.render().expect("renders")).expect("text");
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no {series}: {text}")).to_owned()
+    }
+
+    /// How many reports of COOKING were applied and ignored, and how many steps led there.
+    fn counted(&self) -> [String; 3] {
+        [
+            "reports_total{event=\"COOKING\",outcome=\"applied\"}",
+            "reports_total{event=\"COOKING\",outcome=\"ignored\"}",
+            "status_transitions_total{from=\"PREPARING\",to=\"COOKING\"}",
+        ]
+        .map(|series| self.metric(series))
     }
 
     /// How many events were added to an order.
@@ -110,9 +134,61 @@ async fn a_lost_answer_is_asked_for_again_under_the_id() {
     let mut t = Reporting::with(script).await;
     let reports = vec![t.ready(0, Some("a")), t.ready(1, Some("a")), t.ready(0, Some("b"))];
     let answers = t.report(reports).await;
-    let replayed = |answer: &Result<ReportOutcome, ReportError>| matches!(answer, Ok(ReportOutcome::Replayed(events)) if events.len() == 1);
-    assert!(answers.iter().all(replayed), "{answers:?}");
+    assert!(answers.iter().all(is_applied), "{answers:?}");
     assert_eq!((t.added(0).await, t.added(1).await), (2, 1));
+}
+
+/// Promise 3: an effect happens once. It is written once and counted once, and whoever sent it is not told that it is a repeat,
+/// whichever way the set that it was in is written again.
+#[tokio::test(start_paused = true)]
+async fn what_was_written_before_its_answer_got_lost_is_counted_once() {
+    let (lost, late) = (WriteFailure::AnswerLost, WriteFailure::AnswerLate);
+    for (script, beside) in [
+        (vec![lost], true),
+        (vec![lost, WriteFailure::NotDone, lost], true),
+        (vec![late], true),
+        (vec![lost], false),
+    ] {
+        let mut t = Reporting::with(script.clone()).await;
+        // The one without an id alone keeps others from being written again with it.
+        let other = t.ready(1, beside.then_some("b"));
+        let answers = t.report(vec![t.cooking(0, "a"), t.cooking(0, "a"), other]).await;
+        let [Ok(ReportOutcome::Applied(events, steps)), Ok(ReportOutcome::Replayed(again, _)), _] =
+            &answers[..]
+        else {
+            panic!("{script:?}: {answers:?}");
+        };
+        assert_eq!((events.len(), steps.len(), again), (2, 2, events));
+        let steps: Vec<(Status, Status, u32)> = steps.iter().map(|s| (s.from, s.to, s.seq)).collect();
+        assert_eq!(
+            steps,
+            [(Status::Placed, Status::Preparing, 3), (Status::Preparing, Status::Cooking, 4)],
+            "{script:?}"
+        );
+        assert_eq!(t.counted(), ["1", "1", "1"], "{script:?}");
+        assert_eq!(t.added(0).await, 2);
+        let begun = Instant::now();
+        t.alarm.wait(Duration::from_hours(1)).await;
+        assert!(begun.elapsed() <= Duration::from_secs(7), "the next step is made in time");
+    }
+}
+
+/// What was applied before is a repeat, though an answer got lost since.
+#[tokio::test(start_paused = true)]
+async fn a_repeat_stays_one_after_a_lost_answer() {
+    for failure in [WriteFailure::NotDone, WriteFailure::AnswerLost, WriteFailure::AnswerLate] {
+        let mut t = Reporting::with([]).await;
+        assert!(is_applied(&t.report(vec![t.cooking(0, "a")]).await[0]));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        t.store.script([failure]);
+        let answers = t.report(vec![t.cooking(0, "a"), t.ready(1, Some("a"))]).await;
+        assert!(
+            matches!(&answers[0], Ok(ReportOutcome::Replayed(events, _)) if events.len() == 2),
+            "{answers:?}"
+        );
+        assert!(is_applied(&answers[1]), "{answers:?}");
+        assert_eq!(t.counted(), ["1", "1", "1"], "{failure:?}");
+    }
 }
 
 /// Nobody could tell whether a report without an id was written: it is not written again, and whoever sent it is told.

@@ -12,6 +12,7 @@ pub(crate) use super::{
         arrivals_are_looked_for_in_every_gap, every_event_lies_in_one_order, facts_are_what_never_changes,
         repeated_calls_tell_nothing_new,
     },
+    kept::what_is_kept_of_reports_is_audited,
     names::tables_take_these_names_and_no_others,
     odd::an_odd_row_is_one_orders_trouble,
     outbox::{

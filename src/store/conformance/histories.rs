@@ -12,7 +12,7 @@ use super::{
     Fixture, assert_consistent, incoming, new_orders, outbox::take, reports::kitchen, seconds, start,
 };
 use crate::{
-    order::{Event, Report},
+    order::Report,
     store::{NewOrder, Outbox, ReportOutcome},
     time::Clock as _,
 };
@@ -64,7 +64,7 @@ pub(crate) fn histories() -> impl Strategy<Value = Vec<Operation>> {
 #[derive(Default)]
 struct Reports {
     of: HashSet<usize>,
-    ids: HashMap<(usize, u8), (usize, Vec<Event>)>,
+    ids: HashMap<(usize, u8), (usize, ReportOutcome)>,
 }
 
 impl Reports {
@@ -73,13 +73,12 @@ impl Reports {
         let mut report = kitchen(orders[n].order_id, Report::KINDS[kind]);
         report.report.id = id.map(|id| format!("report {id}"));
         let outcome = t.report_one(report).await;
-        if let Some((first, events)) = id.and_then(|id| self.ids.get(&(n, id))) {
-            let same = ReportOutcome::Replayed(events.clone());
-            return assert_eq!(outcome, if *first == kind { same } else { ReportOutcome::IdReused });
+        if let Some((first, same)) = id.and_then(|id| self.ids.get(&(n, id))) {
+            return assert_eq!(outcome, if *first == kind { same.clone() } else { ReportOutcome::IdReused });
         }
-        if let ReportOutcome::Applied(events, _) = outcome {
+        if let ReportOutcome::Applied(events, steps) = outcome {
             self.of.insert(n);
-            self.ids.extend(id.map(|id| ((n, id), (kind, events))));
+            self.ids.extend(id.map(|id| ((n, id), (kind, ReportOutcome::Replayed(events, steps)))));
         }
     }
 }

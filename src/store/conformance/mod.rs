@@ -5,6 +5,7 @@ mod attention;
 pub(crate) mod cases;
 pub(crate) mod events;
 pub(crate) mod histories;
+mod kept;
 mod names;
 mod odd;
 pub(crate) mod outbox;
@@ -213,6 +214,7 @@ macro_rules! conformance {
             reports_of_one_set_see_each_other,
             notes_lie_beside_their_events,
             reports_are_in_the_feed,
+            what_is_kept_of_reports_is_audited,
             an_order_is_ready_until_it_goes_on,
             a_timer_goes_on_from_a_report,
             a_late_step_is_stamped_after_what_was_said,

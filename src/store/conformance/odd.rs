@@ -141,7 +141,7 @@ async fn publish(t: &Fixture, odd: &str, asked: &[OrderId], good: impl Fn(&[Orde
 /// What readers and auditors see.
 async fn read(t: &Fixture, odd: &str, asked: &[OrderId], good: impl Fn(&[OrderId]) -> bool, readable: bool) {
     let ids = &asked[asked.len() - 2..];
-    assert_eq!(t.store.find_all(ids).await.expect("reads").len(), 2, "{odd}");
+    assert_eq!(t.store.find_all(ids).await.expect("reads").orders.len(), 2, "{odd}");
     let positions = t.store.positions(asked).await.expect("reads");
     assert!(good(&positions.iter().map(|found| found.order_id).collect::<Vec<_>>()), "{odd}");
     for status in [None, Some(Status::Placed)] {

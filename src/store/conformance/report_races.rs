@@ -115,7 +115,7 @@ pub(crate) async fn racing_ids_are_one_report(t: Fixture) {
     assert_eq!(told.events.len(), 1);
     t.assert_told(order_id, told).await;
     let again = decided(&*t.store, report).await;
-    assert!(matches!(&again, Outcome::Replayed(events) if events[0].seq == 3), "{again:?}");
+    assert!(matches!(&again, Outcome::Replayed(events, _) if events[0].seq == 3), "{again:?}");
 }
 
 /// Undone by all at once, what was meant is taken back once: whoever names the step can't take back another.

@@ -69,7 +69,7 @@ pub(crate) async fn notes_lie_beside_their_events(t: Fixture) {
     let (soft, burnt) = (json!("soft \u{1f95a}"), json!("burnt"));
     assert_eq!(notes, [None, None, None, Some(&soft), None, None, Some(&burnt)]);
     let all = t.store.find_all(&[order_id]).await.expect("reads");
-    assert_eq!(all, [found], "wherever an order is read");
+    assert_eq!(all.orders, [found], "wherever an order is read");
     for event in t.told(order_id).await {
         let text = serde_json::to_string(&event).expect("serialises");
         assert!(!text.contains("note") && !text.contains("soft"), "{text}");

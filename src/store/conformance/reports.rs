@@ -50,7 +50,7 @@ pub(crate) fn by_people() -> NewOrder {
     NewOrder { start: rules().start(Progression::Reported), ..new_order() }
 }
 
-fn named(id: &str, mut report: OrderReport) -> OrderReport {
+pub(crate) fn named(id: &str, mut report: OrderReport) -> OrderReport {
     report.report.id = Some(id.to_owned());
     report
 }
@@ -275,17 +275,20 @@ pub(crate) async fn a_report_is_known_by_its_id(t: Fixture) {
     let [order_id, other] = [0, 1].map(|n| orders[n].order_id);
     let skip = named("skip", noted("for Ada", kitchen(order_id, reaches(Cooking))));
     let ready = named("ready", kitchen(order_id, READY));
-    let Outcome::Applied(skipped, _) = t.report_one(skip.clone()).await else { panic!("is applied") };
-    assert_eq!(skipped.last().and_then(|last| last.meta.clone()).expect("some")["note"], "for Ada");
-    let Outcome::Applied(readied, _) = t.report_one(ready.clone()).await else { panic!("is applied") };
+    let Outcome::Applied(events, steps) = t.report_one(skip.clone()).await else { panic!("is applied") };
+    assert_eq!((events.len(), steps.len()), (2, 2), "what was skipped is one of its steps");
+    let skipped = Outcome::Replayed(events.clone(), steps);
+    assert_eq!(events.last().and_then(|last| last.meta.clone()).expect("some")["note"], "for Ada");
+    let Outcome::Applied(events, steps) = t.report_one(ready.clone()).await else { panic!("is applied") };
+    let readied = Outcome::Replayed(events, steps);
     let before = t.find(order_id).await;
     for set in [vec![skip.clone()], vec![ready.clone(), skip.clone(), ready.clone()]] {
         let expected = set.iter().map(|report| if *report == skip { &skipped } else { &readied });
-        let expected: Vec<Outcome> = expected.cloned().map(Outcome::Replayed).collect();
+        let expected: Vec<Outcome> = expected.cloned().collect();
         assert_eq!(t.report(&set).await, expected);
     }
     // Before 412, and though it would be refused now.
-    assert_eq!(t.report_one(if_match(&[1], ready.clone())).await, Outcome::Replayed(readied.clone()));
+    assert_eq!(t.report_one(if_match(&[1], ready.clone())).await, readied.clone());
     for other in [
         named("skip", noted("for Bo", kitchen(order_id, reaches(Cooking)))),
         named("skip", kitchen(order_id, reaches(Cooking))),
@@ -295,9 +298,19 @@ pub(crate) async fn a_report_is_known_by_its_id(t: Fixture) {
         assert_eq!(t.report_one(other.clone()).await, Outcome::IdReused, "{other:?}");
     }
     assert_eq!(t.find(order_id).await, before);
-    t.applied(order_id, reaches(Delivered)).await;
-    t.applied(order_id, REVERTED).await;
-    assert_eq!(t.report(&[ready, skip]).await, [Outcome::Replayed(readied), Outcome::Replayed(skipped)]);
+    let end = named("end", kitchen(order_id, reaches(Cancelled)));
+    let back = named("back", kitchen(order_id, REVERTED));
+    let mut all = vec![ready, skip];
+    let mut expected = vec![readied, skipped];
+    for report in [end, back] {
+        let Outcome::Applied(events, steps) = t.report_one(report.clone()).await else {
+            panic!("is applied")
+        };
+        assert_eq!(steps.len(), 1);
+        all.push(report);
+        expected.push(Outcome::Replayed(events, steps));
+    }
+    assert_eq!(t.report(&all).await, expected);
     let others = named("ready", kitchen(other, READY));
     assert!(matches!(t.report_one(others).await, Outcome::Applied(..)), "an id is an order's own");
     // What was not applied is judged anew.

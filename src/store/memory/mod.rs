@@ -14,6 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
+use serde_json::Value;
 
 pub(crate) use events::Log;
 use transaction::{Course, Courses, Locks};
@@ -25,7 +26,9 @@ use super::{
     OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
-    order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
+    order::{
+        AuditedEvent, AuditedOrder, AuditedReport, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
+    },
     time::Clock,
 };
 
@@ -253,6 +256,32 @@ impl Insight for MemoryStore {
         let orders: Vec<AuditedOrder> = rows.map(audited).collect();
         let last = orders.last().map(|order| order.order_id.to_string());
         Ok(AuditPage { now, orders, unreadable: Vec::new(), last })
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        let (database, _) = self.lock();
+        let within = |(order_id, seq): &(OrderId, u32)| {
+            let order_id = order_id.to_string();
+            (order_id.as_str(), i64::from(*seq)) > after && until.is_none_or(|until| *order_id <= *until)
+        };
+        let audited = |((order_id, seq), said): (&(OrderId, u32), &SaidRow)| {
+            let events = database.orders.get(order_id).map(|tracked| &tracked.events);
+            let event = events.and_then(|events| events.iter().find(|event| event.seq == *seq));
+            AuditedReport {
+                order_id: order_id.to_string(),
+                seq: (*seq).into(),
+                report_id: said.report_id.clone(),
+                said: said.said.get("event").and_then(Value::as_str).map(str::to_owned),
+                has_note: said.note.is_some(),
+                event: event.map(|event| event.event.to_string()),
+            }
+        };
+        Ok(database.said.iter().filter(|(at, _)| within(at)).take(limit).map(audited).collect())
     }
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{
     super::{
-        Admission, Advance, Due, DueOrders, Incoming, NewOrder, OrderStore, Outbox, Page, Place, Placement,
-        StoreError, Transition, idempotency,
+        Admission, Advance, Due, DueOrders, Found, Incoming, NewOrder, OrderStore, Outbox, Page, Place,
+        Placement, StoreError, Transition, idempotency,
         reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, put_notes},
     },
     Database, MemoryStore,
@@ -179,12 +179,13 @@ impl OrderStore for MemoryStore {
         Ok(DueOrders { order_ids, last: due.last().copied() })
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
-        let (database, _) = self.lock();
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
+        let (database, now) = self.lock();
         let there = &database.reached()?.orders;
-        let mut found: Vec<TrackedOrder> = order_ids.iter().filter_map(|id| there.get(id)).cloned().collect();
-        put_notes(&mut found, &database.notes());
-        Ok(found)
+        let mut orders: Vec<TrackedOrder> =
+            order_ids.iter().filter_map(|id| there.get(id)).cloned().collect();
+        put_notes(&mut orders, &database.notes());
+        Ok(Found { now, orders })
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {

@@ -292,7 +292,10 @@ mod tests {
         let locked = other.place(&orders, Outbox::Mine).await;
         assert_eq!(locked, Err(StoreError::Timeout(LOCK_TIMEOUT)));
         sleep(CALL).await;
-        assert_eq!(other.find_all(&[orders[0].order_id, orders[1].order_id]).await.expect("reads").len(), 2);
+        assert_eq!(
+            other.find_all(&[orders[0].order_id, orders[1].order_id]).await.expect("reads").orders.len(),
+            2
+        );
         assert_eq!(horizon(&other).await, (Cursor(4), Cursor(4)));
     }
 }

@@ -12,6 +12,8 @@ mod events;
 mod expiry;
 #[cfg(test)]
 mod figures_cost;
+#[cfg(test)]
+mod find_cost;
 mod looks;
 mod low_water;
 #[cfg(test)]
@@ -47,12 +49,12 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
-    Reported, Republished, StoreError, errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
+    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement,
+    Position, Reported, Republished, StoreError, errors,
 };
 use crate::{
-    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},
+    order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
     time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
@@ -236,11 +238,11 @@ impl OrderStore for PgStore {
         bounded(&pools.loops, async |db| timers::due(db, among, now).await).await
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
-        let pools = self.pools()?;
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
         let find = async |db: &mut PgConnection| {
-            let found = verbs::find_all(db, order_ids).await?;
-            Ok(reports::with_notes(db, found).await)
+            let Found { now, orders } = verbs::find_all(db, order_ids, now).await?;
+            Ok(Found { now, orders: reports::with_notes(db, orders).await })
         };
         bounded(&pools.read, find).await
     }
@@ -325,6 +327,16 @@ impl Insight for PgStore {
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        let pools = self.pools()?;
+        bounded(&pools.read, async |db| reports::audit(db, after, until, limit).await).await
     }
 }
 

@@ -139,7 +139,7 @@ mod tests {
             let keyed = NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() };
             store.place(&[keyed], Outbox::Mine).await.expect("places with a key");
             store.place(&[new_order()], Outbox::Mine).await.expect("places");
-            assert!(store.find_all(&[new_order().order_id]).await.expect("reads").is_empty());
+            assert!(store.find_all(&[new_order().order_id]).await.expect("reads").orders.is_empty());
             store.heartbeat().await.expect("says that it lives");
         }
         let crowded = store.migrate().await.expect_err("no connection is left").to_string();

@@ -3,21 +3,22 @@
 use sqlx::{FromRow as _, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    super::{AuditPage, Page, Position, columns::order_columns},
+    super::{AuditPage, Found, Page, Position, columns::order_columns},
     rows::{audited_events, moment, moment_if_any, order_id, parsed, readable, tracked},
     timers::{texts, wait},
 };
-use crate::order::{AuditedOrder, Order, OrderId, Timestamp, TrackedOrder};
+use crate::order::{AuditedOrder, Order, OrderId, Timestamp, to_millis};
 
 pub(super) async fn find_all(
     db: &mut PgConnection,
     order_ids: &[OrderId],
-) -> sqlx::Result<Vec<TrackedOrder>> {
+    now: Option<Timestamp>,
+) -> sqlx::Result<Found> {
     // One statement sees one moment: a step between two would tear order and timeline apart.
     let rows = sqlx::query(concat!(
         "SELECT ",
         order_columns!("o."),
-        r#", e.positions, e.events, e.stamps, e.metas
+        r#", e.positions, e.events, e.stamps, e.metas, COALESCE($2, clock_timestamp()) AS now
          FROM orders AS o CROSS JOIN LATERAL (
              SELECT array_agg(seq) AS positions, array_agg(event) AS events, array_agg("timestamp") AS stamps,
                  array_agg(meta) AS metas
@@ -25,9 +26,12 @@ pub(super) async fn find_all(
          WHERE o.order_id = ANY($1)"#
     ))
     .bind(texts(order_ids))
+    .bind(now)
     .fetch_all(&mut *db)
     .await?;
-    rows.iter().map(tracked).collect()
+    let now = rows.first().map(|row| moment(row, "now")).transpose()?.map(to_millis);
+    let orders = rows.iter().map(tracked).collect::<sqlx::Result<_>>()?;
+    Ok(Found { now: now.unwrap_or_default(), orders })
 }
 
 pub(super) async fn positions(

@@ -31,13 +31,13 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
-    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
-    Placement, Position, Reported, Republished, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Found, Incoming,
+    Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore,
+    Page, Place, Placement, Position, Reported, Republished, StoreError,
 };
 use crate::{
     order::{
-        IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status, TrackedOrder,
+        AuditedReport, IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
     },
     time::Clock,
 };
@@ -241,9 +241,10 @@ impl OrderStore for SqliteStore {
         Ok(DueOrders { order_ids: due.into_iter().map(|due| due.order_id).collect(), last })
     }
 
-    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Vec<TrackedOrder>, StoreError> {
+    async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         let found = verbs::timelines(&self.read, order_ids).await?;
-        reports::with_notes(&self.read, found).await
+        let now = self.clock.now();
+        Ok(Found { now, orders: reports::with_notes(&self.read, found).await? })
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<Order>, StoreError> {
@@ -312,6 +313,15 @@ impl Insight for SqliteStore {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         verbs::audit(&self.read, after, limit, self.clock.now()).await
+    }
+
+    async fn audit_reports(
+        &self,
+        after: (&str, i64),
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<AuditedReport>, StoreError> {
+        reports::audit(&self.read, after, until, limit).await
     }
 }
 

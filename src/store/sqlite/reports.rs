@@ -6,13 +6,15 @@ use serde::Serialize;
 use sqlx::{FromRow as _, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes},
+    super::reports::{
+        Known, LAST_TEXT, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes,
+    },
     StoreError,
     arrive::insert_events,
     rows::{EventRow, IdRow, json},
     verbs::timelines,
 };
-use crate::order::{OrderId, Rules, Status, Timestamp, TrackedOrder};
+use crate::order::{AuditedReport, OrderId, Rules, Status, Timestamp, TrackedOrder};
 
 /// What a report changes in `orders`.
 #[derive(Serialize)]
@@ -150,6 +152,39 @@ async fn write(tx: &mut SqliteConnection, written: &[Written]) -> Result<(), Sto
         .await?;
     }
     Ok(())
+}
+
+/// What is kept beside events, each with its event, by the primary key.
+pub(super) async fn audit(
+    read: &SqlitePool,
+    (order_id, seq): (&str, i64),
+    until: Option<&str>,
+    limit: usize,
+) -> Result<Vec<AuditedReport>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT r.order_id, r.seq, r.report_id, r.note IS NOT NULL AS has_note,
+             CASE WHEN json_valid(r.said) THEN CAST(r.said ->> 'event' AS TEXT) END AS said,
+             (SELECT e.event FROM order_events AS e WHERE e.order_id = r.order_id AND e.seq = r.seq LIMIT 1) AS event
+         FROM order_reports AS r WHERE (r.order_id, r.seq) > (?1, ?2) AND r.order_id <= ?3
+         ORDER BY r.order_id, r.seq LIMIT ?4",
+    )
+    .bind(order_id)
+    .bind(seq)
+    .bind(until.unwrap_or(LAST_TEXT))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(read)
+    .await?;
+    let audited = |row: &SqliteRow| {
+        Ok(AuditedReport {
+            order_id: row.try_get("order_id")?,
+            seq: row.try_get("seq")?,
+            report_id: row.try_get("report_id")?,
+            said: row.try_get("said")?,
+            has_note: row.try_get("has_note")?,
+            event: row.try_get("event")?,
+        })
+    };
+    Ok(rows.iter().map(audited).collect::<sqlx::Result<_>>()?)
 }
 
 /// Puts the notes where timelines say that there are some; no statement where they say so of none.

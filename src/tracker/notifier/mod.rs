@@ -171,7 +171,7 @@ impl Subscriber {
 
     async fn read(&self, seen: u32) -> Result<Vec<Event>, StoreError> {
         let found = self.notifier.loader.find(self.order_id).await?;
-        let events = found.iter().flat_map(|tracked| &tracked.events);
+        let events = found.iter().flat_map(|found| &found.tracked.events);
         Ok(events.filter(|event| event.seq > seen).cloned().collect())
     }
 }

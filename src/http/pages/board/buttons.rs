@@ -3,14 +3,10 @@
 use maud::{Markup, html};
 
 use super::{
-    super::{
-        form::drawn,
-        said::{is_ready, standing},
-        words,
-    },
+    super::{form::drawn, said::is_ready, words},
     Board,
 };
-use crate::order::{EventKind, Reason, Status, TrackedOrder, allowed};
+use crate::order::{EventKind, Reason, Status, Steps, TrackedOrder, allowed};
 
 /// By how many minutes an order is delayed at a tap.
 const MINUTES: [u16; 3] = [5, 10, 20];
@@ -76,8 +72,7 @@ impl Sheet<'_> {
 
     /// The button names what it takes back.
     fn undo(&self, event: EventKind) -> Markup {
-        let steps = standing(&self.tracked.events);
-        let Some(step) = steps.last() else { return html! {} };
+        let Some(step) = Steps::of(&self.tracked.events).latest else { return html! {} };
         let content = html! {
             input type="hidden" name="reverts" value=(step.seq);
             button { "Undo: " (words::event(step.event).to_lowercase()) }

@@ -37,7 +37,7 @@ use crate::{
         dead_letter::DeadLetterBacklog, sample::plausible_order,
     },
     telemetry::health::PartsHealth,
-    tracker::{Page, StoreError},
+    tracker::{CurrentOrder, Page, StoreError},
 };
 
 /// Orders in the table.
@@ -218,11 +218,12 @@ pub(in crate::http) async fn board(
 
 async fn read(state: &AppState, caller: Caller, choice: Choice) -> Board {
     let reading = state.operations.overview.read().await;
-    let (mut orders, mut found) = (Ok(Vec::new()), Ok(Found::Unasked));
+    let (mut orders, mut found) = (Ok(Vec::new()), Ok((Found::Unasked, None)));
     // With the database away one wait is enough.
     if reading.away.is_none() {
         (orders, found) = tokio::join!(listed(state, &choice), searched(state, &choice, caller.sight()));
     }
+    let (found, read_at) = found.map_or_else(|error| (Err(error), None), |(found, at)| (Ok(found), at));
     let older = orders.as_mut().ok().and_then(cut);
     let parts = state.operations.parts.read();
     let explained = async { if caller.may(Action::Explain) { explained(state, &found).await } else { None } };
@@ -238,7 +239,7 @@ async fn read(state: &AppState, caller: Caller, choice: Choice) -> Board {
         explanation,
         parts,
         dead_letter_backlog: state.operations.dead_letter_backlog.borrow().clone(),
-        now: state.settings.clock.now(),
+        now: read_at.unwrap_or_else(|| state.settings.clock.now()),
         choice,
         reading,
         orders,
@@ -264,7 +265,7 @@ async fn reasons(
     }
     let cancelled = orders.iter().flatten().filter(|order| order.status == Status::Cancelled);
     let read = join_all(cancelled.map(|order| state.tracker.find(order.order_id))).await;
-    read.iter().flatten().filter_map(|tracked| why(Option::as_ref(tracked)?)).collect()
+    read.iter().flatten().filter_map(|found| why(&Option::as_ref(found)?.tracked)).collect()
 }
 
 /// Why the one order that was found stands where it stands; not to know takes no board down.
@@ -278,17 +279,27 @@ async fn explained(state: &AppState, found: &Result<Found, StoreError>) -> Optio
     tokio::time::timeout(EXPLAINED_WITHIN, explained).await.ok()?.ok().flatten()
 }
 
-async fn searched(state: &AppState, choice: &Choice, sight: Sight) -> Result<Found, StoreError> {
+/// What was searched for, and when it was read by the database's clock: what may still be taken back goes by that.
+async fn searched(
+    state: &AppState,
+    choice: &Choice,
+    sight: Sight,
+) -> Result<(Found, Option<Timestamp>), StoreError> {
     if choice.search.is_empty() {
-        return Ok(Found::Unasked);
+        return Ok((Found::Unasked, None));
     }
     if let Some(order_id) = choice.order_id() {
-        return Ok(Found::Order((*state.tracker.find(order_id).await?).clone()));
+        let found = Option::clone(&*state.tracker.find(order_id).await?);
+        let read_at = found.as_ref().map(|found| found.now);
+        return Ok((Found::Order(found.map(|found| found.tracked)), read_at));
     }
     let found = state.tracker.search(&choice.search, choice.status, sight, ROWS).await?;
     // As they are now; they share one query.
     let orders = try_join_all(found.orders.into_iter().map(|order_id| state.tracker.find(order_id))).await?;
-    Ok(Found::Orders(found.count, orders.iter().filter_map(|order| Option::clone(order)).collect()))
+    let orders: Vec<&CurrentOrder> = orders.iter().filter_map(|order| Option::as_ref(order)).collect();
+    let read_at = orders.first().map(|order| order.now);
+    let orders = orders.into_iter().map(|order| order.tracked.clone()).collect();
+    Ok((Found::Orders(found.count, orders), read_at))
 }
 
 /// Leaves as many as the table has rows; answers where the next page begins, if more were there.

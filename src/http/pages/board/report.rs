@@ -18,7 +18,7 @@ use super::{
         Frame, Problem, Refresh, assets, error_page,
         form::{NOTHING_DONE, read},
         page,
-        said::{Said, standing},
+        said::Said,
         typed, words,
     },
     Answer, Choice,
@@ -26,8 +26,10 @@ use super::{
 };
 use crate::{
     keys::Caller,
-    order::{Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
-    tracker::{OrderReport, ReportOutcome},
+    order::{
+        Event, EventKind, OrderId, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder,
+    },
+    tracker::{CurrentOrder, OrderReport, ReportOutcome},
 };
 
 /// What a button sends; what a browser leaves out is not said.
@@ -75,13 +77,15 @@ pub(in crate::http) async fn report(
     match outcome {
         ReportOutcome::Applied(events, _) => back(&sheet, done(order_id, &events)),
         // Pressed twice; or again, after it was taken back.
-        ReportOutcome::Replayed(events) => match find(&state, order_id).await {
-            Ok(tracked) if stands(&tracked, &events) => back(&sheet, done(order_id, &events)),
+        ReportOutcome::Replayed(events, _) => match find(&state, order_id).await {
+            Ok(CurrentOrder { tracked, .. }) if stands(&tracked, &events) => {
+                back(&sheet, done(order_id, &events))
+            }
             Ok(_) => why_not(&state, order_id, words::TAKEN_BACK, &sheet).await,
             Err(response) => response,
         },
         ReportOutcome::Ignored(_) => match find(&state, order_id).await {
-            Ok(tracked) => {
+            Ok(CurrentOrder { tracked, .. }) => {
                 let seq = was_there(&tracked, event, reverts).map_or(0, |event| event.seq);
                 back(&sheet, Answer { order_id, seq, already: true })
             }
@@ -141,7 +145,9 @@ fn done(order_id: OrderId, events: &[Event]) -> Answer {
 /// Whether a step that was reported has not been taken back since.
 fn stands(tracked: &TrackedOrder, events: &[Event]) -> bool {
     let step = events.last().filter(|last| last.event.status().is_some());
-    step.is_none_or(|step| standing(&tracked.events).iter().any(|standing| standing.seq == step.seq))
+    step.is_none_or(|step| {
+        Steps::of(&tracked.events).standing.iter().any(|standing| standing.seq == step.seq)
+    })
 }
 
 /// The event that made a report needless.
@@ -149,7 +155,7 @@ fn was_there(tracked: &TrackedOrder, event: EventKind, reverts: Option<u32>) -> 
     let taken_back = |event: &&Event| Said::of(event).reverts == reverts.map(u64::from);
     let found = match event {
         EventKind::Reverted => tracked.events.iter().find(taken_back),
-        _ => standing(&tracked.events).into_iter().find(|step| step.event == event),
+        _ => Steps::of(&tracked.events).standing.into_iter().find(|step| step.event == event),
     };
     found.or(tracked.events.last())
 }
@@ -159,18 +165,18 @@ fn back(sheet: &Choice, answer: Answer) -> Response {
     Redirect::to(&format!("{address}&{}", answer.parameter())).into_response()
 }
 
-async fn find(state: &AppState, order_id: OrderId) -> Result<TrackedOrder, Response> {
+async fn find(state: &AppState, order_id: OrderId) -> Result<CurrentOrder, Response> {
     let found = state.tracker.find(order_id).await.map_err(|_| away())?;
     Option::clone(&found).ok_or_else(unknown)
 }
 
 /// Says why not, and what happened last: mostly that is why.
 async fn why_not(state: &AppState, order_id: OrderId, why: &str, sheet: &Choice) -> Response {
-    let tracked = match find(state, order_id).await {
-        Ok(tracked) => tracked,
+    let CurrentOrder { tracked, now } = match find(state, order_id).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
-    let last = tracked.events.last().map(|last| told(last, &tracked, state.settings.clock.now()));
+    let last = tracked.events.last().map(|last| told(last, &tracked, now));
     let words = html! { (why) "." @if let Some(last) = last { " The latest: " (last) "." } };
     refused(StatusCode::CONFLICT, &words, sheet)
 }

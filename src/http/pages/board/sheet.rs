@@ -4,16 +4,12 @@ use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use super::{
-    super::{
-        moment, quoted,
-        said::{Said, standing},
-        still_json, words,
-    },
+    super::{moment, quoted, said::Said, still_json, words},
     Answer, Board,
     buttons::buttons,
     view::{close, lateness, span},
 };
-use crate::order::{Event, EventKind, Order, Timestamp, TrackedOrder};
+use crate::order::{Event, EventKind, Order, Steps, Timestamp, TrackedOrder};
 
 /// By how much the time that was said differs from ours before both are told.
 const APART: TimeDelta = TimeDelta::minutes(1);
@@ -111,7 +107,7 @@ fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
     let gap = |at: usize, event: &Event| {
         before(at).and_then(|before| (event.timestamp - before.timestamp).to_std().ok())
     };
-    let stands: Vec<u32> = standing(&tracked.events).iter().map(|step| step.seq).collect();
+    let stands: Vec<u32> = Steps::of(&tracked.events).standing.iter().map(|step| step.seq).collect();
     html! {
         ol.timeline {
             @for (at, event) in tracked.events.iter().enumerate() {

@@ -3,8 +3,8 @@
 use chrono::TimeDelta;
 use maud::{Markup, html};
 
-use super::super::{moment, said::standing};
-use crate::order::{Estimate, Order, StageDelays, Status, Timestamp, TrackedOrder};
+use super::super::moment;
+use crate::order::{Estimate, Order, StageDelays, Status, Steps, Timestamp, TrackedOrder};
 
 const HALF_AN_HOUR: TimeDelta = TimeDelta::minutes(30);
 
@@ -59,7 +59,7 @@ pub(super) fn arrived(order: &Order, now: Timestamp) -> Markup {
 
 /// When it was first said to come, and how many minutes later it is.
 fn later(tracked: &TrackedOrder, delays: &StageDelays, now_said: Timestamp) -> Option<(Timestamp, i64)> {
-    let placed = standing(&tracked.events).first()?.timestamp;
+    let placed = Steps::of(&tracked.events).standing.first()?.timestamp;
     let due_at = delays.due_after(Status::FIRST, placed);
     let status = Status::FIRST;
     let at_first = Order { status, updated_at: placed, due_at, expected_at: None, ..tracked.order.clone() };

@@ -16,9 +16,7 @@ use super::{
         super::AppState,
         Frame, Problem, Refresh, assets, error_page,
         form::{NOTHING_DONE, drawn, read, with_origin},
-        page,
-        said::standing,
-        typed,
+        page, typed,
     },
     address,
     arrival::minute,
@@ -28,8 +26,8 @@ use super::{
 };
 use crate::{
     keys::Auth,
-    order::{EventKind, Reason, Report, ReportRequest, Source, Status, Timestamp, TrackedOrder},
-    tracker::{OrderReport, ReportOutcome},
+    order::{EventKind, Reason, Report, ReportRequest, Source, Status, Steps, Timestamp, TrackedOrder},
+    tracker::{CurrentOrder, OrderReport, ReportOutcome},
 };
 
 /// The form below.
@@ -54,7 +52,7 @@ pub(in crate::http) async fn ask(
         return Redirect::permanent(&format!("{}/cancel", address(order_id))).into_response();
     }
     match look_up(&state, typed(&text)).await {
-        Ok(tracked) => question(StatusCode::OK, &tracked, state.settings.clock.now()),
+        Ok(CurrentOrder { tracked, now }) => question(StatusCode::OK, &tracked, now),
         Err(response) => response,
     }
 }
@@ -73,11 +71,10 @@ pub(in crate::http) async fn cancel(
         Err(response) => return response,
     };
     let order_id = order_id.ok().and_then(|Path(text)| typed(&text));
-    let tracked = match look_up(&state, order_id).await {
-        Ok(tracked) => tracked,
+    let CurrentOrder { tracked, now } = match look_up(&state, order_id).await {
+        Ok(found) => found,
         Err(response) => return response,
     };
-    let now = state.settings.clock.now();
     let seq = tracked.events.last().map_or(0, |last| last.seq);
     // The position alone would not do: a form can be made by hand.
     if tracked.order.status != Status::FIRST || form.seq != seq {
@@ -101,17 +98,17 @@ pub(in crate::http) async fn cancel(
             Redirect::to(&address(order_id)).into_response()
         }
         Some(
-            ReportOutcome::Replayed(_)
+            ReportOutcome::Replayed(..)
             | ReportOutcome::Refused(_)
             | ReportOutcome::Moved
             | ReportOutcome::NotForRole
             | ReportOutcome::IdReused,
         ) => match look_up(&state, Some(order_id)).await {
             // Pressed twice.
-            Ok(tracked) if tracked.order.status == Status::Cancelled => {
+            Ok(found) if found.tracked.order.status == Status::Cancelled => {
                 Redirect::to(&address(order_id)).into_response()
             }
-            Ok(tracked) => question(StatusCode::CONFLICT, &tracked, now),
+            Ok(CurrentOrder { tracked, now }) => question(StatusCode::CONFLICT, &tracked, now),
             Err(response) => response,
         },
         Some(ReportOutcome::Unknown) => unknown(),
@@ -186,7 +183,7 @@ fn sure(tracked: &TrackedOrder, home: &str, again: bool) -> Markup {
 }
 
 fn too_late(tracked: &TrackedOrder, home: &str, now: Timestamp) -> Markup {
-    let begun = begun_at(&standing(&tracked.events));
+    let begun = begun_at(&Steps::of(&tracked.events).standing);
     html! {
         p {
             @if tracked.order.status == Status::Delivered { "It was delivered" }

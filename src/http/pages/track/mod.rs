@@ -17,14 +17,13 @@ use maud::{Markup, html};
 pub(in crate::http) use cancel::{ask as ask_to_cancel, cancel};
 
 use super::{
-    super::AppState,
-    Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted,
-    said::{Said, standing},
+    super::AppState, Frame, Problem, Refresh, assets, error_page, moment, nowhere, page, quoted, said::Said,
     strip_bidi, typed, words,
 };
 use crate::{
     keys::Auth,
-    order::{Event, Order, OrderId, Rules, Status, Timestamp, TrackedOrder},
+    order::{Event, Order, OrderId, Rules, Status, Steps, Timestamp, TrackedOrder},
+    tracker::CurrentOrder,
 };
 use arrival::minute;
 use told::Told;
@@ -44,7 +43,7 @@ pub(in crate::http) async fn track(
         return Redirect::permanent(&address(order_id)).into_response();
     }
     match look_up(&state, typed(&text)).await {
-        Ok(tracked) => show(&tracked, &state),
+        Ok(CurrentOrder { tracked, now }) => show(&tracked, &state, now),
         Err(response) => response,
     }
 }
@@ -65,7 +64,7 @@ fn canonical(text: &str) -> Option<OrderId> {
 }
 
 /// The order, or the page that says why there is none to see.
-async fn look_up(state: &AppState, order_id: Option<OrderId>) -> Result<TrackedOrder, Response> {
+async fn look_up(state: &AppState, order_id: Option<OrderId>) -> Result<CurrentOrder, Response> {
     let found = match order_id {
         Some(order_id) => state.tracker.find(order_id).await,
         None => Ok(Arc::default()),
@@ -99,9 +98,9 @@ fn unknown() -> Response {
     )
 }
 
-fn show(tracked: &TrackedOrder, state: &AppState) -> Response {
-    let (rules, now) = (&state.settings.rules, state.settings.clock.now());
-    let (order, steps) = (&tracked.order, standing(&tracked.events));
+fn show(tracked: &TrackedOrder, state: &AppState, now: Timestamp) -> Response {
+    let rules = &state.settings.rules;
+    let (order, steps) = (&tracked.order, Steps::of(&tracked.events).standing);
     let told = Told::of(tracked, rules, now);
     let undo = undo_ends(order, &steps, rules).filter(|ends| *ends > now);
     // A title has no `bdi`: the item is isolated by characters.

@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-pub use moves::EventFacts;
 use moves::Move;
 pub(in crate::order) use moves::Moves;
+pub use moves::{EventFacts, Steps};
 
 use super::{
     super::{
-        Event, EventKind, Order, Progression, Role, StageDelays, Start, Status, Timestamp, TrackedOrder,
-        Transition,
+        Event, EventKind, Order, OrderId, Progression, Role, StageDelays, Start, Status, Timestamp,
+        TrackedOrder, Transition,
     },
     MAX_EVENTS, Report,
 };
@@ -121,6 +121,21 @@ pub fn events_of(events: &[Event], seq: u32) -> &[Event] {
     let is_inferred = |event: &&Event| EventFacts::of(event.meta.as_ref()).inferred;
     let inferred = events[..at].iter().rev().take_while(is_inferred).count();
     &events[at - inferred..=at]
+}
+
+/// The steps that one report has made, of which the last is at this position.
+pub fn transitions_of(order_id: OrderId, events: &[Event], seq: u32) -> Vec<Transition> {
+    let Some(first) = events_of(events, seq).first().map(|first| first.seq) else { return Vec::new() };
+    let mut moves = Moves::new();
+    let mut steps = Vec::new();
+    for event in events.iter().take_while(|event| event.seq <= seq) {
+        let from = moves.status;
+        moves.follow(event);
+        if event.seq >= first && moves.status != from {
+            steps.push(Transition { order_id, from, to: moves.status, seq: event.seq });
+        }
+    }
+    steps
 }
 
 /// What a report would do.

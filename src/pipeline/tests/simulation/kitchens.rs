@@ -81,7 +81,7 @@ impl Reporter {
                 None => Err(ReportError::Closed),
             };
             match answer.map(|reported| reported.outcome) {
-                Ok(ReportOutcome::Applied(events, _) | ReportOutcome::Replayed(events)) => {
+                Ok(ReportOutcome::Applied(events, _) | ReportOutcome::Replayed(events, _)) => {
                     return Some(events);
                 }
                 Ok(ReportOutcome::Ignored(_) | ReportOutcome::Refused(_)) => return None,

@@ -16,12 +16,14 @@ use super::{
     super::{
         ReportOutcome as Outcome,
         columns::order_columns,
-        reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes},
+        reports::{
+            Known, LAST_TEXT, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes,
+        },
     },
     rows::{moment, order_id, tracked},
     timers::texts,
 };
-use crate::order::{Event, Order, OrderId, Rules, Timestamp, TrackedOrder};
+use crate::order::{AuditedReport, Event, Order, OrderId, Rules, Timestamp, TrackedOrder};
 
 /// Orders with their timelines, and what was reported of them under these ids; one row at least, that of the moment.
 const READ: &str = concat!(
@@ -188,6 +190,38 @@ pub(super) async fn with_notes(db: &mut PgConnection, mut found: Vec<TrackedOrde
     }
     put_notes(&mut found, &notes.unwrap_or_default());
     found
+}
+
+/// What is kept beside events, each with its event, by the primary key.
+const AUDIT: &str = "SELECT r.order_id, r.seq, r.report_id, r.said ->> 'event' AS said, r.note IS NOT NULL AS has_note,
+         (SELECT e.event FROM order_events AS e WHERE e.order_id = r.order_id AND e.seq = r.seq LIMIT 1) AS event
+     FROM order_reports AS r WHERE (r.order_id, r.seq) > ($1, $2) AND r.order_id <= $3
+     ORDER BY r.order_id, r.seq LIMIT $4";
+
+pub(super) async fn audit(
+    db: &mut PgConnection,
+    (order_id, seq): (&str, i64),
+    until: Option<&str>,
+    limit: usize,
+) -> sqlx::Result<Vec<AuditedReport>> {
+    let rows = sqlx::query(AUDIT)
+        .bind(order_id)
+        .bind(seq)
+        .bind(until.unwrap_or(LAST_TEXT))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(db)
+        .await?;
+    let audited = |row: &PgRow| {
+        Ok(AuditedReport {
+            order_id: row.try_get("order_id")?,
+            seq: row.try_get::<i32, _>("seq")?.into(),
+            report_id: row.try_get("report_id")?,
+            said: row.try_get("said")?,
+            has_note: row.try_get("has_note")?,
+            event: row.try_get("event")?,
+        })
+    };
+    rows.iter().map(audited).collect()
 }
 
 /// Whether they could be when they were last asked for.
