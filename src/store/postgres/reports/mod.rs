@@ -88,8 +88,8 @@ pub(super) async fn report(
     rules: &Rules,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Reported>> {
-    let (now, mut known) = read(db, reports, now).await?;
-    let (mut answers, written) = judge_all(reports, &mut known, rules, now);
+    let (now, known) = read(db, reports, now).await?;
+    let (mut answers, written) = judge_all(reports, known, rules, now);
     let done = write(db, &written).await?;
     // Judged by what was not so any more, and not written.
     let lost: HashSet<OrderId> =
