@@ -40,6 +40,8 @@ pub(crate) struct Flaky {
     pub(crate) odd: Mutex<Vec<String>>,
     /// These verbs are too slow.
     pub(crate) slow: Mutex<HashSet<&'static str>>,
+    /// How long each of the others takes to answer.
+    pub(crate) answers_after: Mutex<Duration>,
     /// Which of them were asked, in order.
     pub(crate) asked: Mutex<Vec<&'static str>>,
     /// How long a verb takes that is too slow.
@@ -57,6 +59,7 @@ impl Flaky {
             good: AtomicUsize::new(0),
             odd: Mutex::default(),
             slow: Mutex::default(),
+            answers_after: Mutex::default(),
             asked: Mutex::default(),
             takes: TOO_SLOW,
             since: Mutex::default(),
@@ -93,6 +96,10 @@ impl Flaky {
         if slow {
             sleep(self.takes).await;
             return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        let answers_after = *self.answers_after.lock().expect("no panic");
+        if !answers_after.is_zero() {
+            sleep(answers_after).await;
         }
         Ok(())
     }
