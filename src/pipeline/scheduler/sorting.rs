@@ -196,8 +196,12 @@ impl Scheduler {
         if passed_over.is_empty() {
             return Ok(());
         }
-        let mut gone: HashSet<OrderId> = passed_over.iter().copied().collect();
-        for position in self.store.positions(&passed_over).await? {
+        let positions = self.store.positions(&passed_over).await.inspect_err(|_| {
+            let mut held = self.held();
+            passed_over.iter().for_each(|order_id| held.suspects.is_elsewhere(*order_id, self.moved()));
+        })?;
+        let mut gone: HashSet<OrderId> = passed_over.into_iter().collect();
+        for position in positions {
             if position.due_in == Some(Duration::ZERO) {
                 if !self.held().postponed.wait(position.order_id) {
                     self.held().suspects.is_elsewhere(position.order_id, self.moved());
