@@ -59,7 +59,7 @@ impl Suspects {
         let room = self.room();
         let orders: Vec<OrderId> = orders.into_iter().filter(|id| !self.knows(*id)).take(room).collect();
         self.members.extend(&orders);
-        self.take_apart(Part { orders, since, turn: Instant::now(), is_second_chance: false });
+        self.take_apart(&Part { orders, since, turn: Instant::now(), is_second_chance: false });
     }
 
     /// The part that is to be tried next, as far as its members are suspects still. Whoever takes it forgets each or
@@ -76,10 +76,10 @@ impl Suspects {
     }
 
     /// One of these is at fault.
-    pub(super) fn take_apart(&mut self, part: Part) {
+    pub(super) fn take_apart(&mut self, part: &Part) {
         let (turn, size) = (part.turn + BEHIND, part.orders.len().div_ceil(PARTS).max(1));
         for orders in part.orders.chunks(size) {
-            self.put(Part { orders: orders.to_vec(), turn, ..part });
+            self.put(Part { orders: orders.to_vec(), turn, ..*part });
         }
     }
 
@@ -158,7 +158,7 @@ mod tests {
         suspects.add(ids[..16].to_vec(), 1);
         let first = next(&mut suspects);
         assert_eq!((&first.orders[..], first.since), (&ids[..2], 1), "the whole of them has failed just now");
-        suspects.take_apart(first);
+        suspects.take_apart(&first);
         suspects.forget(ids[3]);
         assert_eq!(next(&mut suspects).orders, ids[2..3]);
         (0..6).for_each(|_| drop(next(&mut suspects)));

@@ -86,7 +86,7 @@ impl Scheduler {
         };
         match orders[..] {
             [order_id] if error.may_be_one() => return self.settle([(order_id, Err(error))]).await,
-            _ if error.may_be_one() => self.held().suspects.take_apart(part),
+            _ if error.may_be_one() => self.held().suspects.take_apart(&part),
             _ => {
                 self.held().suspects.put(part);
                 return Err(error.into());
@@ -197,8 +197,9 @@ impl Scheduler {
             return Ok(());
         }
         let positions = self.store.positions(&passed_over).await.inspect_err(|_| {
-            let mut held = self.held();
-            passed_over.iter().for_each(|order_id| held.suspects.is_elsewhere(*order_id, self.moved()));
+            for order_id in &passed_over {
+                self.held().suspects.is_elsewhere(*order_id, self.moved());
+            }
         })?;
         let mut gone: HashSet<OrderId> = passed_over.into_iter().collect();
         for position in positions {

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::stuck::{Stuck, but_for, narrowed};
+use super::stuck::{Stuck, narrowed};
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
     order::{Order, OrderId, OrderPlaced, Reject, Rules, StageDelays},
@@ -191,13 +191,11 @@ impl OrderStore for Troubled {
     }
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
-        self.stuck.note(due);
-        let free = but_for(due, &self.stuck.taken_by_others());
-        let narrowed = narrowed(due, &free);
-        let taken = self.inner.due(narrowed).await?.order_ids;
+        let free = self.stuck.note(due);
+        let taken = self.inner.due(narrowed(due, &free)).await?.order_ids;
         self.in_time(taken.len())?;
         self.stuck.meet(due, &taken).await?;
-        self.write(self.inner.advance_due(narrowed, delays)).await
+        self.write(self.inner.advance_due(narrowed(due, &free), delays)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

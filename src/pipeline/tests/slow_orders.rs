@@ -57,6 +57,7 @@ async fn latest(replicas: usize, good: usize, slow: (usize, usize, Duration)) ->
     tasks.join_all().await;
 
     let found = store.find_all(&super::ids(&orders)).await.expect("reads");
+    let found = found.orders;
     assert_eq!(found.len(), good);
     let mut latest = Duration::ZERO;
     for found in found {

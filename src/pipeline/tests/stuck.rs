@@ -24,7 +24,8 @@ pub(super) struct Stuck {
 }
 
 impl Stuck {
-    pub(super) fn note(&self, due: Due<'_>) {
+    /// Answers whom the look is for but for those that others have taken, or whom it leaves out with them.
+    pub(super) fn note(&self, due: Due<'_>) -> Vec<OrderId> {
         let asked = match due {
             Due::Soonest { limit, .. } => ("soonest", limit),
             Due::Overlooked { limit, .. } => ("overlooked", limit),
@@ -33,11 +34,13 @@ impl Stuck {
             Due::Alone(_) => ("alone", 1),
         };
         self.asked.lock().expect("no panic").push(asked);
-    }
-
-    /// Those that others have taken just now.
-    pub(super) fn taken_by_others(&self) -> Vec<OrderId> {
-        self.taken.lock().expect("no panic").iter().copied().collect()
+        let taken: Vec<OrderId> = self.taken.lock().expect("no panic").iter().copied().collect();
+        match due {
+            Due::Soonest { .. } => taken,
+            Due::Overlooked { except, .. } => [&taken, except].concat(),
+            Due::Briefly(orders) | Due::These(orders) => but_for(&taken, orders),
+            Due::Alone(order_id) => but_for(&taken, &[order_id]),
+        }
     }
 
     /// Fails if one of those taken can't be moved.
@@ -87,19 +90,11 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Whom a look is for but for these, or whom it leaves out with them.
-pub(super) fn but_for(due: Due<'_>, these: &[OrderId]) -> Vec<OrderId> {
-    match due {
-        Due::Soonest { .. } => these.to_vec(),
-        Due::Overlooked { except, .. } => [these, except].concat(),
-        Due::Briefly(orders) | Due::These(orders) => {
-            orders.iter().copied().filter(|order_id| !these.contains(order_id)).collect()
-        }
-        Due::Alone(order_id) => [order_id].into_iter().filter(|order_id| !these.contains(order_id)).collect(),
-    }
+fn but_for(these: &[OrderId], orders: &[OrderId]) -> Vec<OrderId> {
+    orders.iter().copied().filter(|order_id| !these.contains(order_id)).collect()
 }
 
-/// The same look for, or without, what [`but_for`] answers.
+/// The same look for, or without, what [`Stuck::note`] answers.
 pub(super) fn narrowed<'a>(due: Due<'_>, orders: &'a [OrderId]) -> Due<'a> {
     match due {
         Due::Soonest { limit, after } | Due::Overlooked { limit, after, .. } => {
