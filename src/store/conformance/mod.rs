@@ -185,6 +185,7 @@ macro_rules! conformance {
             own_rows_that_nobody_holds_are_found,
             orders_are_published_again_once,
             idempotency_keys_place_once,
+            idempotency_keys_are_their_owners,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,
             orders_that_people_have_not_moved_are_late_by_status,

@@ -21,8 +21,8 @@ use transaction::{Course, Courses, Locks};
 use super::reports::SaidRow;
 
 use super::{
-    AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, Insight, LateOrders, LateSteps, Maintenance,
-    OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, IdempotencyKey, Insight, LateOrders, LateSteps,
+    Maintenance, OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
     order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
@@ -40,7 +40,7 @@ pub(crate) struct Database {
     orders: BTreeMap<OrderId, TrackedOrder>,
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
-    keys: HashMap<String, (OrderId, Timestamp)>,
+    keys: HashMap<IdempotencyKey, (OrderId, Timestamp)>,
     /// What was said beside events, by order and position.
     said: BTreeMap<(OrderId, u32), SaidRow>,
     pub(crate) log: Log,

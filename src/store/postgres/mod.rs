@@ -47,9 +47,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Incoming, Insight, LateOrders, LateSteps,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position,
-    Reported, Republished, StoreError, errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, IdempotencyKey, Incoming, Insight,
+    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
+    Placement, Position, Reported, Republished, StoreError, errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp, TrackedOrder},

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Start},
     store::{
-        Due, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
+        Due, IdempotencyKey, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
+        OutboxStore as _, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::{Clock as _, ManualClock},
@@ -331,7 +332,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     let dsn = options.clone().into();
     let store = PgStore::with_clock(PgSettings { dsn, ..database.settings() }, clock.clone());
     store.migrate().await.expect("finds the schema up to date");
-    let keyed = NewOrder { key: Some("key".to_owned()), ..new_order() };
+    let keyed = NewOrder { key: Some(IdempotencyKey::open("key")), ..new_order() };
     store.place(&[keyed, new_order()], Outbox::Anyones).await.expect("places");
     clock.advance(Duration::from_hours(25));
     assert_eq!(store.advance(10).await.expect("advances").transitions.len(), 2);

@@ -31,9 +31,9 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Incoming, Insight,
-    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
-    Placement, Position, Reported, Republished, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, IdempotencyKey,
+    Incoming, Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox,
+    OutboxStore, Page, Place, Placement, Position, Reported, Republished, StoreError,
 };
 use crate::{
     order::{
@@ -122,7 +122,7 @@ impl SqliteStore {
         let order = [NewOrder {
             order_id,
             details,
-            key: Some(order_id.to_string()),
+            key: Some(IdempotencyKey::new("", order_id.to_string())),
             meta: None,
             start: Start::timer(Duration::ZERO),
         }];

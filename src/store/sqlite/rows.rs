@@ -51,6 +51,7 @@ pub(super) struct StepRow {
 /// A row of `idempotency_keys` to be written.
 #[derive(Serialize)]
 pub(super) struct KeyRow<'a> {
+    pub owner: &'a str,
     pub key: &'a str,
     pub order_id: OrderId,
 }
