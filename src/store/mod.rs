@@ -20,6 +20,7 @@ pub(crate) mod flaky;
 #[cfg(test)]
 pub(crate) mod forwarded;
 mod idempotency;
+mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
 mod odd_rows;
@@ -34,10 +35,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use contract::{EventLog, Insight, Maintenance, OrderStore, OutboxStore, Store};
+pub use contract::{EventLog, Insight, KeyStore, Maintenance, OrderStore, OutboxStore, Store};
 pub use due::{Advance, Due, DueOrders, Place, SOON};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
+pub use keys::{KeyCreation, KeyList};
 pub use pages::{Pages, Patience};
 pub use portions::{Portion, in_portions};
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};

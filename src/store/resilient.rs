@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder, OrderReport,
-    OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span, Store,
-    StoreError,
+    Holder, Horizon, Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Lease,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
+    Republished, Span, Store, StoreError,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
     order::{Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
@@ -212,6 +213,29 @@ impl Insight for Resilient {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         self.read(self.inner.audit(after, limit)).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Resilient {
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        self.read_again(|| self.inner.live_keys()).await
+    }
+
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
+        self.write(self.inner.note_uses(uses)).await
+    }
+
+    async fn list_keys(&self) -> Result<KeyList, StoreError> {
+        self.read_again(|| self.inner.list_keys()).await
+    }
+
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
+        self.write(self.inner.create_key(key)).await
+    }
+
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
+        self.write(self.inner.revoke_key(id_or_name)).await
     }
 }
 

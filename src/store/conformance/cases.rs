@@ -12,6 +12,11 @@ pub(crate) use super::{
         arrivals_are_looked_for_in_every_gap, every_event_lies_in_one_order, facts_are_what_never_changes,
         repeated_calls_tell_nothing_new,
     },
+    keys::{
+        a_key_is_good_until_it_is_revoked, a_name_is_of_one_good_key, an_odd_key_takes_no_other_away,
+        only_so_many_keys_are_good_at_a_time, racing_makers_make_one_key_of_a_name,
+        uses_are_noted_and_never_go_back, what_is_no_key_is_refused_by_the_table,
+    },
     names::tables_take_these_names_and_no_others,
     odd::an_odd_row_is_one_orders_trouble,
     outbox::{

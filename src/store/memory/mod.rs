@@ -2,6 +2,7 @@
 //! suite as the real ones, and many thousand times faster than a disk.
 
 mod events;
+mod keys;
 mod orders;
 pub(crate) mod transaction;
 
@@ -25,6 +26,7 @@ use super::{
     Maintenance, OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, StoredKey},
     order::{AuditedEvent, AuditedOrder, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder},
     time::Clock,
 };
@@ -41,6 +43,7 @@ pub(crate) struct Database {
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
     keys: HashMap<IdempotencyKey, (OrderId, Timestamp)>,
+    api_keys: BTreeMap<KeyId, (StoredKey, KeyRecord)>,
     /// What was said beside events, by order and position.
     said: BTreeMap<(OrderId, u32), SaidRow>,
     pub(crate) log: Log,

@@ -12,6 +12,7 @@ mod events;
 mod expiry;
 #[cfg(test)]
 mod figures_cost;
+mod keys;
 mod looks;
 mod low_water;
 #[cfg(test)]

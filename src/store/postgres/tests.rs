@@ -78,12 +78,14 @@ const DIALECT: Dialect = Dialect {
     stamp: |at| format!("'{}'", at.to_rfc3339()),
     odd_moments: &["'infinity'", "'-infinity'", "'290000-01-01'", "'4000-01-01 BC'"],
     checked: "",
+    hash_of_i: "sha256(convert_to(CAST(i AS text), 'UTF8'))",
     allow_odd: &[
         "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite, DROP CONSTRAINT orders_status_check,
              DROP CONSTRAINT orders_size_check, DROP CONSTRAINT orders_due_at_check",
         "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite,
              DROP CONSTRAINT order_events_event_check",
         "ALTER TABLE outbox DROP CONSTRAINT outbox_created_at_is_finite",
+        "ALTER TABLE api_keys DROP CONSTRAINT api_keys_role_check, DROP CONSTRAINT api_keys_hash_check",
     ],
 };
 

@@ -7,6 +7,7 @@ mod arrive;
 mod attention;
 mod events;
 mod folder;
+mod keys;
 mod outbox;
 mod reports;
 mod rows;
@@ -32,10 +33,12 @@ use sqlx::{
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, IdempotencyKey,
-    Incoming, Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox,
-    OutboxStore, Page, Place, Placement, Position, Reported, Republished, StoreError,
+    Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Reported, Republished,
+    StoreError,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
     order::{
         IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status, TrackedOrder,
     },
@@ -312,6 +315,32 @@ impl Insight for SqliteStore {
 
     async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
         verbs::audit(&self.read, after, limit, self.clock.now()).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        keys::live(&self.read).await
+    }
+
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
+        keys::note_uses(&self.write, uses, self.clock.now()).await.map(|()| Vec::new())
+    }
+
+    async fn list_keys(&self) -> Result<KeyList, StoreError> {
+        keys::list(&self.read).await
+    }
+
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
+        let mut tx = self.begin().await?;
+        let created = keys::create(&mut tx, key, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(created)
+    }
+
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
+        keys::revoke(&self.write, id_or_name, self.clock.now()).await
     }
 }
 

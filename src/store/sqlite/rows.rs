@@ -102,7 +102,7 @@ pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
 }
 
 /// A text that may be missing, where it must be there: the driver would read it as an empty one.
-fn written(row: &SqliteRow, column: &str) -> sqlx::Result<String> {
+pub(super) fn written(row: &SqliteRow, column: &str) -> sqlx::Result<String> {
     let text: Option<String> = row.try_get(column)?;
     text.ok_or_else(|| sqlx::Error::ColumnDecode {
         index: column.to_owned(),
