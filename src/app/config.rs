@@ -51,6 +51,18 @@ pub(crate) struct ClientConfig {
     /// none of theirs
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Who may ask: `open`, everybody everything; `keys`, who has a key what its role may (`order-tracker keys create`)
+    #[arg(long, env = "AUTH", default_value = "open", value_name = "BY", value_parser = auth)]
+    pub(crate) auth: AuthMode,
+}
+
+/// Whether who asks must say who he is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMode {
+    /// Nobody must.
+    Open,
+    /// By a key.
+    Keys,
 }
 
 /// Where orders are kept.
@@ -230,6 +242,14 @@ fn progression(text: &str) -> Result<Progression, String> {
         "timer" => Ok(Progression::Timer),
         "reported" => Ok(Progression::Reported),
         _ => Err("must be timer or reported".to_owned()),
+    }
+}
+
+fn auth(text: &str) -> Result<AuthMode, String> {
+    match text {
+        "open" => Ok(AuthMode::Open),
+        "keys" => Ok(AuthMode::Keys),
+        _ => Err("must be open or keys".to_owned()),
     }
 }
 

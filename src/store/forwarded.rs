@@ -109,9 +109,11 @@ macro_rules! keys_of_inner {
     };
 }
 
-/// What keeps a database fit, handed on.
+/// What keeps a database fit, and its keys, handed on.
 macro_rules! maintenance_of_inner {
     ($double:ty) => {
+        $crate::store::forwarded::keys_of_inner!($double);
+
         #[async_trait::async_trait]
         impl $crate::store::Maintenance for $double {
             async fn migrate(&self) -> Result<(), $crate::store::StoreError> {

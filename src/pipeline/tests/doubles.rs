@@ -28,7 +28,7 @@ use crate::{
         Admission, Advance, AuditPage, Counts, Due, DueOrders, Incoming, Insight, NewOrder, OrderReport,
         OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished,
         Store, StoreError,
-        forwarded::{events_of_inner, keys_of_inner, maintenance_of_inner},
+        forwarded::{events_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
 };
@@ -279,7 +279,6 @@ impl Insight for Troubled {
     }
 }
 
-keys_of_inner!(Troubled);
 maintenance_of_inner!(Troubled);
 
 /// What a scripted subscription was told, and what it tells.

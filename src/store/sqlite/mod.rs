@@ -103,11 +103,34 @@ impl SqliteStore {
 
     /// The same, unless there is none.
     pub async fn open_existing(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        if folder::database(folder).is_file() {
-            return Self::open(folder, clock).await;
+        folder::must_hold_a_database(folder)?;
+        Self::open(folder, clock).await
+    }
+
+    /// The same beside the process that has it, if one does: what it wrote is seen, and what is written waits its turn.
+    /// Nobody is kept out.
+    pub async fn open_beside(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        match Self::open(folder, Arc::clone(&clock)).await {
+            // It is up to date; a service that starts meanwhile finds its lock free.
+            Ok(store) => Ok(Self { _lock: None, ..store }),
+            Err(OpenError::InUse(_)) => Self::join(folder, clock).await,
+            Err(error) => Err(error),
         }
-        let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", folder::DATABASE));
-        Err(OpenError::Folder { folder: folder.to_owned(), error })
+    }
+
+    /// The same, unless there is none.
+    pub async fn open_existing_beside(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        folder::must_hold_a_database(folder)?;
+        Self::open_beside(folder, clock).await
+    }
+
+    /// Without the lock, and so without changing the schema.
+    async fn join(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
+        let write = write.connect_with(options(folder)).await?;
+        refuse_earlier_version(folder, &write).await?;
+        let read = pool(READERS).connect_lazy_with(options(folder).read_only(true));
+        Ok(Self { write, read, clock, process: rand::random(), _lock: None })
     }
 
     /// Opens the database for reading only, beside the process that has it.
