@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     super::problem::{self, Cause, Problem},
+    access::Asker,
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
@@ -74,12 +75,15 @@ pub(in crate::http) async fn observe(
     let held_back = response.extensions_mut().remove().map_or(Duration::ZERO, |HeldBackFor(time)| time);
     let worked = took.saturating_sub(held_back);
     observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), worked);
-    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took });
+    let asker = response.extensions_mut().remove::<Asker>();
+    let key = asker.as_ref().map(Asker::name);
+    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took, key });
     response
 }
 
 fn method_label<'a>(method: &'a Method, route: &str, status: StatusCode) -> &'a str {
-    let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED;
+    // No route takes OPTIONS: what browsers ask with it is answered in front of all of them.
+    let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED && *method != Method::OPTIONS;
     if taken { method.as_str() } else { OTHER }
 }
 
