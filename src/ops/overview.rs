@@ -267,6 +267,24 @@ mod tests {
         assert!(well.away.is_none() && well.first_error().is_none());
     }
 
+    /// One reading alone may have waited for a database that came back; two in a row are dear.
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_dear_when_the_one_before_was_too() {
+        let (overview, store) = open();
+        let last = overview.read().await;
+        *store.answers_after.lock().expect("no panic") = SECOND;
+        advance(SECOND).await;
+        let waited = overview.read().await;
+        assert!(waited.at > last.at + 3 * SECOND && waited.first_error().is_none());
+        advance(FRESH_FOR).await;
+        let dear = overview.read().await;
+        assert!(dear.at > waited.at, "the last was not dear");
+        advance(SECOND * 30).await;
+        assert_eq!(overview.read().await.at, dear.at, "reading takes a small part of the time");
+        advance(SECOND * 31).await;
+        assert!(overview.read().await.at > dear.at);
+    }
+
     /// One figure that can't be read leaves the others, whichever it is.
     #[tokio::test(start_paused = true)]
     async fn each_figure_fails_by_itself() {

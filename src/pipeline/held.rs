@@ -1,26 +1,24 @@
 //! Orders that looks for due steps leave alone, and where they go on: past all of them, so that they need not
 //! know each. What is remembered is bounded; whatever is not is found again by looks at what was overlooked.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::postponed::Postponements;
+use super::{postponed::Postponements, suspects::Suspects};
 use crate::{
     order::OrderId,
     store::{DueOrders, Place},
 };
 
-/// Most members of sets that failed.
-const SUSPECTS: usize = 2_000;
 /// What comes of bad orders again and again may take a third of the time.
 const REST: u32 = 2;
 
 /// Orders that looks leave alone.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// Members of a set that failed: one of them may be the reason.
-    pub suspects: BTreeSet<OrderId>,
+    /// Members of sets that failed: one of each may be the reason.
+    pub suspects: Suspects,
     /// Those that failed alone.
     pub postponed: Postponements,
     /// Where looks at what has become due begin.
@@ -43,34 +41,25 @@ impl Held {
     }
 
     /// A look at what has become due failed: its orders are suspects, and the next begins after them.
-    pub(super) fn suspect(&mut self, due: DueOrders) {
+    pub(super) fn suspect(&mut self, due: DueOrders, since: u64) {
         self.passed = self.passed.max(due.last);
-        self.remember(due);
+        self.suspects.add(due.order_ids, since);
     }
 
     /// The same of a look at what was overlooked.
-    pub(super) fn suspect_below(&mut self, due: DueOrders) {
+    pub(super) fn suspect_below(&mut self, due: DueOrders, since: u64) {
         self.passed_below = due.last;
-        self.remember(due);
-    }
-
-    fn remember(&mut self, due: DueOrders) {
-        let room = self.room();
-        self.suspects.extend(due.order_ids.into_iter().take(room));
-    }
-
-    fn room(&self) -> usize {
-        SUSPECTS.saturating_sub(self.suspects.len())
+        self.suspects.add(due.order_ids, since);
     }
 
     /// How many of up to `limit` a look at what was overlooked may take, after which place, and which it leaves
     /// out; none if there is to be no look now.
     pub(super) fn overlooked(&self, limit: usize) -> Option<(usize, Option<Place>, Vec<OrderId>)> {
-        let limit = limit.min(self.room());
+        let limit = limit.min(self.suspects.room());
         if limit == 0 || self.overlooked_at.is_some_and(|at| at > Instant::now()) {
             return None;
         }
-        let except = self.suspects.iter().copied().chain(self.postponed.ids()).collect();
+        let except = self.suspects.ids().chain(self.postponed.ids()).collect();
         Some((limit, self.passed_below, except))
     }
 
@@ -100,14 +89,14 @@ impl Held {
     /// These have gone, or are somebody else's.
     pub(super) fn forget(&mut self, orders: impl IntoIterator<Item = OrderId>) {
         for order_id in orders {
-            self.suspects.remove(&order_id);
+            self.suspects.forget(order_id);
             self.postponed.remove(order_id);
         }
     }
 
     /// Puts one off that failed alone; answers for how long, if that is to be said.
     pub(super) fn put_off(&mut self, order_id: OrderId, reason: String) -> Option<Duration> {
-        self.suspects.remove(&order_id);
+        self.suspects.forget(order_id);
         self.postponed.add(order_id, reason)
     }
 }

@@ -18,6 +18,7 @@ mod report_writer;
 mod sampler;
 mod scheduler;
 pub mod simulator;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod upkeep;

@@ -91,6 +91,8 @@ pub struct ReportWriter {
     pub(super) portion: Portion,
     /// Those that are judged anew; nobody else waits for them.
     anew: Vec<Waiting>,
+    /// What came last and had no place in the set any more: the first of the next one.
+    next: Option<ReportBatch>,
 }
 
 /// Reports that are handed in together, some of which may have an answer already.
@@ -139,8 +141,8 @@ impl ReportWriter {
         metrics: Arc<Metrics>,
         hurry: CancellationToken,
     ) -> Self {
-        let (portion, anew) = (Portion::new(REPORTED_AT_ONCE), Vec::new());
-        Self { batches, store, rules, transitions, metrics, hurry, portion, anew }
+        let (portion, anew, next) = (Portion::new(REPORTED_AT_ONCE), Vec::new(), None);
+        Self { batches, store, rules, transitions, metrics, hurry, portion, anew, next }
     }
 
     /// Works until there is nothing more to come.
@@ -179,11 +181,12 @@ impl ReportWriter {
         let most = self.portion.size();
         let mut gathered = Vec::new();
         let next_due = self.anew.iter().map(|waiting| waiting.due).min();
-        let first = match next_due {
-            Some(due) => {
+        let first = match (self.next.take(), next_due) {
+            (Some(next), _) => Some(next),
+            (None, Some(due)) => {
                 timeout_at(due, self.batches.recv()).await.unwrap_or_else(|_| self.batches.try_recv().ok())
             }
-            None => self.batches.recv().await,
+            (None, None) => self.batches.recv().await,
         };
         if first.is_none()
             && let Some(due) = next_due
@@ -199,12 +202,18 @@ impl ReportWriter {
         while !gathered.is_empty() {
             let before = count;
             while count < most
+                && self.next.is_none()
                 && let Ok(batch) = self.batches.try_recv()
             {
-                count += batch.reports.len();
-                gathered.push(Waiting::new(batch));
+                // The rest of it would be a set of its own, for which all others had to wait.
+                if count + batch.reports.len() > most {
+                    self.next = Some(batch);
+                } else {
+                    count += batch.reports.len();
+                    gathered.push(Waiting::new(batch));
+                }
             }
-            if count >= ENOUGH.min(most) || count == before && looked {
+            if self.next.is_some() || count >= ENOUGH.min(most) || count == before && looked {
                 break;
             }
             // Every handler that can run does, after a look at the sockets.

@@ -2,15 +2,31 @@
 
 use std::time::Duration;
 
-use crate::order::{OrderId, Timestamp, Transition};
+use super::MOVED_AT_ONCE;
+use crate::order::{OrderId, Timestamp, Transition, promises::OVERDUE_AFTER};
 
-/// How long several may take, one of which made a larger set fail.
+/// How long a few may take: whoever can be moved needs some milliseconds.
+const FEW: Duration = Duration::from_millis(25);
+/// How much more for each that there may be.
+const EACH: Duration = Duration::from_micros(225);
+/// How long one may take that had too little time among others.
 pub const SOON: Duration = Duration::from_millis(100);
+const _: () = assert!(
+    2 * (FEW.as_millis() + EACH.as_micros() * MOVED_AT_ONCE as u128 / 1_000) + 40 * FEW.as_millis()
+        < OVERDUE_AFTER.as_millis(),
+    "whoever is due beside some that can't be moved is found in time, where another replica meets them too"
+);
 
-/// Which due orders a look is for.
+/// How long a call may take that moves up to so many; the store gives more where it moves nothing so soon.
+pub fn within(orders: usize) -> Duration {
+    FEW + EACH * u32::try_from(orders).unwrap_or(u32::MAX)
+}
+
+/// Which due orders a look is for, and how soon it is given up: a set that holds one order that can't be moved keeps all
+/// others of it waiting for so long.
 #[derive(Debug, Clone, Copy)]
 pub enum Due<'a> {
-    /// Up to `limit` of those that have become due since the last look, most overdue first.
+    /// Up to `limit` of those that have become due since the last look, most overdue first, given up [`within`] a time.
     Soonest {
         /// At most so many.
         limit: usize,
@@ -27,7 +43,9 @@ pub enum Due<'a> {
         /// Left out.
         except: &'a [OrderId],
     },
-    /// These, if they are due; given up soon, since one of them may be too slow.
+    /// These, if they are due, given up [`within`] a time: one of them may be too slow.
+    Briefly(&'a [OrderId]),
+    /// These, if they are due, within [`SOON`].
     These(&'a [OrderId]),
     /// This one, if it is due, for as long as a statement may take.
     Alone(OrderId),

@@ -108,6 +108,11 @@ pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(refusal) if refusal.code().is_some_and(|code| code == "25006"))
 }
 
+/// Whether a statement that stood alone has failed and nothing else: its session can make the next one.
+pub(super) fn leaves_session(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_)) && blame(error) != Blame::Database
+}
+
 /// Whether other connections may have broken with the one that told: all do when a server goes away, and all
 /// have statements prepared that no longer fit when a table was changed or a pooler lies between.
 pub(super) fn invalidates_pool(error: &sqlx::Error) -> bool {

@@ -42,6 +42,8 @@ pub(crate) struct Flaky {
     pub(crate) kept: Mutex<Option<Vec<AuditedReport>>>,
     /// These verbs are too slow.
     pub(crate) slow: Mutex<HashSet<&'static str>>,
+    /// How long each of the others takes to answer.
+    pub(crate) answers_after: Mutex<Duration>,
     /// Which of them were asked, in order.
     pub(crate) asked: Mutex<Vec<&'static str>>,
     /// How long a verb takes that is too slow.
@@ -60,6 +62,7 @@ impl Flaky {
             odd: Mutex::default(),
             kept: Mutex::default(),
             slow: Mutex::default(),
+            answers_after: Mutex::default(),
             asked: Mutex::default(),
             takes: TOO_SLOW,
             since: Mutex::default(),
@@ -96,6 +99,10 @@ impl Flaky {
         if slow {
             sleep(self.takes).await;
             return Err(StoreError::Timeout(TOO_SLOW));
+        }
+        let answers_after = *self.answers_after.lock().expect("no panic");
+        if !answers_after.is_zero() {
+            sleep(answers_after).await;
         }
         Ok(())
     }

@@ -72,6 +72,64 @@ macro_rules! events_of_inner {
     };
 }
 
+/// What is asked about orders, handed on.
+macro_rules! insight_of_inner {
+    ($double:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::Insight for $double {
+            async fn positions(
+                &self,
+                orders: &[$crate::order::OrderId],
+            ) -> Result<Vec<$crate::store::Position>, $crate::store::StoreError> {
+                self.inner.positions(orders).await
+            }
+
+            async fn count(
+                &self,
+                statuses: &[$crate::order::Status],
+            ) -> Result<$crate::store::Counts, $crate::store::StoreError> {
+                self.inner.count(statuses).await
+            }
+
+            async fn backlog(&self) -> Result<$crate::order::Backlog, $crate::store::StoreError> {
+                self.inner.backlog().await
+            }
+
+            async fn overdue(
+                &self,
+                late: std::time::Duration,
+                limit: usize,
+            ) -> Result<$crate::order::LateSteps, $crate::store::StoreError> {
+                self.inner.overdue(late, limit).await
+            }
+
+            async fn late(
+                &self,
+                limit: usize,
+            ) -> Result<$crate::order::LateOrders, $crate::store::StoreError> {
+                self.inner.late(limit).await
+            }
+
+            async fn audit(
+                &self,
+                after: Option<&str>,
+                limit: usize,
+            ) -> Result<$crate::store::AuditPage, $crate::store::StoreError> {
+                self.inner.audit(after, limit).await
+            }
+
+            async fn audit_reports(
+                &self,
+                after: (&str, i64),
+                until: Option<&str>,
+                limit: usize,
+            ) -> Result<Vec<$crate::order::AuditedReport>, $crate::store::StoreError> {
+                self.inner.audit_reports(after, until, limit).await
+            }
+        }
+    };
+}
+
 /// What keeps a database fit, handed on.
 macro_rules! maintenance_of_inner {
     ($double:ty) => {
@@ -96,4 +154,4 @@ macro_rules! maintenance_of_inner {
     };
 }
 
-pub(crate) use {events_of_inner, maintenance_of_inner};
+pub(crate) use {events_of_inner, insight_of_inner, maintenance_of_inner};

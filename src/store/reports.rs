@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use crate::order::{
-    Conflict, Event, EventKind, Ignored, Order, OrderId, Report, Rules, Timestamp, TrackedOrder, Transition,
-    Verdict, allowed, events_of, judge, transitions_of,
+    Change, Conflict, Event, EventKind, Ignored, Order, OrderId, Report, Rules, Timestamp, TrackedOrder,
+    Transition, Verdict, allowed, events_of, judge, transitions_of,
 };
 
 /// A report of an order.
@@ -114,37 +114,51 @@ pub(super) const LAST_TEXT: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
 /// write, by ids.
 pub(super) fn judge_all<'a>(
     reports: impl IntoIterator<Item = &'a OrderReport>,
-    known: &mut HashMap<OrderId, Known>,
+    mut known: HashMap<OrderId, Known>,
     rules: &Rules,
     now: Timestamp,
 ) -> (Vec<Reported>, Vec<Written>) {
-    let mut written: BTreeMap<OrderId, Written> = BTreeMap::new();
+    let mut changed: BTreeMap<OrderId, Changed> = BTreeMap::new();
     let answer = |OrderReport { order_id, report, if_match }: &OrderReport| {
         let Some(known) = known.get_mut(order_id) else {
             return Reported { outcome: Outcome::Unknown, standing: None };
         };
-        let outcome = known.answer(report, if_match.as_deref(), rules, now, |change| {
-            change.add_to(written.entry(*order_id));
-        });
+        let outcome = match known.judge(report, if_match.as_deref(), rules, now) {
+            Ok(change) => {
+                let changed = changed.entry(*order_id).or_insert_with(|| Changed::of(known));
+                known.apply(report, change, changed)
+            }
+            Err(outcome) => outcome,
+        };
         let order = known.tracked.order.clone();
         let (seq, allowed) = (known.seq(), allowed(&known.tracked, report.role, rules, now));
         Reported { outcome, standing: Some(Standing { order, seq, allowed, now }) }
     };
     let answers = reports.into_iter().map(answer).collect();
-    (answers, written.into_values().collect())
+    let written = |(order_id, changed): (OrderId, Changed)| Some(changed.written(known.remove(&order_id)?));
+    (answers, changed.into_iter().filter_map(written).collect())
 }
 
-impl Written {
-    fn add_to(self, entry: std::collections::btree_map::Entry<'_, OrderId, Self>) {
-        match entry {
-            std::collections::btree_map::Entry::Vacant(entry) => _ = entry.insert(self),
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
-                let all = entry.get_mut();
-                (all.seq, all.order, all.ready_at) = (self.seq, self.order, self.ready_at);
-                all.events.extend(self.events);
-                all.said.extend(self.said);
-            }
-        }
+/// What is kept of an order that reports change, until all of them are judged.
+struct Changed {
+    was_seq: u32,
+    /// How many events there were.
+    were: usize,
+    ready_at: Option<Timestamp>,
+    said: Vec<SaidRow>,
+}
+
+impl Changed {
+    /// Before the first change.
+    fn of(known: &Known) -> Self {
+        Self { was_seq: known.seq(), were: known.tracked.events.len(), ready_at: None, said: Vec::new() }
+    }
+
+    /// After the last one.
+    fn written(self, mut known: Known) -> Written {
+        let (seq, events) = (known.seq(), known.tracked.events.split_off(self.were));
+        let Self { was_seq, ready_at, said, .. } = self;
+        Written { was_seq, seq, order: known.tracked.order, ready_at, events, said }
     }
 }
 
@@ -153,60 +167,60 @@ impl Known {
         self.tracked.events.last().map_or(0, |last| last.seq)
     }
 
-    fn answer(
-        &mut self,
+    /// What a report changes, or what becomes of it otherwise.
+    fn judge(
+        &self,
         report: &Report,
         if_match: Option<&[u32]>,
         rules: &Rules,
         now: Timestamp,
-        write: impl FnOnce(Written),
-    ) -> Outcome {
+    ) -> Result<Change, Outcome> {
         if let Some(remembered) = report.id.as_ref().and_then(|id| self.reports.get(id)) {
-            return if remembered.said == report.said() && remembered.note == report.note {
+            return Err(if remembered.said == report.said() && remembered.note == report.note {
                 self.replayed(remembered)
             } else {
                 Outcome::IdReused
-            };
+            });
         }
-        let was_seq = self.seq();
-        if was_seq != self.row_seq {
-            let row_seq = self.row_seq;
-            return Outcome::Odd(format!(
-                "the order's row is at position {row_seq}, its timeline at {was_seq}"
-            ));
+        let (seq, row_seq) = (self.seq(), self.row_seq);
+        if seq != row_seq {
+            return Err(Outcome::Odd(format!(
+                "the order's row is at position {row_seq}, its timeline at {seq}"
+            )));
         }
         let verdict = judge(&self.tracked, report, rules, now);
         // Who may not is not told where the order is.
-        if verdict != Verdict::NotForRole && if_match.is_some_and(|positions| !positions.contains(&was_seq)) {
-            return Outcome::Moved;
+        if verdict != Verdict::NotForRole && if_match.is_some_and(|positions| !positions.contains(&seq)) {
+            return Err(Outcome::Moved);
         }
-        let change = match verdict {
-            Verdict::Applied(change) => *change,
-            Verdict::Ignored(why) => return Outcome::Ignored(why),
-            Verdict::Refused(conflict) => return Outcome::Refused(conflict),
-            Verdict::NotForRole => return Outcome::NotForRole,
-        };
-        let mut stored = change.events.clone();
-        let seq = stored.last().map_or(was_seq, |last| last.seq);
-        if let Some(last) = stored.last_mut().filter(|_| report.note.is_some()) {
+        match verdict {
+            Verdict::Applied(change) => Ok(*change),
+            Verdict::Ignored(why) => Err(Outcome::Ignored(why)),
+            Verdict::Refused(conflict) => Err(Outcome::Refused(conflict)),
+            Verdict::NotForRole => Err(Outcome::NotForRole),
+        }
+    }
+
+    /// Changes the order by what a report does to it.
+    fn apply(&mut self, report: &Report, change: Change, changed: &mut Changed) -> Outcome {
+        let Change { order, ready_at, mut events, transitions } = change;
+        if let Some(last) = events.last_mut().filter(|_| report.note.is_some()) {
             mark_note(last);
         }
-        let mut events = stored.clone();
+        self.tracked.order = order;
+        self.tracked.events.extend(events.iter().cloned());
+        self.row_seq = self.seq();
+        changed.ready_at = ready_at;
+        // Nothing is kept of one that has neither.
+        if report.id.is_some() || report.note.is_some() {
+            let (seq, said, note) = (self.row_seq, report.said(), report.note.clone());
+            if let Some(id) = report.id.clone() {
+                self.reports.insert(id, Remembered { seq, said: said.clone(), note: note.clone() });
+            }
+            changed.said.push(SaidRow { seq, report_id: report.id.clone(), said, note });
+        }
         show_note(&mut events, report.note.as_deref());
-        let remembered = Remembered { seq, said: report.said(), note: report.note.clone() };
-        let said = (report.id.is_some() || report.note.is_some()).then(|| SaidRow {
-            seq,
-            report_id: report.id.clone(),
-            said: remembered.said.clone(),
-            note: remembered.note.clone(),
-        });
-        self.row_seq = seq;
-        self.tracked.order = change.order.clone();
-        self.tracked.events.extend(stored.iter().cloned());
-        self.reports.extend(report.id.clone().map(|id| (id, remembered)));
-        let (order, ready_at) = (change.order, change.ready_at);
-        write(Written { was_seq, seq, order, ready_at, events: stored, said: said.into_iter().collect() });
-        Outcome::Applied(events, change.transitions)
+        Outcome::Applied(events, transitions)
     }
 
     fn replayed(&self, remembered: &Remembered) -> Outcome {

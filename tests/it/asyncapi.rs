@@ -57,18 +57,28 @@ fn is_described(document: &Value, name: &str, message: &Message) {
     let sent: BTreeMap<_, _> = message.headers.iter().collect();
     assert!(headers(&told["headers"]["properties"]).iter().eq(sent.into_keys()), "{message:?}");
     assert!(told["examples"][0]["headers"].is_object(), "{name} has an example");
-    keeps_to(document, &format!("{place}/headers"), &told["examples"][0]["headers"]);
+    for example in told["examples"].as_array().expect("examples") {
+        keeps_to(document, &format!("{place}/headers"), &example["headers"]);
+        if let Some(payload) = example.get("payload") {
+            keeps_to(document, &format!("{place}/payload"), payload);
+        }
+    }
 }
 
-/// The example with this message's own id and moment.
-fn example_of(document: &Value, name: &str, moment: &str, message: &Message) -> Value {
-    let example = &document["components"]["messages"][name]["examples"][0];
+/// An example with this message's own id and moments.
+fn example_of(example: &Value, moments: &[&str], message: &Message) -> Value {
     let (told, sent) = (&example["payload"], message.json());
     let text = json!({"headers": example["headers"], "payload": told}).to_string();
-    let own = |text: String, field: &str| {
-        text.replace(told[field].as_str().expect("text"), sent[field].as_str().expect("text"))
+    let own = |text: String, field: &&str| {
+        let [told, sent] =
+            [told, &sent].map(|from| from.pointer(field).and_then(Value::as_str).expect("text"));
+        text.replace(told, sent)
     };
-    serde_json::from_str(&own(own(text, "order_id"), moment)).expect("JSON")
+    serde_json::from_str(&["/order_id"].iter().chain(moments).fold(text, own)).expect("JSON")
+}
+
+fn whole(message: &Message) -> Value {
+    json!({"headers": message.headers, "payload": message.json()})
 }
 
 #[tokio::test]
@@ -82,21 +92,15 @@ async fn the_topics_are_as_their_document_says() {
     let payload = "/components/messages/orderPlaced/payload";
     keeps_to(&document, payload, &order.json());
     keeps_to(&document, payload, &foreign(FOREIGN));
-    assert_eq!(
-        json!({"headers": order.headers, "payload": order.json()}),
-        example_of(&document, "orderPlaced", "created_at", &order)
-    );
+    let example = &document["components"]["messages"]["orderPlaced"]["examples"][0];
+    assert_eq!(whole(&order), example_of(example, &["/created_at"], &order));
     let told = document["components"]["schemas"]["order"]["properties"].as_object().expect("fields");
     assert!(told.keys().eq(order.json().as_object().expect("fields").keys()), "{told:?}");
 
-    let mut events = kafka.read(EVENTS, 6).await;
-    for event in &events {
-        is_described(&document, "orderEvent", event);
+    for event in kafka.read(EVENTS, 6).await {
+        is_described(&document, "orderEvent", &event);
         keeps_to(&document, "/components/messages/orderEvent/payload", &event.json());
     }
-    let first = events.swap_remove(0);
-    let expected = example_of(&document, "orderEvent", "timestamp", &first);
-    assert_eq!(json!({"headers": first.headers, "payload": first.json()}), expected);
 
     kafka.put(Some("another"), Some(foreign(FOREIGN).to_string().as_bytes())).await;
     let dead_letter = kafka.read(DLQ, 1).await.pop().expect("a dead letter");
@@ -104,6 +108,34 @@ async fn the_topics_are_as_their_document_says() {
     let example = &document["components"]["messages"]["deadLetter"]["examples"][0]["headers"];
     for header in ["dlq_reason", "dlq_detail", "dlq_topic"] {
         assert_eq!(example[header], dead_letter.headers[header]);
+    }
+}
+
+/// Each example is what a life with reports has put on the topic: what was said, skipped, taken back and cancelled.
+#[tokio::test]
+async fn events_are_as_their_examples_say() {
+    let document = document();
+    let service = Service::start(&[("STAGE_DELAYS", "1h")]).await;
+    let id = service.place("pizza").await;
+    for report in [
+        json!({"event": "DELAYED", "source": "kitchen", "minutes": 10, "reason": "too_busy", "station": "grill",
+            "note": "the oven", "occurred_at": "2026-01-02T03:05:09Z", "id": "tap 1"}),
+        json!({"event": "COOKING", "source": "kitchen"}),
+        json!({"event": "REVERTED", "source": "staff", "reverts": 5}),
+        json!({"event": "CANCELLED", "source": "customer", "reason": "customer_request"}),
+    ] {
+        let request = service.request(reqwest::Method::POST, &format!("/orders/{id}/events")).json(&report);
+        assert_eq!(request.send().await.expect("answers").status(), 201, "{report}");
+    }
+    let events = Kafka::of(&service).read(EVENTS, 7).await;
+    let examples = document["components"]["messages"]["orderEvent"]["examples"].as_array().expect("examples");
+    assert_eq!(examples.len(), 6, "all but PLACED");
+    for example in examples {
+        let event = events.iter().find(|event| event.json()["seq"] == example["payload"]["seq"]);
+        let event = event.unwrap_or_else(|| panic!("{example} was not sent"));
+        is_described(&document, "orderEvent", event);
+        keeps_to(&document, "/components/messages/orderEvent/payload", &event.json());
+        assert_eq!(whole(event), example_of(example, &["/timestamp", "/order/created_at"], event));
     }
 }
 

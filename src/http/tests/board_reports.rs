@@ -10,12 +10,17 @@ use super::{
     board::words,
     pages::{attributes, protected},
     pages_reports::{HERE, fields},
-    service::{Database, Service},
+    service::{Database, Service, on_both_databases},
 };
 use crate::{
     order::{EventKind, Report, Source, StageDelays},
     time::Clock as _,
 };
+
+on_both_databases!(
+    a_whole_life_is_reported_by_buttons,
+    a_second_tap_is_told_who_was_faster_and_adds_nothing_up,
+);
 
 /// The buttons of the sheet, as they are called.
 fn buttons(board: &Answer) -> Vec<String> {
@@ -47,9 +52,8 @@ impl Api {
     }
 }
 
-#[tokio::test]
-async fn a_whole_life_is_reported_by_buttons() {
-    let api = Api::open().await;
+async fn a_whole_life_is_reported_by_buttons(service: Service) {
+    let api = service.open().await;
     for id in [api.place("Ada").await, api.place_for_people().await] {
         let sheet = api.sheet(&id).await;
         // It would forget the reason that was chosen.
@@ -94,9 +98,8 @@ async fn a_whole_life_is_reported_by_buttons() {
     }
 }
 
-#[tokio::test]
-async fn a_second_tap_is_told_who_was_faster_and_adds_nothing_up() {
-    let api = Api::open().await;
+async fn a_second_tap_is_told_who_was_faster_and_adds_nothing_up(service: Service) {
+    let api = service.open().await;
     let id = api.place_for_people().await;
     let (sheet, other) = (api.sheet(&id).await, api.sheet(&id).await);
     // The same form again is the same report.

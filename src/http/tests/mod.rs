@@ -33,6 +33,7 @@ mod reports_timed;
 mod reports_undone;
 mod server;
 mod service;
+mod sign_in;
 mod streams;
 
 use std::sync::{Arc, Mutex};

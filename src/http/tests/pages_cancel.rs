@@ -13,12 +13,18 @@ use super::{
     board::words,
     pages::{attributes, protected},
     pages_reports::{HERE, fields, track},
+    service::{Service, on_both_databases},
 };
 use crate::order::Source;
 
-#[tokio::test]
-async fn a_customer_calls_an_order_off_before_the_kitchen_has_started() {
-    let api = Api::open().await;
+on_both_databases!(
+    a_customer_calls_an_order_off_before_the_kitchen_has_started,
+    a_cancel_that_comes_too_late_changes_nothing_and_says_so,
+    a_cancel_of_an_order_that_changed_meanwhile_is_asked_again,
+);
+
+async fn a_customer_calls_an_order_off_before_the_kitchen_has_started(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let link = format!("/track/{id}/cancel");
     assert!(attributes(track(&api, &id).await.text(), "href").contains(&link.as_str()));
@@ -44,9 +50,8 @@ async fn a_customer_calls_an_order_off_before_the_kitchen_has_started() {
     assert_eq!(api.get(&link).await.status, StatusCode::SEE_OTHER, "it tells that itself");
 }
 
-#[tokio::test]
-async fn a_cancel_that_comes_too_late_changes_nothing_and_says_so() {
-    let api = Api::open().await;
+async fn a_cancel_that_comes_too_late_changes_nothing_and_says_so(service: Service) {
+    let api = service.open().await;
     let id = api.place("Ada").await;
     let link = format!("/track/{id}/cancel");
     let form = fields(&api.get(&link).await, "method");
@@ -83,9 +88,8 @@ async fn a_step_that_was_skipped_is_no_reason_with_a_time() {
     assert!(page.contains("The kitchen has started, so it can't be cancelled here"), "{page}");
 }
 
-#[tokio::test]
-async fn a_cancel_of_an_order_that_changed_meanwhile_is_asked_again() {
-    let api = Api::open().await;
+async fn a_cancel_of_an_order_that_changed_meanwhile_is_asked_again(service: Service) {
+    let api = service.open().await;
     let id = api.place_for_people().await;
     let link = format!("/track/{id}/cancel");
     let form = fields(&api.get(&link).await, "method");

@@ -98,6 +98,11 @@ impl Keys {
         keys
     }
 
+    /// As before they were read for the first time.
+    pub(super) fn unread() -> Self {
+        Self { ring: Arc::default(), keys: Vec::new() }
+    }
+
     /// All are good but that of this role.
     pub(super) fn without(&self, revoked: Option<Role>) {
         let good = self.keys.iter().map(|(_, stored)| stored.clone());

@@ -88,11 +88,12 @@ impl Rig {
         tokio::join!(moved, self.sort_for(time)).0
     }
 
-    /// What the second loop does within a time.
+    /// What the loops beside it do within a time.
     async fn sort_for(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
-            if !matches!(self.scheduler.sort().await, Ok(Outcome::Worked(_))) {
+            let done = [self.scheduler.sort().await, self.scheduler.try_again().await];
+            if !done.iter().any(|done| matches!(done, Ok(Outcome::Worked(_)))) {
                 sleep(Duration::from_millis(250)).await;
             }
         }
@@ -198,7 +199,7 @@ async fn the_size_that_works_is_remembered() {
     rig.become_due(650).await;
     rig.look().await;
     rig.sort_for(LATER).await;
-    assert!(rig.asked("these").len() > 1, "650 were too much");
+    assert!(rig.asked("briefly").len() > 1, "650 were too much");
     for _ in 0..50 {
         rig.look().await;
         rig.sort_for(LATER).await;

@@ -17,18 +17,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::stuck::Stuck;
+use super::stuck::{Stuck, narrowed};
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
-    order::{
-        AuditedReport, Backlog, LateOrders, LateSteps, Order, OrderId, OrderPlaced, Reject, Rules,
-        StageDelays, Status,
-    },
+    order::{Order, OrderId, OrderPlaced, Reject, Rules, StageDelays},
     store::{
-        Admission, Advance, AuditPage, Counts, Due, DueOrders, Found, Incoming, Insight, NewOrder,
-        OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, ReportOutcome, Reported,
-        Republished, Store, StoreError,
-        forwarded::{events_of_inner, maintenance_of_inner},
+        Admission, Advance, Due, DueOrders, Found, Incoming, NewOrder, OrderReport, OrderStore, Outbox,
+        OutboxStore, Page, Placement, ReportOutcome, Reported, Republished, Store, StoreError,
+        forwarded::{events_of_inner, insight_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
 };
@@ -195,11 +191,11 @@ impl OrderStore for Troubled {
     }
 
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
-        self.stuck.note(due);
-        let taken = self.inner.due(due).await?.order_ids;
+        let free = self.stuck.note(due);
+        let taken = self.inner.due(narrowed(due, &free)).await?.order_ids;
         self.in_time(taken.len())?;
         self.stuck.meet(due, &taken).await?;
-        self.write(self.inner.advance_due(due, delays)).await
+        self.write(self.inner.advance_due(narrowed(due, &free), delays)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
@@ -258,42 +254,7 @@ impl OutboxStore for Troubled {
 
 events_of_inner!(Troubled);
 
-#[async_trait]
-impl Insight for Troubled {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.inner.positions(orders).await
-    }
-
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        self.inner.count(statuses).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        self.inner.backlog().await
-    }
-
-    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
-        self.inner.overdue(late, limit).await
-    }
-
-    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
-        self.inner.late(limit).await
-    }
-
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        self.inner.audit(after, limit).await
-    }
-
-    async fn audit_reports(
-        &self,
-        after: (&str, i64),
-        until: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<AuditedReport>, StoreError> {
-        self.inner.audit_reports(after, until, limit).await
-    }
-}
-
+insight_of_inner!(Troubled);
 maintenance_of_inner!(Troubled);
 
 /// What a scripted subscription was told, and what it tells.

@@ -12,6 +12,7 @@ mod relay;
 mod report_writer;
 mod scheduler;
 mod simulation;
+mod slow_orders;
 mod stuck;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -127,6 +127,26 @@ async fn all_that_wait_are_judged_in_one_step() {
     assert!(matches!(last.outcome, ReportOutcome::Refused(_)), "{last:?}");
 }
 
+/// Nobody waits for the rest of what somebody else has sent.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_into_a_set_begins_the_next() {
+    let mut t = Reporting::of(600, |store| Troubled::new(store, [])).await;
+    let batch = |n: usize| (n..n + 100).map(|n| t.ready(n, None)).collect();
+    let batches: Vec<Vec<OrderReport>> = (0..600).step_by(100).map(batch).collect();
+    let mut waiting = batches.into_iter().map(|reports| t.queue.report(reports)).collect::<Vec<_>>();
+    let last = waiting.pop().expect("the sixth");
+    let work = async {
+        let first = t.writer.step().await;
+        (first, t.writer.step().await)
+    };
+    let work = timeout(Duration::from_mins(1), work);
+    let (answers, last, steps) = tokio::join!(join_all(waiting), last, work);
+    assert_eq!(steps, Ok((Outcome::Worked(500), Outcome::Worked(100))));
+    for answer in answers.into_iter().chain([last]).flat_map(|answers| answers.expect("answers")) {
+        assert!(is_applied(&answer.map(|reported| reported.outcome)));
+    }
+}
+
 /// Promise 1: accepted means durable. A lost answer is asked for again where the id says that it is the same report.
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_asked_for_again_under_the_id() {

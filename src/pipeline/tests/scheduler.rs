@@ -96,7 +96,7 @@ async fn an_order_that_can_not_be_moved_holds_up_no_other() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
-    scheduler.sort().await.expect("tries it again");
+    scheduler.try_again().await.expect("moves it");
     assert_eq!((reached(&kitchen).await, scheduler.health()), ([1, 49], Health::Up));
 }
 

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     order::OrderId,
-    store::{Due, SOON, StoreError},
+    store::{Due, SOON, StoreError, within},
 };
 
 /// Which orders can't be moved: no set with one of them is.
@@ -17,19 +17,30 @@ pub(super) struct Stuck {
     pub refusing_takes: Duration,
     /// Not in time.
     pub slow: Mutex<HashSet<OrderId>>,
+    /// Those that calls under way have taken: others pass them over.
+    pub taken: Mutex<HashSet<OrderId>>,
     /// What was to be moved: which kind, and how many at most.
     pub asked: Mutex<Vec<(&'static str, usize)>>,
 }
 
 impl Stuck {
-    pub(super) fn note(&self, due: Due<'_>) {
+    /// Answers whom the look is for but for those that others have taken, or whom it leaves out with them.
+    pub(super) fn note(&self, due: Due<'_>) -> Vec<OrderId> {
         let asked = match due {
             Due::Soonest { limit, .. } => ("soonest", limit),
             Due::Overlooked { limit, .. } => ("overlooked", limit),
+            Due::Briefly(orders) => ("briefly", orders.len()),
             Due::These(orders) => ("these", orders.len()),
             Due::Alone(_) => ("alone", 1),
         };
         self.asked.lock().expect("no panic").push(asked);
+        let taken: Vec<OrderId> = self.taken.lock().expect("no panic").iter().copied().collect();
+        match due {
+            Due::Soonest { .. } => taken,
+            Due::Overlooked { except, .. } => [&taken, except].concat(),
+            Due::Briefly(orders) | Due::These(orders) => but_for(&taken, orders),
+            Due::Alone(order_id) => but_for(&taken, &[order_id]),
+        }
     }
 
     /// Fails if one of those taken can't be moved.
@@ -38,15 +49,58 @@ impl Stuck {
             let bad = bad.lock().expect("no panic");
             taken.iter().any(|order_id| bad.contains(order_id))
         };
-        if any(&self.slow) {
-            let limit = if matches!(due, Due::These(_)) { SOON } else { Duration::from_secs(2) };
-            sleep(limit).await;
-            return Err(StoreError::Timeout(limit));
+        let (limit, error) = if any(&self.slow) {
+            let limit = match due {
+                Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } => within(limit),
+                Due::Briefly(orders) => within(orders.len()),
+                Due::These(_) => SOON,
+                Due::Alone(_) => Duration::from_secs(2),
+            };
+            (limit, StoreError::Timeout(limit))
+        } else if any(&self.refused) {
+            (self.refusing_takes, StoreError::Refused("its event is there already".to_owned()))
+        } else {
+            return Ok(());
+        };
+        let _taken = Taken::new(self, taken);
+        sleep(limit).await;
+        Err(error)
+    }
+}
+
+/// What one call has taken, until it is dropped.
+struct Taken<'a> {
+    stuck: &'a Stuck,
+    orders: &'a [OrderId],
+}
+
+impl<'a> Taken<'a> {
+    fn new(stuck: &'a Stuck, orders: &'a [OrderId]) -> Self {
+        stuck.taken.lock().expect("no panic").extend(orders);
+        Self { stuck, orders }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.stuck.taken.lock().expect("no panic");
+        for order_id in self.orders {
+            taken.remove(order_id);
         }
-        if any(&self.refused) {
-            sleep(self.refusing_takes).await;
-            return Err(StoreError::Refused("its event is there already".to_owned()));
+    }
+}
+
+fn but_for(these: &[OrderId], orders: &[OrderId]) -> Vec<OrderId> {
+    orders.iter().copied().filter(|order_id| !these.contains(order_id)).collect()
+}
+
+/// The same look for, or without, what [`Stuck::note`] answers.
+pub(super) fn narrowed<'a>(due: Due<'_>, orders: &'a [OrderId]) -> Due<'a> {
+    match due {
+        Due::Soonest { limit, after } | Due::Overlooked { limit, after, .. } => {
+            Due::Overlooked { limit, after, except: orders }
         }
-        Ok(())
+        Due::Briefly(_) => Due::Briefly(orders),
+        Due::These(_) | Due::Alone(_) => Due::These(orders),
     }
 }

@@ -26,7 +26,7 @@ impl Database {
         let (limit, after, except) = match due {
             Due::Soonest { limit, after } => (limit, after, &[][..]),
             Due::Overlooked { limit, after, except } => (limit, after, except),
-            Due::These(orders) => return orders.iter().filter_map(place).collect(),
+            Due::Briefly(orders) | Due::These(orders) => return orders.iter().filter_map(place).collect(),
             Due::Alone(order_id) => return place(&order_id).into_iter().collect(),
         };
         let except: HashSet<&OrderId> = except.iter().collect();
@@ -80,8 +80,8 @@ impl Database {
             let row_seq = tracked.events.last().map_or(0, |last| last.seq);
             Some((*order_id, Known { tracked, row_seq, reports: remembered.collect() }))
         };
-        let mut known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
-        let (answers, written) = judge_all(reports, &mut known, rules, transaction.now);
+        let known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
+        let (answers, written) = judge_all(reports, known, rules, transaction.now);
         for Written { order, events, said, .. } in written {
             let mut tracked = self.orders[&order.order_id].clone();
             let at = tracked.events.len();

@@ -1,14 +1,57 @@
 //! How the scheduler's looks go: where each begins, and what it tells the next one.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::{Advance, Among, Looked, PgStore, Place, StoreError, Which, bounded, timers};
-use crate::order::StageDelays;
+use super::{
+    super::due, Advance, Among, Looked, PgStore, Place, STATEMENT_TIMEOUT, StoreError, Which, bounded,
+    errors, timers, within,
+};
+use crate::order::{OrderId, StageDelays};
 
 impl PgStore {
-    pub(super) async fn look(&self, which: Which<'_>, delays: &StageDelays) -> Result<Looked, StoreError> {
+    /// One statement, so a replica that freezes meanwhile holds no order; given up after `least`, unless the database
+    /// moves nothing so soon, or else as late as any.
+    async fn look(
+        &self,
+        which: Which<'_>,
+        least: Option<Duration>,
+        delays: &StageDelays,
+    ) -> Result<Looked, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| timers::advance(db, which, now, delays).await).await
+        let limit = least.map_or(STATEMENT_TIMEOUT, |least| self.pace.limit(least));
+        let mut took = Duration::ZERO;
+        let looked = within(limit, &pools.loops, errors::leaves_session, async |db| {
+            let started = Instant::now();
+            let looked = timers::advance(db, which, now, delays).await;
+            took = started.elapsed();
+            looked
+        });
+        match looked.await {
+            Ok(looked) => {
+                if !looked.advance.transitions.is_empty() {
+                    self.pace.moved(took, least.unwrap_or_else(|| due::within(1)));
+                }
+                Ok(looked)
+            }
+            Err(StoreError::Timeout(_)) => {
+                if least.is_some() {
+                    self.pace.gave_up();
+                }
+                Err(StoreError::Timeout(limit))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn advance_these(
+        &self,
+        orders: &[OrderId],
+        least: Option<Duration>,
+        delays: &StageDelays,
+    ) -> Result<Advance, StoreError> {
+        Ok(self.look(Which::These(orders), least, delays).await?.advance)
     }
 
     pub(super) async fn advance_soonest(
@@ -19,7 +62,8 @@ impl PgStore {
     ) -> Result<Advance, StoreError> {
         let mark = self.low_water.mark();
         let among = Among { range: (mark, None), after, limit, except: &[] };
-        let looked = self.look(Which::In(among), delays).await;
+        // The first look of all may have much to walk past.
+        let looked = self.look(Which::In(among), mark.map(|_| due::within(limit)), delays).await;
         if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
             let (pools, now) = (self.pools()?, self.now());
             let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
@@ -40,7 +84,8 @@ impl PgStore {
     ) -> Result<Advance, StoreError> {
         let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
         let started = Instant::now();
-        let looked = self.look(Which::In(Among { range, ..among }), delays).await;
+        let looked =
+            self.look(Which::In(Among { range, ..among }), Some(due::within(among.limit)), delays).await;
         match &looked {
             Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
             Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),

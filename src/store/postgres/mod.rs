@@ -19,6 +19,7 @@ mod low_water;
 #[cfg(test)]
 mod oddities;
 mod outbox;
+mod pace;
 mod parameters;
 #[cfg(test)]
 mod plans;
@@ -51,7 +52,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
     LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement,
-    Position, Reported, Republished, StoreError, errors,
+    Position, Reported, Republished, SOON, StoreError, due, errors,
 };
 use crate::{
     order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
@@ -64,6 +65,7 @@ pub(crate) use tests::Database as PgDatabase;
 use attention::Figures;
 use expiry::Expiry;
 use low_water::LowWater;
+use pace::Pace;
 use pools::{Pools, Slot};
 use preconditions::Preconditions;
 use rehearsal::{Kind, Rehearsals};
@@ -71,7 +73,7 @@ use session::Access;
 use settling::Settling;
 use timers::{Among, Looked, Which};
 
-use crate::time::deadlines::CALL as CALL_TIMEOUT;
+use crate::time::deadlines::{CALL as CALL_TIMEOUT, STATEMENT as STATEMENT_TIMEOUT};
 
 /// How to reach the database.
 #[derive(Clone)]
@@ -98,6 +100,7 @@ pub struct PgStore {
     preconditions: Arc<Preconditions>,
     rehearsals: Rehearsals,
     low_water: LowWater,
+    pace: Pace,
     figures: Figures,
     expiry: Expiry,
     settling: Settling,
@@ -119,6 +122,7 @@ impl PgStore {
             preconditions,
             rehearsals: Rehearsals::default(),
             low_water: LowWater::new(),
+            pace: Pace::default(),
             figures: Figures::default(),
             expiry: Expiry::default(),
             settling: Settling::default(),
@@ -147,13 +151,31 @@ async fn bounded<T>(
     slot: &Slot,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
+    within(STATEMENT_TIMEOUT, slot, |_| false, verb).await
+}
+
+/// The same with another limit of each statement; a failure that is `contained` leaves its connection to the next call.
+async fn within<T>(
+    limit: Duration,
+    slot: &Slot,
+    contained: impl Fn(&sqlx::Error) -> bool,
+    verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> Result<T, StoreError> {
     let deadline = Instant::now() + CALL_TIMEOUT;
-    let mut lease = slot.lease().await?;
+    let mut lease = slot.lease(limit).await?;
     let era = lease.era();
-    match timeout_at(deadline, verb(lease.connection())).await {
+    let call = async {
+        lease.give_up_after(limit).await?;
+        verb(lease.connection()).await
+    };
+    match timeout_at(deadline, call).await {
         Ok(Ok(answer)) => {
             lease.rest();
             Ok(answer)
+        }
+        Ok(Err(error)) if contained(&error) => {
+            lease.rest();
+            Err(slot.access().error(error))
         }
         Ok(Err(error)) => {
             if let Some(sqlstate) = errors::questions_preconditions(&error) {
@@ -198,18 +220,15 @@ impl OrderStore for PgStore {
         self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
     }
 
-    async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
-        match due {
+    async fn advance_due(&self, which: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
+        match which {
             Due::Soonest { limit, after } => self.advance_soonest(limit, after, delays).await,
             Due::Overlooked { limit, after, except } => {
                 self.advance_overlooked(Among { range: (None, None), after, limit, except }, delays).await
             }
-            Due::These(orders) => {
-                let (pools, now) = (self.pools()?, self.now());
-                let verb = async |db: &mut PgConnection| timers::advance_these(db, orders, now, delays).await;
-                Ok(bounded(&pools.loops, verb).await?.advance)
-            }
-            Due::Alone(order_id) => Ok(self.look(Which::These(&[order_id]), delays).await?.advance),
+            Due::Briefly(orders) => self.advance_these(orders, Some(due::within(orders.len())), delays).await,
+            Due::These(orders) => self.advance_these(orders, Some(SOON), delays).await,
+            Due::Alone(order_id) => self.advance_these(&[order_id], None, delays).await,
         }
     }
 
@@ -231,7 +250,9 @@ impl OrderStore for PgStore {
                 Some(range) => Among { range, after, limit, except },
                 None => return Ok(DueOrders::default()),
             },
-            Due::These(orders) => return Ok(DueOrders { order_ids: orders.to_vec(), last: None }),
+            Due::Briefly(orders) | Due::These(orders) => {
+                return Ok(DueOrders { order_ids: orders.to_vec(), last: None });
+            }
             Due::Alone(order_id) => return Ok(DueOrders { order_ids: vec![order_id], last: None }),
         };
         let (pools, now) = (self.pools()?, self.now());

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
-    order::OrderId,
+    order::{OrderId, StageDelays},
     store::{
-        Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
+        Due, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
         conformance::{new_orders, outbox::take, start},
     },
     time::ManualClock,
@@ -111,4 +111,42 @@ async fn a_key_that_is_held_holds_up_no_order_without_one() {
     run(&mut console, "ROLLBACK").await.expect("lets it go");
     store.place(&keyed, Outbox::Mine).await.expect("places");
     drop(database);
+}
+
+/// Promise 4: timers are rows. A look that meets an order that takes too long is given up soon; its connection makes the
+/// next one, and whoever is tried alone has as long as before.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn what_moves_orders_is_given_up_soon() {
+    let (_database, clock, store, [slow, good], mut console) = two_orders().await;
+    let (delays, all) = (StageDelays::default(), Due::Soonest { limit: 9, after: None });
+    store.advance_due(all, &delays).await.expect("nothing is due");
+    let stall = format!(
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN IF NEW.order_id = '{slow}' THEN PERFORM pg_sleep(3); END IF; RETURN NEW; END $$"
+    );
+    let trigger = "CREATE TRIGGER stall BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION stall()";
+    for statement in [&*stall, trigger] {
+        run(&mut console, statement).await.expect(statement);
+    }
+    clock.advance(Duration::from_secs(3));
+    let sessions = "SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'order-tracker%' ORDER BY pid";
+    let before: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut console).await.expect("reads");
+    let fails = async |due| {
+        let asked = Instant::now();
+        let error = store.advance_due(due, &delays).await.expect_err("too slow");
+        assert!(matches!(error, StoreError::Timeout(_)), "{error}");
+        asked.elapsed()
+    };
+    let (both, alone) = ([slow, good], [slow]);
+    for due in [all, Due::Briefly(&both), Due::These(&alone)] {
+        let took = fails(due).await;
+        assert!(took < Duration::from_secs(1), "{took:?} for {due:?}");
+    }
+    let moved = store.advance_due(Due::Briefly(&[good]), &delays).await.expect("moves");
+    assert_eq!(moved.orders(), 1);
+    let after: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut console).await.expect("reads");
+    assert_eq!(after, before);
+    assert!(fails(Due::Alone(slow)).await > Duration::from_secs(1), "as long as a statement may take");
 }

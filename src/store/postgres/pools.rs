@@ -2,7 +2,8 @@
 //! the writers, nor a locked idempotency key those without one.
 //!
 //! A connection that served well rests until the next call; one that did not is dropped, and when one leads to a
-//! server that is silent, only reads or has gone, so are all others. Nothing is asked of the server when one is taken or given back.
+//! server that is silent, only reads or has gone, so are all others. Nothing is asked of the server when one is given back, and when
+//! one is taken only where this call has another limit than its last one.
 
 use std::{
     mem,
@@ -18,7 +19,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    StoreError,
+    STATEMENT_TIMEOUT, StoreError,
     preconditions::Preconditions,
     rehearsal::Kind,
     session::{Access, Purpose, WITHIN},
@@ -132,6 +133,8 @@ struct Rested {
     used: Instant,
     /// By which word of the DSN's file.
     followed: u64,
+    /// How long the server works at a statement of it.
+    limit: Duration,
 }
 
 impl Rested {
@@ -154,8 +157,8 @@ impl Slot {
         &self.access
     }
 
-    /// A connection for one call.
-    pub(super) async fn lease(&self) -> Result<Lease<'_>, StoreError> {
+    /// A connection for one call, of those at rest one whose statements are given up after `limit`, if there is one.
+    pub(super) async fn lease(&self, limit: Duration) -> Result<Lease<'_>, StoreError> {
         let deadline = Instant::now() + WITHIN;
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| self.no_turn())?;
         let turn =
@@ -164,7 +167,10 @@ impl Slot {
             let mut current = self.current();
             // Dropped without closing: whoever is at the other end may be silent.
             current.at_rest.retain(|rested| rested.is_fresh(self.access.followed()));
-            (current.era, current.at_rest.pop())
+            let at_rest = &mut current.at_rest;
+            let alike = at_rest.iter().rposition(|rested| rested.limit == limit);
+            let rested = alike.map(|at| at_rest.remove(at)).or_else(|| at_rest.pop());
+            (current.era, rested)
         };
         let rested = match rested {
             Some(rested) => rested,
@@ -181,7 +187,8 @@ impl Slot {
             let cause = match self.access.session(self.purpose(), left).await {
                 Ok(connection) => {
                     let now = Instant::now();
-                    return Ok(Rested { connection, made: now, used: now, followed });
+                    let limit = STATEMENT_TIMEOUT;
+                    return Ok(Rested { connection, made: now, used: now, followed, limit });
                 }
                 Err(cause) => cause,
             };
@@ -270,6 +277,18 @@ pub(super) struct Lease<'a> {
 impl Lease<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.rested.connection
+    }
+
+    /// Has the server give each of its statements up after `limit`: asks for it only where that was another one.
+    pub(super) async fn give_up_after(&mut self, limit: Duration) -> sqlx::Result<()> {
+        if self.rested.limit != limit {
+            sqlx::query("SELECT set_config('statement_timeout', $1, false)")
+                .bind(limit.as_millis().to_string())
+                .execute(&mut self.rested.connection)
+                .await?;
+            self.rested.limit = limit;
+        }
+        Ok(())
     }
 
     pub(super) fn era(&self) -> u64 {

@@ -96,13 +96,37 @@ impl<'r> FromRow<'r, PgRow> for Order {
     }
 }
 
+/// The name of an event, read where it lies: a text of its own for each would cost more than all else of a timeline.
+struct Kind(EventKind);
+
+impl Type<Postgres> for Kind {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(of: &PgTypeInfo) -> bool {
+        <str as Type<Postgres>>::compatible(of)
+    }
+}
+
+impl PgHasArrayType for Kind {
+    fn array_type_info() -> PgTypeInfo {
+        <&str as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Kind {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self(<&str as Decode<Postgres>>::decode(value)?.parse()?))
+    }
+}
+
 /// A timeline in three arrays; none where somebody has taken every event away.
 fn history(row: &PgRow) -> sqlx::Result<impl Iterator<Item = (i64, EventKind, Timestamp)>> {
     let positions: Vec<i32> = row.try_get::<Option<_>, _>("positions")?.unwrap_or_default();
-    let kinds: Vec<String> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
+    let kinds: Vec<Kind> = row.try_get::<Option<_>, _>("events")?.unwrap_or_default();
     let stamps: Vec<Moment> = row.try_get::<Option<_>, _>("stamps")?.unwrap_or_default();
-    let kind = |text: String| text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
-    let kinds = kinds.into_iter().map(kind).collect::<sqlx::Result<Vec<EventKind>>>()?;
+    let kinds = kinds.into_iter().map(|Kind(kind)| kind);
     let stamps = stamps.into_iter().map(|Moment(stamp)| stamp);
     Ok(positions.into_iter().map(i64::from).zip(kinds).zip(stamps).map(|((seq, kind), at)| (seq, kind, at)))
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::{
-    Connection as _, PgConnection, Postgres, Row,
+    PgConnection, Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
     types::Json,
 };
 
 use super::{
-    super::{Advance, DueOrders, Place, SOON, Transition},
+    super::{Advance, DueOrders, Place, Transition},
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
@@ -287,24 +287,6 @@ fn earliest(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestam
 pub(super) fn wait(until: Timestamp, now: Timestamp) -> Duration {
     let micros = (until - now).num_microseconds().unwrap_or(i64::MAX).max(0).unsigned_abs();
     Duration::from_millis(micros.div_ceil(1_000))
-}
-
-/// Moves these, one of which may have made a larger set fail. They are given up soon: the culprit among them
-/// is better found in small steps.
-pub(super) async fn advance_these(
-    db: &mut PgConnection,
-    orders: &[OrderId],
-    now: Option<Timestamp>,
-    delays: &StageDelays,
-) -> sqlx::Result<Looked> {
-    let mut tx = db.begin().await?;
-    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-        .bind(SOON.as_millis().to_string())
-        .execute(&mut *tx)
-        .await?;
-    let looked = advance(&mut tx, Which::These(orders), now, delays).await?;
-    tx.commit().await?;
-    Ok(looked)
 }
 
 pub(super) const DUE: &str = concat!(

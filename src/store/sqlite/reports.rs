@@ -44,8 +44,8 @@ pub(super) async fn report(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<Vec<Reported>, StoreError> {
-    let mut known = read(tx, reports).await?;
-    let (answers, written) = judge_all(reports, &mut known, rules, now);
+    let known = read(tx, reports).await?;
+    let (answers, written) = judge_all(reports, known, rules, now);
     if !written.is_empty() {
         write(tx, &written).await?;
     }

@@ -49,35 +49,37 @@ const READ: &str = concat!(
      WHERE o.order_id = ANY($1)) AS f ON true"#
 );
 
-/// Changes the orders that are still at the position that they were read at, one after the other by their ids, and passes
-/// over what somebody else is writing: nobody is waited for, and no two can wait for each other.
-const WRITE: &str = r#"WITH input AS (
-        SELECT * FROM unnest($1::text[], $2::integer[], $3::integer[], $4::text[], $5::timestamptz[],
-                $6::timestamptz[], $7::timestamptz[], $8::timestamptz[])
-            AS i (order_id, was_seq, seq, status, updated_at, due_at, expected_at, ready_at)
-    ), held AS MATERIALIZED (
-        SELECT o.order_id FROM orders AS o JOIN input AS i ON i.order_id = o.order_id AND i.was_seq = o.seq
-        ORDER BY o.order_id FOR NO KEY UPDATE OF o SKIP LOCKED
+/// Changes the orders that are still at the position that they were read at, one after the other by their ids, as they
+/// are handed in, and passes over what somebody else is writing: nobody is waited for, and no two can wait for each other.
+/// All that a row needs comes with its lock, and it is changed where it lies: what joins orders again by their ids is
+/// planned for ten of them, and compares each with each where there are 512.
+const WRITE: &str = r#"WITH held AS MATERIALIZED (
+        SELECT i.*, o.place
+        FROM unnest($1::text[], $2::integer[], $3::integer[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                $7::timestamptz[], $8::timestamptz[]) WITH ORDINALITY
+            AS i (order_id, was_seq, seq, status, updated_at, due_at, expected_at, ready_at, nth)
+        CROSS JOIN LATERAL (
+            SELECT o.ctid AS place FROM orders AS o WHERE o.order_id = i.order_id AND o.seq = i.was_seq
+            LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) AS o
     ), moved AS (
-        UPDATE orders AS o SET status = i.status, seq = i.seq, updated_at = i.updated_at, due_at = i.due_at,
-            expected_at = i.expected_at, ready_at = i.ready_at
-        FROM input AS i JOIN held USING (order_id)
-        WHERE o.order_id = i.order_id AND o.seq = i.was_seq
-        RETURNING o.order_id
+        UPDATE orders AS o SET status = h.status, seq = h.seq, updated_at = h.updated_at, due_at = h.due_at,
+            expected_at = h.expected_at, ready_at = h.ready_at
+        FROM held AS h WHERE o.ctid = h.place
+        RETURNING o.order_id, h.nth
     ), history AS (
         INSERT INTO order_events (order_id, event, seq, "timestamp", meta)
         SELECT m.order_id, e.event, e.seq, e.stamp, e.meta
-        FROM unnest($9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::jsonb[])
-            AS e (order_id, event, seq, stamp, meta)
-        JOIN moved AS m USING (order_id)
-        ORDER BY m.order_id, e.seq
+        FROM unnest($9::bigint[], $10::text[], $11::integer[], $12::timestamptz[], $13::jsonb[])
+            AS e (nth, event, seq, stamp, meta)
+        JOIN moved AS m USING (nth)
+        ORDER BY nth, e.seq
     ), kept AS (
         INSERT INTO order_reports (order_id, seq, report_id, said, note)
         SELECT m.order_id, r.seq, r.report_id, r.said, r.note
-        FROM unnest($14::text[], $15::integer[], $16::text[], $17::jsonb[], $18::text[])
-            AS r (order_id, seq, report_id, said, note)
-        JOIN moved AS m USING (order_id)
-        ORDER BY m.order_id, r.seq
+        FROM unnest($14::bigint[], $15::integer[], $16::text[], $17::jsonb[], $18::text[])
+            AS r (nth, seq, report_id, said, note)
+        JOIN moved AS m USING (nth)
+        ORDER BY nth, r.seq
     )
     SELECT order_id FROM moved"#;
 
@@ -88,8 +90,8 @@ pub(super) async fn report(
     rules: &Rules,
     now: Option<Timestamp>,
 ) -> sqlx::Result<Vec<Reported>> {
-    let (now, mut known) = read(db, reports, now).await?;
-    let (mut answers, written) = judge_all(reports, &mut known, rules, now);
+    let (now, known) = read(db, reports, now).await?;
+    let (mut answers, written) = judge_all(reports, known, rules, now);
     let done = write(db, &written).await?;
     // Judged by what was not so any more, and not written.
     let lost: HashSet<OrderId> =
@@ -144,8 +146,9 @@ async fn write(db: &mut PgConnection, written: &[Written]) -> sqlx::Result<HashS
     }
     let stamps = |stamp: fn(&Written) -> Option<Timestamp>| written.iter().map(stamp).collect::<Vec<_>>();
     let texts = |text: fn(&Order) -> String| written.iter().map(|row| text(&row.order)).collect::<Vec<_>>();
-    let events = || written.iter().flat_map(|row| row.events.iter().map(|event| (row.order.order_id, event)));
-    let said = || written.iter().flat_map(|row| row.said.iter().map(|said| (row.order.order_id, said)));
+    let events =
+        || (1_i64..).zip(written).flat_map(|(nth, row)| row.events.iter().map(move |event| (nth, event)));
+    let said = || (1_i64..).zip(written).flat_map(|(nth, row)| row.said.iter().map(move |said| (nth, said)));
     let rows = sqlx::query(WRITE)
         .bind(texts(|order| order.order_id.to_string()))
         .bind(written.iter().map(|row| position(row.was_seq)).collect::<Vec<_>>())
@@ -155,12 +158,12 @@ async fn write(db: &mut PgConnection, written: &[Written]) -> sqlx::Result<HashS
         .bind(stamps(|row| row.order.due_at))
         .bind(stamps(|row| row.order.expected_at))
         .bind(stamps(|row| row.ready_at))
-        .bind(events().map(|(order_id, _)| order_id.to_string()).collect::<Vec<_>>())
+        .bind(events().map(|(nth, _)| nth).collect::<Vec<_>>())
         .bind(events().map(|(_, event)| event.event.as_str()).collect::<Vec<_>>())
         .bind(events().map(|(_, event)| position(event.seq)).collect::<Vec<_>>())
         .bind(events().map(|(_, event)| event.timestamp).collect::<Vec<_>>())
         .bind(events().map(|(_, event): (_, &Event)| event.meta.as_ref().map(Json)).collect::<Vec<_>>())
-        .bind(said().map(|(order_id, _)| order_id.to_string()).collect::<Vec<_>>())
+        .bind(said().map(|(nth, _)| nth).collect::<Vec<_>>())
         .bind(said().map(|(_, said)| position(said.seq)).collect::<Vec<_>>())
         .bind(said().map(|(_, said)| said.report_id.as_deref()).collect::<Vec<_>>())
         .bind(said().map(|(_, said)| Json(&said.said)).collect::<Vec<_>>())

@@ -1,0 +1,86 @@
+//! How soon the server gives up a call that moves orders.
+//!
+//! One order that takes too long keeps all others of its set waiting for as long as the call may take, so that is a small
+//! part of what a statement may take. Only where the database itself is so slow that nothing moves within it is it more.
+
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use super::STATEMENT_TIMEOUT;
+
+/// So many calls that are given up one after the other, while nothing moves, are the database's fault.
+const GIVEN_UP: u32 = 32;
+/// Doubled so often, the shortest limit is as long as that of a statement.
+const MOST_DOUBLED: u32 = 7;
+/// A call that ends well takes at most this part of its limit, or the next has more.
+const SHARE: u32 = 2;
+
+/// What was seen of it.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How often limits are doubled.
+    doubled: u32,
+    given_up: u32,
+}
+
+impl Pace {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    /// The limit of a call that has `least` where the database is quick.
+    pub(super) fn limit(&self, least: Duration) -> Duration {
+        (least * (1 << self.state().doubled)).min(STATEMENT_TIMEOUT)
+    }
+
+    /// A call that has `least` where the database is quick has moved orders.
+    pub(super) fn moved(&self, took: Duration, least: Duration) {
+        let enough = |doubled: &u32| least * (1 << *doubled) >= took * SHARE;
+        let doubled = (0..MOST_DOUBLED).find(enough).unwrap_or(MOST_DOUBLED);
+        *self.state() = State { doubled, given_up: 0 };
+    }
+
+    /// A call was given up.
+    pub(super) fn gave_up(&self) {
+        let mut state = self.state();
+        state.given_up += 1;
+        if state.given_up >= GIVEN_UP {
+            *state = State { doubled: (state.doubled + 1).min(MOST_DOUBLED), given_up: 0 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEW: Duration = Duration::from_millis(25);
+    const MANY: Duration = Duration::from_millis(250);
+
+    #[test]
+    fn a_slow_database_is_given_more_time_and_a_quick_one_less() {
+        let pace = Pace::default();
+        let limits = || [FEW, MANY].map(|least| pace.limit(least));
+        assert_eq!(limits(), [FEW, MANY]);
+        // Some that are slow among others that move change nothing.
+        for _ in 0..10 {
+            (1..GIVEN_UP).for_each(|_| pace.gave_up());
+            pace.moved(FEW / SHARE, FEW);
+        }
+        assert_eq!(limits(), [FEW, MANY]);
+        (0..GIVEN_UP).for_each(|_| pace.gave_up());
+        assert_eq!(limits(), [FEW * 2, MANY * 2]);
+        (0..GIVEN_UP * 9).for_each(|_| pace.gave_up());
+        assert_eq!(limits(), [STATEMENT_TIMEOUT; 2], "no more than a statement may take");
+        // Where each takes so long it stays so; where one is quick again, at once no more.
+        pace.moved(FEW * 4, FEW);
+        assert_eq!(limits(), [FEW * 8, STATEMENT_TIMEOUT]);
+        pace.moved(MANY / SHARE, MANY);
+        assert_eq!(limits(), [FEW, MANY]);
+    }
+}
