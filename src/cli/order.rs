@@ -127,3 +127,22 @@ fn timeline(tracked: &TrackedOrder) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_from_who_asks_is_a_dash() {
+        let answer = |name: Value, address: Value| {
+            let at = "2026-01-02T03:04:05.678Z";
+            let order = json!({"order_id": "ORD-01ARZ3NDEK0000000000000000", "customer_name": name, "address": address,
+                "item": "pizza", "size": "large", "status": "PLACED", "created_at": at, "updated_at": at});
+            let tracked = serde_json::from_value(json!({"order": order, "events": []})).expect("an order");
+            timeline(&tracked)
+        };
+        assert!(answer(Value::Null, Value::Null).contains("large pizza for -, -\n"));
+        assert!(answer("Ada".into(), Value::Null).contains("large pizza for Ada, -\n"));
+        assert!(answer("Ada".into(), "1 High St".into()).contains("large pizza for Ada, 1 High St\n"));
+    }
+}

@@ -107,8 +107,12 @@ pub fn router(state: AppState) -> Router {
         .layer(from_fn_with_state(Arc::clone(&state), access::access));
     let origins: Arc<[HeaderValue]> = state.settings.cors_origins.as_slice().into();
     // Outside of who asks: a browser asks first whether it may, without a key.
-    let router =
-        if origins.is_empty() { router } else { router.layer(from_fn_with_state(origins, cors::cors)) };
+    let router = if origins.is_empty() {
+        router
+    } else {
+        observe::declare_preflights(metrics);
+        router.layer(from_fn_with_state(origins, cors::cors))
+    };
     router.layer(from_fn_with_state(Arc::clone(&observers), observe::observe)).with_state(state)
 }
 

@@ -160,3 +160,61 @@ const _: () = {
     let _ = <OrderDetails as Check<_>>::check;
     let _ = <Event as Check<_>>::check;
 };
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::order::{EventKind, Status, Timestamp};
+
+    fn tracked() -> TrackedOrder {
+        let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().expect("a moment");
+        let order = Order {
+            order_id: "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id"),
+            details: OrderDetails::new("Ada \"L\"", "1 High St", "pizza", "large").expect("valid"),
+            status: Status::Cooking,
+            created_at: at,
+            updated_at: at,
+            due_at: Some(at),
+            expected_at: None,
+        };
+        let event = |seq, meta| Event { seq, event: EventKind::Ready, timestamp: at, meta };
+        let meta = json!({"by": "x", "note": "for Ada", "source": "kitchen"});
+        TrackedOrder { order, events: vec![event(1, None), event(2, Some(meta)), event(3, Some(json!([1])))] }
+    }
+
+    /// Promise 9: who may not, can't. To the letter, since others compare bytes.
+    #[test]
+    fn no_more_is_written_than_a_sight_reaches() {
+        let whole = concat!(
+            r#"{"order":{"order_id":"ORD-01ARZ3NDEK0000000000000000","customer_name":"Ada \"L\"","#,
+            r#""address":"1 High St","item":"pizza","size":"large","status":"COOKING","#,
+            r#""created_at":"2026-01-02T03:04:05.678Z","updated_at":"2026-01-02T03:04:05.678Z"},"events":["#,
+            r#"{"event":"READY","timestamp":"2026-01-02T03:04:05.678Z","meta":null},"#,
+            r#"{"event":"READY","timestamp":"2026-01-02T03:04:05.678Z","#,
+            r#""meta":{"by":"x","note":"for Ada","source":"kitchen"}},"#,
+            r#"{"event":"READY","timestamp":"2026-01-02T03:04:05.678Z","meta":[1]}]}"#,
+        );
+        let written = |sight| serde_json::to_string(&Shown::new(tracked(), sight)).expect("json");
+        assert_eq!(written(Sight::WHOLE), whole);
+        let name = whole.replace(r#""Ada \"L\"""#, "null");
+        assert_eq!(written(Sight { names: false, ..Sight::WHOLE }), name);
+        let address = whole.replace(r#""1 High St""#, "null");
+        assert_eq!(written(Sight { addresses: false, ..Sight::WHOLE }), address);
+        let note = whole.replace(r#""note":"for Ada","#, "");
+        assert_eq!(written(Sight { notes: false, ..Sight::WHOLE }), note);
+    }
+
+    /// Whoever reads an answer knows what he was not shown, and tells it on as it was told.
+    #[test]
+    fn what_was_kept_back_is_read_and_told_on() {
+        for sight in [Sight::WHOLE, Sight::NOBODY, Sight { addresses: false, ..Sight::WHOLE }] {
+            let written = serde_json::to_string(&Shown::new(tracked(), sight)).expect("json");
+            let read: TrackedOrder = serde_json::from_str(&written).expect("an order");
+            assert_eq!(read.order.told(), Sight { notes: true, ..sight });
+            let again = serde_json::to_string(&Shown::new(&read, read.order.told())).expect("json");
+            assert_eq!(again, written);
+        }
+    }
+}

@@ -29,6 +29,11 @@ pub(in crate::http) fn declare_unmatched(metrics: &Metrics) {
     metrics.declare_http(UNMATCHED, OTHER, StatusCode::NOT_FOUND.as_str());
 }
 
+/// Declares at 0 what browsers are answered that ask first whether they may ask.
+pub(in crate::http) fn declare_preflights(metrics: &Metrics) {
+    metrics.declare_http(UNMATCHED, OTHER, StatusCode::NO_CONTENT.as_str());
+}
+
 /// Where requests leave a trace.
 pub struct Observers {
     /// Counted and timed.
@@ -74,7 +79,9 @@ pub(in crate::http) async fn observe(
     let took = started.elapsed();
     let held_back = response.extensions_mut().remove().map_or(Duration::ZERO, |HeldBackFor(time)| time);
     let worked = took.saturating_sub(held_back);
-    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), worked);
+    // What browsers ask with OPTIONS is answered in front of all routes.
+    let counted = if method == Method::OPTIONS && status.is_success() { UNMATCHED } else { route };
+    observers.metrics.http_answered(counted, method_label(&method, counted, status), status.as_str(), worked);
     let asker = response.extensions_mut().remove::<Asker>();
     let key = asker.as_ref().map(Asker::name);
     observers.log.write(&Answered { id: &id, method: told(&method), route, status, took, key });
@@ -82,8 +89,7 @@ pub(in crate::http) async fn observe(
 }
 
 fn method_label<'a>(method: &'a Method, route: &str, status: StatusCode) -> &'a str {
-    // No route takes OPTIONS: what browsers ask with it is answered in front of all of them.
-    let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED && *method != Method::OPTIONS;
+    let taken = route != UNMATCHED && status != StatusCode::METHOD_NOT_ALLOWED;
     if taken { method.as_str() } else { OTHER }
 }
 

@@ -18,7 +18,7 @@ use crate::{
         api::openapi::{Surface, document},
         metrics_router,
     },
-    order::Role::{Reader, Shop},
+    order::Role::{Reader, Shop, Staff},
     telemetry::metrics::Metrics,
 };
 
@@ -57,6 +57,9 @@ async fn a_browser_asks_first_without_a_key() {
         assert!(!answer.header("x-request-id").is_empty());
         assert!(answer.headers.get("access-control-allow-credentials").is_none());
     }
+    let counted = ask(&api, Method::GET, "/metrics", &[("authorization", &keys.bearer(Staff))]).await;
+    let series = r#"http_requests_total{method="OTHER",route="unmatched",status="204"} 3"#;
+    assert!(counted.text().lines().any(|line| line == series), "{}", counted.text());
     for (headers, status) in [
         (&[("origin", "https://evil.example"), asks][..], 405),
         (&[("origin", "https://shop.example:8443"), asks], 405),
