@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
-    order::OrderId,
+    keys::KeyUse,
+    order::{OrderId, Role},
     store::{
-        IdempotencyKey, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store,
-        StoreError,
-        conformance::{new_orders, outbox::take, start},
+        IdempotencyKey, KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
+        OutboxStore as _, Store, StoreError,
+        conformance::{keys::drawn, new_orders, outbox::take, start},
     },
     time::ManualClock,
 };
@@ -112,4 +113,31 @@ async fn a_key_that_is_held_holds_up_no_order_without_one() {
     run(&mut console, "ROLLBACK").await.expect("lets it go");
     store.place(&keyed, Outbox::Mine).await.expect("places");
     drop(database);
+}
+
+/// The use of a key whose row another session holds is told again; nobody waits for it, and all others are noted.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_locked_key_holds_up_no_other() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let keys = ["a", "b"].map(|name| drawn(name, Role::Shop).1);
+    for key in &keys {
+        assert_eq!(store.create_key(key).await, Ok(KeyCreation::Created));
+    }
+    let uses = keys.each_ref().map(|key| KeyUse { id: key.id.clone(), at: start() });
+    let mut console = database.options().connect().await.expect("connects");
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, "SELECT 1 FROM api_keys WHERE name = 'a' FOR UPDATE").await.expect("locks");
+    let asked = Instant::now();
+    assert_eq!(store.note_uses(&uses).await, Ok(vec![keys[0].id.clone()]));
+    assert!(asked.elapsed() < Duration::from_millis(900), "nobody waits: {:?}", asked.elapsed());
+    holder.rollback().await.expect("unlocks");
+    let noted = async || {
+        let listed = store.list_keys().await.expect("reads").keys;
+        listed.iter().filter(|key| key.last_used_at.is_some()).count()
+    };
+    assert_eq!(noted().await, 1);
+    assert_eq!(store.note_uses(&uses).await, Ok(Vec::new()));
+    assert_eq!(noted().await, 2);
 }
