@@ -23,7 +23,7 @@ use crate::{
     order::{
         FieldCode, Order, OrderDetails, OrderId, OrderRequest, Shown, Status, TrackedOrder, schema::Include,
     },
-    tracker::Page,
+    tracker::{IdempotencyKey, Page},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -72,7 +72,7 @@ pub(in crate::http) async fn place(
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?;
+    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey::new(caller.owner(), key));
     let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
     let mut meta = json!({"source": "http"});
     if let Some(name) = caller.name() {

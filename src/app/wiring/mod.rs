@@ -1,24 +1,21 @@
 //! Builds every part and starts every loop, from the inside out. The adapters of the service are chosen in this room.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+mod listeners;
+
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
 use crate::{
-    app::config::HttpConfig,
+    app::config::AuthMode,
     broker::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher, Receipt,
     },
-    http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
-    keys::Auth,
+    keys::{Auth, KeyRing},
     ops::{Operations, overview::Overview},
     order::{
         IdMint, OrderPlaced,
@@ -26,12 +23,12 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, EventRelay, Migration, Relay, ReportWriter, Sampler, Scheduler, Upkeep,
-        WRITTEN_AT_ONCE, simulator,
+        BatchWriter, Consumer, EventRelay, KeyReader, Migration, Relay, ReportWriter, Sampler, Scheduler,
+        Upkeep, WRITTEN_AT_ONCE, simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
-        health::{HealthRegistry, Part},
+        health::{Health, HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, SystemClock},
@@ -43,8 +40,6 @@ use crate::{
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 8_192;
-/// The same where only metrics are.
-const MAX_SCRAPES: usize = 32;
 
 impl App {
     /// Builds every part and starts every loop. The broker may be away.
@@ -61,6 +56,7 @@ impl App {
         let fresh = wiring.start_writers(requests);
         wiring.start_report_writer(reports);
         let (when_migrated, unfit) = wiring.start_migration();
+        wiring.start_key_reader(&when_migrated);
         wiring.start_relay(&mut topic, fresh, &when_migrated);
         wiring.start_consumer(&topic, &when_migrated);
         wiring.start_scheduler(&when_migrated);
@@ -115,6 +111,7 @@ struct Wiring<'a> {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     parts: HealthRegistry,
+    auth: Auth,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
     feed: Arc<Feed>,
@@ -141,11 +138,16 @@ impl<'a> Wiring<'a> {
         let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
+        let auth = match config.clients.auth {
+            AuthMode::Open => Auth::Open,
+            AuthMode::Keys => Auth::Keys(Arc::<KeyRing>::default()),
+        };
         Ok(Self {
             config,
             store,
             metrics,
             parts,
+            auth,
             loader,
             notifier,
             feed,
@@ -196,55 +198,6 @@ impl<'a> Wiring<'a> {
         (operations, dead_letters)
     }
 
-    /// Takes the port, so that whoever starts the service learns at once that it is taken.
-    async fn serve(
-        &mut self,
-        tracker: Tracker,
-        operations: Operations,
-        max_connections: usize,
-    ) -> anyhow::Result<SocketAddr> {
-        let log = RequestLog::new();
-        let observers = Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) });
-        self.serve_metrics(tracker.clone(), &observers).await?;
-        let reach = &self.config.reach;
-        let state = AppState {
-            tracker,
-            operations,
-            observers,
-            settings: HttpSettings {
-                proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
-                rules: self.config.pipeline.rules(),
-                clock: Arc::new(SystemClock),
-                auth: Auth::Open,
-                public_url: reach.public_url.clone(),
-                exposed: false,
-                demo: self.config.store.is_embedded(),
-                metrics_elsewhere: reach.metrics_addr.is_some(),
-                cors_origins: reach.cors_origins().collect(),
-            },
-            batches: BatchPlaces::default(),
-            stop: self.shutdown.soft(),
-        };
-        let HttpConfig { host, port } = &self.config.http;
-        let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;
-        let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
-        let address = server.address()?;
-        self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
-        Ok(address)
-    }
-
-    /// Where the metrics have an address of their own.
-    async fn serve_metrics(&mut self, tracker: Tracker, observers: &Arc<Observers>) -> anyhow::Result<()> {
-        let Some(address) = &self.config.reach.metrics_addr else { return Ok(()) };
-        let router = http::metrics_router(Arc::clone(observers), tracker);
-        let log = Arc::clone(&observers.log);
-        let server = Server::bind((address.host.as_str(), address.port), router, MAX_SCRAPES, log).await;
-        let server = server.with_context(|| format!("can't listen on {address} (METRICS_ADDR)"))?;
-        info!(address = %server.address()?, "metrics are served");
-        self.tasks.spawn("metrics server", server.run(self.shutdown.soft(), self.shutdown.hard()));
-        Ok(())
-    }
-
     /// Answers where orders come from that are to be published. With the last writer that ends, and so does the relay.
     fn start_writers(&mut self, requests: PlaceRequests) -> mpsc::Receiver<OrderPlaced> {
         let ((fresh_in, fresh), mint) = (mpsc::channel(FRESH), Arc::new(Mutex::new(IdMint::default())));
@@ -287,6 +240,16 @@ impl<'a> Wiring<'a> {
         let (migration, migrated, unfit) = Migration::new(self.store.clone());
         self.tasks.spawn("schema migration", migration.run(self.shutdown.soft()));
         (Gate { migrated, stop: self.shutdown.soft() }, unfit)
+    }
+
+    /// Until the keys were read nobody who sends one is told that it is not good.
+    fn start_key_reader(&mut self, when_migrated: &Gate) {
+        let Auth::Keys(ring) = &self.auth else { return };
+        let reader = KeyReader::new(self.store.clone(), Arc::clone(ring), Arc::clone(&self.metrics));
+        let health = self.parts.reporter(Part::Keys);
+        health.send_replace(Health::Down("not read yet".to_owned()));
+        let reader = reader.run(self.shutdown.soft(), health);
+        self.tasks.spawn("key reader", when_migrated.clone().open(reader));
     }
 
     fn start_relay(&mut self, topic: &mut Topic, fresh: mpsc::Receiver<OrderPlaced>, when_migrated: &Gate) {
