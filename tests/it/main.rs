@@ -20,6 +20,7 @@ mod help;
 mod help_reports;
 mod journey;
 mod kafka;
+mod keyed;
 mod lifecycle;
 mod log;
 mod promises;
