@@ -51,6 +51,18 @@ pub(crate) struct ClientConfig {
     /// none of theirs
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Who may ask: `open`, everybody everything; `keys`, who has a key what its role may (`order-tracker keys create`)
+    #[arg(long, env = "AUTH", default_value = "open", value_name = "BY", value_parser = auth)]
+    pub(crate) auth: AuthMode,
+}
+
+/// Whether who asks must say who he is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthMode {
+    /// Nobody must.
+    Open,
+    /// By a key.
+    Keys,
 }
 
 /// Where orders are kept.
@@ -233,6 +245,14 @@ fn progression(text: &str) -> Result<Progression, String> {
     }
 }
 
+fn auth(text: &str) -> Result<AuthMode, String> {
+    match text {
+        "open" => Ok(AuthMode::Open),
+        "keys" => Ok(AuthMode::Keys),
+        _ => Err("must be open or keys".to_owned()),
+    }
+}
+
 fn cancel_unaccepted_after(text: &str) -> Result<Duration, String> {
     let allowed = "must be a duration from 1s to 365 days, such as 10m";
     let after = humantime::parse_duration(text).map_err(|_| allowed.to_owned())?;
@@ -284,6 +304,16 @@ impl Config {
         Kafka::check_properties(&settings).map_err(|error| {
             format!("KAFKA_PROPERTIES (--kafka-properties): must be properties of librdkafka: {error}")
         })
+    }
+}
+
+impl HttpConfig {
+    /// Whether others than programs of this machine can reach it.
+    pub(crate) fn is_reached_by_others(&self) -> bool {
+        match self.host.parse::<IpAddr>() {
+            Ok(address) => !address.is_loopback(),
+            Err(_) => self.host != "localhost",
+        }
     }
 }
 

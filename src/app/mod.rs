@@ -20,7 +20,7 @@ use supervisor::Supervisor;
 use crate::{
     app::config::{Config, StoreConfig},
     broker::{EmbeddedBroker, KafkaPublisher},
-    store::{PgSettings, PgStore, SqliteStore, Store, StoreError},
+    store::{Maintenance as _, PgSettings, PgStore, SqliteStore, Store, StoreError},
     time::SystemClock,
 };
 
@@ -65,6 +65,31 @@ pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<
     let store = SqliteStore::open_existing(&config.data_dir, Arc::new(SystemClock));
     let store =
         store.await.context("the embedded database is written to while the service is stopped only")?;
+    Ok(Arc::new(store))
+}
+
+/// What there must be for a command about keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// A database is made if there is none.
+    Make,
+    /// There must be one.
+    Find,
+}
+
+/// The same for the owner of the database who keeps its keys: beside a running service, and before the first start.
+pub(crate) async fn open_for_keys(config: &StoreConfig, keeping: Keeping) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(dsn) = config.dsn()? {
+        let max_connections = PgSettings::MIN_CONNECTIONS;
+        let store = PgStore::new(PgSettings { dsn, max_connections });
+        store.migrate().await.context("can't use the database")?;
+        return Ok(Arc::new(store));
+    }
+    let clock = Arc::new(SystemClock);
+    let store = match keeping {
+        Keeping::Make => SqliteStore::open_beside(&config.data_dir, clock).await?,
+        Keeping::Find => SqliteStore::open_existing_beside(&config.data_dir, clock).await?,
+    };
     Ok(Arc::new(store))
 }
 

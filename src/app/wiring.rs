@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
 use crate::{
-    app::config::HttpConfig,
+    app::config::{AuthMode, HttpConfig},
     broker::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher, Receipt,
     },
     http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
-    keys::Auth,
+    keys::{Auth, KeyRing},
     ops::{Operations, overview::Overview},
     order::{
         IdMint, OrderPlaced,
@@ -25,12 +25,12 @@ use crate::{
         promises::RELAY_QUEUE as FRESH,
     },
     pipeline::{
-        BatchWriter, Consumer, EventRelay, Migration, Relay, ReportWriter, Sampler, Scheduler, Upkeep,
-        WRITTEN_AT_ONCE, simulator,
+        BatchWriter, Consumer, EventRelay, KeyReader, Migration, Relay, ReportWriter, Sampler, Scheduler,
+        Upkeep, WRITTEN_AT_ONCE, simulator,
     },
     store::{Portion, Resilient, Store, StoreError},
     telemetry::{
-        health::{HealthRegistry, Part},
+        health::{Health, HealthRegistry, Part},
         metrics::Metrics,
     },
     time::{Alarm, SystemClock},
@@ -58,6 +58,7 @@ impl App {
         let fresh = wiring.start_writers(requests);
         wiring.start_report_writer(reports);
         let (when_migrated, unfit) = wiring.start_migration();
+        wiring.start_key_reader(&when_migrated);
         wiring.start_relay(&mut topic, fresh, &when_migrated);
         wiring.start_consumer(&topic, &when_migrated);
         wiring.start_scheduler(&when_migrated);
@@ -112,6 +113,7 @@ struct Wiring<'a> {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     parts: HealthRegistry,
+    auth: Auth,
     loader: OrderLoader,
     notifier: Arc<Notifier>,
     feed: Arc<Feed>,
@@ -138,11 +140,16 @@ impl<'a> Wiring<'a> {
         let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
+        let auth = match config.clients.auth {
+            AuthMode::Open => Auth::Open,
+            AuthMode::Keys => Auth::Keys(Arc::<KeyRing>::default()),
+        };
         Ok(Self {
             config,
             store,
             metrics,
             parts,
+            auth,
             loader,
             notifier,
             feed,
@@ -209,9 +216,9 @@ impl<'a> Wiring<'a> {
                 proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
                 rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
-                auth: Auth::Open,
+                auth: self.auth.clone(),
                 public_url: None,
-                exposed: false,
+                exposed: matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others(),
                 demo: self.config.store.is_embedded(),
             },
             batches: BatchPlaces::default(),
@@ -267,6 +274,16 @@ impl<'a> Wiring<'a> {
         let (migration, migrated, unfit) = Migration::new(self.store.clone());
         self.tasks.spawn("schema migration", migration.run(self.shutdown.soft()));
         (Gate { migrated, stop: self.shutdown.soft() }, unfit)
+    }
+
+    /// Until the keys were read nobody who sends one is told that it is not good.
+    fn start_key_reader(&mut self, when_migrated: &Gate) {
+        let Auth::Keys(ring) = &self.auth else { return };
+        let reader = KeyReader::new(self.store.clone(), Arc::clone(ring), Arc::clone(&self.metrics));
+        let health = self.parts.reporter(Part::Keys);
+        health.send_replace(Health::Down("not read yet".to_owned()));
+        let reader = reader.run(self.shutdown.soft(), health);
+        self.tasks.spawn("key reader", when_migrated.clone().open(reader));
     }
 
     fn start_relay(&mut self, topic: &mut Topic, fresh: mpsc::Receiver<OrderPlaced>, when_migrated: &Gate) {

@@ -11,6 +11,7 @@ mod events;
 mod explain;
 mod frames;
 mod healthcheck;
+mod keys;
 mod list;
 mod log_fields;
 mod log_output;
@@ -74,6 +75,8 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     /// Publish orders again that a broker has lost; a running service does it
     Republish(Box<republish::RepublishArgs>),
+    /// Make, list and revoke the keys by which clients say who they are
+    Keys(Box<keys::KeysArgs>),
     /// Look at messages that could not become orders, and requeue them
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Print a completion script for a shell
@@ -122,6 +125,7 @@ impl Cli {
             Some(Command::Migrate(args)) => args.config.store.check(),
             Some(Command::Verify(args)) => args.store.check(),
             Some(Command::Republish(args)) => args.store.check(),
+            Some(Command::Keys(args)) => args.check(),
             _ => Ok(()),
         }
     }
@@ -138,6 +142,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Simulate(args)) => simulate::run(args).await,
         Some(Command::Verify(args)) => verify::run(&args).await,
         Some(Command::Republish(args)) => republish::run(&args).await,
+        Some(Command::Keys(args)) => keys::run(&args).await,
         Some(Command::DeadLetters(args)) => dead_letters::run(*args).await,
         Some(Command::Completions { shell }) => completions::run(Cli::command(), shell),
         Some(Command::Man { folder }) => manual::run(Cli::command(), folder.as_deref()),

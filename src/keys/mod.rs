@@ -5,11 +5,13 @@
 //! Invariant: a key is shown once, when it is made. What is kept, compared and named afterwards is its hash, id and name.
 
 mod caller;
+mod record;
 mod ring;
 mod session;
 mod text;
 
 pub use caller::{Auth, Caller};
+pub use record::KeyRecord;
 pub use ring::{KeyRing, KeyUse, LiveKey, StoredKey, Unproven};
 pub use session::{LASTING as SESSION_LASTING, Session};
 pub use text::{ApiKey, KeyHash, KeyId, ParseKeyError};

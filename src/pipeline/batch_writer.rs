@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use super::{Outcome, pause};
 use crate::{
     order::{IdMint, OrderDetails, OrderId, OrderPlaced, Start},
-    store::{NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
+    store::{IdempotencyKey, NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
     telemetry::{
         RequestId,
         metrics::{Metrics, Step},
@@ -107,7 +107,12 @@ impl BatchWriter {
         requests
     }
 
-    fn new_order(&mut self, details: OrderDetails, key: Option<String>, meta: Option<Value>) -> NewOrder {
+    fn new_order(
+        &mut self,
+        details: OrderDetails,
+        key: Option<IdempotencyKey>,
+        meta: Option<Value>,
+    ) -> NewOrder {
         let millis = self.clock.now().timestamp_millis().unsigned_abs();
         let order_id = self.mint.lock().expect("no holder panics").mint(millis, self.random.random());
         NewOrder { order_id, details, key, meta, start: self.start }

@@ -1,7 +1,7 @@
 //! The loops that carry an order from the queue to its delivery.
 //!
 //! `batch_writer` stores what was handed in, `report_writer` what was reported, `relay` publishes it, `consumer` reads the topic back,
-//! `scheduler` makes due steps, `event_relay` puts every event on its topic, `sampler` measures what waits, `upkeep` throws old keys away; before all, `migration` brings the schema up
+//! `scheduler` makes due steps, `event_relay` puts every event on its topic, `sampler` measures what waits, `upkeep` throws old idempotency keys away, `key_reader` knows which API keys are good; before all, `migration` brings the schema up
 //! to date. Each is a public `step()` inside a
 //! small `run()`; tests call `step`. Every queue between them is bounded.
 //!
@@ -11,6 +11,7 @@ mod batch_writer;
 mod consumer;
 mod event_relay;
 mod held;
+mod key_reader;
 mod migration;
 mod postponed;
 mod relay;
@@ -26,6 +27,7 @@ mod upkeep;
 pub use batch_writer::{BatchWriter, WRITTEN_AT_ONCE};
 pub use consumer::Consumer;
 pub use event_relay::EventRelay;
+pub use key_reader::KeyReader;
 pub use migration::Migration;
 pub use relay::Relay;
 pub use report_writer::ReportWriter;

@@ -6,11 +6,15 @@ use async_trait::async_trait;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Found,
-    Holder, Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
-    Position, Reported, Republished, Span, StoreError,
+    Holder, Horizon, Incoming, KeyCreation, KeyList, LateOrders, LateSteps, Lease, NewOrder, OrderReport,
+    Outbox, Page, Placement, Position, Reported, Republished, Span, StoreError,
 };
-use crate::order::{
-    AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status, TrackedOrder,
+use crate::{
+    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
+    order::{
+        AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status,
+        TrackedOrder,
+    },
 };
 
 /// What is done with orders: they are placed or taken over, move on, and are read.
@@ -152,6 +156,27 @@ pub trait Insight: Send + Sync + 'static {
     ) -> Result<Vec<AuditedReport>, StoreError>;
 }
 
+/// What is done with the keys by which programs and people say who they are.
+#[async_trait]
+pub trait KeyStore: Send + Sync + 'static {
+    /// Those that are good, at most [`MAX_LIVE_KEYS`](crate::keys::MAX_LIVE_KEYS); one that can't be read is left out.
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError>;
+
+    /// Notes when keys were last used, to the minute; never goes back. Answers those that are still to be noted, since
+    /// another session of the database holds them.
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError>;
+
+    /// All of them, oldest first.
+    async fn list_keys(&self) -> Result<KeyList, StoreError>;
+
+    /// Writes a new one. Repeating it answers the same.
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError>;
+
+    /// Ends the key with this id, else the one with this name, and answers it; `None` if there is none. One that is
+    /// revoked already stays as it is.
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError>;
+}
+
 /// What makes and keeps a database fit, whatever it holds.
 #[async_trait]
 pub trait Maintenance: Send + Sync + 'static {
@@ -175,6 +200,6 @@ pub trait Maintenance: Send + Sync + 'static {
 }
 
 /// What every database adapter does.
-pub trait Store: OrderStore + OutboxStore + EventLog + Insight + Maintenance {}
+pub trait Store: OrderStore + OutboxStore + EventLog + Insight + KeyStore + Maintenance {}
 
-impl<T: OrderStore + OutboxStore + EventLog + Insight + Maintenance> Store for T {}
+impl<T: OrderStore + OutboxStore + EventLog + Insight + KeyStore + Maintenance> Store for T {}

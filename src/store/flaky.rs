@@ -17,7 +17,7 @@ use super::{
     LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement,
     Position, Reported, Republished, Store, StoreError,
     conformance::{new_orders, start},
-    forwarded::events_of_inner,
+    forwarded::{events_of_inner, keys_of_inner},
     memory::MemoryStore,
 };
 use crate::{
@@ -172,6 +172,7 @@ impl OutboxStore for Flaky {
 }
 
 events_of_inner!(Flaky);
+keys_of_inner!(Flaky);
 
 #[async_trait]
 impl Insight for Flaky {

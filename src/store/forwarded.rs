@@ -130,9 +130,48 @@ macro_rules! insight_of_inner {
     };
 }
 
-/// What keeps a database fit, handed on.
+/// The verbs of keys, all of them handed on.
+macro_rules! keys_of_inner {
+    ($double:ty) => {
+        #[async_trait::async_trait]
+        impl $crate::store::KeyStore for $double {
+            async fn live_keys(&self) -> Result<Vec<$crate::keys::StoredKey>, $crate::store::StoreError> {
+                self.inner.live_keys().await
+            }
+
+            async fn note_uses(
+                &self,
+                uses: &[$crate::keys::KeyUse],
+            ) -> Result<Vec<$crate::keys::KeyId>, $crate::store::StoreError> {
+                self.inner.note_uses(uses).await
+            }
+
+            async fn list_keys(&self) -> Result<$crate::store::KeyList, $crate::store::StoreError> {
+                self.inner.list_keys().await
+            }
+
+            async fn create_key(
+                &self,
+                key: &$crate::keys::StoredKey,
+            ) -> Result<$crate::store::KeyCreation, $crate::store::StoreError> {
+                self.inner.create_key(key).await
+            }
+
+            async fn revoke_key(
+                &self,
+                id_or_name: &str,
+            ) -> Result<Option<$crate::keys::KeyRecord>, $crate::store::StoreError> {
+                self.inner.revoke_key(id_or_name).await
+            }
+        }
+    };
+}
+
+/// What keeps a database fit, and its keys, handed on.
 macro_rules! maintenance_of_inner {
     ($double:ty) => {
+        $crate::store::forwarded::keys_of_inner!($double);
+
         #[async_trait::async_trait]
         impl $crate::store::Maintenance for $double {
             async fn migrate(&self) -> Result<(), $crate::store::StoreError> {
@@ -154,4 +193,4 @@ macro_rules! maintenance_of_inner {
     };
 }
 
-pub(crate) use {events_of_inner, insight_of_inner, maintenance_of_inner};
+pub(crate) use {events_of_inner, insight_of_inner, keys_of_inner, maintenance_of_inner};

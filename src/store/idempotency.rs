@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{NewOrder, Placement};
+use super::{IdempotencyKey, NewOrder, Placement};
 use crate::order::{OrderDetails, OrderId, OrderPlaced, Timestamp};
 
 /// What an order's key says about it.
@@ -20,10 +20,10 @@ pub(super) enum Verdict {
 /// first order of the batch that brings it.
 pub(super) fn judge<'a>(
     orders: &'a [NewOrder],
-    mut held: HashMap<&'a str, (OrderId, OrderDetails)>,
+    mut held: HashMap<&'a IdempotencyKey, (OrderId, OrderDetails)>,
 ) -> Vec<Verdict> {
     let judge = |order: &'a NewOrder| {
-        let Some(key) = order.key.as_deref() else { return Verdict::Fresh };
+        let Some(key) = &order.key else { return Verdict::Fresh };
         let (holder, details) = held.entry(key).or_insert_with(|| (order.order_id, order.details.clone()));
         if *details != order.details {
             Verdict::KeyReused

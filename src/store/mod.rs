@@ -20,6 +20,7 @@ pub(crate) mod flaky;
 #[cfg(test)]
 pub(crate) mod forwarded;
 mod idempotency;
+mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
 mod odd_rows;
@@ -34,10 +35,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use contract::{EventLog, Insight, Maintenance, OrderStore, OutboxStore, Store};
+pub use contract::{EventLog, Insight, KeyStore, Maintenance, OrderStore, OutboxStore, Store};
 pub use due::{Advance, Due, DueOrders, Place, SOON, within};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
+pub use keys::{KeyCreation, KeyList};
 pub use pages::{Pages, Patience, ReportPages};
 pub use portions::{Portion, in_portions};
 #[cfg(test)]
@@ -61,6 +63,28 @@ const EARLIER_VERSION: &str = "its tables are those of version 0.1, which this v
 
 pub use crate::{order::promises::IDEMPOTENCY_KEY_LIFETIME, time::deadlines::LOST as LOST_AFTER};
 
+/// A client's `Idempotency-Key`: what two owners call the same are two keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdempotencyKey {
+    /// The id of the API key that it came with; empty where nobody is asked for one.
+    pub owner: String,
+    /// As the client sent it.
+    pub key: String,
+}
+
+impl IdempotencyKey {
+    /// This owner's.
+    pub fn new(owner: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { owner: owner.into(), key: key.into() }
+    }
+
+    /// Of a client that nobody has asked who it is.
+    #[cfg(test)]
+    pub(crate) fn open(key: impl Into<String>) -> Self {
+        Self::new("", key)
+    }
+}
+
 /// An order to be written.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
@@ -69,7 +93,7 @@ pub struct NewOrder {
     /// What was ordered.
     pub details: OrderDetails,
     /// The client's `Idempotency-Key`, if it sent one.
-    pub key: Option<String>,
+    pub key: Option<IdempotencyKey>,
     /// Kept with the CREATED event.
     pub meta: Option<Value>,
     /// When it goes on.

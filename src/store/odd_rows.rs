@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use tracing::warn;
 
-/// How many unreadable orders are named in the log.
+/// How many unreadable rows are named in the log.
 const NAMED: usize = 100;
 
 /// The log, in which each is named once.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static KEYS_TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Leaves out rows that can't be read; `order_id` answers whose row it is, as it is written.
 pub(super) fn readable<R, T>(
@@ -20,9 +21,29 @@ pub(super) fn readable<R, T>(
     rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
 }
 
+/// The same of keys.
+pub(super) fn readable_keys<R, T>(
+    rows: &[R],
+    id: impl Fn(&R) -> String,
+    decode: impl Fn(&R) -> sqlx::Result<T>,
+) -> Vec<T> {
+    let tell = |row: &R, error: &sqlx::Error| {
+        let id = id(row);
+        if is_news(&KEYS_TOLD, &id) {
+            warn!(id, %error, "a stored key can't be read and is good for nothing; `keys revoke` ends it");
+        }
+    };
+    rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
+}
+
 fn tell(order_id: &str, error: &sqlx::Error) {
-    let mut told = TOLD.lock().expect("no holder panics");
-    if told.len() < NAMED && told.insert(order_id.to_owned()) {
+    if is_news(&TOLD, order_id) {
         warn!(order_id, %error, "a stored order can't be read and is left out; `verify` finds all of them");
     }
+}
+
+/// Whether it was not told yet, and may be.
+fn is_news(told: &Mutex<BTreeSet<String>>, id: &str) -> bool {
+    let mut told = told.lock().expect("no holder panics");
+    told.len() < NAMED && told.insert(id.to_owned())
 }

@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Found, Holder, Horizon, Incoming, Insight, LateOrders, LateSteps, Lease, Maintenance, NewOrder,
-    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span,
-    Store, StoreError,
+    Found, Holder, Horizon, Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Lease,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
+    Republished, Span, Store, StoreError,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
     order::{AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,
@@ -221,6 +222,29 @@ impl Insight for Resilient {
         limit: usize,
     ) -> Result<Vec<AuditedReport>, StoreError> {
         self.read(self.inner.audit_reports(after, until, limit)).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Resilient {
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        self.read_again(|| self.inner.live_keys()).await
+    }
+
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
+        self.write(self.inner.note_uses(uses)).await
+    }
+
+    async fn list_keys(&self) -> Result<KeyList, StoreError> {
+        self.read_again(|| self.inner.list_keys()).await
+    }
+
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
+        self.write(self.inner.create_key(key)).await
+    }
+
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
+        self.write(self.inner.revoke_key(id_or_name)).await
     }
 }
 

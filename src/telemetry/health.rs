@@ -120,11 +120,13 @@ pub enum Part {
     Scheduler,
     /// Whether events are put on their topic.
     Events,
+    /// Whether it is known which keys are good.
+    Keys,
 }
 
 impl Part {
     /// All parts, in the order in which they are told.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Database,
         Self::Broker,
         Self::Relay,
@@ -132,6 +134,7 @@ impl Part {
         Self::DeadLetters,
         Self::Scheduler,
         Self::Events,
+        Self::Keys,
     ];
 
     /// Its name wherever it is told.
@@ -144,6 +147,7 @@ impl Part {
             Self::DeadLetters => "dead_letters",
             Self::Scheduler => "scheduler",
             Self::Events => "events",
+            Self::Keys => "keys",
         }
     }
 }
@@ -163,6 +167,8 @@ pub struct PartsHealth {
     pub scheduler: Health,
     /// Whether events are put on their topic, as far as that is this replica's work.
     pub events: Health,
+    /// Whether it is known which keys are good; unknown where nobody is asked for one.
+    pub keys: Health,
 }
 
 /// The registry. Cheap enough to clone for whoever needs one.
@@ -197,6 +203,7 @@ impl HealthRegistry {
             dead_letters: health(Part::DeadLetters),
             scheduler: health(Part::Scheduler),
             events: health(Part::Events),
+            keys: health(Part::Keys),
         }
     }
 }
@@ -220,6 +227,7 @@ mod tests {
             dead_letters: down("dead_letters"),
             scheduler: down("scheduler"),
             events: down("events"),
+            keys: down("keys"),
         };
         assert_eq!(parts.read(), expected);
         assert_eq!(*watcher.borrow(), expected.relay);

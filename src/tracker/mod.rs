@@ -26,7 +26,9 @@ pub use search::{AMONG, Matches, Search};
 pub use transitions::Transitions;
 
 use crate::order::{OrderDetails, OrderId, Sight, Status};
-pub use crate::store::{MOVED_AT_ONCE, OrderReport, Page, ReportOutcome, Reported, Standing, StoreError};
+pub use crate::store::{
+    IdempotencyKey, MOVED_AT_ONCE, OrderReport, Page, ReportOutcome, Reported, Standing, StoreError,
+};
 
 /// All that can be done with orders from outside. Cheap to clone; the writers end with the last copy.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ impl Tracker {
     pub async fn place(
         &self,
         details: OrderDetails,
-        key: Option<String>,
+        key: Option<IdempotencyKey>,
         meta: Option<Value>,
     ) -> Result<Accepted, PlaceError> {
         self.queue.place(details, key, meta).await

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     order::{OrderDetails, OrderId, promises::PLACE_QUEUE as CAPACITY},
-    store::StoreError,
+    store::{IdempotencyKey, StoreError},
     telemetry::RequestId,
     time::deadlines::QUEUE as PATIENCE,
 };
@@ -20,7 +20,7 @@ pub struct PlaceRequest {
     /// What is ordered.
     pub details: OrderDetails,
     /// The client's `Idempotency-Key`.
-    pub key: Option<String>,
+    pub key: Option<IdempotencyKey>,
     /// Kept with the CREATED event.
     pub meta: Option<Value>,
     /// The request that handed it in, if one did.
@@ -100,7 +100,7 @@ impl PlaceQueue {
     pub async fn place(
         &self,
         details: OrderDetails,
-        key: Option<String>,
+        key: Option<IdempotencyKey>,
         meta: Option<Value>,
     ) -> Result<Accepted, PlaceError> {
         let (answer, stored) = oneshot::channel();

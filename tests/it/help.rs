@@ -24,6 +24,7 @@ async fn help_of_the_service() {
       simulate      Place made-up orders on a running service and measure how it takes them
       verify        Check every promise against database and topic; exit code 1 on any violation
       republish     Publish orders again that a broker has lost; a running service does it
+      keys          Make, list and revoke the keys by which clients say who they are
       dead-letters  Look at messages that could not become orders, and requeue them
       completions   Print a completion script for a shell
       man           Print the manual page; `order-tracker man | man -l -` shows it
@@ -57,6 +58,13 @@ async fn help_of_the_service() {
               last in it that is none of theirs
 
               [env: TRUSTED_PROXIES=]
+
+          --auth <BY>
+              Who may ask: `open`, everybody everything; `keys`, who has a key what its role may
+              (`order-tracker keys create`)
+
+              [env: AUTH=]
+              [default: open]
 
     Database:
           --pg-dsn <postgres://USER:PASSWORD@HOST:PORT/DB>

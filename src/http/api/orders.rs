@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder, schema::Include},
-    tracker::Page,
+    tracker::{IdempotencyKey, Page},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -68,7 +68,7 @@ pub(in crate::http) async fn place(
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?;
+    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey::new("", key));
     let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
     let accepted =
         state.tracker.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;

@@ -54,6 +54,8 @@ pub enum CauseCode {
     DeadLettersUnusable,
     /// Events wait for their topic.
     EventsBehind,
+    /// Which keys are good can't be read, or when they were last used can't be noted.
+    KeysNotRead,
     /// What is stored of the order can't have happened.
     TimelineBroken,
     /// The order's stage is not over yet.

@@ -24,7 +24,7 @@ pub enum State {
 /// A part and what is to be said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartLine {
-    /// Its name: `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler` or `events`.
+    /// Its name: `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler`, `events` or `keys`.
     pub part: &'static str,
     /// How much of its work it does.
     pub state: State,
@@ -58,6 +58,8 @@ const MEND_DEAD_LETTERS: &str =
     "Mend the topic or the right to it; messages that are no orders wait meanwhile.";
 const MEND_EVENTS: &str =
     "Mend that; events are kept in the database and go out in order by themselves, none is passed over.";
+const MEND_KEYS: &str = "Mend the database, or the right to api_keys (docs/roles.sql); keys that are known stay good \
+     meanwhile, and one that is revoked does too.";
 const PASSES_BY_ITSELF: &str =
     "That passes by itself; if it lasts, a session of the database keeps an old transaction open.";
 const JUST_STARTED: &str = "Ask again in a moment; if that lasts, the log says why.";
@@ -65,7 +67,7 @@ const HELD: &str = "Such an order is tried again with growing pauses, and all ot
      mend what the reason names, such as a trigger or an event that is there twice.";
 
 /// Judges every part: by its figures, unless it says something of itself.
-pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine; 7] {
+pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine; 8] {
     // Why there are none is said of the database, once.
     let known = figures.filter(|figures| figures.away.is_none());
     let backlog = known.map(|figures| figures.backlog);
@@ -84,6 +86,7 @@ pub fn diagnose(figures: Option<&Figures<'_>>, parts: &PartsHealth) -> [PartLine
         dead_letters(&parts.dead_letters),
         judged("scheduler", &parts.scheduler, overdue, scheduler, scheduler_causes),
         events(&parts.events),
+        keys(&parts.keys),
     ]
 }
 
@@ -112,6 +115,14 @@ fn events(health: &Health) -> PartLine {
         // With the topic off nobody writes.
         Health::Unknown => PartLine::ok("events", "not written here"),
         health => told("events", health, "", CauseCode::EventsBehind, MEND_EVENTS),
+    }
+}
+
+fn keys(health: &Health) -> PartLine {
+    match health {
+        // With `AUTH=open` nobody reads them.
+        Health::Unknown => PartLine::ok("keys", "not asked for"),
+        health => told("keys", health, "", CauseCode::KeysNotRead, MEND_KEYS),
     }
 }
 

@@ -18,6 +18,7 @@ const WELL: PartsHealth = PartsHealth {
     dead_letters: Health::Up,
     scheduler: Health::Up,
     events: Health::Up,
+    keys: Health::Up,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -130,6 +131,10 @@ fn a_part_that_complains_is_judged_by_what_it_says() {
     assert_part(&events, State::Down, &[C::EventsBehind], "no right");
     let events = part_of(PartsHealth { events: Health::Unknown, ..WELL }, "events");
     assert_part(&events, State::Ok, &[], "");
+    let keys = part_of(PartsHealth { keys: down("no right"), ..WELL }, "keys");
+    assert_part(&keys, State::Down, &[C::KeysNotRead], "no right");
+    let keys = part_of(PartsHealth { keys: Health::Unknown, ..WELL }, "keys");
+    assert_part(&keys, State::Ok, &[], "");
     let scheduler = part_of(PartsHealth { scheduler: down("locked"), ..WELL }, "scheduler");
     assert_part(&scheduler, State::Down, &[C::SchedulerDown], "locked");
     let scheduler = part_of(PartsHealth { scheduler: moved, ..WELL }, "scheduler");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     store::Page,
-    tracker::{Accepted, PlaceError},
+    tracker::{Accepted, IdempotencyKey, PlaceError},
 };
 
 const ALL: Page = Page { status: None, before: None, limit: 200 };
@@ -84,7 +84,7 @@ async fn a_refused_order_does_not_take_its_neighbours_along() {
 async fn idempotency_keys_are_answered_through_the_desk() {
     let mut kitchen = Kitchen::open().await;
     kitchen.writer.requests = kitchen.keyed.take().expect("not taken");
-    let key = || Some("key".to_owned());
+    let key = || Some(IdempotencyKey::open("key"));
     let places = ["Ada", "Ada", "Grace"].map(|name| kitchen.queue.place(details(name), key(), None));
     let (answers, _) = tokio::join!(join_all(places), kitchen.writer.step());
     let first = answers[0].clone().expect("accepted");

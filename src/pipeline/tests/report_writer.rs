@@ -139,8 +139,9 @@ async fn what_does_not_fit_into_a_set_begins_the_next() {
         let first = t.writer.step().await;
         (first, t.writer.step().await)
     };
+    let work = timeout(Duration::from_mins(1), work);
     let (answers, last, steps) = tokio::join!(join_all(waiting), last, work);
-    assert_eq!(steps, (Outcome::Worked(500), Outcome::Worked(100)));
+    assert_eq!(steps, Ok((Outcome::Worked(500), Outcome::Worked(100))));
     for answer in answers.into_iter().chain([last]).flat_map(|answers| answers.expect("answers")) {
         assert!(is_applied(&answer.map(|reported| reported.outcome)));
     }

@@ -13,6 +13,11 @@ pub(crate) use super::{
         repeated_calls_tell_nothing_new,
     },
     kept::what_is_kept_of_reports_is_audited,
+    keys::{
+        a_key_is_good_until_it_is_revoked, a_name_is_of_one_good_key, an_odd_key_takes_no_other_away,
+        only_so_many_keys_are_good_at_a_time, racing_makers_make_one_key_of_a_name,
+        uses_are_noted_and_never_go_back, what_is_no_key_is_refused_by_the_table,
+    },
     names::tables_take_these_names_and_no_others,
     odd::an_odd_row_is_one_orders_trouble,
     outbox::{
@@ -50,8 +55,8 @@ use super::{DELAYS, Fixture, assert_consistent, details, incoming, new_order, ne
 use crate::{
     order::{OrderDetails, OrderId, OrderPlaced, PerStatus, Status},
     store::{
-        Admission, Backlog, IDEMPOTENCY_KEY_LIFETIME, Incoming, LateSteps, NewOrder, Outbox, Page, Placement,
-        StoreError,
+        Admission, Backlog, IDEMPOTENCY_KEY_LIFETIME, IdempotencyKey, Incoming, LateSteps, NewOrder, Outbox,
+        Page, Placement, StoreError,
     },
     time::Clock as _,
 };
@@ -190,7 +195,8 @@ pub(crate) async fn lists_are_newest_first_by_keyset_and_by_status(t: Fixture) {
 }
 
 pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
-    let keyed = |order: &NewOrder, key: &str| NewOrder { key: Some(key.to_owned()), ..order.clone() };
+    let keyed =
+        |order: &NewOrder, key: &str| NewOrder { key: Some(IdempotencyKey::open(key)), ..order.clone() };
     let orders = new_orders(6);
     let same = |order: &NewOrder| NewOrder { details: orders[0].details.clone(), ..order.clone() };
     let batch = [
@@ -214,6 +220,27 @@ pub(crate) async fn idempotency_keys_place_once(t: Fixture) {
     t.clock.advance(Duration::from_millis(1));
     assert_eq!(t.store.expire_idempotency_keys(10).await.expect("expires"), 2);
     assert!(matches!(t.place(&[keyed(&orders[5], "a")]).await[0], Placement::Placed(_)));
+}
+
+/// Two owners that call theirs the same have two keys.
+pub(crate) async fn idempotency_keys_are_their_owners(t: Fixture) {
+    let of = |order: &NewOrder, owner: &str| NewOrder {
+        key: Some(IdempotencyKey::new(owner, "a")),
+        ..order.clone()
+    };
+    let orders = new_orders(4);
+    let batch = [of(&orders[0], ""), of(&orders[1], "site"), of(&orders[2], "till")];
+    let first = t.place(&batch).await;
+    assert!(first.iter().all(|one| matches!(one, Placement::Placed(_))), "{first:?}");
+    for (n, owner) in ["", "site", "till"].into_iter().enumerate() {
+        let again = NewOrder { details: orders[n].details.clone(), ..of(&orders[3], owner) };
+        assert_eq!(t.place(&[again]).await, [Placement::Replayed(orders[n].order_id)], "{owner}");
+        assert_eq!(t.place(&[of(&orders[3], owner)]).await, [Placement::KeyReused], "{owner}");
+    }
+    assert_eq!(t.counts().await[Status::Placed], 3);
+    t.clock.advance(IDEMPOTENCY_KEY_LIFETIME + Duration::from_millis(1));
+    assert_eq!(t.store.expire_idempotency_keys(10).await.expect("expires"), 3);
+    assert!(matches!(t.place(&[of(&orders[3], "site")]).await[0], Placement::Placed(_)));
 }
 
 pub(crate) async fn a_backlog_counts_what_is_under_way(t: Fixture) {
@@ -291,7 +318,12 @@ pub(crate) async fn racing_writers_do_each_thing_once(t: Fixture) {
         let store = if n % 2 == 0 { Arc::clone(&t.store) } else { Arc::clone(&t.replica) };
         let mine: Vec<NewOrder> = orders[n / 2 * 20..][..20]
             .iter()
-            .map(|order| NewOrder { key: Some(format!("key {}", order.order_id)), ..order.clone() })
+            .enumerate()
+            .map(|(at, order)| {
+                // Of two owners each key.
+                let key = IdempotencyKey::new(["", "site"][at % 2], format!("key {}", n / 2 * 20 + at / 2));
+                NewOrder { key: Some(key), ..order.clone() }
+            })
             .collect();
         racers.spawn(async move {
             let incoming: Vec<Incoming> = mine.iter().map(|order| incoming(order, start())).collect();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{DELAYS, Fixture, incoming, new_order, new_orders, seconds, start};
 use crate::{
     order::{Cursor, EventKind, FeedEvent, OrderFacts, OrderId, Size, Status},
-    store::{Arrival, FeedPage, FeedQuery, Horizon, Lease, NewOrder, Outbox, Span, Store},
+    store::{Arrival, FeedPage, FeedQuery, Horizon, IdempotencyKey, Lease, NewOrder, Outbox, Span, Store},
 };
 
 /// How often it is looked before a test fails: other tests' transactions hold the horizon of a shared server back.
@@ -65,7 +65,7 @@ pub(crate) async fn every_event_lies_in_one_order(t: Fixture) {
 
     let orders = new_orders(4);
     let told = NewOrder { meta: Some(json!({"source": "test", "note": "for Ada"})), ..orders[0].clone() };
-    let keyed = NewOrder { key: Some("key".to_owned()), ..orders[1].clone() };
+    let keyed = NewOrder { key: Some(IdempotencyKey::open("key")), ..orders[1].clone() };
     t.place(&[told]).await;
     t.store.place(&[keyed, orders[2].clone()], Outbox::Anyones).await.expect("places");
     t.store.admit(&[incoming(&orders[3], start())]).await.expect("admits");
@@ -104,7 +104,7 @@ pub(crate) async fn every_event_lies_in_one_order(t: Fixture) {
 /// Repeating a call writes no event, and what is not known is not made up.
 pub(crate) async fn repeated_calls_tell_nothing_new(t: Fixture) {
     let orders = new_orders(2);
-    let keyed = NewOrder { key: Some("key".to_owned()), ..orders[0].clone() };
+    let keyed = NewOrder { key: Some(IdempotencyKey::open("key")), ..orders[0].clone() };
     for _ in 0..3 {
         t.place(&[keyed.clone(), orders[1].clone()]).await;
         t.store.admit(&[incoming(&orders[0], start())]).await.expect("admits");

@@ -6,6 +6,7 @@ pub(crate) mod cases;
 pub(crate) mod events;
 pub(crate) mod histories;
 mod kept;
+pub(crate) mod keys;
 mod names;
 mod odd;
 pub(crate) mod outbox;
@@ -59,6 +60,8 @@ pub(crate) struct Dialect {
     pub odd_moments: &'static [&'static str],
     /// Before a statement whose rows the database is to check, as it does for everybody but a careless console.
     pub checked: &'static str,
+    /// What the 32 bytes of a key's hash may be in a row `i` of many.
+    pub hash_of_i: &'static str,
     /// What makes the database take rows that it would refuse.
     pub allow_odd: &'static [&'static str],
 }
@@ -186,6 +189,14 @@ macro_rules! conformance {
             own_rows_that_nobody_holds_are_found,
             orders_are_published_again_once,
             idempotency_keys_place_once,
+            idempotency_keys_are_their_owners,
+            a_key_is_good_until_it_is_revoked,
+            a_name_is_of_one_good_key,
+            racing_makers_make_one_key_of_a_name,
+            uses_are_noted_and_never_go_back,
+            an_odd_key_takes_no_other_away,
+            what_is_no_key_is_refused_by_the_table,
+            only_so_many_keys_are_good_at_a_time,
             a_backlog_counts_what_is_under_way,
             what_needs_a_look_comes_oldest_first_and_is_counted,
             orders_that_people_have_not_moved_are_late_by_status,

@@ -3,7 +3,7 @@
 use super::{Dialect, Fixture, new_orders, seconds};
 use crate::{
     order::{OrderId, StageDelays, Status},
-    store::{Due, NewOrder, Outbox, Page, Placement, Republished, Transition, UNSENT_LISTED},
+    store::{Due, IdempotencyKey, NewOrder, Outbox, Page, Placement, Republished, Transition, UNSENT_LISTED},
     time::Clock as _,
 };
 
@@ -103,7 +103,8 @@ impl Fixture {
 /// Two good orders beside the odd one, through every verb, in sets and alone.
 async fn every_verb_serves_the_others(t: &Fixture, odd: &str, readable: bool) {
     let orders = new_orders(2);
-    let keyed = NewOrder { key: Some(orders[1].order_id.to_string()), ..orders[1].clone() };
+    let keyed =
+        NewOrder { key: Some(IdempotencyKey::open(orders[1].order_id.to_string())), ..orders[1].clone() };
     let placed = t.store.place(&[orders[0].clone(), keyed], Outbox::Anyones).await.expect("places");
     assert!(placed.iter().all(|one| matches!(one, Placement::Placed(_))), "{odd}: {placed:?}");
     let ids = [orders[0].order_id, orders[1].order_id];

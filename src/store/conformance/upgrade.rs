@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::{DELAYS, Fixture, assert_consistent, events::settled, new_order, new_orders, seconds, start};
+use super::{
+    DELAYS, Fixture, assert_consistent, events::settled, keys::drawn, new_order, new_orders, seconds, start,
+};
 use crate::{
-    order::{Cursor, EventKind, OrderId, Status, Timestamp},
-    store::{Backlog, FeedQuery, NewOrder, Span},
+    order::{Cursor, EventKind, OrderId, Role, Status, Timestamp},
+    store::{Backlog, FeedQuery, KeyCreation, NewOrder, Span},
     time::Clock as _,
 };
 
@@ -64,5 +66,7 @@ pub(crate) async fn they_go_on(t: Fixture, ids: Vec<OrderId>) {
         let before = reached.insert(event.order_id, event.seq).unwrap_or_default();
         assert_eq!(event.seq, before + 1, "{event:?}");
     }
+    let (_, key) = drawn("site", Role::Shop);
+    assert_eq!(t.store.create_key(&key).await, Ok(KeyCreation::Created));
     t.store.lease("reader", seconds(5)).await.expect("leases").expect("is free");
 }

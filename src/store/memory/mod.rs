@@ -2,6 +2,7 @@
 //! suite as the real ones, and many thousand times faster than a disk.
 
 mod events;
+mod keys;
 mod orders;
 pub(crate) mod transaction;
 
@@ -22,10 +23,11 @@ use transaction::{Course, Courses, Locks};
 use super::reports::SaidRow;
 
 use super::{
-    AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, Insight, LateOrders, LateSteps, Maintenance,
-    OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, IdempotencyKey, Insight, LateOrders, LateSteps,
+    Maintenance, OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, StoredKey},
     order::{
         AuditedEvent, AuditedOrder, AuditedReport, OrderId, OrderPlaced, Status, Timestamp, TrackedOrder,
     },
@@ -43,7 +45,8 @@ pub(crate) struct Database {
     orders: BTreeMap<OrderId, TrackedOrder>,
     outbox: BTreeMap<OrderId, (Timestamp, Option<u64>)>,
     alive: HashMap<u64, Timestamp>,
-    keys: HashMap<String, (OrderId, Timestamp)>,
+    keys: HashMap<IdempotencyKey, (OrderId, Timestamp)>,
+    api_keys: BTreeMap<KeyId, (StoredKey, KeyRecord)>,
     /// What was said beside events, by order and position.
     said: BTreeMap<(OrderId, u32), SaidRow>,
     pub(crate) log: Log,

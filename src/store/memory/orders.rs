@@ -43,7 +43,7 @@ impl Database {
         orders: &[NewOrder],
         claimed_by: Option<u64>,
     ) -> Vec<Placement> {
-        let sent = orders.iter().filter_map(|order| order.key.as_deref());
+        let sent = orders.iter().filter_map(|order| order.key.as_ref());
         let held = sent.filter_map(|key| {
             let (order_id, _) = self.keys.get(key)?;
             Some((key, (*order_id, self.orders[order_id].order.details.clone())))

@@ -7,7 +7,10 @@ use tokio::{
     time::{Duration, Instant, sleep, timeout},
 };
 
-use super::{super::reports::SaidRow, Database, MemoryStore, StoreError};
+use super::{
+    super::{IdempotencyKey, reports::SaidRow},
+    Database, MemoryStore, StoreError,
+};
 use crate::{
     order::{
         Event, EventKind, FeedEvent, Order, OrderDetails, OrderId, Start, Status, Timestamp, TrackedOrder,
@@ -38,7 +41,7 @@ type Ended = oneshot::Receiver<Result<(), StoreError>>;
 #[derive(Default)]
 pub(super) struct Locks {
     orders: HashSet<OrderId>,
-    keys: HashSet<String>,
+    keys: HashSet<IdempotencyKey>,
 }
 
 impl Locks {
@@ -48,7 +51,7 @@ impl Locks {
     }
 
     /// Whether one has taken this idempotency key.
-    pub(super) fn hold_key(&self, key: &str) -> bool {
+    pub(super) fn hold_key(&self, key: &IdempotencyKey) -> bool {
         self.keys.contains(key)
     }
 
@@ -73,7 +76,7 @@ pub(super) struct Transaction {
     orders: Vec<TrackedOrder>,
     events: Vec<FeedEvent>,
     pub(super) outbox: Vec<(OrderId, Option<u64>)>,
-    pub(super) keys: Vec<(String, OrderId)>,
+    pub(super) keys: Vec<(IdempotencyKey, OrderId)>,
     pub(super) said: Vec<((OrderId, u32), SaidRow)>,
 }
 
@@ -242,7 +245,7 @@ mod tests {
     async fn what_is_open_is_not_seen_and_holds_its_rows() {
         let [late, other] = replicas(vec![open(OPEN, false)]);
         let orders: Vec<NewOrder> = new_orders(2);
-        let keyed = [NewOrder { key: Some("key".to_owned()), ..orders[0].clone() }];
+        let keyed = [NewOrder { key: Some(IdempotencyKey::open("key")), ..orders[0].clone() }];
         let again = NewOrder { order_id: new_orders(1)[0].order_id, ..keyed[0].clone() };
         let beside = async {
             sleep(OPEN / 2).await;

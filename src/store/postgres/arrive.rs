@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
     super::{
-        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        Admission, FIRST_EVENTS, FIRST_STATUS, IdempotencyKey, Incoming, NewOrder, Placement,
         columns::{order_columns, placed_columns},
         idempotency,
     },
@@ -162,20 +162,22 @@ async fn take_keys<'a>(
     tx: &mut PgConnection,
     orders: &'a [NewOrder],
     now: Option<Timestamp>,
-) -> sqlx::Result<HashMap<&'a str, (OrderId, OrderDetails)>> {
-    let mut first: HashMap<&str, OrderId> = HashMap::new();
+) -> sqlx::Result<HashMap<&'a IdempotencyKey, (OrderId, OrderDetails)>> {
+    let mut first: HashMap<&IdempotencyKey, OrderId> = HashMap::new();
     for order in orders {
-        if let Some(key) = order.key.as_deref() {
+        if let Some(key) = &order.key {
             first.entry(key).or_insert(order.order_id);
         }
     }
-    let keys: Vec<&str> = first.keys().copied().collect();
+    let owners: Vec<&str> = first.keys().map(|key| &*key.owner).collect();
+    let keys: Vec<&str> = first.keys().map(|key| &*key.key).collect();
     sqlx::query(
-        "INSERT INTO idempotency_keys (key, order_id, created_at)
-         SELECT k.key, k.order_id, COALESCE($3, clock_timestamp())
-         FROM unnest($1::text[], $2::text[]) AS k (key, order_id) ORDER BY k.key
+        "INSERT INTO idempotency_keys (owner, key, order_id, created_at)
+         SELECT k.owner, k.key, k.order_id, COALESCE($4, clock_timestamp())
+         FROM unnest($1::text[], $2::text[], $3::text[]) AS k (owner, key, order_id) ORDER BY k.owner, k.key
          ON CONFLICT (owner, key) DO NOTHING",
     )
+    .bind(&owners)
     .bind(&keys)
     .bind(first.values().map(OrderId::to_string).collect::<Vec<_>>())
     .bind(now)
@@ -183,21 +185,23 @@ async fn take_keys<'a>(
     .await?;
     // An inner join: a key that was just taken has no order yet. Each key is looked up alone: with `key = ANY` the
     // planner may read all keys of the owner.
-    let rows = sqlx::query(
-        concat!("SELECT sent.key, ",
+    let rows = sqlx::query(concat!(
+        "SELECT sent.owner, sent.key, ",
         placed_columns!("o."),
-        " FROM unnest($1::text[]) AS sent (key)
+        " FROM unnest($1::text[], $2::text[]) AS sent (owner, key)
          CROSS JOIN LATERAL (
-             SELECT k.order_id FROM idempotency_keys AS k WHERE k.owner = '' AND k.key = sent.key LIMIT 1) AS held
-         JOIN orders AS o USING (order_id)"),
-    )
+             SELECT k.order_id FROM idempotency_keys AS k 
+             WHERE k.owner = sent.owner AND k.key = sent.key LIMIT 1) AS held
+         JOIN orders AS o USING (order_id)"
+    ))
+    .bind(&owners)
     .bind(&keys)
     .fetch_all(tx)
     .await?;
     let mut held = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let key: &str = row.try_get("key")?;
-        if let Some((key, _)) = first.get_key_value(key) {
+        let key = IdempotencyKey { owner: row.try_get("owner")?, key: row.try_get("key")? };
+        if let Some((key, _)) = first.get_key_value(&key) {
             held.insert(*key, (order_id(row)?, details(row)?));
         }
     }

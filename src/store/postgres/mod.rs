@@ -14,6 +14,7 @@ mod expiry;
 mod figures_cost;
 #[cfg(test)]
 mod find_cost;
+mod keys;
 mod looks;
 mod low_water;
 #[cfg(test)]
@@ -50,9 +51,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
-    LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement,
-    Position, Reported, Republished, SOON, StoreError, due, errors,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, IdempotencyKey, Incoming, Insight,
+    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
+    Placement, Position, Reported, Republished, SOON, StoreError, due, errors,
 };
 use crate::{
     order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},

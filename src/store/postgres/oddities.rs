@@ -9,7 +9,8 @@ use super::tests::{Database, new_order, run};
 use crate::{
     order::{OrderId, StageDelays},
     store::{
-        Due, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store, StoreError,
+        Due, IdempotencyKey, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store,
+        StoreError,
         conformance::{new_orders, outbox::take, start},
     },
     time::ManualClock,
@@ -74,7 +75,7 @@ async fn other_locked_rows_are_waited_for_by_nobody() {
     let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
     let store = database.replica(&clock).await;
     let keyed: Vec<NewOrder> =
-        ["a", "b", "c"].map(|key| NewOrder { key: Some(key.to_owned()), ..new_order() }).into();
+        ["a", "b", "c"].map(|key| NewOrder { key: Some(IdempotencyKey::open(key)), ..new_order() }).into();
     store.place(&keyed, Outbox::Anyones).await.expect("places");
     let mut console = database.options().connect().await.expect("connects");
     let mut holder = console.begin().await.expect("begins");
@@ -99,7 +100,7 @@ async fn a_key_that_is_held_holds_up_no_order_without_one() {
     let hold = format!("INSERT INTO idempotency_keys VALUES ('', 'held', '{stored}', now())");
     run(&mut console, "BEGIN").await.expect("begins");
     run(&mut console, &hold).await.expect("holds the key");
-    let keyed = NewOrder { key: Some("held".to_owned()), ..new_order() };
+    let keyed = NewOrder { key: Some(IdempotencyKey::open("held")), ..new_order() };
     let (keyed, keyless) = ([keyed], [new_order()]);
     let asked = Instant::now();
     let keyed_place = async { (store.place(&keyed, Outbox::Mine).await, asked.elapsed()) };

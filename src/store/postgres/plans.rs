@@ -12,8 +12,8 @@ use super::{
 use crate::{
     order::{COUNTED_TO, Cursor, EventKind, OrderId, Report, Rules, Source, StageDelays, Start, Status},
     store::{
-        Due, EventLog as _, FeedQuery, Incoming, Insight as _, Maintenance as _, NewOrder, OrderReport,
-        OrderStore as _, Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError,
+        Due, EventLog as _, FeedQuery, IdempotencyKey, Incoming, Insight as _, Maintenance as _, NewOrder,
+        OrderReport, OrderStore as _, Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError,
         conformance::start,
     },
     time::{Clock as _, ManualClock},
@@ -311,7 +311,8 @@ async fn a_sweep_reads_what_it_answers() {
 
 /// Uses every verb whose cost must not depend on what is stored.
 async fn use_every_verb(store: &PgStore) {
-    let order = NewOrder { key: Some(rand::random::<u64>().to_string()), ..new_order() };
+    let order =
+        NewOrder { key: Some(IdempotencyKey::open(rand::random::<u64>().to_string())), ..new_order() };
     let id = order.order_id;
     let placements = store.place(&[order, new_order()], Outbox::Mine).await.expect("places");
     let incoming = placements.into_iter().map(|placement| match placement {

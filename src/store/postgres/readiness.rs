@@ -99,7 +99,7 @@ mod tests {
     use tokio::{task::yield_now, time::timeout};
 
     use super::super::{
-        NewOrder, PgDsn, PgSettings, PgStore, StoreError,
+        IdempotencyKey, NewOrder, PgDsn, PgSettings, PgStore, StoreError,
         tests::{Database, fixture, new_order, run},
     };
     use crate::{
@@ -136,7 +136,10 @@ mod tests {
         };
         timeout(Duration::from_secs(10), looks()).await.expect("finds all there");
         for _ in 0..3 {
-            let keyed = NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() };
+            let keyed = NewOrder {
+                key: Some(IdempotencyKey::open(format!("{:032x}", rand::random::<u128>()))),
+                ..new_order()
+            };
             store.place(&[keyed], Outbox::Mine).await.expect("places with a key");
             store.place(&[new_order()], Outbox::Mine).await.expect("places");
             assert!(store.find_all(&[new_order().order_id]).await.expect("reads").orders.is_empty());
@@ -197,7 +200,10 @@ mod tests {
     #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
     async fn what_only_some_orders_meet_is_not_forgotten_for_others() {
         let t = fixture().await;
-        let keyed = || NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() };
+        let keyed = || NewOrder {
+            key: Some(IdempotencyKey::open(format!("{:032x}", rand::random::<u128>()))),
+            ..new_order()
+        };
         let deferred = "AFTER INSERT ON idempotency_keys DEFERRABLE INITIALLY DEFERRED";
         (t.by_hand)(
             "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'never'; END $$",

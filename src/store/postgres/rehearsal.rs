@@ -9,7 +9,9 @@ use std::{
 use sqlx::Connection as _;
 use tokio::time::Instant;
 
-use super::{NewOrder, OrderReport, PgStore, StoreError, arrive, bounded, pools::Slot, reports};
+use super::{
+    IdempotencyKey, NewOrder, OrderReport, PgStore, StoreError, arrive, bounded, pools::Slot, reports,
+};
 use crate::order::{EventKind, IdMint, OrderDetails, OrderId, Report, Rules, Source, Start};
 
 /// How long it counts that a good order could not be placed.
@@ -86,7 +88,8 @@ impl PgStore {
         let now = self.now();
         let details = OrderDetails::new("nobody", "nowhere", "nothing", "small").expect("valid");
         let order_id = IdMint::default().mint(0, rand::random());
-        let key = (kind == Kind::Keyed).then(|| format!("{:032x}", rand::random::<u128>()));
+        let key = (kind == Kind::Keyed)
+            .then(|| IdempotencyKey::new("", format!("{:032x}", rand::random::<u128>())));
         let start = Start::timer(Duration::ZERO);
         let order = [NewOrder { order_id, details, key, meta: None, start }];
         let at = Instant::now();
@@ -128,7 +131,10 @@ mod tests {
     };
 
     fn keyed() -> NewOrder {
-        NewOrder { key: Some(format!("{:032x}", rand::random::<u128>())), ..new_order() }
+        NewOrder {
+            key: Some(IdempotencyKey::open(format!("{:032x}", rand::random::<u128>()))),
+            ..new_order()
+        }
     }
 
     fn incoming(item: &str) -> Incoming {

@@ -1,5 +1,5 @@
-//! The rights that it takes to read events and to keep a reader's place, and to write reports. Orders are placed without
-//! them.
+//! The rights that it takes to read events and to keep a reader's place, to write reports, and to know keys. Orders are
+//! placed without them.
 
 use sqlx::PgConnection;
 
@@ -26,6 +26,21 @@ pub(super) const OF_REPORTS: &str = "
         UNION ALL SELECT 'orders (' || name || ')', 'UPDATE' FROM (VALUES
             ('status'), ('seq'), ('updated_at'), ('due_at'), ('expected_at'), ('ready_at')) AS c (name)
         WHERE NOT has_column_privilege(to_regclass('orders'), name, 'UPDATE')) AS lacking";
+
+/// The same of knowing keys, and of noting their use.
+pub(super) const OF_KEYS: &str = "
+    SELECT string_agg(lacking, ', ') FROM (
+        SELECT 'SELECT on api_keys' WHERE NOT has_table_privilege(to_regclass('api_keys'), 'SELECT')
+        UNION ALL SELECT 'UPDATE on api_keys (last_used_at)'
+        WHERE NOT has_column_privilege(to_regclass('api_keys'), 'last_used_at', 'UPDATE')) AS l (lacking)";
+
+/// The same of making and revoking keys, which is for the owner of the tables.
+pub(super) const OF_KEEPING_KEYS: &str = "
+    SELECT string_agg(lacking, ', ') FROM (
+        SELECT privilege || ' on api_keys' FROM (VALUES ('SELECT'), ('INSERT')) AS needed (privilege)
+        WHERE NOT has_table_privilege(to_regclass('api_keys'), privilege)
+        UNION ALL SELECT 'UPDATE on api_keys (revoked_at)'
+        WHERE NOT has_column_privilege(to_regclass('api_keys'), 'revoked_at', 'UPDATE')) AS l (lacking)";
 
 /// Runs a verb; where it is refused for want of one of these rights, says which.
 pub(super) async fn naming<T>(
@@ -60,8 +75,12 @@ mod tests {
         *,
     };
     use crate::{
-        order::{Cursor, OrderId},
-        store::{EventLog as _, Maintenance as _, Span},
+        keys::KeyUse,
+        order::{Cursor, OrderId, Role},
+        store::{
+            EventLog as _, KeyCreation, KeyStore as _, Maintenance as _, Span,
+            conformance::{keys::drawn, start},
+        },
     };
 
     /// Promise 6: it says what is wrong. The rights in `docs/roles.sql` are enough to read events; what is missing is
@@ -71,12 +90,7 @@ mod tests {
     async fn a_right_that_reading_events_takes_is_named() {
         let (database, owner_store) = replica().await;
         let mut owner = console(&database).await;
-        let role = format!("serving_{:016x}", rand::random::<u64>());
-        run(&mut owner, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.expect("creates");
-        for statement in include_str!("../../../docs/roles.sql").replace(":role", &role).split_inclusive(';')
-        {
-            run(&mut owner, statement).await.expect(statement);
-        }
+        let role = serving(&database).await;
         let store = PgStore::new(store_settings(&database, &role));
         store.migrate().await.expect("finds the schema up to date");
         let order_id = place(&store).await;
@@ -117,8 +131,66 @@ mod tests {
         }
         drop(owner_store);
         store.close().await;
-        run(&mut owner, &format!("DROP OWNED BY {role}")).await.expect("revokes");
-        run(&mut owner, &format!("DROP ROLE {role}")).await.expect("drops");
+        end(&mut owner, &role).await;
+    }
+
+    /// Promise 9: who may not, can't. The role that serves knows keys and notes their use; it makes and revokes none, and
+    /// is told why. Without the right to know them orders are placed all the same.
+    #[tokio::test]
+    #[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+    async fn who_serves_reads_keys_and_makes_none() {
+        let (database, owner_store) = replica().await;
+        let (mut owner, role) = (console(&database).await, serving(&database).await);
+        let (_, key) = drawn("site", Role::Shop);
+        assert_eq!(owner_store.create_key(&key).await, Ok(KeyCreation::Created));
+        let store = PgStore::new(store_settings(&database, &role));
+        store.migrate().await.expect("finds the schema up to date");
+        let used = [KeyUse { id: key.id.clone(), at: start() }];
+        assert_eq!(store.live_keys().await, Ok(vec![key.clone()]));
+        assert_eq!(store.note_uses(&used).await, Ok(Vec::new()));
+        assert_eq!(
+            store.list_keys().await.expect("reads").keys[0].last_used_at,
+            Some("2026-01-02T03:04:00Z".parse().expect("a moment"))
+        );
+        let lacks = |right: &str| {
+            StoreError::Unavailable(format!("the role lacks the right to {right} (docs/roles.sql)"))
+        };
+        let both = lacks("INSERT on api_keys, UPDATE on api_keys (revoked_at)");
+        assert_eq!(store.create_key(&drawn("mine", Role::Admin).1).await, Err(both.clone()));
+        assert_eq!(store.revoke_key("site").await, Err(both));
+        assert_eq!(store.live_keys().await, Ok(vec![key]), "nothing has happened");
+
+        run(&mut owner, &format!("REVOKE UPDATE (last_used_at) ON api_keys FROM {role}"))
+            .await
+            .expect("revokes");
+        assert_eq!(store.note_uses(&used).await, Err(lacks("UPDATE on api_keys (last_used_at)")));
+        store.live_keys().await.expect("reads");
+        run(&mut owner, &format!("REVOKE SELECT ON api_keys FROM {role}")).await.expect("revokes");
+        let begun = PgStore::new(store_settings(&database, &role));
+        begun.migrate().await.expect("orders can be placed");
+        place(&begun).await;
+        let refused = begun.live_keys().await.expect_err("may not");
+        assert_eq!(refused, lacks("SELECT on api_keys, UPDATE on api_keys (last_used_at)"));
+        begun.ping().await.expect("it is fit to serve");
+        begun.close().await;
+        store.close().await;
+        end(&mut owner, &role).await;
+    }
+
+    /// A role that may do what `docs/roles.sql` says.
+    async fn serving(database: &Database) -> String {
+        let (mut owner, role) = (console(database).await, format!("serving_{:016x}", rand::random::<u64>()));
+        run(&mut owner, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.expect("creates");
+        for statement in include_str!("../../../docs/roles.sql").replace(":role", &role).split_inclusive(';')
+        {
+            run(&mut owner, statement).await.expect(statement);
+        }
+        role
+    }
+
+    async fn end(owner: &mut PgConnection, role: &str) {
+        run(owner, &format!("DROP OWNED BY {role}")).await.expect("revokes");
+        run(owner, &format!("DROP ROLE {role}")).await.expect("drops");
     }
 
     fn store_settings(database: &Database, role: &str) -> PgSettings {

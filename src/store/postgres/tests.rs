@@ -15,7 +15,8 @@ use super::{
 use crate::{
     order::{IdMint, OrderDetails, StageDelays, Start},
     store::{
-        Due, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, StoreError,
+        Due, IdempotencyKey, Insight as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
+        OutboxStore as _, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
     },
     time::{Clock as _, ManualClock},
@@ -77,12 +78,14 @@ const DIALECT: Dialect = Dialect {
     stamp: |at| format!("'{}'", at.to_rfc3339()),
     odd_moments: &["'infinity'", "'-infinity'", "'290000-01-01'", "'4000-01-01 BC'"],
     checked: "",
+    hash_of_i: "sha256(convert_to(CAST(i AS text), 'UTF8'))",
     allow_odd: &[
         "ALTER TABLE orders DROP CONSTRAINT orders_moments_are_finite, DROP CONSTRAINT orders_status_check,
              DROP CONSTRAINT orders_size_check, DROP CONSTRAINT orders_due_at_check",
         "ALTER TABLE order_events DROP CONSTRAINT order_events_timestamp_is_finite,
              DROP CONSTRAINT order_events_event_check",
         "ALTER TABLE outbox DROP CONSTRAINT outbox_created_at_is_finite",
+        "ALTER TABLE api_keys DROP CONSTRAINT api_keys_role_check, DROP CONSTRAINT api_keys_hash_check",
     ],
 };
 
@@ -331,7 +334,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     let dsn = options.clone().into();
     let store = PgStore::with_clock(PgSettings { dsn, ..database.settings() }, clock.clone());
     store.migrate().await.expect("finds the schema up to date");
-    let keyed = NewOrder { key: Some("key".to_owned()), ..new_order() };
+    let keyed = NewOrder { key: Some(IdempotencyKey::open("key")), ..new_order() };
     store.place(&[keyed, new_order()], Outbox::Anyones).await.expect("places");
     clock.advance(Duration::from_hours(25));
     assert_eq!(store.advance(10).await.expect("advances").transitions.len(), 2);

@@ -6,7 +6,7 @@ use sqlx::{FromRow, Row, SqliteConnection, SqlitePool};
 
 use super::{
     super::{
-        Admission, FIRST_EVENTS, FIRST_STATUS, Incoming, NewOrder, Placement,
+        Admission, FIRST_EVENTS, FIRST_STATUS, IdempotencyKey, Incoming, NewOrder, Placement,
         columns::{order_columns, placed_columns},
         idempotency,
     },
@@ -76,24 +76,26 @@ async fn insert_outbox(
 async fn keyed_orders<'a>(
     tx: &mut SqliteConnection,
     orders: &'a [NewOrder],
-) -> Result<HashMap<&'a str, (OrderId, OrderDetails)>, StoreError> {
-    let keys: Vec<&str> = orders.iter().filter_map(|order| order.key.as_deref()).collect();
+) -> Result<HashMap<&'a IdempotencyKey, (OrderId, OrderDetails)>, StoreError> {
+    let keys: HashSet<&IdempotencyKey> = orders.iter().filter_map(|order| order.key.as_ref()).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
+    let sent: Vec<[&str; 2]> = keys.iter().map(|key| [&*key.owner, &*key.key]).collect();
     let rows = sqlx::query(concat!(
-        "SELECT k.key, ",
+        "SELECT k.owner, k.key, ",
         placed_columns!("o."),
-        " FROM idempotency_keys AS k JOIN orders AS o USING (order_id)
-         WHERE k.owner = '' AND k.key IN (SELECT value FROM json_each(?1))"
+        " FROM json_each(?1) AS sent
+         CROSS JOIN idempotency_keys AS k ON k.owner = sent.value ->> 0 AND k.key = sent.value ->> 1
+         JOIN orders AS o USING (order_id)"
     ))
-    .bind(json(&keys)?)
+    .bind(json(&sent)?)
     .fetch_all(&mut *tx)
     .await?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in rows {
-        let key: &str = row.try_get("key")?;
-        if let Some(key) = keys.iter().find(|sent| **sent == key) {
+        let key = IdempotencyKey { owner: row.try_get("owner")?, key: row.try_get("key")? };
+        if let Some(key) = keys.get(&key) {
             known.insert(*key, (IdRow::from_row(&row)?.0, DetailsRow::from_row(&row)?.0));
         }
     }
@@ -103,14 +105,17 @@ async fn keyed_orders<'a>(
 async fn insert_keys(tx: &mut SqliteConnection, fresh: &[&NewOrder], at: i64) -> Result<(), StoreError> {
     let keys: Vec<KeyRow> = fresh
         .iter()
-        .filter_map(|order| Some(KeyRow { key: order.key.as_deref()?, order_id: order.order_id }))
+        .filter_map(|order| {
+            let IdempotencyKey { owner, key } = order.key.as_ref()?;
+            Some(KeyRow { owner, key, order_id: order.order_id })
+        })
         .collect();
     if keys.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO idempotency_keys (key, order_id, created_at)
-         SELECT value ->> 'key', value ->> 'order_id', ?2 FROM json_each(?1)",
+        "INSERT INTO idempotency_keys (owner, key, order_id, created_at)
+         SELECT value ->> 'owner', value ->> 'key', value ->> 'order_id', ?2 FROM json_each(?1)",
     )
     .bind(json(&keys)?)
     .bind(at)

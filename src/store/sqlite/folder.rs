@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::OpenError;
 
 /// The database's file inside the data folder. `SQLite` makes the others beside it with the same rights.
-pub(super) const DATABASE: &str = "orders.db";
+const DATABASE: &str = "orders.db";
 const LOCK: &str = "lock";
 /// What is ours in the folder.
 const OURS: [&str; 5] = [DATABASE, "orders.db-wal", "orders.db-shm", "orders.db-journal", LOCK];
@@ -29,6 +29,15 @@ const OTHERS: u32 = 0o077;
 /// The database's file in this folder.
 pub(super) fn database(folder: &Path) -> PathBuf {
     folder.join(DATABASE)
+}
+
+/// Fails unless it is there.
+pub(super) fn must_hold_a_database(folder: &Path) -> Result<(), OpenError> {
+    if database(folder).is_file() {
+        return Ok(());
+    }
+    let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {DATABASE}"));
+    Err(OpenError::Folder { folder: folder.to_owned(), error })
 }
 
 /// Makes the folder and the database's file if they are missing, for the owner only, and narrows what is there.

@@ -7,6 +7,7 @@ mod arrive;
 mod attention;
 mod events;
 mod folder;
+mod keys;
 mod outbox;
 mod reports;
 mod rows;
@@ -31,11 +32,13 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Found, Incoming,
-    Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore,
-    Page, Place, Placement, Position, Reported, Republished, StoreError,
+    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Found, IdempotencyKey,
+    Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Reported, Republished,
+    StoreError,
 };
 use crate::{
+    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
     order::{
         AuditedReport, IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
     },
@@ -100,11 +103,34 @@ impl SqliteStore {
 
     /// The same, unless there is none.
     pub async fn open_existing(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        if folder::database(folder).is_file() {
-            return Self::open(folder, clock).await;
+        folder::must_hold_a_database(folder)?;
+        Self::open(folder, clock).await
+    }
+
+    /// The same beside the process that has it, if one does: what it wrote is seen, and what is written waits its turn.
+    /// Nobody is kept out.
+    pub async fn open_beside(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        match Self::open(folder, Arc::clone(&clock)).await {
+            // It is up to date; a service that starts meanwhile finds its lock free.
+            Ok(store) => Ok(Self { _lock: None, ..store }),
+            Err(OpenError::InUse(_)) => Self::join(folder, clock).await,
+            Err(error) => Err(error),
         }
-        let error = io::Error::new(io::ErrorKind::NotFound, format!("there is no {}", folder::DATABASE));
-        Err(OpenError::Folder { folder: folder.to_owned(), error })
+    }
+
+    /// The same, unless there is none.
+    pub async fn open_existing_beside(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        folder::must_hold_a_database(folder)?;
+        Self::open_beside(folder, clock).await
+    }
+
+    /// Without the lock, and so without changing the schema.
+    async fn join(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
+        let write = write.connect_with(options(folder)).await?;
+        refuse_earlier_version(folder, &write).await?;
+        let read = pool(READERS).connect_lazy_with(options(folder).read_only(true));
+        Ok(Self { write, read, clock, process: rand::random(), _lock: None })
     }
 
     /// Opens the database for reading only, beside the process that has it.
@@ -122,7 +148,7 @@ impl SqliteStore {
         let order = [NewOrder {
             order_id,
             details,
-            key: Some(order_id.to_string()),
+            key: Some(IdempotencyKey::new("", order_id.to_string())),
             meta: None,
             start: Start::timer(Duration::ZERO),
         }];
@@ -322,6 +348,32 @@ impl Insight for SqliteStore {
         limit: usize,
     ) -> Result<Vec<AuditedReport>, StoreError> {
         reports::audit(&self.read, after, until, limit).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        keys::live(&self.read).await
+    }
+
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
+        keys::note_uses(&self.write, uses, self.clock.now()).await.map(|()| Vec::new())
+    }
+
+    async fn list_keys(&self) -> Result<KeyList, StoreError> {
+        keys::list(&self.read).await
+    }
+
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
+        let mut tx = self.begin().await?;
+        let created = keys::create(&mut tx, key, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(created)
+    }
+
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
+        keys::revoke(&self.write, id_or_name, self.clock.now()).await
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) struct StepRow {
 /// A row of `idempotency_keys` to be written.
 #[derive(Serialize)]
 pub(super) struct KeyRow<'a> {
+    pub owner: &'a str,
     pub key: &'a str,
     pub order_id: OrderId,
 }
@@ -101,7 +102,7 @@ pub(super) fn due_at(row: &SqliteRow) -> sqlx::Result<Option<Timestamp>> {
 }
 
 /// A text that may be missing, where it must be there: the driver would read it as an empty one.
-fn written(row: &SqliteRow, column: &str) -> sqlx::Result<String> {
+pub(super) fn written(row: &SqliteRow, column: &str) -> sqlx::Result<String> {
     let text: Option<String> = row.try_get(column)?;
     text.ok_or_else(|| sqlx::Error::ColumnDecode {
         index: column.to_owned(),

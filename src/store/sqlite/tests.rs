@@ -32,6 +32,7 @@ const DIALECT: Dialect = Dialect {
     stamp: |at| at.timestamp_millis().to_string(),
     odd_moments: &["9223372036854775807", "-9223372036854775808", "-9223372036854775807", "253402300800000"],
     checked: "PRAGMA ignore_check_constraints = OFF; ",
+    hash_of_i: "randomblob(32)",
     // The console does not check.
     allow_odd: &[],
 };

@@ -18,6 +18,7 @@ pub(super) struct Told {
     orders_late: Fresh,
     lag: Fresh,
     consumer: Fresh,
+    keys: Fresh,
     pub(super) horizon: Fresh,
     pub(super) events: Fresh,
     dead_letters: Fresh,
@@ -34,6 +35,7 @@ impl Default for Told {
             orders_late: Fresh::within(30),
             lag: Fresh::within(15),
             consumer: Fresh::within(60),
+            keys: Fresh::within(30),
             horizon: Fresh::within(15),
             events: Fresh::within(15),
             dead_letters: Fresh::within(30),
@@ -125,6 +127,12 @@ impl Metrics {
         self.consumer_up.set(up.map_or(f64::NAN, |up| f64::from(u8::from(up))));
     }
 
+    /// Whether it is known which keys are good; `None` where nobody is asked for one.
+    pub fn keys_up(&self, up: Option<bool>) {
+        self.fresh.keys.told(up.is_some());
+        self.keys_up.set(up.map_or(f64::NAN, |up| f64::from(u8::from(up))));
+    }
+
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
         let Told {
@@ -134,12 +142,13 @@ impl Metrics {
             orders_late,
             lag,
             consumer,
+            keys,
             horizon,
             events,
             dead_letters,
             partitions,
         } = &self.fresh;
-        let forget: [(&Fresh, &dyn Fn()); 10] = [
+        let forget: [(&Fresh, &dyn Fn()); 11] = [
             (backlog, &|| self.backlog(None)),
             (overdue, &|| self.overdue(None)),
             (in_progress, &|| self.in_progress(None)),
@@ -147,6 +156,7 @@ impl Metrics {
             (lag, &|| self.lag(None)),
             // A loop that does not say that it lives does not work.
             (consumer, &|| self.consumer_up.set(0.0)),
+            (keys, &|| self.keys_up.set(0.0)),
             (horizon, &|| self.horizon_age(None)),
             (events, &|| self.events_behind(None)),
             (dead_letters, &|| self.dead_letters(None)),

@@ -58,6 +58,7 @@ pub struct Metrics {
     consumer_messages: [IntCounter; 4],
     consumer_lag: Gauge,
     consumer_up: Gauge,
+    keys_up: Gauge,
     feed: FeedSeries,
     dead_letters: IntCounterVec,
     dead_letters_waiting: GaugeVec,
@@ -144,6 +145,11 @@ impl Metrics {
                 "consumer_up",
                 "Whether this replica's partitions are read and all their messages handled, 1, or not, 0; NaN until known",
             ),
+            keys_up: gauge(
+                r,
+                "keys_up",
+                "Whether it is known which keys are good, and their use is noted, 1, or not, 0; NaN where nobody is asked for one",
+            ),
             feed: FeedSeries::new(r),
             dead_letters: counter_vec(r, "dead_letters_total", "New dead letters", &["reason"]),
             dead_letters_waiting: gauge_vec(
@@ -183,6 +189,7 @@ impl Metrics {
         self.orders_late(None);
         self.lag(None);
         self.consumer_up(None);
+        self.keys_up(None);
         self.events_behind(None);
         let build: GaugeVec = register(
             &self.registry,

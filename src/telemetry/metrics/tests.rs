@@ -29,6 +29,7 @@ fn known_series_stand_at_zero_from_the_start() {
         "orders_in_progress{status=\"PLACED\"} NaN",
         "consumer_lag NaN",
         "consumer_up NaN",
+        "keys_up NaN",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
@@ -131,6 +132,7 @@ async fn what_is_old_is_not_known() {
     let tell = || {
         metrics.lag(Some(7));
         metrics.consumer_up(Some(true));
+        metrics.keys_up(Some(true));
         metrics.backlog(Some(&Backlog { unsent: 2, ..Backlog::default() }));
         metrics.in_progress(Some(&PerStatus::from_iter([(Status::Placed, 3), (Status::Delivered, 9)])));
         metrics.partitions(2);
@@ -146,6 +148,7 @@ async fn what_is_old_is_not_known() {
     let fresh = [
         "consumer_lag 7",
         "consumer_up 1",
+        "keys_up 1",
         "outbox_pending 2",
         "orders_in_progress{status=\"PLACED\"} 3",
         "partition_unavailable{partition=\"1\"} 1",
@@ -154,12 +157,13 @@ async fn what_is_old_is_not_known() {
     let old = [
         "consumer_lag NaN",
         "consumer_up 0",
+        "keys_up 0",
         "outbox_pending NaN",
         "orders_in_progress{status=\"PLACED\"} NaN",
         "partition_unavailable{partition=\"1\"} NaN",
         "dead_letters_waiting{reason=\"no_key\"} NaN",
     ];
-    let holds = |lines: [&str; 6]| {
+    let holds = |lines: [&str; 7]| {
         let text = text(&metrics);
         for line in lines {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

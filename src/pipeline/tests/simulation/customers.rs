@@ -13,7 +13,7 @@ use super::{
 use crate::{
     order::{Event, OrderId},
     store::{OrderStore as _, memory::MemoryStore},
-    tracker::PlaceError,
+    tracker::{IdempotencyKey, PlaceError},
 };
 
 /// Places one order, again with the same key until it is told an id, at whichever replica lives.
@@ -28,7 +28,7 @@ pub(super) async fn customer(n: usize, replicas: Replicas, seed: u64) -> (OrderI
         };
         let details = details(&format!("customer {n}"));
         let outcome = match queue {
-            Some(queue) => queue.place(details, Some(format!("key {n}")), None).await,
+            Some(queue) => queue.place(details, Some(IdempotencyKey::open(format!("key {n}"))), None).await,
             None => Err(PlaceError::Closed),
         };
         match outcome {

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     order::{Cursor, OrderId, OrderPlaced, StageDelays, Status, Timestamp},
     store::{
-        Due, EventLog as _, FeedQuery, Holder, Incoming, Maintenance as _, NewOrder, OrderStore as _, Outbox,
-        Span, StoreError, conformance::start,
+        Due, EventLog as _, FeedQuery, Holder, IdempotencyKey, Incoming, Maintenance as _, NewOrder,
+        OrderStore as _, Outbox, Span, StoreError, conformance::start,
     },
     time::ManualClock,
 };
@@ -265,7 +265,8 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
         assert!(refusal.contains("before a transaction id"), "{refusal}");
     }
 
-    let keyed = || NewOrder { key: Some(rand::random::<u64>().to_string()), ..new_order() };
+    let keyed =
+        || NewOrder { key: Some(IdempotencyKey::open(rand::random::<u64>().to_string())), ..new_order() };
     let orders: Vec<NewOrder> = (0..4).map(|_| new_order()).chain((0..4).map(|_| keyed())).collect();
     store.place(&orders[..2], Outbox::Mine).await.expect("places");
     store.place(&orders[2..4], Outbox::Anyones).await.expect("places");
