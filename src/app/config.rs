@@ -7,6 +7,7 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, ti
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use super::reach::ReachConfig;
 use crate::{
     broker::{Kafka, KafkaSettings, Properties},
     order::{Progression, Rules, StageDelays},
@@ -23,6 +24,8 @@ pub struct Config {
     pub(crate) http: HttpConfig,
     #[command(flatten)]
     pub(crate) clients: ClientConfig,
+    #[command(flatten)]
+    pub(crate) reach: ReachConfig,
     #[command(flatten)]
     pub(crate) store: StoreConfig,
     #[command(flatten)]

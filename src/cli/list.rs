@@ -8,12 +8,13 @@ use url::Url;
 use super::{
     clean,
     client::{Client, ClientArgs},
+    order::or_dash,
     output,
     values::{order_id, statuses},
 };
 use crate::{
     client::{Answer, ClientRequest, header},
-    order::{Order, OrderId, Status},
+    order::{Order, OrderId, Shown, Status},
 };
 
 /// The longest page that the service gives.
@@ -89,7 +90,7 @@ impl Printed {
         for order in orders {
             if self.json {
                 text.push_str(if self.orders == 0 { "[\n" } else { ",\n" });
-                text.push_str(&clean::json(&serde_json::to_string(order)?));
+                text.push_str(&clean::json(&serde_json::to_string(&Shown::new(order, order.told()))?));
             } else {
                 text.push_str(&row(order));
             }
@@ -110,7 +111,7 @@ impl Printed {
 fn row(order: &Order) -> String {
     let at = order.created_at.format("%Y-%m-%d %H:%M:%S UTC");
     let Order { order_id, details, status, .. } = order;
-    let (item, name) = (clean::line(&details.item), clean::line(&details.customer_name));
+    let (item, name) = (clean::line(&details.item), clean::line(or_dash(&details.customer_name)));
     let mut text = format!("{order_id}  {at}  {:16}  {} ", status.as_str(), details.size);
     let _ = writeln!(text, "{item} for {name}");
     text

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::{ClientRequest, header::HeaderName, header::HeaderValue},
-    order::{OrderId, Size, Timestamp, TrackedOrder},
+    order::{OrderId, Shown, Size, Timestamp, TrackedOrder},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -101,14 +101,23 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 async fn get(args: GetArgs) -> anyhow::Result<()> {
     let client = Client::new(args.client.url)?;
     let tracked: TrackedOrder = client.ask(ClientRequest::get(format!("/orders/{}", args.order_id))).await?;
-    if args.client.json { output::print_json(&tracked) } else { output::print(timeline(&tracked).trim_end()) }
+    if args.client.json {
+        output::print_json(&Shown::new(&tracked, tracked.order.told()))
+    } else {
+        output::print(timeline(&tracked).trim_end())
+    }
+}
+
+/// What is kept from who asks is not there.
+pub(super) fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
 }
 
 fn timeline(tracked: &TrackedOrder) -> String {
     let TrackedOrder { order, events } = tracked;
     let details = &order.details;
     let [item, name, address] =
-        [&details.item, &details.customer_name, &details.address].map(|text| clean::line(text));
+        [&details.item, &details.customer_name, &details.address].map(|text| clean::line(or_dash(text)));
     let mut text =
         format!("{}  {}\n{} {item} for {name}, {address}\n\n", order.order_id, order.status, details.size);
     let mut previous: Option<Timestamp> = None;
@@ -117,4 +126,23 @@ fn timeline(tracked: &TrackedOrder) -> String {
         previous = Some(event.timestamp);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_from_who_asks_is_a_dash() {
+        let answer = |name: Value, address: Value| {
+            let at = "2026-01-02T03:04:05.678Z";
+            let order = json!({"order_id": "ORD-01ARZ3NDEK0000000000000000", "customer_name": name, "address": address,
+                "item": "pizza", "size": "large", "status": "PLACED", "created_at": at, "updated_at": at});
+            let tracked = serde_json::from_value(json!({"order": order, "events": []})).expect("an order");
+            timeline(&tracked)
+        };
+        assert!(answer(Value::Null, Value::Null).contains("large pizza for -, -\n"));
+        assert!(answer("Ada".into(), Value::Null).contains("large pizza for Ada, -\n"));
+        assert!(answer("Ada".into(), "1 High St".into()).contains("large pizza for Ada, 1 High St\n"));
+    }
 }

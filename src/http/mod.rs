@@ -20,8 +20,10 @@ use std::{any::Any, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{MatchedPath, Request},
+    http::HeaderValue,
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -33,8 +35,8 @@ pub use problem::{Problem, ProblemBody};
 pub use problem_code::ProblemCode;
 pub use server::{Server, client::TrustedProxies};
 
-use api::feed;
-use middleware::{access, observe};
+use api::{feed, health, openapi::Surface};
+use middleware::{access, cors, observe};
 
 use crate::{
     keys::Auth,
@@ -76,6 +78,17 @@ pub struct HttpSettings {
     pub exposed: bool,
     /// For the board: orders that nobody wants may be placed.
     pub demo: bool,
+    /// Whether `/metrics` is served somewhere else.
+    pub metrics_elsewhere: bool,
+    /// Other sites whose pages may use the API.
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+impl HttpSettings {
+    /// What of that shows in routes and documents.
+    fn surface(&self) -> Surface {
+        Surface { keys: matches!(self.auth, Auth::Keys(_)), metrics_elsewhere: self.metrics_elsewhere }
+    }
 }
 
 /// All routes with all layers.
@@ -84,14 +97,40 @@ pub fn router(state: AppState) -> Router {
     let observers = Arc::clone(&state.observers);
     let metrics = &observers.metrics;
     observe::declare_unmatched(metrics);
-    routes::routes(|route, method, status| metrics.declare_http(route, method, status))
+    let declare = |route: &str, method: &str, status: &str| metrics.declare_http(route, method, status);
+    let router = routes::routes(state.settings.surface(), declare)
         .fallback(pages::not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(from_fn_with_state(Arc::clone(&state), access::access))
+        // Inside of who asks, so that the line of a request that failed here names its key too.
         .layer(from_fn(within_time))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(&observers), observe::observe))
-        .with_state(state)
+        .layer(from_fn_with_state(Arc::clone(&state), access::access));
+    let origins: Arc<[HeaderValue]> = state.settings.cors_origins.as_slice().into();
+    // Outside of who asks: a browser asks first whether it may, without a key.
+    let router = if origins.is_empty() {
+        router
+    } else {
+        observe::declare_preflights(metrics);
+        router.layer(from_fn_with_state(origins, cors::cors))
+    };
+    router.layer(from_fn_with_state(Arc::clone(&observers), observe::observe)).with_state(state)
+}
+
+/// `/metrics` alone, without a key: for an address that only those can reach who may read it.
+pub fn metrics_router(observers: Arc<Observers>, tracker: Tracker) -> Router {
+    observers.metrics.declare_http(health::METRICS, "GET", "200");
+    let shown = Arc::clone(&observers);
+    let read = move || {
+        let rendered = health::rendered(&shown.metrics, &tracker);
+        async { rendered }
+    };
+    Router::new()
+        .route(health::METRICS, get(read))
+        .fallback(async || Problem::not_found("only /metrics is here"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn(within_time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(observers, observe::observe))
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

@@ -13,7 +13,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     AppState,
-    api::{events, explain, feed, health, openapi, orders, report_batch, reports},
+    api::{
+        events, explain, feed, health,
+        openapi::{self, Surface},
+        orders, report_batch, reports,
+    },
     middleware::gzip,
     pages::{self, docs},
 };
@@ -22,18 +26,18 @@ use crate::order::Action;
 type Handler = MethodRouter<Arc<AppState>>;
 
 /// The API. Path, method and answers stand at each handler.
-pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
+pub(super) fn api(surface: Surface) -> OpenApiRouter<Arc<AppState>> {
     let long = OpenApiRouter::default().routes(routes!(openapi::serve));
-    OpenApiRouter::with_openapi(openapi::frame())
+    let router = OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(orders::list, orders::place))
         .routes(routes!(orders::find))
         .routes(routes!(events::follow, reports::report))
         .routes(routes!(feed::read, report_batch::report))
         .routes(routes!(explain::explain))
         .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
-        .merge(long.layer(from_fn(gzip::compress)))
+        .routes(routes!(health::readyz));
+    let router = if surface.metrics_elsewhere { router } else { router.routes(routes!(health::metrics)) };
+    router.merge(long.layer(from_fn(gzip::compress)))
 }
 
 /// What a request must bring to be heard.
@@ -41,6 +45,8 @@ pub(super) fn api() -> OpenApiRouter<Arc<AppState>> {
 pub(super) enum Need {
     /// Nothing: health, documents, the customer's page.
     Nothing,
+    /// Nothing, but who shows a key may be told more.
+    Optional,
     /// A key whose role may do that.
     Key(Action),
     /// The same on a page, where a browser's session will do too.
@@ -60,6 +66,11 @@ const API_NEEDS: [(&str, &str, Action); 9] = [
     ("GET", "/metrics", Action::Operate),
 ];
 
+/// What tells more to whose key may do [`TOLD_MORE`].
+const MORE_WITH_A_KEY: (&str, &str) = ("GET", "/readyz");
+/// For whom it is.
+pub(super) const TOLD_MORE: Action = Action::Operate;
+
 /// What each page needs that does not answer everybody.
 const PAGE_NEEDS: [(&str, &str, Action); 3] = [
     ("GET", "/", Action::ListOrders),
@@ -75,7 +86,8 @@ pub(super) fn need(method: &Method, route: &str) -> Need {
         needs.iter().find(|(of, at, _)| (*of, *at) == (method, route)).map(|(_, _, action)| *action)
     };
     let of_a_page = || action(&PAGE_NEEDS).map(Need::Page);
-    action(&API_NEEDS).map(Need::Key).or_else(of_a_page).unwrap_or(Need::Nothing)
+    let otherwise = if (method, route) == MORE_WITH_A_KEY { Need::Optional } else { Need::Nothing };
+    action(&API_NEEDS).map(Need::Key).or_else(of_a_page).unwrap_or(otherwise)
 }
 
 /// A page for people, something that one loads, or a form of a page: no API, so not described.
@@ -134,11 +146,16 @@ pub(super) fn pages() -> [PageRoute; 16] {
 }
 
 /// All routes; `declare` is told of each answer of each that happens on good and bad days: route, method, status.
-pub(super) fn routes(mut declare: impl FnMut(&str, &str, &str)) -> Router<Arc<AppState>> {
-    let (mut router, document) = api().split_for_parts();
+pub(super) fn routes(surface: Surface, mut declare: impl FnMut(&str, &str, &str)) -> Router<Arc<AppState>> {
+    let (mut router, document) = api(surface).split_for_parts();
     for (path, item) in &document.paths.paths {
         for (method, operation) in operations(item) {
             for status in answers(operation) {
+                declare(path, method, status);
+            }
+            let asks_for_key =
+                surface.keys && API_NEEDS.iter().any(|(of, at, _)| (*of, *at) == (method, path));
+            for status in ["401", "403"].into_iter().filter(|_| asks_for_key) {
                 declare(path, method, status);
             }
         }

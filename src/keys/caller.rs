@@ -19,6 +19,8 @@ pub enum Auth {
 pub enum Caller {
     /// Nobody is asked who he is.
     Anyone,
+    /// Where keys are asked for: somebody who has shown none, and needs none here.
+    Stranger,
     /// The holder of this key.
     Holder(Arc<LiveKey>),
 }
@@ -27,7 +29,7 @@ impl Caller {
     /// In which role; `None` where nobody is asked.
     pub fn role(&self) -> Option<Role> {
         match self {
-            Self::Anyone => None,
+            Self::Anyone | Self::Stranger => None,
             Self::Holder(key) => Some(key.stored.role),
         }
     }
@@ -35,7 +37,7 @@ impl Caller {
     /// The name of the key.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Anyone => None,
+            Self::Anyone | Self::Stranger => None,
             Self::Holder(key) => Some(&key.stored.name),
         }
     }
@@ -43,25 +45,33 @@ impl Caller {
     /// Whose idempotency keys those that come with the request are.
     pub fn owner(&self) -> &str {
         match self {
-            Self::Anyone => "",
+            Self::Anyone | Self::Stranger => "",
             Self::Holder(key) => key.stored.id.as_str(),
         }
     }
 
     /// Whether that may be done.
     pub fn may(&self, action: Action) -> bool {
-        self.role().is_none_or(|role| role.may(action))
+        match self {
+            Self::Anyone => true,
+            Self::Stranger => false,
+            Self::Holder(key) => key.stored.role.may(action),
+        }
     }
 
     /// What is shown of people.
     pub fn sight(&self) -> Sight {
-        self.role().map_or(Sight::WHOLE, Role::sight)
+        match self {
+            Self::Anyone => Sight::WHOLE,
+            Self::Stranger => Sight::NOBODY,
+            Self::Holder(key) => key.stored.role.sight(),
+        }
     }
 
     /// Who reports what comes with the request.
     pub fn reporter(&self) -> Option<Reporter> {
         match self {
-            Self::Anyone => None,
+            Self::Anyone | Self::Stranger => None,
             Self::Holder(key) => Some(Reporter { role: key.stored.role, name: key.stored.name.clone() }),
         }
     }
@@ -69,7 +79,7 @@ impl Caller {
     /// Waits until the key is not good any more: what was begun with it ends.
     pub async fn revoked(&self) {
         match self {
-            Self::Anyone => std::future::pending().await,
+            Self::Anyone | Self::Stranger => std::future::pending().await,
             Self::Holder(key) => key.revoked.cancelled().await,
         }
     }

@@ -4,13 +4,14 @@ use std::{sync::Mutex, time::Instant};
 
 use crate::{
     client::{Answer, ClientRequest},
-    order::{OrderId, sample},
+    order::{OrderId, in_full, sample},
 };
 
 /// `POST /orders` of an order that somebody might place.
 pub fn new_order() -> ClientRequest {
-    let details = serde_json::to_vec(&sample::plausible_order()).expect("an order is JSON");
-    ClientRequest::post("/orders", details)
+    let mut body = serde_json::Serializer::new(Vec::new());
+    in_full(&sample::plausible_order(), &mut body).expect("an order is JSON");
+    ClientRequest::post("/orders", body.into_inner())
 }
 
 /// Says what the n-th request is, and sees its answer.

@@ -60,7 +60,7 @@ impl FromStr for Size {
 
 /// The four fields of a new order, checked and trimmed. Two are equal when the same thing
 /// was ordered, which is what an `Idempotency-Key` is held to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "OrderRequest")]
 pub struct OrderDetails {
     /// Who ordered, 1 to 100 characters.
@@ -151,16 +151,18 @@ impl OrderDetails {
     }
 }
 
-/// Reads the four fields of an order that was accepted, maybe before a rule of today: whoever asks shall see it.
+/// Reads the four fields of an order that was accepted, maybe before a rule of today: whoever asks shall see it. What is
+/// kept from him is null, and empty here.
 pub(super) fn as_stored<'de, D: Deserializer<'de>>(input: D) -> Result<OrderDetails, D::Error> {
     #[derive(Deserialize)]
     struct Stored {
-        customer_name: String,
-        address: String,
+        customer_name: Option<String>,
+        address: Option<String>,
         item: String,
         size: Size,
     }
     let Stored { customer_name, address, item, size } = Stored::deserialize(input)?;
+    let [customer_name, address] = [customer_name, address].map(Option::unwrap_or_default);
     Ok(OrderDetails { customer_name, address, item, size })
 }
 

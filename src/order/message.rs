@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Order, OrderDetails, OrderId, Status, Timestamp, json, rfc3339_millis, to_millis};
+use super::{Order, OrderDetails, OrderId, Status, Timestamp, in_full, json, rfc3339_millis, to_millis};
 
 /// Longest value that is read as an order, in bytes: the same as for a POST body.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
@@ -16,7 +16,7 @@ pub struct OrderPlaced {
     /// The order's id, also the message's key.
     pub order_id: OrderId,
     /// What was ordered.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "in_full")]
     pub details: OrderDetails,
     /// Always PLACED when we write it; whatever another system says, an order starts there.
     status: Status,

@@ -18,13 +18,14 @@ mod role;
 pub mod sample;
 mod schedule;
 pub(crate) mod schema;
+mod shown;
 mod timeline;
 mod transition;
 mod violations;
 mod visible;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serializer};
 use utoipa::ToSchema;
 
 pub use backlog::{Backlog, COUNTED_TO, LateOrders, LateSteps, Overdue, UNSENT_LISTED, Unsent};
@@ -43,6 +44,8 @@ pub(crate) use report::{MAX_MINUTES, MAX_POSITION};
 pub use role::{Action, ParseRoleError, Role, Sight};
 pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, Start};
 pub(crate) use schema::ID_CHARACTERS;
+pub(crate) use shown::in_full;
+pub use shown::{Show, Shown};
 pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
 pub use transition::Transition;
 pub use violations::{AuditedEvent, AuditedOrder, AuditedReport, ReportAudit, Violation};
@@ -55,8 +58,8 @@ pub fn to_millis(at: Timestamp) -> Timestamp {
     at.trunc_subsecs(3)
 }
 
-/// An order as the `orders` table holds it; clients see the eight columns of the data model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// An order as the `orders` table holds it; clients see the eight columns of the data model, as [`Shown`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Order {
     /// Business key, `ORD-` and 26 characters.
     pub order_id: OrderId,
@@ -66,11 +69,9 @@ pub struct Order {
     /// Where the order is now: the last event of its timeline.
     pub status: Status,
     /// When it was created.
-    #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub created_at: Timestamp,
     /// When its status last changed.
-    #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub updated_at: Timestamp,
     /// When the service acts next, whatever the delays are now; `None` where it does not.
@@ -82,7 +83,7 @@ pub struct Order {
 }
 
 /// An order with its whole timeline, oldest event first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TrackedOrder {
     /// The order itself.
     pub order: Order,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Status, Timestamp, rfc3339_millis, schema};
+use super::{Status, Timestamp, schema};
 
 /// What happened to an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for EventKind {
 }
 
 /// One row of an order's timeline; never changed and never deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct Event {
     /// Its position in the order's timeline, from 1; in JSON of a whole timeline the place in the array.
     #[serde(skip)]
@@ -132,7 +132,6 @@ pub struct Event {
     /// What happened.
     pub event: EventKind,
     /// When; never before the event that precedes it.
-    #[serde(serialize_with = "rfc3339_millis")]
     #[schema(schema_with = schema::timestamp)]
     pub timestamp: Timestamp,
     /// Who said it and what, if there is anything to say.

@@ -18,7 +18,7 @@ use indexmap::IndexMap;
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use crate::{
-    order::{Order, OrderId, Timestamp, TrackedOrder},
+    order::{Order, OrderId, Sight, Timestamp, TrackedOrder},
     store::{Found, Page, Portion, Store, StoreError, in_portions},
     telemetry::RequestId,
 };
@@ -52,8 +52,19 @@ pub struct CurrentOrder {
 pub struct Listing {
     /// The orders, newest first.
     pub orders: Vec<Order>,
-    /// How they look on the wire, made by the first who needs it.
-    pub rendered: OnceLock<Bytes>,
+    rendered: [OnceLock<Bytes>; 4],
+}
+
+impl Listing {
+    /// These orders, newest first.
+    fn new(orders: Vec<Order>) -> Self {
+        Self { orders, rendered: Default::default() }
+    }
+
+    /// How they look on the wire to whom sees so much, made by the first who needs it. No list holds notes.
+    pub fn rendered(&self, sight: Sight) -> &OnceLock<Bytes> {
+        &self.rendered[usize::from(sight.names) + 2 * usize::from(sight.addresses)]
+    }
 }
 
 impl OrderLoader {
@@ -74,8 +85,7 @@ impl OrderLoader {
             Box::pin(async move {
                 let mut answers = HashMap::with_capacity(pages.len());
                 for page in pages {
-                    let listing = |orders| Listing { orders, rendered: OnceLock::new() };
-                    answers.insert(page, store.list(&page).await.map(listing));
+                    answers.insert(page, store.list(&page).await.map(Listing::new));
                 }
                 answers
             })

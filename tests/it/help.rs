@@ -59,6 +59,21 @@ async fn help_of_the_service() {
 
               [env: TRUSTED_PROXIES=]
 
+          --public-url <https://HOST>
+              Where clients reach the service, without a path, if that is not where it listens
+
+              [env: PUBLIC_URL=]
+
+          --cors-origins <https://HOST,...>
+              Other sites whose pages may use the API from a browser, each by its origin
+
+              [env: CORS_ORIGINS=]
+
+          --metrics-addr <HOST:PORT>
+              Where `/metrics` is served alone and without a key; unset means where all else is
+
+              [env: METRICS_ADDR=]
+
           --auth <BY>
               Who may ask: `open`, everybody everything; `keys`, who has a key what its role may
               (`order-tracker keys create`)

@@ -28,6 +28,7 @@ mod log;
 mod promises;
 mod proof;
 mod raw;
+mod reach;
 mod report;
 mod rights;
 mod secrets;

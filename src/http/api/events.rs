@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
     response::{
@@ -18,10 +19,11 @@ use super::{
     super::{AppState, Problem, RequestLog},
     orders,
     parameters::Parameters,
-    stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id},
+    stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id, until_revoked},
 };
 use crate::{
-    order::{Event, EventKind, FieldCode, FieldError, OrderId, TrackedOrder, schema::Position},
+    keys::Caller,
+    order::{Event, EventKind, FieldCode, FieldError, OrderId, Shown, Sight, TrackedOrder, schema::Position},
     tracker::Subscriber,
 };
 
@@ -58,24 +60,26 @@ pub(in crate::http) struct FollowQuery {
 )]
 pub(in crate::http) async fn follow(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     client: Client,
     order_id: Result<Path<String>, PathRejection>,
     Parameters(query): Parameters<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stream(&state, client, (order_id, query, headers), frame).await
+    stream(&state, (client, caller), (order_id, query, headers), frame).await
 }
 
 /// The same for the customer's page, which only has to know that something has happened: without what was said, and notes
 /// are for those who work on the order.
 pub(in crate::http) async fn follow_positions(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     client: Client,
     order_id: Result<Path<String>, PathRejection>,
     Parameters(query): Parameters<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stream(&state, client, (order_id, query, headers), position).await
+    stream(&state, (client, caller), (order_id, query, headers), position).await
 }
 
 /// What is asked: of which order, from where on.
@@ -83,9 +87,9 @@ type Asked = (Result<Path<String>, PathRejection>, FollowQuery, HeaderMap);
 
 async fn stream(
     state: &AppState,
-    client: Client,
+    (client, caller): (Client, Caller),
     (order_id, query, headers): Asked,
-    frame: fn(&Event) -> sse::Event,
+    frame: fn(&Event, Sight) -> sse::Event,
 ) -> Result<Response, Problem> {
     let seen = seen(&headers, query.after.as_deref())?;
     let order_id = orders::order_id(order_id)?;
@@ -103,6 +107,7 @@ async fn stream(
     let reader = Reader {
         subscriber,
         frame,
+        sight: caller.sight(),
         seen,
         over: false,
         ready: events.iter().filter(|event| event.seq > seen).cloned().collect(),
@@ -110,9 +115,9 @@ async fn stream(
         told: Told::Nothing,
         log: Arc::clone(&state.observers.log),
     };
-    let frames = futures::stream::unfold(reader, async |mut reader| {
-        let frame = reader.next().await?;
-        Some((Ok::<_, Infallible>(frame), reader))
+    let frames = futures::stream::unfold((reader, caller), async |(mut reader, caller)| {
+        let frame = until_revoked(&caller, reader.next()).await??;
+        Some((Ok::<_, Infallible>(frame), (reader, caller)))
     });
     // An event, since browsers hide comments from pages, which have to notice a dead connection.
     let beat = sse::Event::default().event("beat").data("{}");
@@ -148,7 +153,9 @@ enum Told {
 struct Reader {
     subscriber: Subscriber,
     /// How an event is sent.
-    frame: fn(&Event) -> sse::Event,
+    frame: fn(&Event, Sight) -> sse::Event,
+    /// How much of it.
+    sight: Sight,
     /// The position of the last event that was sent.
     seen: u32,
     /// That event was the last that there will be.
@@ -183,7 +190,7 @@ impl Reader {
                 EventKind::Reverted => false,
                 _ => self.over,
             };
-            return Some((self.frame)(&event));
+            return Some((self.frame)(&event, self.sight));
         }
         if self.told == Told::End {
             return None;
@@ -195,7 +202,7 @@ impl Reader {
 
 /// An event as in the timeline, with its position.
 #[derive(Serialize, ToSchema)]
-pub(super) struct TimelineEvent<E = Event> {
+pub(super) struct TimelineEvent<E = Shown<Event>> {
     #[serde(flatten)]
     event: E,
     /// Its position in the timeline, from 1.
@@ -203,20 +210,20 @@ pub(super) struct TimelineEvent<E = Event> {
     seq: u32,
 }
 
-impl From<Event> for TimelineEvent {
-    fn from(event: Event) -> Self {
-        Self { seq: event.seq, event }
+impl TimelineEvent {
+    /// What this sight reaches of it.
+    pub(super) fn new(event: Event, sight: Sight) -> Self {
+        Self { seq: event.seq, event: Shown::new(event, sight) }
     }
 }
 
-fn frame(event: &Event) -> sse::Event {
-    let seq = event.seq;
-    let json =
-        serde_json::to_string(&TimelineEvent { event, seq }).expect("names, moments and JSON serialise");
+fn frame(event: &Event, sight: Sight) -> sse::Event {
+    let told = TimelineEvent { seq: event.seq, event: Shown::new(event, sight) };
+    let (seq, json) = (event.seq, serde_json::to_string(&told).expect("names, moments and JSON serialise"));
     sse::Event::default().id(seq.to_string()).event("status").data(json)
 }
 
 /// That there is an event at this position, and nothing else.
-fn position(event: &Event) -> sse::Event {
+fn position(event: &Event, _: Sight) -> sse::Event {
     sse::Event::default().id(event.seq.to_string()).event("status").data("{}")
 }

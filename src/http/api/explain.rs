@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
 };
 
@@ -12,6 +12,7 @@ use super::{
     orders,
 };
 use crate::{
+    keys::Caller,
     ops::diagnosis::Explanation,
     order::{OrderId, allowed},
     tracker::CurrentOrder,
@@ -32,6 +33,7 @@ use crate::{
 )]
 pub(in crate::http) async fn explain(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     order_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Explanation>, Problem> {
     let order_id = orders::order_id(order_id)?;
@@ -39,7 +41,7 @@ pub(in crate::http) async fn explain(
     let mut explained = explained?.ok_or_else(orders::unknown)?;
     // One that can't be read as an order has causes, and nothing can be reported of it.
     if let Some(CurrentOrder { tracked, now }) = found.ok().as_deref().and_then(Option::as_ref) {
-        explained.allowed = allowed(tracked, None, &state.settings.rules, *now);
+        explained.allowed = allowed(tracked, caller.role(), &state.settings.rules, *now);
     }
     Ok(Json(explained))
 }

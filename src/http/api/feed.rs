@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr, sync::Arc, time::Duration, vec};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, header},
     response::{
@@ -21,9 +21,10 @@ use super::{
     super::{AppState, Problem, RequestLog, middleware::observe::HeldBackFor},
     orders::given,
     parameters::Parameters,
-    stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id},
+    stream::{Client, HEARTBEAT, LIFETIME, answer, first_frame, last_event_id, until_revoked},
 };
 use crate::{
+    keys::Caller,
     order::{Cursor, EventKind, FeedEvent, FieldCode, FieldError, schema},
     tracker::{FeedError, Follower, Settled},
 };
@@ -92,13 +93,14 @@ pub(in crate::http) struct EventPage {
 )]
 pub(in crate::http) async fn read(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     client: Client,
     Parameters(query): Parameters<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let request = FeedRequest::new(&query, &headers)?;
     if is_stream_wanted(&headers) {
-        return follow(&state, client, &request).await;
+        return follow(&state, (client, caller), &request).await;
     }
     let until = Instant::now() + request.wait;
     let first = request.first_page(&state, request.limit).await?;
@@ -106,7 +108,8 @@ pub(in crate::http) async fn read(
         return Ok(page(first));
     }
     let begun = Instant::now();
-    let mut response = page(request.held_back(&state, &client, first, until).await?);
+    let held_back = until_revoked(&caller, request.held_back(&state, &client, first, until)).await;
+    let mut response = page(held_back.ok_or_else(Problem::key_not_valid)??);
     response.extensions_mut().insert(HeldBackFor(begun.elapsed()));
     Ok(response)
 }
@@ -271,7 +274,11 @@ fn refused(error: FeedError, told_by: &str) -> Problem {
     }
 }
 
-async fn follow(state: &AppState, client: Client, request: &FeedRequest) -> Result<Response, Problem> {
+async fn follow(
+    state: &AppState,
+    (client, caller): (Client, Caller),
+    request: &FeedRequest,
+) -> Result<Response, Problem> {
     let Settled { events, next, .. } = request.first_page(state, BATCH).await?;
     let begun_at = match request.after {
         After::Cursor(after) => after,
@@ -287,9 +294,9 @@ async fn follow(state: &AppState, client: Client, request: &FeedRequest) -> Resu
         stop: state.stop.clone(),
         log: Arc::clone(&state.observers.log),
     };
-    let frames = stream::unfold(reader, async |mut reader| {
-        let frame = reader.next().await?;
-        Some((Ok::<_, Infallible>(frame), reader))
+    let frames = stream::unfold((reader, caller), async |(mut reader, caller)| {
+        let frame = until_revoked(&caller, reader.next()).await??;
+        Some((Ok::<_, Infallible>(frame), (reader, caller)))
     });
     Ok(answer(Sse::new(frames), client))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -11,11 +11,22 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{AppState, Problem};
+use super::super::{AppState, Problem, routes::TOLD_MORE};
 use crate::{
-    ops::diagnosis::{State as PartState, diagnose},
-    telemetry::{health::Part, metrics},
+    keys::Caller,
+    ops::{
+        Operations,
+        diagnosis::{State as PartState, diagnose},
+    },
+    telemetry::{
+        health::Part,
+        metrics::{self, Metrics},
+    },
+    tracker::Tracker,
 };
+
+/// The route of the metrics.
+pub(in crate::http) const METRICS: &str = "/metrics";
 
 /// The answer of a process that lives.
 #[derive(Serialize, ToSchema)]
@@ -45,7 +56,9 @@ pub(in crate::http) struct Readiness {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// What else is wrong; orders are taken and answered all the same.
-    degraded: Vec<Degraded>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = true, value_type = Vec<Degraded>)]
+    degraded: Option<Vec<Degraded>>,
 }
 
 /// A part that does not do all of its work.
@@ -68,9 +81,24 @@ pub(in crate::http) struct Degraded {
         (status = 503, description = "No requests should be sent here", body = Readiness),
     )
 )]
-pub(in crate::http) async fn readyz(State(state): State<Arc<AppState>>) -> Response {
-    let operations = &state.operations;
-    let reason = operations.unavailable().await;
+pub(in crate::http) async fn readyz(
+    State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let reason = state.operations.unavailable().await;
+    let (code, status) = match reason {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    let readiness = if caller.may(TOLD_MORE) {
+        Readiness { status, reason, degraded: Some(degraded(&state.operations)) }
+    } else {
+        Readiness { status, reason: None, degraded: None }
+    };
+    (code, Json(readiness)).into_response()
+}
+
+fn degraded(operations: &Operations) -> Vec<Degraded> {
     let reading = operations.overview.last();
     let figures = reading.as_ref().map(|reading| reading.figures());
     let lines = diagnose(figures.as_ref(), &operations.parts.read()).into_iter();
@@ -81,11 +109,7 @@ pub(in crate::http) async fn readyz(State(state): State<Arc<AppState>>) -> Respo
                 && (line.state, line.part) != (PartState::Down, Part::Database.as_str())
         })
         .map(|line| Degraded { part: line.part, reason: line.reason() });
-    let (code, status) = match reason {
-        None => (StatusCode::OK, "ok"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-    };
-    (code, Json(Readiness { status, reason, degraded: degraded.collect() })).into_response()
+    degraded.collect()
 }
 
 /// All metrics, in the Prometheus text format
@@ -94,8 +118,12 @@ pub(in crate::http) async fn readyz(State(state): State<Arc<AppState>>) -> Respo
     responses((status = 200, description = "All series", body = String, content_type = metrics::CONTENT_TYPE))
 )]
 pub(in crate::http) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, Problem> {
-    let metrics = &state.observers.metrics;
-    metrics.event_streams(state.tracker.subscribers());
+    rendered(&state.observers.metrics, &state.tracker)
+}
+
+/// The same wherever they are asked for.
+pub(in crate::http) fn rendered(metrics: &Metrics, tracker: &Tracker) -> Result<Response, Problem> {
+    metrics.event_streams(tracker.subscribers());
     let text = metrics.render().map_err(|error| {
         tracing::error!(%error, "metrics can't be rendered");
         Problem::internal()

@@ -5,8 +5,10 @@ use utoipa::ToSchema;
 
 use super::super::Problem;
 use crate::{
+    keys::Caller,
     order::{
-        Event, EventKind, FieldCode, Order, Rules, Timestamp, TrackedOrder, allowed, rfc3339_millis, schema,
+        Event, EventKind, FieldCode, Order, Rules, Shown, Timestamp, TrackedOrder, allowed, rfc3339_millis,
+        schema,
     },
     tracker::CurrentOrder,
 };
@@ -35,8 +37,8 @@ impl Included {
         Ok(included)
     }
 
-    /// The order with all that, as of when it was read.
-    pub(super) fn with<'a>(self, found: &'a CurrentOrder, rules: &Rules) -> FoundOrder<'a> {
+    /// As much of the order as who asks may see, with all that, as of when it was read.
+    pub(super) fn with<'a>(self, found: &'a CurrentOrder, caller: &Caller, rules: &Rules) -> FoundOrder<'a> {
         let CurrentOrder { tracked, now } = found;
         let TrackedOrder { order, events } = tracked;
         let eta = || {
@@ -44,9 +46,9 @@ impl Included {
             Some(Eta { from: estimate.from, by: estimate.by })
         };
         FoundOrder {
-            order,
-            events,
-            allowed: self.allowed.then(|| allowed(tracked, None, rules, *now)),
+            order: Shown::new(order, caller.sight()),
+            events: Shown::new(events, caller.sight()),
+            allowed: self.allowed.then(|| allowed(tracked, caller.role(), rules, *now)),
             eta: self.eta.then(eta).map(Expected),
         }
     }
@@ -57,10 +59,11 @@ impl Included {
 #[schema(as = TrackedOrder)]
 pub(in crate::http) struct FoundOrder<'a> {
     /// The order itself.
-    order: &'a Order,
+    #[schema(value_type = Order)]
+    order: Shown<&'a Order>,
     /// Its events, each at its position.
     #[schema(schema_with = schema::timeline)]
-    events: &'a [Event],
+    events: Shown<&'a [Event]>,
     /// What may be reported now and would be applied; only if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Vec<EventKind>, required = false)]

@@ -7,6 +7,7 @@ pub(in crate::http) mod feed;
 pub(in crate::http) mod health;
 mod included;
 pub(in crate::http) mod openapi;
+mod openapi_keys;
 pub(in crate::http) mod orders;
 mod parameters;
 pub(in crate::http) mod report_batch;

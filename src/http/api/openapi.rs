@@ -3,9 +3,10 @@
 //!
 //! HTML pages and their assets are left out: they are for people, not an API.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -13,8 +14,9 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::{
-    super::{problem, routes},
+    super::{AppState, problem, routes},
     events::TimelineEvent,
+    openapi_keys,
 };
 use crate::order::{Event, FeedMeta, ID_CHARACTERS, Reason, promises::MAX_BATCH};
 
@@ -47,16 +49,66 @@ pub(in crate::http) const ORDERS: &str = "orders";
 /// What a test saw: by operation the request, and by status headers and body.
 const EXAMPLES: &str = include_str!("examples.json");
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(build);
-static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
+/// One for each [`Surface`].
+static DOCUMENTS: [LazyLock<Document>; Surface::COUNT] = [
+    LazyLock::new(|| Document::of(Surface::at(0))),
+    LazyLock::new(|| Document::of(Surface::at(1))),
+    LazyLock::new(|| Document::of(Surface::at(2))),
+    LazyLock::new(|| Document::of(Surface::at(3))),
+];
+
+/// What hangs on settings of what is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct Surface {
+    /// Whether who asks must have a key.
+    pub(in crate::http) keys: bool,
+    /// Whether `/metrics` is somewhere else.
+    pub(in crate::http) metrics_elsewhere: bool,
+}
+
+impl Surface {
+    /// How many there are.
+    pub(in crate::http) const COUNT: usize = 4;
+
+    /// With all settings left as they are.
+    #[cfg(test)]
+    pub(in crate::http) const DEFAULT: Self = Self::at(0);
+
+    /// Each, by its number.
+    pub(in crate::http) const fn at(number: usize) -> Self {
+        Self { keys: number % 2 == 1, metrics_elsewhere: number >= 2 }
+    }
+
+    /// Its number.
+    pub(in crate::http) fn number(self) -> usize {
+        usize::from(self.keys) + 2 * usize::from(self.metrics_elsewhere)
+    }
+}
+
+/// The document, and as it goes out.
+struct Document {
+    value: Value,
+    text: String,
+}
+
+impl Document {
+    fn of(surface: Surface) -> Self {
+        let mut value = build(surface);
+        if surface.keys {
+            openapi_keys::ask_for_keys(&mut value);
+        }
+        Self { text: value.to_string(), value }
+    }
+}
 
 /// This document
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "openapi", tag = "operation",
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
-pub(in crate::http) async fn serve() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+pub(in crate::http) async fn serve(State(state): State<Arc<AppState>>) -> Response {
+    let document = &DOCUMENTS[state.settings.surface().number()];
+    ([(header::CONTENT_TYPE, "application/json")], document.text.as_str()).into_response()
 }
 
 /// The document without routes.
@@ -64,14 +116,14 @@ pub(in crate::http) fn frame() -> utoipa::openapi::OpenApi {
     Described::openapi()
 }
 
-/// The document.
-pub(in crate::http) fn document() -> &'static Value {
-    &DOCUMENT
+/// The document of a service that is set like this.
+pub(in crate::http) fn document(surface: Surface) -> &'static Value {
+    &DOCUMENTS[surface.number()].value
 }
 
 /// Adds what holds everywhere, so that it need not stand at each handler.
-fn build() -> Value {
-    let mut document = serde_json::to_value(routes::api().into_openapi()).unwrap_or_default();
+fn build(surface: Surface) -> Value {
+    let mut document = serde_json::to_value(routes::api(surface).into_openapi()).unwrap_or_default();
     let examples: Value = serde_json::from_str(EXAMPLES).unwrap_or_default();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
     for operation in paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
@@ -124,7 +176,7 @@ fn complete(operation: &mut Value, seen: &Value) {
     }
 }
 
-fn problem(status: &str, description: &str) -> Value {
+pub(super) fn problem(status: &str, description: &str) -> Value {
     let schema = json!({"$ref": "#/components/schemas/Problem"});
     let content = json!({problem::CONTENT_TYPE: {"schema": schema}});
     let mut response = json!({"description": description, "content": content});
@@ -137,7 +189,7 @@ fn problem(status: &str, description: &str) -> Value {
 }
 
 /// Headers of ours are there whenever they are described, but for those that say "if".
-fn common_headers(response: &mut Value) {
+pub(super) fn common_headers(response: &mut Value) {
     let id = json!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"});
     response["headers"]["X-Request-Id"] = json!({"description": "Also in the logs", "schema": id});
     for (name, header) in response["headers"].as_object_mut().into_iter().flatten() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -19,7 +19,10 @@ use super::{
     parameters::Parameters,
 };
 use crate::{
-    order::{FieldCode, Order, OrderDetails, OrderId, OrderRequest, Status, TrackedOrder, schema::Include},
+    keys::Caller,
+    order::{
+        FieldCode, Order, OrderDetails, OrderId, OrderRequest, Shown, Status, TrackedOrder, schema::Include,
+    },
     tracker::{IdempotencyKey, Page},
 };
 
@@ -65,13 +68,17 @@ pub(in crate::http) struct Accepted {
 )]
 pub(in crate::http) async fn place(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey::new("", key));
+    let key = idempotency_key(&headers)?.map(|key| IdempotencyKey::new(caller.owner(), key));
     let raw = OrderRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    let accepted =
-        state.tracker.place(OrderDetails::try_from(raw)?, key, Some(json!({"source": "http"}))).await?;
+    let mut meta = json!({"source": "http"});
+    if let Some(name) = caller.name() {
+        meta["by"] = name.into();
+    }
+    let accepted = state.tracker.place(OrderDetails::try_from(raw)?, key, Some(meta)).await?;
     let location = format!("/orders/{}", accepted.order_id);
     let body = Json(Accepted { order_id: accepted.order_id });
     let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response();
@@ -109,21 +116,21 @@ pub(in crate::http) struct FindQuery {
 )]
 pub(in crate::http) async fn find(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     order_id: Result<Path<String>, PathRejection>,
     Parameters(query): Parameters<FindQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let included = given(query.include.as_ref()).map(Included::parse).transpose()?;
+    let included = given(query.include.as_ref()).map_or(Ok(Included::default()), Included::parse)?;
     let found = state.tracker.find(self::order_id(order_id)?).await?;
     let found = Option::as_ref(&found).ok_or_else(unknown)?;
     let etag = etag(&found.tracked);
     let unchanged = headers.get(header::IF_NONE_MATCH).is_some_and(|seen| matches(seen, &etag));
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
-    Ok(match included {
-        _ if unchanged => (StatusCode::NOT_MODIFIED, caching).into_response(),
-        Some(included) => (caching, Json(included.with(found, &state.settings.rules))).into_response(),
-        None => (caching, Json(&found.tracked)).into_response(),
-    })
+    if unchanged {
+        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+    }
+    Ok((caching, Json(included.with(found, &caller, &state.settings.rules))).into_response())
 }
 
 /// The id in a path. What can't be one is simply not there: nobody learns how ids are made.
@@ -173,6 +180,7 @@ pub(in crate::http) struct ListQuery {
 )]
 pub(in crate::http) async fn list(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     Parameters(query): Parameters<ListQuery>,
 ) -> Result<Response, Problem> {
     let mut page = page(&query)?;
@@ -184,7 +192,8 @@ pub(in crate::http) async fn list(
     let more = listing.orders.len() > limit;
     let next = orders.last().filter(|_| more).map(|last| next_link(last.order_id, limit, page.status));
     // Strings and numbers always serialise.
-    let json = listing.rendered.get_or_init(|| serde_json::to_vec(orders).unwrap_or_default().into());
+    let json = || serde_json::to_vec(&Shown::new(orders, caller.sight())).unwrap_or_default().into();
+    let json = listing.rendered(caller.sight()).get_or_init(json);
     let mut response = ([(header::CONTENT_TYPE, "application/json")], json.clone()).into_response();
     if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
         response.headers_mut().insert(header::LINK, next);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{FromRequestParts, OriginalUri, State},
     http::{HeaderMap, header, request::Parts},
 };
@@ -15,9 +15,10 @@ use super::{
     super::{AppState, Problem, ProblemBody},
     body::JsonBytes,
     orders,
-    reports::{Outcome, Taken},
+    reports::{Outcome, Taken, for_its_role},
 };
 use crate::{
+    keys::Caller,
     order::{
         FieldCode, Ignored, ReportItem,
         promises::{BATCHES_AT_ONCE, BATCHES_READ_AT_ONCE, MAX_BATCH, MAX_BATCH_BYTES},
@@ -130,12 +131,13 @@ struct Item {
 )]
 pub(in crate::http) async fn report(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     _reading: ReadingPlace,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes<MAX_BATCH_BYTES>,
 ) -> Result<Json<Vec<ReportFate>>, Problem> {
-    let mut items = read(&state, &headers, &body)?;
+    let mut items = read(&state, &caller, &headers, &body)?;
     let _taken = state.batches.taken.try_acquire().map_err(too_many)?;
     let reports: Vec<OrderReport> =
         items.iter_mut().filter_map(|item| item.report.as_mut().ok()?.take()).collect();
@@ -148,7 +150,7 @@ pub(in crate::http) async fn report(
     let fate = |Item { order_id, id, report }: Item| {
         let taken = report.and_then(|_| {
             let reported = answers.next().ok_or_else(Problem::internal)??;
-            Taken::try_from(reported)
+            Taken::new(reported, caller.sight())
         });
         match taken {
             Ok(taken) => ReportFate::Taken(TakenReport {
@@ -169,7 +171,7 @@ pub(in crate::http) async fn report(
     Ok(Json(items.into_iter().map(fate).collect()))
 }
 
-fn read(state: &AppState, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Item>, Problem> {
+fn read(state: &AppState, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Item>, Problem> {
     if headers.contains_key(header::IF_MATCH) {
         let message = "must not be sent with several reports: each order has positions of its own";
         return Err(Problem::invalid_value("If-Match", FieldCode::Header, message));
@@ -181,7 +183,7 @@ fn read(state: &AppState, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Item>,
             format!("the body must be an array of 1 to {MAX_BATCH} reports, and has {}", items.len());
         return Err(Problem::malformed(detail));
     }
-    let now = state.settings.clock.now();
+    let (now, reporter) = (state.settings.clock.now(), caller.reporter());
     let read = |item: Result<ReportItem, serde_json::Error>| {
         let item = match item {
             Ok(item) => item,
@@ -191,10 +193,12 @@ fn read(state: &AppState, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Item>,
             }
         };
         let [order_id, id] = [item.order_id(), item.id()].map(|text| text.map(str::to_owned));
-        let report = item.check(None, now).map_err(Problem::from).and_then(|(order_id, report)| {
-            let order_id = order_id.map_err(|_| orders::unknown())?;
-            Ok(Some(OrderReport { order_id, report, if_match: None }))
-        });
+        let report =
+            item.check(reporter.as_ref(), now).map_err(Problem::from).and_then(|(order_id, report)| {
+                let report = for_its_role(report)?;
+                let order_id = order_id.map_err(|_| orders::unknown())?;
+                Ok(Some(OrderReport { order_id, report, if_match: None }))
+            });
         Item { order_id, id, report }
     };
     Ok(items.into_iter().map(read).collect())

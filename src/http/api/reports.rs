@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
@@ -19,7 +19,8 @@ use super::{
     tags,
 };
 use crate::{
-    order::{EventKind, Ignored, Order, OrderId, ReportErrors, ReportRequest},
+    keys::Caller,
+    order::{EventKind, Ignored, Order, OrderId, Report, ReportErrors, ReportRequest, Role, Shown, Sight},
     tracker::{OrderReport, ReportOutcome, Reported},
 };
 
@@ -44,7 +45,8 @@ pub(in crate::http) struct ReportAnswer {
     pub(super) why: Option<Ignored>,
     /// What was added: the reported event last, before it what was skipped.
     events: Vec<TimelineEvent>,
-    order: Order,
+    #[schema(value_type = Order)]
+    order: Shown<Order>,
     /// What may be reported now and would be applied.
     allowed: Vec<EventKind>,
 }
@@ -65,10 +67,9 @@ impl Taken {
     }
 }
 
-impl TryFrom<Reported> for Taken {
-    type Error = Problem;
-
-    fn try_from(Reported { outcome, standing }: Reported) -> Result<Self, Problem> {
+impl Taken {
+    /// What is answered whom sees so much of people.
+    pub(super) fn new(Reported { outcome, standing }: Reported, sight: Sight) -> Result<Self, Problem> {
         // How the order is now is not known of every outcome.
         let standing = standing.ok_or_else(Problem::internal);
         let (outcome, why, events, replayed) = match outcome {
@@ -90,8 +91,10 @@ impl TryFrom<Reported> for Taken {
                 return Err(Problem::unavailable(detail));
             }
         };
-        let (events, standing) = (events.into_iter().map(TimelineEvent::from).collect(), standing?);
-        let answer = ReportAnswer { outcome, why, events, order: standing.order, allowed: standing.allowed };
+        let (events, standing) = (events.into_iter(), standing?);
+        let events = events.map(|event| TimelineEvent::new(event, sight)).collect();
+        let (order, allowed) = (Shown::new(standing.order, sight), standing.allowed);
+        let answer = ReportAnswer { outcome, why, events, order, allowed };
         Ok(Self { answer, replayed })
     }
 }
@@ -126,30 +129,42 @@ impl TryFrom<Reported> for Taken {
 )]
 pub(in crate::http) async fn report(
     State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
     order_id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<Response, Problem> {
     let request =
         ReportRequest::parse(&body).map_err(|error| Problem::malformed(format!("the body: {error}")))?;
-    let (if_match, report) = match (tags::if_match(&headers), request.check(None, state.settings.clock.now()))
-    {
+    let report = request.check(caller.reporter().as_ref(), state.settings.clock.now());
+    let (if_match, report) = match (tags::if_match(&headers), report) {
         (Ok(if_match), Ok(report)) => (if_match, report),
         (if_match, checked) => {
             let others = checked.err().map(|ReportErrors(errors)| errors).unwrap_or_default();
             return Err(Problem::invalid(if_match.err().into_iter().chain(others).collect()));
         }
     };
+    let report = for_its_role(report)?;
     let order_id = orders::order_id(order_id)?;
     let answers = state.tracker.report(vec![OrderReport { order_id, report, if_match }]).await?;
     let reported = answers.into_iter().next().ok_or_else(Problem::internal)??;
-    let taken = Taken::try_from(reported)?;
+    let taken = Taken::new(reported, caller.sight())?;
     let (status, replayed) = (taken.status(), taken.replayed);
     let mut response = (status, Json(taken.answer)).into_response();
     if replayed {
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// A report that its role may make; whatever the order, so it is not even looked for.
+pub(super) fn for_its_role(report: Report) -> Result<Report, Problem> {
+    if report.is_for_its_role() {
+        return Ok(report);
+    }
+    let role = report.role.map_or("", Role::as_str);
+    let reason = report.reason.map(|reason| format!(" as {reason}")).unwrap_or_default();
+    Err(Problem::not_for_this_role(format!("a key of role {role} may not report {}{reason}", report.event)))
 }
 
 #[cfg(test)]
@@ -159,7 +174,7 @@ mod tests {
     /// Of an order that others change nothing is known, and that is no reason to say that there is none.
     #[test]
     fn what_is_not_decided_may_be_tried_again() {
-        let reported = |outcome| Taken::try_from(Reported { outcome, standing: None });
+        let reported = |outcome| Taken::new(Reported { outcome, standing: None }, Sight::WHOLE);
         for (outcome, status) in [
             (ReportOutcome::Contended, StatusCode::SERVICE_UNAVAILABLE),
             (ReportOutcome::Unknown, StatusCode::NOT_FOUND),

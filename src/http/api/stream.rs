@@ -21,7 +21,7 @@ use super::super::{
     AppState, Problem,
     server::client::{self, Connection},
 };
-use crate::{telemetry::RequestId, tracker::NoPlace};
+use crate::{keys::Caller, telemetry::RequestId, tracker::NoPlace};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like not to collect the stream.
@@ -92,6 +92,15 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Option<&str> {
     let first = values.next().map(|value| value.to_str().unwrap_or("not text"));
     // Given twice it is as good as garbage. Some clients send it before they have seen anything.
     if values.next().is_some() { Some("twice") } else { first.filter(|text| !text.is_empty()) }
+}
+
+/// What comes of it, unless the key of who asks is revoked before: he is told nothing more.
+pub(super) async fn until_revoked<T>(caller: &Caller, told: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = caller.revoked() => None,
+        told = told => Some(told),
+    }
 }
 
 /// How every stream begins.

@@ -14,7 +14,7 @@ use super::super::{
     routes::{self, Need},
 };
 use crate::{
-    keys::{ApiKey, Auth, Caller, KeyRing, Unproven},
+    keys::{ApiKey, Auth, Caller, KeyRing, LiveKey, Unproven},
     order::Action,
 };
 
@@ -24,20 +24,51 @@ const BEARER: &str = "Bearer ";
 /// Lets through who may, with the [`Caller`] beside the request.
 pub(in crate::http) async fn access(
     State(state): State<Arc<AppState>>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
     let proved = match &state.settings.auth {
         Auth::Open => Ok((Caller::Anyone, None)),
+        // Who needs none is not asked, and what he sends along is not looked at.
+        Auth::Keys(_) if need == Need::Nothing => Ok((Caller::Stranger, None)),
         Auth::Keys(ring) => prove(&state, ring, need, &request),
     };
     let (caller, renewed) = match (proved, need) {
         (Ok(proved), _) => proved,
+        (Err(_), Need::Optional) => (Caller::Stranger, None),
         (Err(problem), Need::Page(_)) => return pages::sign_in_first(&problem, &request),
-        (Err(problem), _) => return refused(problem),
+        (Err(problem), _) => return problem.into_response(),
     };
+    let asker = Asker::of(&caller);
+    let mut response = answer(caller, need, request, next).await;
+    response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
+    if let Some(asker) = asker {
+        response.extensions_mut().insert(asker);
+    }
+    response
+}
+
+/// Whose key a request came with, for its line of the log.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Asker(Arc<LiveKey>);
+
+impl Asker {
+    fn of(caller: &Caller) -> Option<Self> {
+        match caller {
+            Caller::Anyone | Caller::Stranger => None,
+            Caller::Holder(key) => Some(Self(Arc::clone(key))),
+        }
+    }
+
+    /// The name of the key.
+    pub(in crate::http) fn name(&self) -> &str {
+        &self.0.stored.name
+    }
+}
+
+async fn answer(caller: Caller, need: Need, mut request: Request, next: Next) -> Response {
     if let Need::Key(action) | Need::Page(action) = need
         && !caller.may(action)
     {
@@ -49,9 +80,7 @@ pub(in crate::http) async fn access(
         };
     }
     request.extensions_mut().insert(caller);
-    let mut response = next.run(request).await;
-    response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
-    response
+    next.run(request).await
 }
 
 /// Who asks, and a session that lasts longer if he has one that is worth it.
@@ -59,10 +88,6 @@ type Proved = (Caller, Option<HeaderValue>);
 
 /// Who asks. A browser's session counts on pages only: elsewhere another site's page could make a browser use it.
 fn prove(state: &AppState, ring: &KeyRing, need: Need, request: &Request) -> Result<Proved, Problem> {
-    // Who needs none is not asked, and what he sends along is not looked at.
-    if need == Need::Nothing {
-        return Ok((Caller::Anyone, None));
-    }
     let now = state.settings.clock.now();
     let proved = match bearer(request.headers())? {
         Some(key) => Some(ring.prove(&key, now).map(|key| (key, None))),
@@ -85,15 +110,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
     let scheme = text.get(..BEARER.len()).filter(|scheme| scheme.eq_ignore_ascii_case(BEARER));
     let key = scheme.and_then(|_| text[BEARER.len()..].trim_start().parse().ok());
     key.map(Some).ok_or_else(Problem::key_not_valid)
-}
-
-fn refused(problem: Problem) -> Response {
-    let challenge = problem.challenge();
-    let mut response = problem.into_response();
-    if let Some(challenge) = challenge {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    }
-    response
 }
 
 fn not_for_role(caller: &Caller, action: Action) -> Problem {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     super::problem::{self, Cause, Problem},
+    access::Asker,
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
@@ -26,6 +27,11 @@ pub(in crate::http) const OTHER: &str = "OTHER";
 /// Declares at 0 what is answered where no route is.
 pub(in crate::http) fn declare_unmatched(metrics: &Metrics) {
     metrics.declare_http(UNMATCHED, OTHER, StatusCode::NOT_FOUND.as_str());
+}
+
+/// Declares at 0 what browsers are answered that ask first whether they may ask.
+pub(in crate::http) fn declare_preflights(metrics: &Metrics) {
+    metrics.declare_http(UNMATCHED, OTHER, StatusCode::NO_CONTENT.as_str());
 }
 
 /// Where requests leave a trace.
@@ -73,8 +79,12 @@ pub(in crate::http) async fn observe(
     let took = started.elapsed();
     let held_back = response.extensions_mut().remove().map_or(Duration::ZERO, |HeldBackFor(time)| time);
     let worked = took.saturating_sub(held_back);
-    observers.metrics.http_answered(route, method_label(&method, route, status), status.as_str(), worked);
-    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took });
+    // What browsers ask with OPTIONS is answered in front of all routes.
+    let counted = if method == Method::OPTIONS && status.is_success() { UNMATCHED } else { route };
+    observers.metrics.http_answered(counted, method_label(&method, counted, status), status.as_str(), worked);
+    let asker = response.extensions_mut().remove::<Asker>();
+    let key = asker.as_ref().map(Asker::name);
+    observers.log.write(&Answered { id: &id, method: told(&method), route, status, took, key });
     response
 }
 

@@ -38,6 +38,8 @@ pub(in crate::http) struct Answered<'a> {
     pub(in crate::http) route: &'a str,
     pub(in crate::http) status: StatusCode,
     pub(in crate::http) took: Duration,
+    /// The name of the key that it came with.
+    pub(in crate::http) key: Option<&'a str>,
 }
 
 /// Writes the lines.
@@ -104,7 +106,7 @@ impl RequestLog {
 
     /// Writes a request's line, if it is to have one. What is left out costs next to nothing.
     pub(in crate::http) fn write(self: &Arc<Self>, answered: &Answered<'_>) {
-        let Answered { id, method, route, status, took } = *answered;
+        let Answered { id, method, route, status, took, key } = *answered;
         let (failed, probe) = (status.is_server_error(), PROBED.contains(&route));
         let wanted = if probe && !failed {
             enabled!(target: PROBES, Level::INFO)
@@ -117,9 +119,9 @@ impl RequestLog {
         let (id, status) = (id.as_str(), status.as_u16());
         let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         if probe && !failed {
-            info!(target: PROBES, request_id = id, method, route, status, ms, "answered");
+            info!(target: PROBES, request_id = id, key, method, route, status, ms, "answered");
         } else {
-            info!(target: LINES, request_id = id, method, route, status, ms, "answered");
+            info!(target: LINES, request_id = id, key, method, route, status, ms, "answered");
         }
     }
 
@@ -133,7 +135,8 @@ impl RequestLog {
     /// Writes the line of a request that could not be read, and makes its answer.
     pub(in crate::http) fn refuse(self: &Arc<Self>, problem: &Problem) -> Vec<u8> {
         let (id, took) = (RequestId::random(), Duration::ZERO);
-        self.write(&Answered { id: &id, method: OTHER, route: UNMATCHED, status: problem.status, took });
+        let status = problem.status;
+        self.write(&Answered { id: &id, method: OTHER, route: UNMATCHED, status, took, key: None });
         problem.raw_response(&id)
     }
 

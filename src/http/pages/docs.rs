@@ -1,29 +1,43 @@
 //! `GET /docs`: the API document as a page for people. No script, nothing inline, nothing from elsewhere.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
+    extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use maud::{DOCTYPE, Markup, html};
 use serde_json::{Map, Value};
 
-use super::super::api::openapi;
+use super::super::{
+    AppState,
+    api::openapi::{self, Surface},
+};
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("docs.css");
 
-static PAGE: LazyLock<String> = LazyLock::new(|| page(openapi::document()).into_string());
+/// One for each document.
+static PAGES: [LazyLock<String>; Surface::COUNT] = [
+    LazyLock::new(|| page(openapi::document(Surface::at(0))).into_string()),
+    LazyLock::new(|| page(openapi::document(Surface::at(1))).into_string()),
+    LazyLock::new(|| page(openapi::document(Surface::at(2))).into_string()),
+    LazyLock::new(|| page(openapi::document(Surface::at(3))).into_string()),
+];
 
 /// Where the examples ask, until somebody does.
 const EXAMPLE_HOST: &str = "http://localhost:8080";
 
 /// The page; its examples ask the host that it was asked of.
-pub(in crate::http) async fn serve(headers: HeaderMap) -> Response {
+pub(in crate::http) async fn serve(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    let whole = &PAGES[state.settings.surface().number()];
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_plain(host));
-    let page = host.map(|host| PAGE.replace(EXAMPLE_HOST, &format!("http://{host}")));
-    let page = page.map_or(Cow::Borrowed(PAGE.as_str()), Cow::Owned);
+    let page = host.map(|host| whole.replace(EXAMPLE_HOST, &format!("http://{host}")));
+    let page = page.map_or(Cow::Borrowed(whole.as_str()), Cow::Owned);
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::{
     body::{Body, BodyDataStream},
     http::{HeaderMap, Request, StatusCode},
+    response::Response,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -205,4 +206,17 @@ async fn the_customer_s_stream_tells_positions_and_nothing_else() {
     assert_eq!(stream.next().await.as_deref(), Some("id: 3\nevent: status\ndata: {}"));
     let unknown = api.get("/track/ORD-00000000000000000000000000/events").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+/// The data of the first events of a stream.
+pub(super) async fn first_events(response: Response, count: usize) -> Vec<Value> {
+    assert_eq!(response.status(), StatusCode::OK);
+    let headers = response.headers().clone();
+    let mut stream = Stream { headers, body: response.into_body().into_data_stream() };
+    stream.next().await.expect("a first frame");
+    let mut told = Vec::new();
+    for _ in 0..count {
+        told.push(stream.event().await.1);
+    }
+    told
 }

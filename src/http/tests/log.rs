@@ -205,7 +205,8 @@ async fn who_is_refused_without_a_request_finds_the_id_in_the_log() {
 fn answered(log: &std::sync::Arc<RequestLog>, count: usize, status: u16) {
     let (id, status) = (RequestId::random(), StatusCode::from_u16(status).expect("valid"));
     for _ in 0..count {
-        log.write(&Answered { id: &id, method: "GET", route: "/orders", status, took: Duration::ZERO });
+        let took = Duration::ZERO;
+        log.write(&Answered { id: &id, method: "GET", route: "/orders", status, took, key: None });
     }
 }
 

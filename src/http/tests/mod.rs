@@ -4,12 +4,16 @@ mod board;
 mod board_finds;
 mod board_reports;
 mod compressed;
+mod cors;
 mod events;
 mod events_reported;
 mod explain;
 mod feed;
 mod feed_stream;
 mod included;
+mod keys;
+mod keys_shown;
+mod keys_told;
 mod lifecycle;
 mod limits;
 mod log;
@@ -55,12 +59,13 @@ use crate::{
     store::{PgDatabase, Store, memory},
     telemetry::health::{Health, HealthRegistry, Part},
     time::ManualClock,
-    tracker::Notifier,
+    tracker::{Notifier, Tracker},
 };
 
 /// The router on a real store, with the real writer behind the queue.
 struct Api {
     router: Router,
+    tracker: Tracker,
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
     notifier: Arc<Notifier>,

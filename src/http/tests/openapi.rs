@@ -34,7 +34,7 @@ pub(super) fn operations(document: &Value) -> Vec<(String, String, &Value)> {
 #[tokio::test]
 async fn the_document_holds_every_route_and_no_other() {
     let api = Api::open().await;
-    let document = openapi::document();
+    let document = openapi::document(openapi::Surface::DEFAULT);
     let mut routed = BTreeSet::new();
     for path in document["paths"].as_object().expect("paths").keys() {
         let method = Method::from_bytes(b"NONE").expect("a method");
@@ -58,7 +58,8 @@ async fn the_document_holds_every_route_and_no_other() {
 /// What the metrics declare from the start is in the document too, or a page's; and no route is left out.
 #[tokio::test]
 async fn known_answers_are_in_the_document() {
-    let (api, document, mut seen) = (Api::open().await, openapi::document(), BTreeSet::new());
+    let (api, document, mut seen) =
+        (Api::open().await, openapi::document(openapi::Surface::DEFAULT), BTreeSet::new());
     let metrics = api.get("/metrics").await;
     let declared = metrics.text().lines().filter_map(|line| line.strip_prefix("http_requests_total{"));
     for line in declared {
@@ -86,7 +87,7 @@ async fn known_answers_are_in_the_document() {
 /// What stands in attributes, which take no constants.
 #[test]
 fn limits_in_the_document_are_those_of_the_code() {
-    let document = openapi::document();
+    let document = openapi::document(openapi::Surface::DEFAULT);
     let schemas = &document["components"]["schemas"];
     let parameter = |path: &str, method: &str, name: &str| {
         let all = document["paths"][path][method]["parameters"].as_array().expect("parameters");
@@ -131,7 +132,8 @@ fn limits_in_the_document_are_those_of_the_code() {
 /// The document refuses what the service refuses.
 #[test]
 fn the_pattern_of_a_name_is_that_of_the_code() {
-    let schema = &openapi::document()["components"]["schemas"]["NewOrder"]["properties"]["customer_name"];
+    let schema = &openapi::document(openapi::Surface::DEFAULT)["components"]["schemas"]["NewOrder"]["properties"]
+        ["customer_name"];
     let validator = jsonschema::validator_for(schema).expect("a schema");
     let (long, longer) = ("x".repeat(100), "x".repeat(101));
     let joined = ["می\u{200c}خواهم", "\u{200b}x\u{200b}", "👩\u{200d}🍳"];
@@ -147,7 +149,8 @@ fn the_pattern_of_a_name_is_that_of_the_code() {
 async fn examples_of_tags_are_those_of_the_pattern() {
     let api = Api::open().await;
     let id = api.place("Ada").await;
-    let parameters = &openapi::document()["paths"]["/orders/{id}/events"]["post"]["parameters"];
+    let parameters =
+        &openapi::document(openapi::Surface::DEFAULT)["paths"]["/orders/{id}/events"]["post"]["parameters"];
     let tags = parameters.as_array().expect("parameters").iter().find(|one| one["name"] == "If-Match");
     let validator = jsonschema::validator_for(&tags.expect("it")["schema"]).expect("a schema");
     for tags in [
@@ -171,7 +174,7 @@ async fn examples_of_tags_are_those_of_the_pattern() {
 /// Each kind of problem has one word, which the document knows.
 #[test]
 fn the_document_lists_each_kind_of_problem() {
-    let schemas = &openapi::document()["components"]["schemas"];
+    let schemas = &openapi::document(openapi::Surface::DEFAULT)["components"]["schemas"];
     assert_eq!(schemas["Problem"]["properties"]["code"]["$ref"], "#/components/schemas/ProblemCode");
     let told = schemas["ProblemCode"]["enum"].as_array().expect("codes");
     let words: BTreeSet<&str> = told.iter().map(|code| code.as_str().expect("a code")).collect();
@@ -204,7 +207,7 @@ async fn codes_in_the_document_are_those_of_the_answers() {
         let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("{problem}"));
         met.extend(errors.iter().map(|error| error["code"].as_str().expect("a code").to_owned()));
     }
-    let schemas = &openapi::document()["components"]["schemas"];
+    let schemas = &openapi::document(openapi::Surface::DEFAULT)["components"]["schemas"];
     assert_eq!(schemas["FieldError"]["properties"]["code"]["$ref"], "#/components/schemas/FieldCode");
     let told = schemas["FieldCode"]["enum"].as_array().expect("codes");
     let told: BTreeSet<_> = told.iter().map(|code| code.as_str().expect("a code").to_owned()).collect();
@@ -218,7 +221,7 @@ async fn codes_in_the_document_are_those_of_the_answers() {
 fn every_cause_is_in_the_runbook() {
     let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md");
     let runbook = fs::read_to_string(runbook).expect("text");
-    let codes = &openapi::document()["components"]["schemas"]["CauseCode"]["enum"];
+    let codes = &openapi::document(openapi::Surface::DEFAULT)["components"]["schemas"]["CauseCode"]["enum"];
     let codes = codes.as_array().expect("codes");
     assert!(codes.len() > 10, "{codes:?}");
     for code in codes.iter().filter_map(Value::as_str) {
@@ -232,7 +235,7 @@ async fn the_page_shows_the_whole_document_and_needs_nobody() {
     let page = api.get("/docs").await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'self';"));
-    let document = openapi::document();
+    let document = openapi::document(openapi::Surface::DEFAULT);
     for (_, _, operation) in operations(document) {
         let id = operation["operationId"].as_str().expect("an id");
         assert!(page.text().contains(&format!("<article id=\"{id}\">")), "{id}");

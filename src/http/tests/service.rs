@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use axum::http::HeaderValue;
 use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
@@ -74,6 +75,8 @@ pub(super) struct Service {
     auth: Auth,
     public_url: Option<Url>,
     exposed: bool,
+    metrics_elsewhere: bool,
+    cors_origins: Vec<HeaderValue>,
 }
 
 /// A key of each role, all of them good.
@@ -129,6 +132,8 @@ impl Service {
             auth: Auth::Open,
             public_url: None,
             exposed: false,
+            metrics_elsewhere: false,
+            cors_origins: Vec::new(),
         }
     }
 
@@ -140,6 +145,17 @@ impl Service {
     /// Clients reach it there.
     pub(super) fn public_url(&self, url: &str) -> Self {
         Self { public_url: Some(url.parse().expect("a URL")), ..self.clone() }
+    }
+
+    /// `/metrics` is somewhere else.
+    pub(super) fn metrics_elsewhere(&self) -> Self {
+        Self { metrics_elsewhere: true, ..self.clone() }
+    }
+
+    /// Pages of these sites may use the API.
+    pub(super) fn cors_origins(&self, origins: &[&'static str]) -> Self {
+        let cors_origins = origins.iter().copied().map(HeaderValue::from_static).collect();
+        Self { cors_origins, ..self.clone() }
     }
 
     /// As where others than this machine's reach it.
@@ -259,8 +275,9 @@ impl Service {
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
         let search = Search::new(Arc::clone(&store));
+        let tracker = Tracker::new(queue, report_queue, loader, Arc::clone(&notifier), feed, search);
         let state = AppState {
-            tracker: Tracker::new(queue, report_queue, loader, Arc::clone(&notifier), feed, search),
+            tracker: tracker.clone(),
             operations: Operations {
                 overview: Arc::clone(&overview),
                 parts: parts.clone(),
@@ -276,12 +293,15 @@ impl Service {
                 public_url: self.public_url.clone(),
                 exposed: self.exposed,
                 demo: self.demo,
+                metrics_elsewhere: self.metrics_elsewhere,
+                cors_origins: self.cors_origins.clone(),
             },
             batches: BatchPlaces::default(),
             stop: stop.clone(),
         };
         Api {
             router: router(state),
+            tracker,
             notifier,
             stop,
             overview,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
 use super::{super::odd_rows, StoreError};
-use crate::order::{Event, EventKind, Order, OrderDetails, OrderId, Status, Timestamp};
+use crate::order::{Event, EventKind, Order, OrderDetails, OrderId, Status, Timestamp, in_full};
 
 /// A whole set as one bind parameter.
 pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
@@ -17,7 +17,7 @@ pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
 #[derive(Serialize)]
 pub(super) struct OrderRow<'a> {
     pub order_id: OrderId,
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "in_full")]
     pub details: &'a OrderDetails,
     pub status: Status,
     pub seq: usize,

@@ -9,7 +9,7 @@ use super::{
     buttons::buttons,
     view::{close, lateness, span},
 };
-use crate::order::{Event, EventKind, Order, Sight, Steps, Timestamp, TrackedOrder};
+use crate::order::{Event, EventKind, Order, Shown, Sight, Steps, Timestamp, TrackedOrder};
 
 /// By how much the time that was said differs from ours before both are told.
 const APART: TimeDelta = TimeDelta::minutes(1);
@@ -37,7 +37,7 @@ pub(super) fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
             @if board.sight() == Sight::WHOLE {
                 details {
                     summary { "Raw JSON" }
-                    pre tabindex="0" { (still_json(&serde_json::to_string_pretty(tracked).unwrap_or_default())) }
+                    pre tabindex="0" { (still_json(&serde_json::to_string_pretty(&Shown::new(tracked, board.sight())).unwrap_or_default())) }
                 }
             }
         }
