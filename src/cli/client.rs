@@ -10,11 +10,14 @@ use tokio::time::sleep;
 use url::Url;
 
 use super::{
-    output::{self, Refused},
+    output::{self, Refused, Wrong},
     report::may_follow,
     retry::Retry,
 };
-use crate::client::{Answer, ClientError, ClientRequest, Connection, Stream, Target, header, shown};
+use crate::{
+    client::{Answer, ClientError, ClientRequest, Connection, Stream, Target, header, shown},
+    keys::ApiKey,
+};
 
 /// How long a command asks again that was told to come back later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Which service to ask, and how to answer.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
-    /// Where the service listens, http:// or https://; `SSL_CERT_FILE` names certificates to trust in place of the system's
+    /// Where the service listens, http:// or https://; `SSL_CERT_FILE` names certificates to trust in place of the system's,
+    /// and `ORDER_TRACKER_KEY` holds the key if it asks for one
     #[arg(long, env = "ORDER_TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = service, hide_env_values = true)]
     pub(super) url: Url,
     /// Print JSON, complaints on stderr too
@@ -36,6 +40,17 @@ fn service(text: &str) -> Result<Url, String> {
     plain.ok_or_else(|| "must be the service's address, such as http://127.0.0.1:8080".to_owned())
 }
 
+/// Holds the key that commands show; a flag would stand in the list of processes.
+const KEY: &str = "ORDER_TRACKER_KEY";
+
+/// The key that is set; empty is none.
+fn key() -> Result<Option<ApiKey>, Wrong> {
+    let Some(text) = std::env::var_os(KEY).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let key = text.to_str().and_then(|text| text.trim().parse().ok());
+    // Not what it holds: it may be a key with a letter gone.
+    key.map(Some).ok_or_else(|| Wrong(format!("{KEY} holds no key, or one that is mistyped or cut off")))
+}
+
 /// Which setting of most commands is the address.
 pub(super) const WHENCE: &str = "--url or ORDER_TRACKER_URL says";
 
@@ -43,6 +58,8 @@ pub(super) const WHENCE: &str = "--url or ORDER_TRACKER_URL says";
 pub(super) struct Client {
     pub(super) base: Url,
     target: Target,
+    /// Whether it shows a key.
+    has_key: bool,
     /// Which settings are the address.
     pub(super) whence: &'static str,
     /// How long to ask again whom it tells to come back later.
@@ -67,13 +84,27 @@ struct WrongField {
 }
 
 impl Client {
-    pub(super) fn new(base: Url) -> Self {
-        Self { target: Target::new(&base), base, whence: WHENCE, patience: PATIENCE }
+    /// For who shows the key that is set.
+    pub(super) fn new(base: Url) -> anyhow::Result<Self> {
+        let client = Self { patience: PATIENCE, ..Self::stranger(base) };
+        let Some(key) = key()? else { return Ok(client) };
+        if !client.base.username().is_empty() || client.base.password().is_some() {
+            return Err(
+                Wrong(format!("the address names a user and {KEY} a key: a request takes one")).into()
+            );
+        }
+        Ok(Self { target: client.target.with_key(key.reveal()), has_key: true, ..client })
     }
 
-    /// The same for who asks again by themselves, or not at all.
-    pub(super) fn impatient(base: Url) -> Self {
-        Self { patience: Duration::ZERO, ..Self::new(base) }
+    /// For who shows no key, and asks again by themselves or not at all.
+    pub(super) fn stranger(base: Url) -> Self {
+        let target = Target::new(&base);
+        Self { base, target, has_key: false, whence: WHENCE, patience: Duration::ZERO }
+    }
+
+    /// Where it is, and what is shown there.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Sends a request and reads the answer's JSON.
@@ -101,7 +132,8 @@ impl Client {
         }
     }
 
-    async fn once(&self, request: ClientRequest) -> Result<Answer, ClientError> {
+    /// Sends a request once; whatever comes is an answer.
+    pub(super) async fn once(&self, request: ClientRequest) -> Result<Answer, ClientError> {
         Connection::open(&self.target).await?.ask(request).await
     }
 
@@ -131,7 +163,20 @@ impl Client {
         let (Ok(told), Ok(problem)) = (told, problem) else {
             bail!("{} answered {}: is this an order-tracker?", shown(&self.base), answer.status)
         };
-        Err(refused(&told, problem).into())
+        Err(self.refused(&told, problem).into())
+    }
+
+    fn refused(&self, told: &Told, problem: Value) -> Refused {
+        let sentences = match (told.code.as_str(), self.has_key) {
+            // A user and a password are no key either.
+            ("key-required", _) | ("key-not-valid", false) => {
+                format!("the service asks for a key: set {KEY} (order-tracker keys create)")
+            }
+            ("key-not-valid", true) => format!("{} ({KEY})", told.detail),
+            _ => sentences(told),
+        };
+        // What the service finds invalid was typed here.
+        Refused { sentences, problem, typed: told.code == "validation-error" }
     }
 
     /// Whoever redirects may be anybody, and what is sent are names, addresses and keys.
@@ -148,14 +193,12 @@ impl Client {
     }
 }
 
-fn refused(told: &Told, problem: Value) -> Refused {
+fn sentences(told: &Told) -> String {
     let fields = told.errors.iter().map(|error| format!("{} {}", error.field, error.message));
     // Where fields are named, the detail only points to them.
     let detail = if told.errors.is_empty() { Some(told.detail.clone()) } else { None };
     let allowed = told.allowed.as_ref().map(|allowed| may_follow(allowed));
-    let sentences = detail.into_iter().chain(fields).chain(allowed).collect::<Vec<_>>().join("; ");
-    // What the service finds invalid was typed here.
-    Refused { sentences, problem, typed: told.code == "validation-error" }
+    detail.into_iter().chain(fields).chain(allowed).collect::<Vec<_>>().join("; ")
 }
 
 /// Nobody answers: where, why in a few words, and what to do.

@@ -71,7 +71,7 @@ pub(super) async fn run(args: EventsArgs) -> anyhow::Result<()> {
 }
 
 async fn read(args: EventsArgs) -> anyhow::Result<()> {
-    let client = Client::new(args.client.url);
+    let client = Client::new(args.client.url)?;
     let mut told = Told::new(args.client.json, args.limit.unwrap_or(u64::MAX));
     if let Some(After::Cursor(cursor)) = args.after {
         told.cursor = Some(cursor);

@@ -44,7 +44,7 @@ struct Cause {
 }
 
 pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<()> {
-    let client = Client::new(args.client.url);
+    let client = Client::new(args.client.url)?;
     let answer = client.send(ClientRequest::get(format!("/orders/{}/explain", args.order_id))).await?;
     if args.client.json {
         return output::print_json(&client.read::<Value>(&answer)?);

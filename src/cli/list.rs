@@ -44,7 +44,7 @@ pub(super) fn limit(text: &str) -> Result<u64, String> {
 }
 
 pub(super) async fn run(args: ListArgs) -> anyhow::Result<()> {
-    let client = Client::new(args.client.url);
+    let client = Client::new(args.client.url)?;
     let mut left = if args.all { u64::MAX } else { args.limit };
     let (mut before, mut printed) = (args.cursor, Printed { json: args.client.json, orders: 0 });
     loop {

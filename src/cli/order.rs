@@ -91,7 +91,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     if let Some(key) = args.idempotency_key {
         request = request.with(IDEMPOTENCY_KEY, key);
     }
-    let placed: Value = Client::new(args.client.url).ask(request).await?;
+    let placed: Value = Client::new(args.client.url)?.ask(request).await?;
     if args.client.json {
         return output::print_json(&placed);
     }
@@ -99,7 +99,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn get(args: GetArgs) -> anyhow::Result<()> {
-    let client = Client::new(args.client.url);
+    let client = Client::new(args.client.url)?;
     let tracked: TrackedOrder = client.ask(ClientRequest::get(format!("/orders/{}", args.order_id))).await?;
     if args.client.json {
         output::print_json(&Shown::new(&tracked, tracked.order.told()))

@@ -116,7 +116,7 @@ pub(super) async fn report(args: ReportArgs) -> anyhow::Result<()> {
     say("station", station.map(|station| json!(station)));
     say("reverts", reverts.map(|reverts| json!(reverts)));
     let sender =
-        Sender { client: Client::new(client.url), order_id, event, body, named: details.id.is_some() };
+        Sender { client: Client::new(client.url)?, order_id, event, body, named: details.id.is_some() };
     let answer = if event == EventKind::Reverted && reverts.is_none() {
         sender.take_back().await?
     } else {
@@ -131,7 +131,7 @@ pub(super) async fn cancel(args: CancelArgs) -> anyhow::Result<()> {
     let mut body = details.body(event);
     body.insert("reason".to_owned(), json!(reason));
     let sender =
-        Sender { client: Client::new(client.url), order_id, event, body, named: details.id.is_some() };
+        Sender { client: Client::new(client.url)?, order_id, event, body, named: details.id.is_some() };
     let answer = sender.send().await?;
     sender.tell(&answer, client.json)
 }

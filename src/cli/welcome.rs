@@ -13,7 +13,7 @@ use url::Url;
 
 use super::client::Client;
 use crate::{
-    client::{Answer, ClientRequest},
+    client::{Answer, ClientRequest, StatusCode},
     load::new_order,
 };
 
@@ -36,48 +36,62 @@ impl Welcome {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(Self { client: Client::impatient(Url::parse(&format!("http://{address}"))?), demo })
+        Ok(Self { client: Client::stranger(Url::parse(&format!("http://{address}"))?), demo })
     }
 
     /// Places the first order, if there is none, and says what to try.
     pub(super) async fn say(self) {
-        let order = self.first_order().await;
+        let (order, asks) = match self.first_order().await {
+            First::Placed(id) => (Some(id), false),
+            First::Asked => (None, true),
+            First::Nothing => (None, false),
+        };
         let mut pages = Vec::new();
         let track = order.as_deref().map(|id| ("your first order", format!("/track/{id}")));
         let known = [("board", "/".to_owned()), ("documents", "/docs".to_owned())];
         for (name, path) in track.into_iter().chain(known) {
-            if self.get(path.clone()).await.is_some() {
+            if self.get(path.clone()).await.is_some_and(|answer| answer.is_good() || asks) {
                 pages.push((name, path));
             }
         }
         let program = std::env::args().next().unwrap_or_else(|| "order-tracker".to_owned());
-        let text = words(&self.client.base, &program, order.as_deref(), &pages);
+        let text = words(&self.client.base, &program, order.as_deref(), &pages, asks);
         drop(write!(stderr().lock(), "{text}"));
     }
 
-    async fn first_order(&self) -> Option<String> {
+    async fn first_order(&self) -> First {
         let deadline = Instant::now() + PATIENCE;
         let newest = loop {
             match self.get("/orders?limit=1".to_owned()).await {
-                Some(newest) => break newest,
-                None if Instant::now() > deadline => return None,
-                None => sleep(POLL).await,
+                Some(answer) if answer.status == StatusCode::UNAUTHORIZED => return First::Asked,
+                Some(newest) if newest.is_good() => break newest,
+                _ if Instant::now() > deadline => return First::Nothing,
+                _ => sleep(POLL).await,
             }
         };
         let empty = self.client.read::<Vec<Value>>(&newest).is_ok_and(|orders| orders.is_empty());
         if !self.demo || !empty {
-            return None;
+            return First::Nothing;
         }
-        Some(self.client.send(new_order()).await.ok()?.order_id()?.to_string())
+        let placed = self.client.send(new_order()).await.ok().and_then(|answer| answer.order_id());
+        placed.map_or(First::Nothing, |id| First::Placed(id.to_string()))
     }
 
     async fn get(&self, path: String) -> Option<Answer> {
-        self.client.send(ClientRequest::get(path)).await.ok()
+        self.client.once(ClientRequest::get(path)).await.ok()
     }
 }
 
+/// What became of the first order.
+enum First {
+    Placed(String),
+    /// The service asks for a key.
+    Asked,
+    Nothing,
+}
+
 /// What is said; pages that are not there are not told of.
-fn words(base: &Url, program: &str, order: Option<&str>, pages: &[(&str, String)]) -> String {
+fn words(base: &Url, program: &str, order: Option<&str>, pages: &[(&str, String)], asks: bool) -> String {
     let url = base.as_str().trim_end_matches('/');
     let at = if base.port() == Some(8080) { String::new() } else { format!(" --url {url}") };
     let mut text = String::from("\n");
@@ -89,6 +103,13 @@ fn words(base: &Url, program: &str, order: Option<&str>, pages: &[(&str, String)
     }
     if let Some(id) = order {
         line("or here, live", &format!("{program} order watch {id}{at}"));
+    }
+    if asks {
+        line("a key", &format!("{program} keys create --name me --role staff"));
+        line("with it", "sign in to the board, or export ORDER_TRACKER_KEY=otk_...");
+        line("end", "Ctrl-C; orders under way go on at the next start");
+        text.push('\n');
+        return text;
     }
     line("more orders", &format!("{program} simulate --rate 2 --duration 1m{at}"));
     line(
@@ -109,13 +130,17 @@ mod tests {
     #[test]
     fn only_what_is_there_is_told_of() {
         let base: Url = "http://127.0.0.1:8080".parse().expect("an address");
-        let alone = words(&base, "ot", None, &[]);
+        let alone = words(&base, "ot", None, &[], false);
         assert!(alone.contains("  more orders       ot simulate --rate 2 --duration 1m\n"), "{alone}");
         assert!(!alone.contains("board") && !alone.contains("watch"), "{alone}");
         let base: Url = "http://127.0.0.1:9".parse().expect("an address");
-        let full = words(&base, "ot", Some("ORD-1"), &[("board", "/".to_owned())]);
+        let full = words(&base, "ot", Some("ORD-1"), &[("board", "/".to_owned())], false);
         assert!(full.contains("  board             http://127.0.0.1:9/\n"), "{full}");
         assert!(full.contains("ot order watch ORD-1 --url http://127.0.0.1:9\n"), "{full}");
+        // Who has no key is told how to make one, not what he may not do.
+        let asked = words(&base, "ot", None, &[("board", "/".to_owned())], true);
+        assert!(asked.contains("ot keys create --name me --role staff\n"), "{asked}");
+        assert!(!asked.contains("simulate") && !asked.contains("curl"), "{asked}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub struct Target {
     pub(super) authority: String,
     /// What comes before every path, without a slash at the end.
     pub(super) prefix: String,
-    /// What `Authorization` says, from user and password in the address.
+    /// What `Authorization` says: a key, or user and password of the address.
     pub(super) authorization: Option<HeaderValue>,
 }
 
@@ -33,6 +33,12 @@ impl Target {
             authorization: authorization(url),
         }
     }
+
+    /// The same for who has this key.
+    #[must_use]
+    pub fn with_key(self, key: &str) -> Self {
+        Self { authorization: secret(&format!("Bearer {key}")), ..self }
+    }
 }
 
 /// User and password of an address, for `Authorization`.
@@ -43,7 +49,12 @@ fn authorization(url: &Url) -> Option<HeaderValue> {
     }
     let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
     let pair = [plain(url.username()), plain(password.unwrap_or_default())].join(&b':');
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    secret(&format!("Basic {}", STANDARD.encode(pair)))
+}
+
+/// A value that nothing prints.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
@@ -89,5 +100,12 @@ mod tests {
         let alone = Some("Basic dG9tOg==".to_owned());
         assert_eq!(of("http://tom@food.example"), (alone, "http://food.example".to_owned()));
         assert_eq!(of("http://food.example"), (None, "http://food.example".to_owned()));
+    }
+
+    #[test]
+    fn a_key_goes_to_the_service_and_is_never_shown() {
+        let target = Target::new(&"http://food.example".parse().expect("an address")).with_key("otk_x");
+        assert_eq!(target.authorization.as_ref().expect("a value"), "Bearer otk_x");
+        assert!(!format!("{target:?}").contains("otk_x"), "{target:?}");
     }
 }

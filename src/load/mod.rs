@@ -14,7 +14,7 @@ mod ticker;
 use std::{
     ops::RangeInclusive,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,6 +24,7 @@ use futures::future::try_join_all;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::StatusCode;
 pub use crate::client::{Answer, ClientError, ClientRequest, Connection, Target};
 pub use follow::{DeliveryStats, Watch};
 pub use recorder::{Latency, Recorder, Summary, histogram, record};
@@ -73,6 +74,13 @@ struct Shared {
     count: u64,
     started: Instant,
     deadline: Option<Instant>,
+    /// The answer that says that whoever asks may not.
+    barred: Arc<OnceLock<Answer>>,
+}
+
+/// Whether the service says that whoever asks may not: asking again changes nothing.
+fn bars(status: StatusCode) -> bool {
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status)
 }
 
 impl Run {
@@ -95,6 +103,7 @@ impl Run {
             count,
             started,
             deadline: plan.duration.map(|duration| started + duration + late),
+            barred: Arc::default(),
         });
         let mut workers = JoinSet::new();
         for line in lines {
@@ -115,6 +124,11 @@ impl Run {
     /// Cancelled, nothing more is sent.
     pub fn stop(&self) -> CancellationToken {
         self.shared.stop.clone()
+    }
+
+    /// The answer, once one comes, that says that whoever asks may not: that ends it.
+    pub fn barred(&self) -> Arc<OnceLock<Answer>> {
+        Arc::clone(&self.shared.barred)
     }
 
     /// Waits for the last answer; after a stop not for long.
@@ -149,7 +163,13 @@ impl Shared {
                     self.recorder.answered(took);
                     self.scenario.answered(due, &answer);
                 }
-                Ok(answer) => self.recorder.failed(answer.status.to_string()),
+                Ok(answer) => {
+                    self.recorder.failed(answer.status.to_string());
+                    if bars(answer.status) {
+                        self.barred.get_or_init(|| answer);
+                        self.stop.cancel();
+                    }
+                }
                 Err(trouble) => {
                     self.recorder.failed(trouble.to_string());
                     if matches!(trouble, ClientError::NoConnection(_)) {

@@ -1,22 +1,26 @@
 // A running service and a browser to look at it with.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
 const PATIENCE = 20_000;
 
 /** One that can be killed and started again on the same port and the same data. */
 export class Service {
-  static async start(settings = {}) {
+  /** With `roles` it asks for keys, and has one of each. */
+  static async start(settings = {}, roles = []) {
     const service = new Service();
     service.folder = await mkdtemp(join(tmpdir(), "order-tracker-browser-"));
-    service.settings = settings;
+    service.settings = roles.length > 0 ? { AUTH: "keys", ...settings } : settings;
     service.port = "0";
+    service.keys = {};
+    for (const role of roles) service.keys[role] = (await service.run("keys", "create", "--name", role, "--role", role)).trim();
     await service.again();
     return service;
   }
@@ -37,7 +41,20 @@ export class Service {
       });
       lines.on("close", () => failed(new Error(`it did not start:\n${log.join("\n")}`)));
     });
+    this.url = this.url.replace("//0.0.0.0:", "//127.0.0.1:");
     this.port = new URL(this.url).port;
+  }
+
+  /** Runs a command beside it, on the same data; answers what it says. */
+  async run(...command) {
+    const { PATH, HOME } = process.env;
+    const env = { PATH, HOME, DATA_DIR: join(this.folder, "data") };
+    return (await promisify(execFile)(process.env.ORDER_TRACKER, command, { env })).stdout;
+  }
+
+  /** What a program shows that has a key. */
+  get shown() {
+    return this.keys.staff ? { authorization: `Bearer ${this.keys.staff}` } : {};
   }
 
   async kill() {
@@ -66,7 +83,7 @@ export class Service {
   /** Places an order and answers its id. */
   async place(order = {}) {
     const body = { customer_name: "Ada Lovelace", address: "12 St James's Square", item: "pizza margherita", size: "large", ...order };
-    const headers = { "content-type": "application/json" };
+    const headers = { "content-type": "application/json", ...this.shown };
     const answer = await fetch(`${this.url}/orders`, { method: "POST", headers, body: JSON.stringify(body) });
     if (answer.status !== 201) throw new Error(await answer.text());
     return (await answer.json()).order_id;
@@ -75,15 +92,15 @@ export class Service {
   /** Reports something of an order, as the board's buttons do. */
   async report(order, event, more = {}) {
     const body = new URLSearchParams({ order, event, id: crypto.randomUUID(), ...more });
-    const seen = await (await fetch(`${this.url}/orders/${order}`)).json();
+    const seen = await (await fetch(`${this.url}/orders/${order}`, { headers: this.shown })).json();
     body.set("seq", seen.events.length);
-    const answer = await fetch(`${this.url}/report`, { method: "POST", body, redirect: "manual" });
+    const answer = await fetch(`${this.url}/report`, { method: "POST", headers: this.shown, body, redirect: "manual" });
     if (answer.status !== 303) throw new Error(await answer.text());
   }
 
   /** Asks until the text at an address is as it should be. */
   async says(path, expected) {
-    const text = async () => (await fetch(this.url + path)).text();
+    const text = async () => (await fetch(this.url + path, { headers: this.shown })).text();
     for (const begun = Date.now(); !expected.test(await text());) {
       if (Date.now() - begun > PATIENCE) throw new Error(`${path} does not say ${expected}`);
     }
@@ -126,7 +143,7 @@ export async function open(browser, options = {}) {
   });
   page.on("console", (message) => {
     // A service that was killed answers nobody; that is no fault of the page.
-    if (message.type() === "error" && !/net::|status of (404|409|429|503)/.test(message.text())) page.trouble.push(message.text());
+    if (message.type() === "error" && !/net::|status of (401|403|404|409|429|503)/.test(message.text())) page.trouble.push(message.text());
   });
   return page;
 }
@@ -137,4 +154,11 @@ export async function stay(page) {
   return () => page.evaluate(() => window.stayed === true);
 }
 
-export const require = createRequire(import.meta.url);
+const require = createRequire(import.meta.url);
+
+/** What axe finds wrong with a page. */
+export async function faults(page) {
+  await page.evaluate(await readFile(require.resolve("axe-core/axe.min.js"), "utf8"));
+  const { violations } = await page.evaluate(() => window.axe.run());
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+}

@@ -1,8 +1,7 @@
 // The pages on a phone, on a desktop, and in browsers that speak other languages.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { Service, launch, open, require, stay } from "./harness.mjs";
+import { Service, faults, launch, open, stay } from "./harness.mjs";
 
 const PHONE = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
 const DESKTOP = { viewport: { width: 1280, height: 800 } };
@@ -239,7 +238,6 @@ test("a late order shows the new estimate and no calm", async () => {
 });
 
 test("axe finds nothing on a phone or a desktop, late, found or in trouble", async () => {
-  const axe = await readFile(require.resolve("axe-core/axe.min.js"), "utf8");
   const own = await Service.start({ STAGE_DELAYS: "1s" });
   try {
     const id = await own.place({ customer_name: "Asha" });
@@ -252,10 +250,7 @@ test("axe finds nothing on a phone or a desktop, late, found or in trouble", asy
           await page.goto(url);
           if (!url.endsWith("/docs")) await page.locator("#mark:not([hidden])").waitFor();
           await page.evaluate(() => { for (const details of document.querySelectorAll("#well")) details.open = true; });
-          await page.evaluate(axe);
-          const { violations } = await page.evaluate(() => window.axe.run());
-          const told = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-          assert.deepEqual(told, [], `${url}, ${colorScheme}, ${screen.viewport.width}`);
+          assert.deepEqual(await faults(page), [], `${url}, ${colorScheme}, ${screen.viewport.width}`);
           await page.context().close();
         }
       }

@@ -289,7 +289,7 @@ async fn help_of_order_create() {
 
           --url <URL>
               Where the service listens, http:// or https://; `SSL_CERT_FILE` names certificates to
-              trust in place of the system's
+              trust in place of the system's, and `ORDER_TRACKER_KEY` holds the key if it asks for one
 
               [env: ORDER_TRACKER_URL]
               [default: http://127.0.0.1:8080]
@@ -333,8 +333,9 @@ async fn help_of_order_list() {
           --all                As many as there are
           --cursor <ORDER_ID>  Only orders older than this one: the last of the list before
           --url <URL>          Where the service listens, http:// or https://; `SSL_CERT_FILE` names
-                               certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
-                               [default: http://127.0.0.1:8080]
+                               certificates to trust in place of the system's, and `ORDER_TRACKER_KEY`
+                               holds the key if it asks for one [env: ORDER_TRACKER_URL] [default:
+                               http://127.0.0.1:8080]
           --json               Print JSON, complaints on stderr too
       -h, --help               Print help (see more with '--help')
 
@@ -363,8 +364,9 @@ async fn help_of_events() {
           --limit <N>       How many at most; as many as there are unless given
           --follow          Go on with what happens from then on
           --url <URL>       Where the service listens, http:// or https://; `SSL_CERT_FILE` names
-                            certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
-                            [default: http://127.0.0.1:8080]
+                            certificates to trust in place of the system's, and `ORDER_TRACKER_KEY`
+                            holds the key if it asks for one [env: ORDER_TRACKER_URL] [default:
+                            http://127.0.0.1:8080]
           --json            Print JSON, complaints on stderr too
       -h, --help            Print help (see more with '--help')
 

@@ -31,8 +31,9 @@ async fn help_of_order_report() {
           --id <ID>             Your name for this report: the same one again changes nothing; made up
                                 unless given
           --url <URL>           Where the service listens, http:// or https://; `SSL_CERT_FILE` names
-                                certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
-                                [default: http://127.0.0.1:8080]
+                                certificates to trust in place of the system's, and `ORDER_TRACKER_KEY`
+                                holds the key if it asks for one [env: ORDER_TRACKER_URL] [default:
+                                http://127.0.0.1:8080]
           --json                Print JSON, complaints on stderr too
       -h, --help                Print help (see more with '--help')
 
@@ -65,8 +66,9 @@ async fn help_of_order_cancel() {
           --id <ID>             Your name for this report: the same one again changes nothing; made up
                                 unless given
           --url <URL>           Where the service listens, http:// or https://; `SSL_CERT_FILE` names
-                                certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
-                                [default: http://127.0.0.1:8080]
+                                certificates to trust in place of the system's, and `ORDER_TRACKER_KEY`
+                                holds the key if it asks for one [env: ORDER_TRACKER_URL] [default:
+                                http://127.0.0.1:8080]
           --json                Print JSON, complaints on stderr too
       -h, --help                Print help (see more with '--help')
 
@@ -99,8 +101,9 @@ async fn help_of_simulate() {
           --seed <N>             What is reported is made up from this number: the same one, the same
                                  lives; another each time unless given
           --url <URL>            Where the service listens, http:// or https://; `SSL_CERT_FILE` names
-                                 certificates to trust in place of the system's [env: ORDER_TRACKER_URL]
-                                 [default: http://127.0.0.1:8080]
+                                 certificates to trust in place of the system's, and `ORDER_TRACKER_KEY`
+                                 holds the key if it asks for one [env: ORDER_TRACKER_URL] [default:
+                                 http://127.0.0.1:8080]
           --json                 Print JSON, complaints on stderr too
       -h, --help                 Print help (see more with '--help')
 

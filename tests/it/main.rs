@@ -21,6 +21,7 @@ mod help_keys;
 mod help_reports;
 mod journey;
 mod kafka;
+mod keyed;
 mod keys;
 mod lifecycle;
 mod log;

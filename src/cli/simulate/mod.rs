@@ -15,7 +15,7 @@ use tokio::{signal::ctrl_c, time::interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::{ClientArgs, WHENCE, no_answer},
+    client::{Client, ClientArgs, WHENCE, no_answer},
     output,
     progress::{self, Progress, thousands},
 };
@@ -24,7 +24,7 @@ use crate::{
     client::shown,
     load::{
         DeliveryStats, LONGEST, NewOrders, Plan, RATES, ReportPlan, ReportRun, ReportStats, ReportedOrders,
-        Run, Scenario, Summary, Target, Watch,
+        Run, Scenario, Summary, Watch,
     },
 };
 
@@ -99,10 +99,10 @@ struct Report {
 }
 
 pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
-    let url = &args.client.url;
+    let (url, client) = (&args.client.url, Client::new(args.client.url.clone())?);
     let asked_rate = args.rate.or(args.reports.then_some(REPORTED_RATE));
     let plan = Plan {
-        target: Target::new(url),
+        target: client.target().clone(),
         rate: asked_rate,
         connections: usize::from(args.concurrency),
         count: args.count,
@@ -120,7 +120,13 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         bail!("stopped before the first order")
     };
     let run = started.map_err(|error| no_answer(url, &error, WHENCE))?;
+    let barred = run.barred();
     let placing = placed(run, &plan, &stop).await;
+    let refused = barred.get().map_or(Ok(()), |answer| client.checked(Ok(answer.clone())).map(drop));
+    // Nothing was measured, so there is nothing else to tell.
+    if placing.good == 0 && refused.is_err() {
+        return refused;
+    }
     let reports = match &reporting {
         Some(reporting) => Some(played(reporting).await),
         None => None,
@@ -135,7 +141,7 @@ pub(super) async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         output::print(table::table(&report).trim_end())
     };
     // Whoever reads only the beginning still gets the exit code.
-    verdict(&report).and(told)
+    refused.and(verdict(&report)).and(told)
 }
 
 fn reporting(args: &SimulateArgs, plan: &Plan, stop: &CancellationToken) -> Arc<ReportRun> {

@@ -14,6 +14,7 @@ mod expiry;
 mod figures_cost;
 #[cfg(test)]
 mod find_cost;
+mod insight;
 mod keys;
 mod looks;
 mod low_water;
@@ -51,12 +52,12 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, IdempotencyKey, Incoming, Insight,
-    LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place,
-    Placement, Position, Reported, Republished, SOON, StoreError, due, errors,
+    Admission, Advance, Due, DueOrders, Found, IdempotencyKey, Incoming, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Reported, Republished, SOON,
+    StoreError, due, errors,
 };
 use crate::{
-    order::{AuditedReport, Order, OrderId, OrderPlaced, Rules, StageDelays, Status, Timestamp},
+    order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Timestamp},
     time::Clock,
 };
 pub use dsn::{ParseDsnError, PgDsn};
@@ -316,49 +317,6 @@ impl OutboxStore for PgStore {
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         bounded(&pools.loops, async |db| outbox::republish(db, orders, now).await).await
-    }
-}
-
-#[async_trait]
-impl Insight for PgStore {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
-    }
-
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.count(db, now, statuses).await).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.backlog(db, now).await).await
-    }
-
-    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.overdue(db, now, late, limit).await).await
-    }
-
-    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| self.figures.late(db, now, limit).await).await
-    }
-
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.read, async |db| verbs::audit(db, after, limit, now).await).await
-    }
-
-    async fn audit_reports(
-        &self,
-        after: (&str, i64),
-        until: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<AuditedReport>, StoreError> {
-        let pools = self.pools()?;
-        bounded(&pools.read, async |db| reports::audit(db, after, until, limit).await).await
     }
 }
 

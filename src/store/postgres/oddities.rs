@@ -10,8 +10,8 @@ use crate::{
     keys::KeyUse,
     order::{OrderId, Role, StageDelays},
     store::{
-        Due, IdempotencyKey, KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _,
-        Outbox, OutboxStore as _, Store, StoreError,
+        Due, IdempotencyKey, KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
+        OutboxStore as _, Store, StoreError,
         conformance::{keys::drawn, new_orders, outbox::take, start},
     },
     time::ManualClock,

@@ -7,6 +7,7 @@ mod arrive;
 mod attention;
 mod events;
 mod folder;
+mod insight;
 mod keys;
 mod outbox;
 mod reports;
@@ -33,14 +34,12 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Found, IdempotencyKey,
-    Incoming, Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox,
-    OutboxStore, Page, Place, Placement, Position, Reported, Republished, StoreError,
+    Admission, Advance, Due, DueOrders, EARLIER_VERSION, Found, IdempotencyKey, Incoming, Maintenance,
+    NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Reported, Republished,
+    StoreError,
 };
 use crate::{
-    order::{
-        AuditedReport, IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
-    },
+    order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start},
     time::Clock,
 };
 
@@ -344,42 +343,6 @@ impl OutboxStore for SqliteStore {
         let republished = outbox::republish(&mut tx, orders, self.clock.now()).await?;
         tx.commit().await?;
         Ok(republished)
-    }
-}
-
-#[async_trait]
-impl Insight for SqliteStore {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        verbs::positions(&self.read, orders, self.clock.now()).await
-    }
-
-    async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
-        attention::count(&self.read, statuses).await
-    }
-
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        attention::backlog(&self.read, self.clock.now()).await
-    }
-
-    async fn overdue(&self, late: Duration, limit: usize) -> Result<LateSteps, StoreError> {
-        attention::overdue(&self.read, self.clock.now(), late, limit).await
-    }
-
-    async fn late(&self, limit: usize) -> Result<LateOrders, StoreError> {
-        attention::late(&self.read, self.clock.now(), limit).await
-    }
-
-    async fn audit(&self, after: Option<&str>, limit: usize) -> Result<AuditPage, StoreError> {
-        verbs::audit(&self.read, after, limit, self.clock.now()).await
-    }
-
-    async fn audit_reports(
-        &self,
-        after: (&str, i64),
-        until: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<AuditedReport>, StoreError> {
-        reports::audit(&self.read, after, until, limit).await
     }
 }
 
