@@ -59,6 +59,13 @@ async fn help_of_the_service() {
 
               [env: TRUSTED_PROXIES=]
 
+          --auth <BY>
+              Who may ask: `open`, everybody everything; `keys`, who has a key what its role may
+              (`order-tracker keys create`)
+
+              [env: AUTH=]
+              [default: open]
+
           --public-url <https://HOST>
               Where clients reach the service, without a path, if that is not where it listens
 
@@ -73,13 +80,6 @@ async fn help_of_the_service() {
               Where `/metrics` is served alone and without a key; unset means where all else is
 
               [env: METRICS_ADDR=]
-
-          --auth <BY>
-              Who may ask: `open`, everybody everything; `keys`, who has a key what its role may
-              (`order-tracker keys create`)
-
-              [env: AUTH=]
-              [default: open]
 
     Database:
           --pg-dsn <postgres://USER:PASSWORD@HOST:PORT/DB>
