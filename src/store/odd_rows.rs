@@ -47,3 +47,28 @@ fn is_news(told: &Mutex<BTreeSet<String>>, id: &str) -> bool {
     let mut told = told.lock().expect("no holder panics");
     told.len() < NAMED && told.insert(id.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::captured::Captured;
+
+    /// However often they are read: keys are, every two seconds.
+    #[test]
+    fn an_odd_row_is_told_once() {
+        let (log, _guard) = Captured::start();
+        let read = |rows: &[(&str, bool)]| {
+            let decode = |row: &(&str, bool)| row.1.then_some(row.0.len()).ok_or(sqlx::Error::RowNotFound);
+            readable_keys(rows, |row| row.0.to_owned(), decode)
+        };
+        for _ in 0..3 {
+            assert_eq!(
+                read(&[("a", true), ("odd key 1", false), ("bcd", true), ("odd key 2", false)]),
+                [1, 3]
+            );
+        }
+        let told = log.saying("a stored key can't be read and is good for nothing; `keys revoke` ends it");
+        let ids: Vec<_> = told.iter().map(|line| line["id"].clone()).collect();
+        assert_eq!(ids, ["odd key 1", "odd key 2"]);
+    }
+}

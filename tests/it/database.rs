@@ -17,7 +17,7 @@ use crate::{
 const FOREIGN: &str = "ORD-01ARZ3NDEK0000000000000000";
 
 /// A database and its owner, both the test's own.
-struct Database {
+pub(crate) struct Database {
     server: PgConnectOptions,
     name: String,
 }
@@ -29,7 +29,7 @@ impl Database {
         Self { server, name: format!("own_{:016x}", rand::random::<u64>()) }
     }
 
-    async fn make() -> Self {
+    pub(crate) async fn make() -> Self {
         let planned = Self::planned();
         planned.create().await;
         planned
@@ -39,7 +39,7 @@ impl Database {
         self.by_hand(&["CREATE ROLE {} LOGIN", "CREATE DATABASE {} OWNER {}"]).await;
     }
 
-    fn dsn(&self) -> String {
+    pub(crate) fn dsn(&self) -> String {
         self.server.clone().username(&self.name).database(&self.name).to_url_lossy().to_string()
     }
 
@@ -49,7 +49,7 @@ impl Database {
     }
 
     /// The same in the database.
-    async fn inside(&self, statements: &[&str]) {
+    pub(crate) async fn inside(&self, statements: &[&str]) {
         let inside = self.server.clone().database(&self.name);
         self.run(inside.connect().await.expect("connects"), statements).await;
     }

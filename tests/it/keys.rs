@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{complaint, run},
+    database::Database,
     harness::{Service, details, eventually, folder},
     stack::Stack,
 };
@@ -211,4 +212,22 @@ async fn a_revoked_key_is_out_on_all_replicas_on_postgres() {
     assert!(revoked.elapsed() < REVOKED_WITHIN, "{:?}", revoked.elapsed());
     one.stop().await;
     other.stop().await;
+}
+
+/// A role that may not is told which right it lacks.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn who_may_not_make_keys_is_told_which_right_is_missing_on_postgres() {
+    let role = Database::make().await;
+    let dsn = role.dsn();
+    let database = [("PG_DSN", dsn.as_str())];
+    create(&database, "office", "staff").await;
+    role.inside(&["REVOKE INSERT, UPDATE ON api_keys FROM {}"]).await;
+    let rights =
+        "the role lacks the right to INSERT on api_keys, UPDATE on api_keys (revoked_at) (docs/roles.sql)";
+    let made = complaint(&["keys", "create", "--name", "till", "--role", "shop"], &database, 1).await;
+    assert!(made.contains("can't make the key: ") && made.contains(rights), "{made}");
+    let revoked = complaint(&["keys", "revoke", "office"], &database, 1).await;
+    assert!(revoked.contains("can't revoke the key: ") && revoked.contains(rights), "{revoked}");
+    assert_eq!(listed(&database).await.len(), 1);
 }

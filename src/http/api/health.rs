@@ -64,7 +64,7 @@ pub(in crate::http) struct Readiness {
 /// A part that does not do all of its work.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct Degraded {
-    /// `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler` or `events`.
+    /// `database`, `broker`, `relay`, `consumer`, `dead_letters`, `scheduler`, `events` or `keys`.
     part: &'static str,
     /// What is wrong.
     reason: String,

@@ -21,6 +21,7 @@ on_both_databases!(
     what_is_wrong_is_told_in_order,
     each_report_of_a_batch_is_judged_by_its_role,
     what_is_allowed_is_what_the_role_may_report,
+    an_idempotency_key_is_of_the_key_that_it_came_with,
 );
 
 /// Whether a role sees names, addresses and notes.
@@ -244,4 +245,21 @@ async fn what_is_allowed_is_what_the_role_may_report(service: Service) {
     assert_eq!(finished.json()["allowed"], json!(["REVERTED"]));
     let explained = floor.get(Staff, &format!("/orders/{}/explain", floor.order_id)).await.json();
     assert_eq!(explained["allowed"], json!(["REVERTED"]));
+}
+
+/// Whoever guesses another's Idempotency-Key learns nothing of his order, and places his own.
+async fn an_idempotency_key_is_of_the_key_that_it_came_with(service: Service) {
+    let floor = Shopfloor::open(&service).await;
+    let place = async |role: Role, name: &str| {
+        let bearer = floor.keys.bearer(role);
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k-1")];
+        floor.api.send_json("/orders", &headers, &order(name)).await
+    };
+    let first = place(Shop, "Ada").await;
+    let others = place(Staff, "Bob").await;
+    assert_eq!((first.status.as_u16(), others.status.as_u16()), (201, 201), "{}", others.text());
+    assert_ne!(first.json(), others.json());
+    let again = place(Shop, "Ada").await;
+    assert_eq!((again.json(), again.header("idempotency-replayed")), (first.json(), "true"));
+    assert_eq!(place(Shop, "Bob").await.problem(422).0, "idempotency-key-reused");
 }

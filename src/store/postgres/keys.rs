@@ -150,7 +150,7 @@ async fn revoke(
 }
 
 impl PgStore {
-    /// What the owner of the tables does: on a connection of those that only wait for people.
+    /// What the owner of the tables does.
     async fn as_owner<T>(
         &self,
         verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
@@ -159,6 +159,7 @@ impl PgStore {
         bounded(&self.pools()?.loops, named).await?
     }
 
+    /// What whoever serves does as well.
     async fn as_reader<T>(
         &self,
         verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,

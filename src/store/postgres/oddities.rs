@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
-    order::{OrderId, StageDelays},
+    keys::KeyUse,
+    order::{OrderId, Role, StageDelays},
     store::{
-        Due, IdempotencyKey, Maintenance as _, NewOrder, OrderStore as _, Outbox, OutboxStore as _, Store,
-        StoreError,
-        conformance::{new_orders, outbox::take, start},
+        Due, IdempotencyKey, KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _,
+        Outbox, OutboxStore as _, Store, StoreError,
+        conformance::{keys::drawn, new_orders, outbox::take, start},
     },
     time::ManualClock,
 };
@@ -150,4 +151,31 @@ async fn what_moves_orders_is_given_up_soon() {
     let after: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut console).await.expect("reads");
     assert_eq!(after, before);
     assert!(fails(Due::Alone(slow)).await > Duration::from_secs(1), "as long as a statement may take");
+}
+
+/// The use of a key whose row another session holds is told again; nobody waits for it, and all others are noted.
+#[tokio::test]
+#[cfg_attr(not(with_postgres), ignore = "left out: needs PG_DSN")]
+async fn a_locked_key_holds_up_no_other() {
+    let (database, clock) = (Database::create().await, Arc::new(ManualClock::new(start())));
+    let store = database.replica(&clock).await;
+    let keys = ["a", "b"].map(|name| drawn(name, Role::Shop).1);
+    for key in &keys {
+        assert_eq!(store.create_key(key).await, Ok(KeyCreation::Created));
+    }
+    let uses = keys.each_ref().map(|key| KeyUse { id: key.id.clone(), at: start() });
+    let mut console = database.options().connect().await.expect("connects");
+    let mut holder = console.begin().await.expect("begins");
+    run(&mut holder, "SELECT 1 FROM api_keys WHERE name = 'a' FOR UPDATE").await.expect("locks");
+    let asked = Instant::now();
+    assert_eq!(store.note_uses(&uses).await, Ok(vec![keys[0].id.clone()]));
+    assert!(asked.elapsed() < Duration::from_millis(900), "nobody waits: {:?}", asked.elapsed());
+    holder.rollback().await.expect("unlocks");
+    let noted = async || {
+        let listed = store.list_keys().await.expect("reads").keys;
+        listed.iter().filter(|key| key.last_used_at.is_some()).count()
+    };
+    assert_eq!(noted().await, 1);
+    assert_eq!(store.note_uses(&uses).await, Ok(Vec::new()));
+    assert_eq!(noted().await, 2);
 }

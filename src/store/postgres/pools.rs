@@ -53,7 +53,7 @@ pub(super) struct Pools {
 
 /// What the connections of each are for, in this order.
 const PURPOSES: [Purpose; 5] =
-    [Purpose::Calls, Purpose::Keys, Purpose::Calls, Purpose::Calls, Purpose::Calls];
+    [Purpose::Calls, Purpose::Keys, Purpose::Calls, Purpose::Calls, Purpose::Reports];
 
 impl Pools {
     pub(super) fn new(

@@ -53,6 +53,8 @@ pub(super) enum Purpose {
     /// Orders with idempotency keys, which another session may hold: the set is halved when one does,
     /// several times within the writer's patience.
     Keys,
+    /// Sets of reports, most of them small and of any size.
+    Reports,
     /// A schema change takes its time.
     Schema,
 }
@@ -60,10 +62,10 @@ pub(super) enum Purpose {
 impl Purpose {
     /// Limits on the server's side, for what our own deadlines can't end there; and what the statements rely on,
     /// whatever server, database or role have as their default.
-    fn settings(self, name: &str) -> [(&'static str, String); OURS.len()] {
+    fn settings(self, name: &str) -> Vec<(&'static str, String)> {
         let statement_timeout = STATEMENT_TIMEOUT.as_millis().to_string();
         let [statement, lock, idle] = match self {
-            Self::Calls => [&*statement_timeout, "1000", "3000"],
+            Self::Calls | Self::Reports => [&*statement_timeout, "1000", "3000"],
             Self::Keys => [&*statement_timeout, "250", "3000"],
             Self::Schema => ["0"; 3],
         };
@@ -72,7 +74,13 @@ impl Purpose {
         // whole, that setting makes the plan look dear enough to be compiled. A bitmap is made of all entries before the
         // first row is read, so it keeps to no limit, and marks no dead entry.
         let values = [name, statement, lock, idle, "off", "off", "off", "on", "read committed", "UTF8"];
-        std::array::from_fn(|at| (OURS[at], values[at].to_owned()))
+        let mut ours: Vec<_> =
+            OURS.into_iter().zip(values).map(|(ours, value)| (ours, value.to_owned())).collect();
+        if self == Self::Reports {
+            // To plan a small set anew each time costs as much as to read it, and the plan is the same whatever the set.
+            ours.push(("plan_cache_mode", "force_generic_plan".to_owned()));
+        }
+        ours
     }
 }
 

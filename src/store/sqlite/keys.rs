@@ -1,14 +1,15 @@
 //! The SQL of keys.
 
+use async_trait::async_trait;
 use sqlx::{FromRow, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{KeyCreation, KeyList, odd_rows},
-    StoreError,
+    super::{KeyCreation, KeyList, KeyStore, StoreError, odd_rows},
+    SqliteStore,
     rows::{json, moment, moment_if_any, parsed, written},
 };
 use crate::{
-    keys::{KeyHash, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{KeyHash, KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::Timestamp,
 };
 
@@ -43,7 +44,7 @@ fn id_of(row: &SqliteRow) -> String {
     row.try_get("id").unwrap_or_default()
 }
 
-pub(super) async fn live(read: &SqlitePool) -> Result<Vec<StoredKey>, StoreError> {
+async fn live(read: &SqlitePool) -> Result<Vec<StoredKey>, StoreError> {
     let rows = sqlx::query(
         "SELECT id, name, role, hash FROM api_keys WHERE revoked_at IS NULL ORDER BY created_at LIMIT ?1",
     )
@@ -54,7 +55,7 @@ pub(super) async fn live(read: &SqlitePool) -> Result<Vec<StoredKey>, StoreError
 }
 
 /// One statement, so one transaction.
-pub(super) async fn note_uses(write: &SqlitePool, uses: &[KeyUse], now: Timestamp) -> Result<(), StoreError> {
+async fn note_uses(write: &SqlitePool, uses: &[KeyUse], now: Timestamp) -> Result<(), StoreError> {
     let now = now.timestamp_millis();
     let uses: Vec<(&str, i64)> = uses
         .iter()
@@ -74,7 +75,7 @@ pub(super) async fn note_uses(write: &SqlitePool, uses: &[KeyUse], now: Timestam
     Ok(())
 }
 
-pub(super) async fn list(read: &SqlitePool) -> Result<KeyList, StoreError> {
+async fn list(read: &SqlitePool) -> Result<KeyList, StoreError> {
     let rows = sqlx::query(
         "SELECT id, name, role, created_at, last_used_at, revoked_at FROM api_keys ORDER BY created_at, id",
     )
@@ -90,7 +91,7 @@ pub(super) async fn list(read: &SqlitePool) -> Result<KeyList, StoreError> {
     Ok(list)
 }
 
-pub(super) async fn create(
+async fn create(
     tx: &mut SqliteConnection,
     key: &StoredKey,
     now: Timestamp,
@@ -131,11 +132,37 @@ const REVOKE: &str = "
         ORDER BY id = ?1 DESC, revoked_at IS NULL DESC, revoked_at DESC LIMIT 1)
     RETURNING id, name, role, created_at, last_used_at, revoked_at";
 
-pub(super) async fn revoke(
+async fn revoke(
     write: &SqlitePool,
     id_or_name: &str,
     now: Timestamp,
 ) -> Result<Option<KeyRecord>, StoreError> {
     let rows = sqlx::query(REVOKE).bind(id_or_name).bind(now.timestamp_millis()).fetch_all(write).await?;
     Ok(rows.first().map(KeyRecord::from_row).transpose()?)
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        live(&self.read).await
+    }
+
+    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
+        note_uses(&self.write, uses, self.clock.now()).await.map(|()| Vec::new())
+    }
+
+    async fn list_keys(&self) -> Result<KeyList, StoreError> {
+        list(&self.read).await
+    }
+
+    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
+        let mut tx = self.begin().await?;
+        let created = create(&mut tx, key, self.clock.now()).await?;
+        tx.commit().await?;
+        Ok(created)
+    }
+
+    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
+        revoke(&self.write, id_or_name, self.clock.now()).await
+    }
 }

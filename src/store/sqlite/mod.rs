@@ -1,7 +1,7 @@
 //! The embedded database: SQLite, one process, one writer, several readers.
 //!
 //! WAL with `synchronous=FULL`: a commit that was answered survives kill -9 and power loss. A lock
-//! file keeps a second process out. Sets travel as one JSON array per statement (`json_each`).
+//! file keeps a second process out, but for a command that keeps keys. Sets travel as one JSON array per statement (`json_each`).
 
 mod arrive;
 mod attention;
@@ -30,15 +30,14 @@ use sqlx::{
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::{Instant, sleep};
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, EARLIER_VERSION, Found, IdempotencyKey,
-    Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Maintenance, NewOrder,
-    OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Position, Reported, Republished,
-    StoreError,
+    Incoming, Insight, LateOrders, LateSteps, Maintenance, NewOrder, OrderReport, OrderStore, Outbox,
+    OutboxStore, Page, Place, Placement, Position, Reported, Republished, StoreError,
 };
 use crate::{
-    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
     order::{
         AuditedReport, IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start, Status,
     },
@@ -49,6 +48,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Connections that only read; more gain nothing on a file.
 const READERS: u32 = 4;
+/// How long the lock is waited for, and how often it is tried.
+const PATIENCE: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long a call waits for a free connection, and a connection for the file's lock.
 const ACQUIRE_TIMEOUT: Duration = crate::time::deadlines::GUARD;
 
@@ -83,6 +85,9 @@ pub enum OpenError {
     /// The tables are those of an earlier version.
     #[error("the data folder {} can't be used: {EARLIER_VERSION}; move it away, or set DATA_DIR to another folder", .0.display())]
     EarlierVersion(PathBuf),
+    /// Whoever has it knows no keys, and its schema is not ours to change.
+    #[error("the data folder {} is in use by a process of an earlier version, which knows no keys: stop that one first", .0.display())]
+    NoKeys(PathBuf),
     /// The schema can't be brought up to date.
     #[error("can't migrate the embedded database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -91,7 +96,18 @@ pub enum OpenError {
 impl SqliteStore {
     /// Opens the database in `folder`, made if missing, and brings its schema up to date.
     pub async fn open(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let lock = folder::take(folder)?;
+        // A command may have it for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        let lock = loop {
+            match folder::take(folder) {
+                Err(OpenError::InUse(_)) if Instant::now() < deadline => sleep(AGAIN).await,
+                taken => break taken?,
+            }
+        };
+        Self::open_locked(folder, clock, lock).await
+    }
+
+    async fn open_locked(folder: &Path, clock: Arc<dyn Clock>, lock: File) -> Result<Self, OpenError> {
         let options = options(folder).create_if_missing(true);
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options.clone()).await?;
@@ -108,13 +124,25 @@ impl SqliteStore {
     }
 
     /// The same beside the process that has it, if one does: what it wrote is seen, and what is written waits its turn.
-    /// Nobody is kept out.
+    /// Nobody is kept out for longer than it takes to bring the schema up to date.
     pub async fn open_beside(folder: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        match Self::open(folder, Arc::clone(&clock)).await {
-            // It is up to date; a service that starts meanwhile finds its lock free.
-            Ok(store) => Ok(Self { _lock: None, ..store }),
-            Err(OpenError::InUse(_)) => Self::join(folder, clock).await,
-            Err(error) => Err(error),
+        let deadline = Instant::now() + 2 * PATIENCE;
+        loop {
+            match folder::take(folder) {
+                Ok(lock) => {
+                    let store = Self::open_locked(folder, clock, lock).await?;
+                    return Ok(Self { _lock: None, ..store });
+                }
+                Err(OpenError::InUse(_)) => {}
+                Err(error) => return Err(error),
+            }
+            // Who has it may have only just begun to make it.
+            match Self::join(folder, Arc::clone(&clock)).await {
+                Err(OpenError::Database(_) | OpenError::NoKeys(_)) if Instant::now() < deadline => {
+                    sleep(AGAIN).await;
+                }
+                joined => return joined,
+            }
         }
     }
 
@@ -129,6 +157,10 @@ impl SqliteStore {
         let write = pool(1).after_release(|connection, _| Box::pin(is_fit(connection)));
         let write = write.connect_with(options(folder)).await?;
         refuse_earlier_version(folder, &write).await?;
+        let keys = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('api_keys'))";
+        if !sqlx::query_scalar::<_, bool>(keys).fetch_one(&write).await? {
+            return Err(OpenError::NoKeys(folder.to_owned()));
+        }
         let read = pool(READERS).connect_lazy_with(options(folder).read_only(true));
         Ok(Self { write, read, clock, process: rand::random(), _lock: None })
     }
@@ -348,32 +380,6 @@ impl Insight for SqliteStore {
         limit: usize,
     ) -> Result<Vec<AuditedReport>, StoreError> {
         reports::audit(&self.read, after, until, limit).await
-    }
-}
-
-#[async_trait]
-impl KeyStore for SqliteStore {
-    async fn live_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
-        keys::live(&self.read).await
-    }
-
-    async fn note_uses(&self, uses: &[KeyUse]) -> Result<Vec<KeyId>, StoreError> {
-        keys::note_uses(&self.write, uses, self.clock.now()).await.map(|()| Vec::new())
-    }
-
-    async fn list_keys(&self) -> Result<KeyList, StoreError> {
-        keys::list(&self.read).await
-    }
-
-    async fn create_key(&self, key: &StoredKey) -> Result<KeyCreation, StoreError> {
-        let mut tx = self.begin().await?;
-        let created = keys::create(&mut tx, key, self.clock.now()).await?;
-        tx.commit().await?;
-        Ok(created)
-    }
-
-    async fn revoke_key(&self, id_or_name: &str) -> Result<Option<KeyRecord>, StoreError> {
-        keys::revoke(&self.write, id_or_name, self.clock.now()).await
     }
 }
 

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
-    order::{IdMint, OrderDetails, StageDelays, Start},
+    order::{IdMint, OrderDetails, Role, StageDelays, Start},
     store::{
-        Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
-        conformance::{Dialect, Fixture, conformance, histories, outbox::take, start, upgrade},
+        KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
+        conformance::{Dialect, Fixture, conformance, histories, keys::drawn, outbox::take, start, upgrade},
     },
     time::ManualClock,
 };
@@ -148,6 +148,44 @@ async fn a_second_process_is_kept_out() {
     let clock = Arc::new(ManualClock::new(start()));
     let second = SqliteStore::open(folder.path(), clock).await;
     assert!(matches!(second.err(), Some(OpenError::InUse(_))));
+}
+
+/// Who keeps keys works beside the service, before its first start, and keeps nobody out.
+#[tokio::test]
+async fn keys_are_kept_beside_the_process_that_has_the_database() {
+    let folder = TempDir::new().expect("a folder");
+    let clock = Arc::new(ManualClock::new(start()));
+    let beside = async || SqliteStore::open_beside(folder.path(), clock.clone()).await;
+    let none = SqliteStore::open_existing_beside(folder.path(), clock.clone()).await;
+    assert!(matches!(none.err(), Some(OpenError::Folder { .. })), "none is made by the way");
+    let (one, other) = tokio::join!(beside(), beside());
+    let (first, second) = (drawn("first", Role::Shop).1, drawn("second", Role::Shop).1);
+    assert_eq!(one.expect("makes one").create_key(&first).await, Ok(KeyCreation::Created));
+    assert_eq!(other.expect("finds it").create_key(&second).await, Ok(KeyCreation::Created));
+    let service = open(folder.path()).await;
+    let third = drawn("third", Role::Shop).1;
+    let command = beside().await.expect("joins");
+    assert_eq!(command.create_key(&third).await, Ok(KeyCreation::Created));
+    assert_eq!(service.live_keys().await.expect("reads").len(), 3);
+    assert_eq!(
+        service.revoke_key("first").await.expect("revokes"),
+        command.revoke_key("first").await.expect("finds")
+    );
+    assert_eq!(command.list_keys().await.expect("reads").keys.len(), 3);
+    drop(service);
+
+    // A command that has it for a moment is waited for.
+    let lock = super::folder::take(folder.path()).expect("is free");
+    let (opened, ()) = tokio::join!(SqliteStore::open(folder.path(), clock.clone()), async {
+        tokio::task::yield_now().await;
+        drop(lock);
+    });
+    drop(opened.expect("in the end"));
+
+    let mut console = console(folder.path()).await;
+    sqlx::query("DROP TABLE api_keys").execute(&mut console).await.expect("as an earlier version left it");
+    let _lock = super::folder::take(folder.path()).expect("is free");
+    assert!(matches!(beside().await.err(), Some(OpenError::NoKeys(_))));
 }
 
 #[tokio::test]

@@ -1,23 +1,20 @@
 //! Builds every part and starts every loop, from the inside out. The adapters of the service are chosen in this room.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+mod listeners;
+
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
 use crate::{
-    app::config::{AuthMode, HttpConfig},
+    app::config::AuthMode,
     broker::{
         BrokerMonitor, DeadLetterMonitor, EmbeddedBroker, IN_FLIGHT, Kafka, KafkaPublisher, KafkaSettings,
         Publisher, Receipt,
     },
-    http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
     keys::{Auth, KeyRing},
     ops::{Operations, overview::Overview},
     order::{
@@ -43,8 +40,6 @@ use crate::{
 
 /// Most connections at once.
 const MAX_CONNECTIONS: usize = 8_192;
-/// The same where only metrics are.
-const MAX_SCRAPES: usize = 32;
 
 impl App {
     /// Builds every part and starts every loop. The broker may be away.
@@ -201,55 +196,6 @@ impl<'a> Wiring<'a> {
             leaving: self.shutdown.leaving(),
         };
         (operations, dead_letters)
-    }
-
-    /// Takes the port, so that whoever starts the service learns at once that it is taken.
-    async fn serve(
-        &mut self,
-        tracker: Tracker,
-        operations: Operations,
-        max_connections: usize,
-    ) -> anyhow::Result<SocketAddr> {
-        let log = RequestLog::new();
-        let observers = Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) });
-        self.serve_metrics(tracker.clone(), &observers).await?;
-        let reach = &self.config.reach;
-        let state = AppState {
-            tracker,
-            operations,
-            observers,
-            settings: HttpSettings {
-                proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
-                rules: self.config.pipeline.rules(),
-                clock: Arc::new(SystemClock),
-                auth: self.auth.clone(),
-                public_url: reach.public_url.clone(),
-                exposed: matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others(),
-                demo: self.config.store.is_embedded(),
-                metrics_elsewhere: reach.metrics_addr.is_some(),
-                cors_origins: reach.cors_origins().collect(),
-            },
-            batches: BatchPlaces::default(),
-            stop: self.shutdown.soft(),
-        };
-        let HttpConfig { host, port } = &self.config.http;
-        let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;
-        let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
-        let address = server.address()?;
-        self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
-        Ok(address)
-    }
-
-    /// Where the metrics have an address of their own.
-    async fn serve_metrics(&mut self, tracker: Tracker, observers: &Arc<Observers>) -> anyhow::Result<()> {
-        let Some(address) = &self.config.reach.metrics_addr else { return Ok(()) };
-        let router = http::metrics_router(Arc::clone(observers), tracker);
-        let log = Arc::clone(&observers.log);
-        let server = Server::bind((address.host.as_str(), address.port), router, MAX_SCRAPES, log).await;
-        let server = server.with_context(|| format!("can't listen on {address} (METRICS_ADDR)"))?;
-        info!(address = %server.address()?, "metrics are served");
-        self.tasks.spawn("metrics server", server.run(self.shutdown.soft(), self.shutdown.hard()));
-        Ok(())
     }
 
     /// Answers where orders come from that are to be published. With the last writer that ends, and so does the relay.

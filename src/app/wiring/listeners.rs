@@ -1,0 +1,70 @@
+//! Where requests come in: the service's own port, and that of the metrics where they have one.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use tracing::info;
+
+use super::Wiring;
+use crate::{
+    app::config::HttpConfig,
+    http::{self, AppState, BatchPlaces, HttpSettings, Observers, RequestLog, Server, TrustedProxies},
+    keys::Auth,
+    ops::Operations,
+    time::SystemClock,
+    tracker::Tracker,
+};
+
+/// Most connections at once where only metrics are.
+const MAX_SCRAPES: usize = 32;
+
+impl Wiring<'_> {
+    /// Takes the port, so that whoever starts the service learns at once that it is taken.
+    pub(super) async fn serve(
+        &mut self,
+        tracker: Tracker,
+        operations: Operations,
+        max_connections: usize,
+    ) -> anyhow::Result<SocketAddr> {
+        let log = RequestLog::new();
+        let observers = Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) });
+        self.serve_metrics(tracker.clone(), &observers).await?;
+        let reach = &self.config.reach;
+        let state = AppState {
+            tracker,
+            operations,
+            observers,
+            settings: HttpSettings {
+                proxies: TrustedProxies::new(self.config.clients.trusted_proxies.clone()),
+                rules: self.config.pipeline.rules(),
+                clock: Arc::new(SystemClock),
+                auth: self.auth.clone(),
+                public_url: reach.public_url.clone(),
+                exposed: matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others(),
+                demo: self.config.store.is_embedded(),
+                metrics_elsewhere: reach.metrics_addr.is_some(),
+                cors_origins: reach.cors_origins().collect(),
+            },
+            batches: BatchPlaces::default(),
+            stop: self.shutdown.soft(),
+        };
+        let HttpConfig { host, port } = &self.config.http;
+        let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;
+        let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
+        let address = server.address()?;
+        self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
+        Ok(address)
+    }
+
+    /// Where the metrics have an address of their own.
+    async fn serve_metrics(&mut self, tracker: Tracker, observers: &Arc<Observers>) -> anyhow::Result<()> {
+        let Some(address) = &self.config.reach.metrics_addr else { return Ok(()) };
+        let router = http::metrics_router(Arc::clone(observers), tracker);
+        let log = Arc::clone(&observers.log);
+        let server = Server::bind((address.host.as_str(), address.port), router, MAX_SCRAPES, log).await;
+        let server = server.with_context(|| format!("can't listen on {address} (METRICS_ADDR)"))?;
+        info!(address = %server.address()?, "metrics are served");
+        self.tasks.spawn("metrics server", server.run(self.shutdown.soft(), self.shutdown.hard()));
+        Ok(())
+    }
+}
