@@ -44,9 +44,9 @@ test("axe finds nothing where a key is asked for, refused, or for something else
     await asks(page);
     assert.deepEqual(await faults(page), [], `asked, ${which}`);
     assert.ok(await fits(page), which);
-    for (const name of ["key", "button"]) {
-      const box = await page.locator(name === "key" ? "#key" : "form.sign-in button").boundingBox();
-      assert.ok(box.height >= 44, `${name} can be touched: ${box.height}`);
+    for (const touched of await page.locator("a, button, input:not([type=hidden])").all()) {
+      const { width, height } = await touched.boundingBox();
+      assert.ok(width >= 44 && height >= 44, `${await touched.innerText()} can be touched: ${width} x ${height}`);
     }
     await page.getByLabel("Your key").fill(UNKNOWN);
     await page.getByRole("button", { name: "Sign in" }).click();

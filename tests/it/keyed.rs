@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{complaint, run},
     double::{Double, answer, json as answered},
+    harness::{Service, binary, ended, folder},
 };
 
 const ID: &str = "ORD-01ARZ3NDEK0000000000000000";
@@ -144,4 +145,38 @@ async fn who_needs_no_key_shows_none() {
         let shown = [help.stdout, help.stderr].concat();
         assert!(!String::from_utf8_lossy(&shown).contains(KEY), "{command:?}");
     }
+}
+
+/// Promise 9: who may not, can't. The same with a service that asks.
+#[tokio::test]
+async fn a_key_opens_what_its_role_may_until_it_is_revoked() {
+    let data = folder();
+    let at = [("DATA_DIR", data.path().to_str().expect("text"))];
+    let key = async |role: &str| {
+        let made = run(&["keys", "create", "--name", role, "--role", role], &at).await;
+        assert_eq!(made.status.code(), Some(0), "{made:?}");
+        String::from_utf8(made.stdout).expect("text").trim_end().to_owned()
+    };
+    let (staff, reader) = (key("staff").await, key("reader").await);
+    let service = Service::start_in(data.path(), &[("AUTH", "keys"), ("STAGE_DELAYS", "1h")]).await;
+    let url = ("ORDER_TRACKER_URL", service.url.as_str());
+    let (staff, reader) = ([url, ("ORDER_TRACKER_KEY", &staff)], [url, ("ORDER_TRACKER_KEY", &reader)]);
+
+    let placed = run(&PLACE, &staff).await;
+    assert_eq!(placed.status.code(), Some(0), "{placed:?}");
+    let loaded = run(&["simulate", "--count", "5", "--reports", "--speed", "1000"], &staff).await;
+    assert_eq!(loaded.status.code(), Some(0), "{loaded:?}");
+    let line = complaint(&PLACE, &reader, 1).await;
+    assert_eq!(line, "order-tracker: a key of role reader may not place orders");
+    let listed = run(&["order", "list"], &reader).await;
+    assert_eq!(listed.status.code(), Some(0), "{listed:?}");
+
+    let follower = tokio::spawn(ended(binary(&FOLLOW, &reader)));
+    let revoked = run(&["keys", "revoke", "reader"], &at).await;
+    assert_eq!(revoked.status.code(), Some(0), "{revoked:?}");
+    let left = follower.await.expect("it ends");
+    let said = String::from_utf8(left.stderr).expect("text");
+    let expected = "order-tracker: this key is mistyped, unknown or revoked (ORDER_TRACKER_KEY)";
+    assert_eq!((left.status.code(), said.lines().last()), (Some(1), Some(expected)), "{said}");
+    service.stop().await;
 }

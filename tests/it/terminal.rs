@@ -96,6 +96,20 @@ async fn the_first_start_on_a_terminal_places_an_order() {
     assert_eq!(orders(&without.url().await).await.len(), 0);
 }
 
+/// Where keys are asked for the first thing to know is how to make one; what needs one is not offered.
+#[tokio::test]
+async fn a_service_that_asks_for_keys_says_how_to_make_one() {
+    let data = folder();
+    let folder = data.path().to_str().expect("text");
+    let settings = [("APP_PORT", "0"), ("DATA_DIR", folder), ("AUTH", "keys")];
+    let service = Watched::start(&[], &settings);
+    let url = service.url().await;
+    let screen = service.screen();
+    assert!(screen.contains("keys create --name me --role staff"), "{screen}");
+    assert!(screen.contains(&format!("{url}/\r\n")) && screen.contains(&format!("{url}/docs")), "{screen}");
+    assert!(!screen.contains("simulate --rate") && !screen.contains("curl"), "{screen}");
+}
+
 /// A bar while it goes on, and nothing of it among the results.
 #[tokio::test]
 async fn a_load_shows_a_bar_on_a_terminal() {

@@ -329,3 +329,26 @@ async fn the_example_environment_names_every_setting_with_its_default() {
         words(&compose).filter(|word| word.bytes().any(|byte| byte == b'_')).collect();
     same(".env.example", &told, &help, &of_compose);
 }
+
+/// What `docs/security.md` says is held is held by tests that exist, or by files that do.
+#[test]
+fn every_threat_is_held_by_tests_that_exist() {
+    let text = read("docs/security.md");
+    assert!(text.lines().count() <= 60, "it is read in one sitting");
+    let tests: String = files("src").into_values().chain(files("tests").into_values()).collect();
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let named: Vec<_> = held.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "nothing holds this: {row}");
+        for name in named {
+            let there = if name.contains('/') {
+                root().join(name).is_file()
+            } else {
+                tests.contains(&format!("fn {name}("))
+            };
+            assert!(there, "{name} is not there, and holds this: {row}");
+        }
+    }
+}
