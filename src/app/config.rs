@@ -314,7 +314,7 @@ impl HttpConfig {
     /// Whether others than programs of this machine can reach it.
     pub(crate) fn is_reached_by_others(&self) -> bool {
         match self.host.parse::<IpAddr>() {
-            Ok(address) => !address.is_loopback(),
+            Ok(address) => !address.to_canonical().is_loopback(),
             Err(_) => self.host != "localhost",
         }
     }

@@ -69,27 +69,33 @@ pub(crate) async fn open_for_repair(config: &StoreConfig) -> anyhow::Result<Arc<
     Ok(Arc::new(store))
 }
 
-/// What there must be for a command about keys.
+/// What a command about keys does where there is no database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keeping {
-    /// A database is made if there is none.
-    Make,
-    /// There must be one.
-    Find,
+pub(crate) enum IfMissing {
+    /// It makes one.
+    Create,
+    /// It ends; nor does it change the schema of one that is there.
+    Fail,
 }
 
 /// The same for the owner of the database who keeps its keys: beside a running service, and before the first start.
-pub(crate) async fn open_for_keys(config: &StoreConfig, keeping: Keeping) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) async fn open_for_keys(
+    config: &StoreConfig,
+    if_missing: IfMissing,
+) -> anyhow::Result<Arc<dyn Store>> {
     if let Some(dsn) = config.dsn()? {
+        if if_missing == IfMissing::Fail {
+            return open_for_audit(config).await;
+        }
         let max_connections = PgSettings::MIN_CONNECTIONS;
         let store = PgStore::new(PgSettings { dsn, max_connections });
         store.migrate().await.context("can't use the database")?;
         return Ok(Arc::new(store));
     }
     let clock = Arc::new(SystemClock);
-    let store = match keeping {
-        Keeping::Make => SqliteStore::open_beside(&config.data_dir, clock).await?,
-        Keeping::Find => SqliteStore::open_existing_beside(&config.data_dir, clock).await?,
+    let store = match if_missing {
+        IfMissing::Create => SqliteStore::open_beside(&config.data_dir, clock).await?,
+        IfMissing::Fail => SqliteStore::open_existing_beside(&config.data_dir, clock).await?,
     };
     Ok(Arc::new(store))
 }

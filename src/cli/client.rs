@@ -86,7 +86,7 @@ struct WrongField {
 impl Client {
     /// For who shows the key that is set.
     pub(super) fn new(base: Url) -> anyhow::Result<Self> {
-        let client = Self { patience: PATIENCE, ..Self::stranger(base) };
+        let client = Self { patience: PATIENCE, ..Self::without_key(base) };
         let Some(key) = key()? else { return Ok(client) };
         if !client.base.username().is_empty() || client.base.password().is_some() {
             return Err(
@@ -97,7 +97,7 @@ impl Client {
     }
 
     /// For who shows no key, and asks again by themselves or not at all.
-    pub(super) fn stranger(base: Url) -> Self {
+    pub(super) fn without_key(base: Url) -> Self {
         let target = Target::new(&base);
         Self { base, target, has_key: false, whence: WHENCE, patience: Duration::ZERO }
     }

@@ -26,7 +26,7 @@ pub(super) fn said(meta: Option<&Value>) -> String {
     let mut parts = Vec::new();
     if let Some(source) = word("source") {
         let by = word("by").map(|by| format!(" ({by})")).unwrap_or_default();
-        // Through which door an order came is no report of anybody.
+        // Where an order came from is nobody's report.
         let of = if source.parse::<Source>().is_ok() { "by" } else { "from" };
         parts.push(format!("{of} {source}{by}"));
     }

@@ -28,7 +28,7 @@ pub(super) async fn run(args: &HealthcheckArgs) -> anyhow::Result<()> {
     };
     let base = Url::parse(&format!("http://{host}:{port}"))
         .with_context(|| format!("APP_HOST {host} is no host name"))?;
-    let mut client = Client::stranger(base);
+    let mut client = Client::without_key(base);
     client.whence = "APP_HOST and APP_PORT say";
     let answer: Value = client.ask(ClientRequest::get("/healthz")).await?;
     if args.json { output::print_json(&answer) } else { Ok(()) }

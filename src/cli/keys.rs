@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{clean, output};
 use crate::{
-    app::{self, Keeping, config::StoreConfig},
+    app::{self, IfMissing, config::StoreConfig},
     keys::{ApiKey, KeyId, KeyRecord, MAX_LIVE_KEYS, MAX_NAME_CHARS, StoredKey},
     order::{Role, Timestamp},
     store::{KeyCreation, KeyList, Store},
@@ -95,11 +95,11 @@ impl KeysArgs {
 
 pub(super) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
     // Only who makes a key makes a database, too.
-    let keeping = match args.command {
-        KeysCommand::Create(_) => Keeping::Make,
-        KeysCommand::List(_) | KeysCommand::Revoke(_) => Keeping::Find,
+    let if_missing = match args.command {
+        KeysCommand::Create(_) => IfMissing::Create,
+        KeysCommand::List(_) | KeysCommand::Revoke(_) => IfMissing::Fail,
     };
-    let store = app::open_for_keys(args.store(), keeping).await?;
+    let store = app::open_for_keys(args.store(), if_missing).await?;
     let done = match &args.command {
         KeysCommand::Create(args) => create(&*store, args).await,
         KeysCommand::List(args) => list(&*store, args).await,
@@ -149,8 +149,20 @@ async fn list(store: &dyn Store, args: &ListArgs) -> anyhow::Result<()> {
 }
 
 async fn revoke(store: &dyn Store, args: &RevokeArgs) -> anyhow::Result<()> {
-    let revoked = store.revoke_key(args.key.trim()).await.context("can't revoke the key")?;
-    let Some(key) = revoked else { bail!("no key has the id or the name {:?}", args.key.trim()) };
+    let given = args.key.trim();
+    let revoked = match given.parse::<ApiKey>() {
+        // A key that was found somewhere; nothing here shows it again.
+        Ok(key) => {
+            let live = store.live_keys().await.context("can't read the keys")?;
+            let found = live.into_iter().find(|stored| stored.hash == key.hash());
+            let Some(found) = found else { bail!("this key is unknown or revoked already") };
+            store.revoke_key(found.id.as_str()).await
+        }
+        Err(_) => store.revoke_key(given).await,
+    };
+    let Some(key) = revoked.context("can't revoke the key")? else {
+        bail!("no key has the id or the name {given:?}")
+    };
     if args.json {
         return output::print_json(&key);
     }

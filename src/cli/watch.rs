@@ -325,7 +325,7 @@ mod tests {
     /// Promise 5: memory, queues and time are bounded. Patience is long, and has an end.
     #[tokio::test(start_paused = true)]
     async fn a_service_that_is_gone_is_given_up() {
-        let client = Client::stranger("http://127.0.0.1:9".parse().expect("an address"));
+        let client = Client::without_key("http://127.0.0.1:9".parse().expect("an address"));
         let begun = tokio::time::Instant::now();
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let mut view = View { form: Form::Lines, last: None, connected: false };
@@ -353,7 +353,7 @@ mod tests {
                 stream.write_all(head).await.expect("sent");
             }
         });
-        let client = Client::stranger(url.parse().expect("an address"));
+        let client = Client::without_key(url.parse().expect("an address"));
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let mut view = View { form: Form::Lines, last: None, connected: true };
         let ended = watch(&client, order_id, &mut view, Duration::from_millis(500)).await;
@@ -364,7 +364,7 @@ mod tests {
     /// What was never there is told at once.
     #[tokio::test]
     async fn a_service_that_never_was_is_told_at_once() {
-        let client = Client::stranger("http://127.0.0.1:9".parse().expect("an address"));
+        let client = Client::without_key("http://127.0.0.1:9".parse().expect("an address"));
         let order_id = "ORD-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().expect("an id");
         let mut view = View { form: Form::Lines, last: None, connected: true };
         let begun = std::time::Instant::now();

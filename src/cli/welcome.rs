@@ -36,7 +36,7 @@ impl Welcome {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        Ok(Self { client: Client::stranger(Url::parse(&format!("http://{address}"))?), demo })
+        Ok(Self { client: Client::without_key(Url::parse(&format!("http://{address}"))?), demo })
     }
 
     /// Places the first order, if there is none, and says what to try.

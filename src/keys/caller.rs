@@ -20,7 +20,7 @@ pub enum Caller {
     /// Nobody is asked who he is.
     Anyone,
     /// Where keys are asked for: somebody who has shown none, and needs none here.
-    Stranger,
+    Anonymous,
     /// The holder of this key.
     Holder(Arc<LiveKey>),
 }
@@ -29,7 +29,7 @@ impl Caller {
     /// In which role; `None` where nobody is asked.
     pub fn role(&self) -> Option<Role> {
         match self {
-            Self::Anyone | Self::Stranger => None,
+            Self::Anyone | Self::Anonymous => None,
             Self::Holder(key) => Some(key.stored.role),
         }
     }
@@ -37,7 +37,7 @@ impl Caller {
     /// The name of the key.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Anyone | Self::Stranger => None,
+            Self::Anyone | Self::Anonymous => None,
             Self::Holder(key) => Some(&key.stored.name),
         }
     }
@@ -45,7 +45,7 @@ impl Caller {
     /// Whose idempotency keys those that come with the request are.
     pub fn owner(&self) -> &str {
         match self {
-            Self::Anyone | Self::Stranger => "",
+            Self::Anyone | Self::Anonymous => "",
             Self::Holder(key) => key.stored.id.as_str(),
         }
     }
@@ -54,7 +54,7 @@ impl Caller {
     pub fn may(&self, action: Action) -> bool {
         match self {
             Self::Anyone => true,
-            Self::Stranger => false,
+            Self::Anonymous => false,
             Self::Holder(key) => key.stored.role.may(action),
         }
     }
@@ -63,7 +63,7 @@ impl Caller {
     pub fn sight(&self) -> Sight {
         match self {
             Self::Anyone => Sight::WHOLE,
-            Self::Stranger => Sight::NOBODY,
+            Self::Anonymous => Sight::NOBODY,
             Self::Holder(key) => key.stored.role.sight(),
         }
     }
@@ -71,7 +71,7 @@ impl Caller {
     /// Who reports what comes with the request.
     pub fn reporter(&self) -> Option<Reporter> {
         match self {
-            Self::Anyone | Self::Stranger => None,
+            Self::Anyone | Self::Anonymous => None,
             Self::Holder(key) => Some(Reporter { role: key.stored.role, name: key.stored.name.clone() }),
         }
     }
@@ -79,7 +79,7 @@ impl Caller {
     /// Waits until the key is not good any more: what was begun with it ends.
     pub async fn revoked(&self) {
         match self {
-            Self::Anyone | Self::Stranger => std::future::pending().await,
+            Self::Anyone | Self::Anonymous => std::future::pending().await,
             Self::Holder(key) => key.revoked.cancelled().await,
         }
     }

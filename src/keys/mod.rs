@@ -12,7 +12,7 @@ mod text;
 
 pub use caller::{Auth, Caller};
 pub use record::KeyRecord;
-pub use ring::{KeyRing, KeyUse, LiveKey, StoredKey, Unproven};
+pub use ring::{AuthError, KeyRing, KeyUse, LiveKey, StoredKey};
 pub use session::{LASTING as SESSION_LASTING, Session};
 pub use text::{ApiKey, KeyHash, KeyId, ParseKeyError};
 

@@ -50,7 +50,7 @@ pub struct LiveKey {
 
 /// Why nobody can be named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unproven {
+pub enum AuthError {
     /// No such key is good.
     Unknown,
     /// The keys could not be read yet.
@@ -60,41 +60,44 @@ pub enum Unproven {
 /// All keys that are good.
 #[derive(Debug, Default)]
 pub struct KeyRing {
-    live: RwLock<Option<Arc<Live>>>,
+    live: RwLock<Option<Arc<Index>>>,
 }
 
 #[derive(Debug, Default)]
-struct Live {
+struct Index {
     // By hash, so that how long a look takes says nothing of keys that are near.
     by_hash: HashMap<KeyHash, Arc<LiveKey>>,
     by_id: HashMap<KeyId, Arc<LiveKey>>,
 }
 
 impl KeyRing {
-    fn live(&self) -> Option<Arc<Live>> {
+    fn live(&self) -> Option<Arc<Index>> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The key that this is, used now.
-    pub fn prove(&self, key: &ApiKey, now: Timestamp) -> Result<Arc<LiveKey>, Unproven> {
-        let live = self.live().ok_or(Unproven::NotReadYet)?;
-        let key = live.by_hash.get(&key.hash()).ok_or(Unproven::Unknown)?;
+    pub fn authenticate(&self, key: &ApiKey, now: Timestamp) -> Result<Arc<LiveKey>, AuthError> {
+        let live = self.live().ok_or(AuthError::NotReadYet)?;
+        let key = live.by_hash.get(&key.hash()).ok_or(AuthError::Unknown)?;
         key.used_at(now);
         Ok(Arc::clone(key))
     }
 
-    /// The key with this id, used now by somebody who has proved it before.
-    pub fn named(&self, id: &KeyId, now: Timestamp) -> Result<Arc<LiveKey>, Unproven> {
-        let live = self.live().ok_or(Unproven::NotReadYet)?;
-        let key = live.by_id.get(id).ok_or(Unproven::Unknown)?;
-        key.used_at(now);
-        Ok(Arc::clone(key))
+    /// The key with this id, which proves nothing.
+    pub fn named(&self, id: &KeyId) -> Result<Arc<LiveKey>, AuthError> {
+        let live = self.live().ok_or(AuthError::NotReadYet)?;
+        live.by_id.get(id).map(Arc::clone).ok_or(AuthError::Unknown)
+    }
+
+    /// Whether the keys were read at all.
+    pub fn is_read(&self) -> bool {
+        self.live().is_some()
     }
 
     /// From here on these are good, and no others.
     pub fn replace(&self, keys: Vec<StoredKey>) {
         let old = self.live().unwrap_or_default();
-        let mut new = Live::default();
+        let mut new = Index::default();
         for stored in keys {
             let same = old.by_id.get(&stored.id).filter(|key| key.stored == stored);
             let key = same.map_or_else(|| Arc::new(LiveKey::new(stored)), Arc::clone);
@@ -132,7 +135,7 @@ impl LiveKey {
         Self { stored, revoked: CancellationToken::new(), used: AtomicI64::new(0), noted: AtomicI64::new(0) }
     }
 
-    fn used_at(&self, now: Timestamp) {
+    pub(super) fn used_at(&self, now: Timestamp) {
         let minute = now.timestamp() / 60;
         // A write that all cores share only once a minute.
         if self.used.load(Ordering::Relaxed) < minute {
@@ -168,18 +171,18 @@ mod tests {
     fn a_key_is_good_until_it_is_revoked() {
         let (ring, now) = (KeyRing::default(), at("2026-01-02T03:04:05Z"));
         let ((key, stored), (other, other_stored)) = (drawn(1, "stove"), drawn(2, "bar"));
-        assert_eq!(ring.prove(&key, now).err(), Some(Unproven::NotReadYet));
+        assert_eq!(ring.authenticate(&key, now).err(), Some(AuthError::NotReadYet));
         ring.replace(vec![stored.clone()]);
-        let live = ring.prove(&key, now).expect("is good");
+        let live = ring.authenticate(&key, now).expect("is good");
         assert_eq!(live.stored, stored);
-        assert_eq!(ring.prove(&other, now).err(), Some(Unproven::Unknown));
+        assert_eq!(ring.authenticate(&other, now).err(), Some(AuthError::Unknown));
         ring.replace(vec![stored.clone(), other_stored]);
-        assert!(Arc::ptr_eq(&live, &ring.named(&stored.id, now).expect("is good")), "it stays the same");
+        assert!(Arc::ptr_eq(&live, &ring.named(&stored.id).expect("is good")), "it stays the same");
         assert!(!live.revoked.is_cancelled());
         ring.replace(Vec::new());
         assert!(live.revoked.is_cancelled());
-        assert_eq!(ring.prove(&key, now).err(), Some(Unproven::Unknown));
-        assert_eq!(ring.named(&stored.id, now).err(), Some(Unproven::Unknown));
+        assert_eq!(ring.authenticate(&key, now).err(), Some(AuthError::Unknown));
+        assert_eq!(ring.named(&stored.id).err(), Some(AuthError::Unknown));
     }
 
     #[test]
@@ -189,15 +192,15 @@ mod tests {
         ring.replace(vec![stored.clone()]);
         assert_eq!(ring.uses(), []);
         let use_at = |text| KeyUse { id: stored.id.clone(), at: at(text) };
-        ring.prove(&key, at("2026-01-02T03:04:05Z")).expect("is good");
+        ring.authenticate(&key, at("2026-01-02T03:04:05Z")).expect("is good");
         let uses = ring.uses();
         assert_eq!(uses, [use_at("2026-01-02T03:04:00Z")]);
         assert_eq!(ring.uses(), uses, "until it is stored");
         ring.noted(&uses);
-        ring.prove(&key, at("2026-01-02T03:04:59Z")).expect("is good");
+        ring.authenticate(&key, at("2026-01-02T03:04:59Z")).expect("is good");
         assert_eq!(ring.uses(), []);
-        ring.prove(&key, at("2026-01-02T03:05:00Z")).expect("is good");
-        ring.prove(&key, at("2026-01-02T03:04:00Z")).expect("is good");
+        ring.authenticate(&key, at("2026-01-02T03:05:00Z")).expect("is good");
+        ring.authenticate(&key, at("2026-01-02T03:04:00Z")).expect("is good");
         assert_eq!(ring.uses(), [use_at("2026-01-02T03:05:00Z")], "it never goes back");
     }
 }

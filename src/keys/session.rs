@@ -9,7 +9,7 @@ use chrono::DateTime;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{KeyRing, LiveKey, Unproven};
+use super::{AuthError, KeyRing, LiveKey};
 use crate::order::Timestamp;
 
 /// How long a session lasts after it was last used.
@@ -33,20 +33,22 @@ impl Session {
     }
 
     /// The one that a browser has sent.
-    pub fn read(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Self, Unproven> {
+    pub fn read(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Self, AuthError> {
         let mut parts = text.split('.');
         let (Some(id), Some(expires), Some(proof), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Unproven::Unknown);
+            return Err(AuthError::Unknown);
         };
-        let seconds = expires.parse().map_err(|_| Unproven::Unknown)?;
+        let seconds = expires.parse().map_err(|_| AuthError::Unknown)?;
         let expires = DateTime::from_timestamp(seconds, 0).filter(|expires| *expires > now);
-        let expires = expires.ok_or(Unproven::Unknown)?;
-        let proof = URL_SAFE_NO_PAD.decode(proof).map_err(|_| Unproven::Unknown)?;
-        let session = Self { key: ring.named(&id.parse().map_err(|_| Unproven::Unknown)?, now)?, expires };
+        let expires = expires.ok_or(AuthError::Unknown)?;
+        let proof = URL_SAFE_NO_PAD.decode(proof).map_err(|_| AuthError::Unknown)?;
+        let key = ring.named(&id.parse().map_err(|_| AuthError::Unknown)?)?;
+        let session = Self { key, expires };
         // In a time that does not tell how much of it is right.
-        session.proof().verify_slice(&proof).map_err(|_| Unproven::Unknown)?;
+        session.proof().verify_slice(&proof).map_err(|_| AuthError::Unknown)?;
+        session.key.used_at(now);
         Ok(session)
     }
 
@@ -100,19 +102,19 @@ mod tests {
     #[test]
     fn a_session_lasts_for_its_time_and_no_longer_than_its_key() {
         let (ring, [staff, reader]) = ring();
-        let session = Session::begin(ring.named(&staff.id, now()).expect("is good"), now());
+        let session = Session::begin(ring.named(&staff.id).expect("is good"), now());
         let text = session.text();
         let read = |at| Session::read(&text, &ring, at).map(|session| session.key.stored.clone());
         assert_eq!(read(now() + LASTING - Duration::from_secs(1)), Ok(staff));
-        assert_eq!(read(now() + LASTING), Err(Unproven::Unknown));
+        assert_eq!(read(now() + LASTING), Err(AuthError::Unknown));
         ring.replace(vec![reader]);
-        assert_eq!(read(now()), Err(Unproven::Unknown), "its key is revoked");
+        assert_eq!(read(now()), Err(AuthError::Unknown), "its key is revoked");
     }
 
     #[test]
     fn a_session_can_not_be_made_by_hand() {
         let (ring, [staff, reader]) = ring();
-        let text = Session::begin(ring.named(&reader.id, now()).expect("is good"), now()).text();
+        let text = Session::begin(ring.named(&reader.id).expect("is good"), now()).text();
         let parts: Vec<&str> = text.split('.').collect();
         let later = (now() + Duration::from_hours(1_000)).timestamp();
         for forged in [
@@ -124,15 +126,17 @@ mod tests {
             format!("{text}."),
             format!("{text}A"),
         ] {
-            assert_eq!(Session::read(&forged, &ring, now()).err(), Some(Unproven::Unknown), "{forged}");
+            assert_eq!(Session::read(&forged, &ring, now()).err(), Some(AuthError::Unknown), "{forged}");
         }
+        assert_eq!(ring.uses(), [], "who proves nothing has used nothing");
         assert!(Session::read(&text, &ring, now()).is_ok());
+        assert_eq!(ring.uses().len(), 1);
     }
 
     #[test]
     fn who_goes_on_stays() {
         let (ring, [staff, _]) = ring();
-        let session = Session::begin(ring.named(&staff.id, now()).expect("is good"), now());
+        let session = Session::begin(ring.named(&staff.id).expect("is good"), now());
         assert!(session.renewed(now() + RENEWED_AFTER).is_none());
         let later = now() + RENEWED_AFTER + Duration::from_secs(1);
         let renewed = session.renewed(later).expect("it is worth it");

@@ -105,7 +105,7 @@ impl FeedEvent {
 /// What is told of an event's `meta`. What else a row may hold, a note or what somebody wrote by hand, stays inside.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FeedMeta {
-    /// Through which door it came.
+    /// Where the order came from (`http`, a topic), or who reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub source: Option<String>,

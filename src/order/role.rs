@@ -1,4 +1,4 @@
-//! Who may do what, and see what of people: one table, whatever the door.
+//! Who may do what, and see what of people: one table, for API, pages and topics alike.
 
 use std::{fmt, str::FromStr};
 

@@ -265,10 +265,17 @@ impl ReportWriter {
     async fn report_until(&self, reports: &[OrderReport]) -> Vec<Result<Reported, ReportError>> {
         let attempt = Attempt::new();
         let mut answers = self.in_portions(reports, &attempt).await;
-        // Those with ids may be written again without those that had none.
-        let again: Vec<usize> = (0..reports.len()).filter(|at| reports[*at].report.id.is_some()).collect();
+        // Those with ids may be written again without those that had none, but for what came behind one of these.
         let failed = |at: &usize| answers[*at].as_ref().is_err_and(StoreError::is_transient);
-        let again: Vec<usize> = again.into_iter().filter(failed).collect();
+        let mut not_known = HashSet::new();
+        let may_come_again = |at: &usize| {
+            let OrderReport { order_id, report, .. } = &reports[*at];
+            if report.id.is_none() {
+                not_known.insert(*order_id);
+            }
+            !not_known.contains(order_id)
+        };
+        let again: Vec<usize> = (0..reports.len()).filter(failed).filter(may_come_again).collect();
         if again.len() < reports.len() && !again.is_empty() && attempt.may_go_on() {
             let set: Vec<OrderReport> = again.iter().map(|at| reports[*at].clone()).collect();
             for (at, answer) in again.into_iter().zip(self.in_portions(&set, &attempt).await) {

@@ -94,6 +94,11 @@ impl Suspects {
         self.parts.insert((part.is_second_chance, part.turn, self.parts_made), part);
     }
 
+    /// This part was tried in vain, by no fault of its own: all others are tried before it is again.
+    pub(super) fn put_last(&mut self, part: Part) {
+        self.put(Part { turn: Instant::now(), ..part });
+    }
+
     /// Another replica is trying this one.
     pub(super) fn is_elsewhere(&mut self, order_id: OrderId, since: u64) {
         if self.knows(order_id) {

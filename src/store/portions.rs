@@ -24,18 +24,21 @@ const TOO_SLOW_ALONE: usize = 2;
 pub struct Portion {
     most: usize,
     quick: Duration,
+    /// Calls that end within this time may carry a little more the next time.
+    in_time: Duration,
     size: AtomicUsize,
 }
 
 impl Portion {
     /// Up to `most`, at least 1, to begin with.
     pub fn new(most: usize) -> Self {
-        Self { most, quick: QUICK, size: AtomicUsize::new(most) }
+        Self { most, quick: QUICK, in_time: QUICK, size: AtomicUsize::new(most) }
     }
 
-    /// The same for calls that are given up after `limit`, and are quick within a quarter of that.
+    /// The same for calls that are given up after `limit`, and are quick within a quarter of that. Where a single commit
+    /// takes longer, one that was too slow must not make all others small for ever.
     pub fn given_up_after(most: usize, limit: Duration) -> Self {
-        Self { quick: limit / 4, ..Self::new(most) }
+        Self { quick: limit / 4, in_time: limit, ..Self::new(most) }
     }
 
     /// How many the next call may carry.
@@ -46,8 +49,13 @@ impl Portion {
     /// A call has ended well that did carry `count`; one that carried fewer than it might says nothing.
     pub fn fits(&self, count: usize, took: Duration) {
         let size = self.size();
-        if count >= size && took < self.quick {
-            self.size.store((size * 2).min(self.most), Ordering::Relaxed);
+        let more = match took {
+            took if took < self.quick => size,
+            took if took < self.in_time => size.div_ceil(8),
+            _ => 0,
+        };
+        if count >= size {
+            self.size.store((size + more).min(self.most), Ordering::Relaxed);
         }
     }
 
@@ -200,6 +208,24 @@ mod tests {
         assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 500);
         assert!(calls <= 1_001, "{calls} calls for 500");
         assert_eq!(gone, Some(3), "the good half has gone before the other is taken apart");
+    }
+
+    /// Where one commit takes longer than calls should, a single stall makes no set small for ever.
+    #[test]
+    fn what_is_in_time_lets_a_set_grow_again() {
+        let limit = Duration::from_millis(250);
+        let portion = Portion::given_up_after(1_000, limit);
+        portion.too_much(3);
+        let just = limit.checked_sub(Duration::from_millis(1)).expect("longer");
+        let mut calls = 0;
+        while portion.size() < 1_000 {
+            portion.fits(portion.size(), just);
+            calls += 1;
+            assert!(calls < 100, "it is {} still", portion.size());
+        }
+        portion.too_much(1_000);
+        portion.fits(500, limit);
+        assert_eq!(portion.size(), 500, "what was too late is no evidence");
     }
 
     #[test]

@@ -162,6 +162,19 @@ impl Changed {
     }
 }
 
+impl Remembered {
+    /// Whether it said the same. Whose key it came with is no part of what was sent.
+    fn says(&self, report: &Report) -> bool {
+        let (mut before, mut now) = (self.said.clone(), report.said());
+        if report.role.is_some() {
+            for said in [&mut before, &mut now].into_iter().filter_map(Value::as_object_mut) {
+                said.retain(|name, _| !["source", "by"].contains(&name.as_str()));
+            }
+        }
+        before == now && self.note == report.note
+    }
+}
+
 impl Known {
     fn seq(&self) -> u32 {
         self.tracked.events.last().map_or(0, |last| last.seq)
@@ -176,11 +189,7 @@ impl Known {
         now: Timestamp,
     ) -> Result<Change, Outcome> {
         if let Some(remembered) = report.id.as_ref().and_then(|id| self.reports.get(id)) {
-            return Err(if remembered.said == report.said() && remembered.note == report.note {
-                self.replayed(remembered)
-            } else {
-                Outcome::IdReused
-            });
+            return Err(if remembered.says(report) { self.replayed(remembered) } else { Outcome::IdReused });
         }
         let (seq, row_seq) = (self.seq(), self.row_seq);
         if seq != row_seq {

@@ -53,3 +53,16 @@ async fn metrics_may_have_an_address_of_their_own() {
     assert_eq!(asked.send().await.expect("an answer").status(), 204);
     service.stop().await;
 }
+
+/// Promise 9: who may not, can't. Nobody leaves it open without knowing.
+#[tokio::test]
+async fn an_open_service_says_so_where_others_reach_it() {
+    for (host, auth, said) in
+        [("0.0.0.0", "open", true), ("0.0.0.0", "keys", false), ("127.0.0.1", "open", false)]
+    {
+        let service = Service::start(&[("APP_HOST", host), ("AUTH", auth)]).await;
+        let logged = service.logged();
+        assert_eq!(logged.contains("AUTH=keys asks who they are"), said, "{host} {auth}: {logged}");
+        service.stop().await;
+    }
+}

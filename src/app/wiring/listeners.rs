@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Wiring;
 use crate::{
@@ -30,6 +30,7 @@ impl Wiring<'_> {
         let observers = Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) });
         self.serve_metrics(tracker.clone(), &observers).await?;
         let reach = &self.config.reach;
+        let exposed = matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others();
         let state = AppState {
             tracker,
             operations,
@@ -40,7 +41,7 @@ impl Wiring<'_> {
                 clock: Arc::new(SystemClock),
                 auth: self.auth.clone(),
                 public_url: reach.public_url.clone(),
-                exposed: matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others(),
+                exposed,
                 demo: self.config.store.is_embedded(),
                 metrics_elsewhere: reach.metrics_addr.is_some(),
                 cors_origins: reach.cors_origins().collect(),
@@ -52,6 +53,11 @@ impl Wiring<'_> {
         let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;
         let server = server.with_context(|| format!("can't listen on {host}:{port} (APP_HOST, APP_PORT)"))?;
         let address = server.address()?;
+        if exposed {
+            warn!(
+                "everybody who reaches {address} sees names and addresses and may change orders: AUTH=keys asks who they are"
+            );
+        }
         self.tasks.spawn("http server", server.run(self.shutdown.soft(), self.shutdown.hard()));
         Ok(address)
     }

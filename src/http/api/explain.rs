@@ -40,7 +40,11 @@ pub(in crate::http) async fn explain(
     let (explained, found) = tokio::join!(state.operations.explain(order_id), state.tracker.find(order_id));
     let mut explained = explained?.ok_or_else(orders::unknown)?;
     // One that can't be read as an order has causes, and nothing can be reported of it.
-    if let Some(CurrentOrder { tracked, now }) = found.ok().as_deref().and_then(Option::as_ref) {
+    let found = match found {
+        Err(error) if error.is_transient() => return Err(error.into()),
+        found => found.ok(),
+    };
+    if let Some(CurrentOrder { tracked, now }) = found.as_deref().and_then(Option::as_ref) {
         explained.allowed = allowed(tracked, caller.role(), &state.settings.rules, *now);
     }
     Ok(Json(explained))

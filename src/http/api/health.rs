@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::super::{AppState, Problem, routes::TOLD_MORE};
 use crate::{
-    keys::Caller,
+    keys::{Auth, Caller},
     ops::{
         Operations,
         diagnosis::{State as PartState, diagnose},
@@ -72,7 +72,8 @@ pub(in crate::http) struct Degraded {
 
 /// Says whether requests can be served here
 ///
-/// 503 while the database can't be used, its schema is not there or the service is stopping. What else is wrong is
+/// 503 while the database can't be used, its schema is not there, no keys were read where they are asked for, or the service is
+/// stopping. What else is wrong is
 /// named in the body and does not make it 503: orders are taken and answered all the same.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "operation",
@@ -85,7 +86,7 @@ pub(in crate::http) async fn readyz(
     State(state): State<Arc<AppState>>,
     Extension(caller): Extension<Caller>,
 ) -> Response {
-    let reason = state.operations.unavailable().await;
+    let reason = state.operations.unavailable().await.or_else(|| unread(&state.settings.auth));
     let (code, status) = match reason {
         None => (StatusCode::OK, "ok"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -96,6 +97,14 @@ pub(in crate::http) async fn readyz(
         Readiness { status, reason: None, degraded: None }
     };
     (code, Json(readiness)).into_response()
+}
+
+/// As long as nobody's key is known nobody is served. Once they were read, not to read them again is degraded.
+fn unread(auth: &Auth) -> Option<String> {
+    match auth {
+        Auth::Keys(ring) if !ring.is_read() => Some("the keys are not read yet".to_owned()),
+        Auth::Open | Auth::Keys(_) => None,
+    }
 }
 
 fn degraded(operations: &Operations) -> Vec<Degraded> {

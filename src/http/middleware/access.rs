@@ -14,7 +14,7 @@ use super::super::{
     routes::{self, Need},
 };
 use crate::{
-    keys::{ApiKey, Auth, Caller, KeyRing, LiveKey, Unproven},
+    keys::{ApiKey, Auth, AuthError, Caller, KeyRing, LiveKey},
     order::Action,
 };
 
@@ -32,12 +32,12 @@ pub(in crate::http) async fn access(
     let proved = match &state.settings.auth {
         Auth::Open => Ok((Caller::Anyone, None)),
         // Who needs none is not asked, and what he sends along is not looked at.
-        Auth::Keys(_) if need == Need::Nothing => Ok((Caller::Stranger, None)),
-        Auth::Keys(ring) => prove(&state, ring, need, &request),
+        Auth::Keys(_) if need == Need::Nothing => Ok((Caller::Anonymous, None)),
+        Auth::Keys(ring) => authenticate(&state, ring, need, &request),
     };
     let (caller, renewed) = match (proved, need) {
         (Ok(proved), _) => proved,
-        (Err(_), Need::Optional) => (Caller::Stranger, None),
+        (Err(_), Need::Optional) => (Caller::Anonymous, None),
         (Err(problem), Need::Page(_)) => return pages::sign_in_first(&problem, &request),
         (Err(problem), _) => return problem.into_response(),
     };
@@ -45,6 +45,8 @@ pub(in crate::http) async fn access(
     let mut response = answer(caller, need, request, next).await;
     response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
     if let Some(asker) = asker {
+        // The same address shows others less or more.
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("authorization"));
         response.extensions_mut().insert(asker);
     }
     response
@@ -57,7 +59,7 @@ pub(in crate::http) struct Asker(Arc<LiveKey>);
 impl Asker {
     fn of(caller: &Caller) -> Option<Self> {
         match caller {
-            Caller::Anyone | Caller::Stranger => None,
+            Caller::Anyone | Caller::Anonymous => None,
             Caller::Holder(key) => Some(Self(Arc::clone(key))),
         }
     }
@@ -87,19 +89,28 @@ async fn answer(caller: Caller, need: Need, mut request: Request, next: Next) ->
 type Proved = (Caller, Option<HeaderValue>);
 
 /// Who asks. A browser's session counts on pages only: elsewhere another site's page could make a browser use it.
-fn prove(state: &AppState, ring: &KeyRing, need: Need, request: &Request) -> Result<Proved, Problem> {
+fn authenticate(state: &AppState, ring: &KeyRing, need: Need, request: &Request) -> Result<Proved, Problem> {
     let now = state.settings.clock.now();
-    let proved = match bearer(request.headers())? {
-        Some(key) => Some(ring.prove(&key, now).map(|key| (key, None))),
-        None if matches!(need, Need::Page(_)) => pages::session(state, ring, request, now)
+    let is_page = matches!(need, Need::Page(_));
+    // What a proxy in front of the board asks for by itself is none of ours.
+    let key =
+        if is_page && is_of_another_scheme(request.headers()) { None } else { bearer(request.headers())? };
+    let proved = match key {
+        Some(key) => Some(ring.authenticate(&key, now).map(|key| (key, None))),
+        None if is_page => pages::session(state, ring, request, now)
             .map(|session| session.map(|(session, renewed)| (session.key, renewed))),
         None => None,
     };
     let (key, renewed) = proved.ok_or_else(Problem::key_required)?.map_err(|why| match why {
-        Unproven::Unknown => Problem::key_not_valid(),
-        Unproven::NotReadYet => Problem::keys_not_read(),
+        AuthError::Unknown => Problem::key_not_valid(),
+        AuthError::NotReadYet => Problem::keys_not_read(),
     })?;
     Ok((Caller::Holder(key), renewed))
+}
+
+fn is_of_another_scheme(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(' ').next().is_some_and(|scheme| !scheme.eq_ignore_ascii_case(BEARER.trim_end()))
 }
 
 /// The key that was sent; one that is mistyped is found here.

@@ -18,7 +18,7 @@ use super::{
     page,
 };
 use crate::{
-    keys::{ApiKey, Auth, KeyRing, SESSION_LASTING, Session, Unproven},
+    keys::{ApiKey, Auth, AuthError, KeyRing, SESSION_LASTING, Session},
     order::Timestamp,
 };
 
@@ -55,7 +55,7 @@ pub(in crate::http) fn session(
     ring: &KeyRing,
     request: &Request,
     now: Timestamp,
-) -> Option<Result<(Session, Option<HeaderValue>), Unproven>> {
+) -> Option<Result<(Session, Option<HeaderValue>), AuthError>> {
     let safe = is_safe(state, request.extensions().get(), request.headers());
     let name = if safe { SAFE_COOKIE } else { COOKIE };
     let lists = request.headers().get_all(header::COOKIE).iter().filter_map(|list| list.to_str().ok());
@@ -138,19 +138,19 @@ pub(in crate::http) async fn sign_in(
     let to = home(sent.to.as_deref());
     let Auth::Keys(ring) = &state.settings.auth else { return Redirect::to(HOME).into_response() };
     let now = state.settings.clock.now();
-    let key = sent.key.trim().parse::<ApiKey>().map_err(|_| Unproven::Unknown);
-    match key.and_then(|key| ring.prove(&key, now)) {
+    let key = sent.key.trim().parse::<ApiKey>().map_err(|_| AuthError::Unknown);
+    match key.and_then(|key| ring.authenticate(&key, now)) {
         Ok(key) => {
             let mut response = Redirect::to(to).into_response();
             let kept = cookie(&Session::begin(key, now).text(), safe, true);
             response.headers_mut().extend(kept.map(|kept| (header::SET_COOKIE, kept)));
             response
         }
-        Err(Unproven::Unknown) => {
+        Err(AuthError::Unknown) => {
             let why = "This key is mistyped, unknown or revoked.";
             form(StatusCode::UNAUTHORIZED, to, Some(why))
         }
-        Err(Unproven::NotReadYet) => not_yet(&Problem::keys_not_read()),
+        Err(AuthError::NotReadYet) => not_yet(&Problem::keys_not_read()),
     }
 }
 

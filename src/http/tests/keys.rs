@@ -262,7 +262,7 @@ async fn a_key_is_taken_in_one_form_only() {
 async fn a_session_counts_for_nothing_on_the_api() {
     let Guarded { api, keys, .. } = Guarded::open(Service::on(Database::Sqlite)).await;
     let now = clock().now();
-    let live = keys.ring.prove(keys.key(Admin), now).expect("is good");
+    let live = keys.ring.authenticate(keys.key(Admin), now).expect("is good");
     let cookie = format!("order-tracker={}", Session::begin(live, now).text());
     let ask = async |path: &str, bearer: Option<String>| {
         let mut request = Request::get(path).header("cookie", &cookie);

@@ -233,3 +233,22 @@ async fn refusals_are_declared_where_keys_are_asked_for() {
     let open = Service::on(Database::Sqlite).open().await;
     assert!(!open.get("/metrics").await.text().contains(r#"route="/orders",status="401""#));
 }
+
+/// Whose key a report comes with is no part of what was sent.
+#[tokio::test]
+async fn the_same_report_is_the_same_whichever_key_it_comes_with() {
+    let keys = Keys::of_all_roles();
+    let api = Service::on(Database::Sqlite).asking_for(&keys).open().await;
+    let order_id = placed(&api, &keys).await;
+    for (role, event, status, replayed) in [
+        (Role::Kitchen, "READY", 201, ""),
+        (Role::Staff, "READY", 201, "true"),
+        (Role::Staff, "DELAYED", 422, ""),
+        (Role::Courier, "READY", 403, ""),
+    ] {
+        let bearer = keys.bearer(role);
+        let body = json!({"event": event, "id": "q7", "minutes": 5});
+        let answer = api.report_of(&order_id, &[("authorization", &bearer)], &body).await;
+        assert_eq!((answer.status.as_u16(), answer.header("idempotency-replayed")), (status, replayed), "{role}");
+    }
+}

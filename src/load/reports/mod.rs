@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     life::{Action, LifePlanner, Step},
-    outcome::{Outcome, Tally},
+    outcome::{Outcome, OutcomeCounts},
 };
 pub use outcome::ReportStats;
 
@@ -55,7 +55,7 @@ pub struct ReportPlan {
 pub struct ReportRun {
     plan: ReportPlan,
     recorder: Recorder,
-    tally: Mutex<Tally>,
+    tally: Mutex<OutcomeCounts>,
     begun: AtomicU64,
     ended: AtomicU64,
     places: Semaphore,
@@ -176,7 +176,7 @@ impl ReportRun {
         None
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, OutcomeCounts> {
         self.tally.lock().expect("no holder panics")
     }
 }

@@ -58,7 +58,7 @@ impl Outcome {
 
 /// How many of each.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OutcomeCounts {
     applied: u64,
     replayed: u64,
     ignored: u64,
@@ -67,7 +67,7 @@ pub(super) struct Tally {
     pub(super) left_out: u64,
 }
 
-impl Tally {
+impl OutcomeCounts {
     pub(super) fn count(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Applied(_) => self.applied += 1,
@@ -108,9 +108,9 @@ pub struct ReportStats {
 }
 
 impl ReportStats {
-    pub(super) fn new(orders: u64, seed: u64, tally: &Tally, summary: Summary) -> Self {
+    pub(super) fn new(orders: u64, seed: u64, tally: &OutcomeCounts, summary: Summary) -> Self {
         let Summary { good, failed, latency_ms, errors, .. } = summary;
-        let Tally { applied, replayed, ignored, refused, left_out } = tally;
+        let OutcomeCounts { applied, replayed, ignored, refused, left_out } = tally;
         Self {
             seed,
             orders,

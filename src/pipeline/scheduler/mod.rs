@@ -6,7 +6,7 @@
 //! off, one by one; a third tries again those that were put off. So the first never waits for an order that can't be
 //! moved, but goes on after them, and whoever was in their company waits for no other that can't.
 
-mod sorting;
+mod isolation;
 
 use std::{
     sync::{
@@ -98,7 +98,7 @@ impl Scheduler {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.make_steps(&health) => {}
-            () = self.sort_out() => {}
+            () = self.isolate_failures() => {}
             () = self.try_over_and_over() => {}
         }
     }

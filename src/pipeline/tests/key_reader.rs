@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::start;
 use crate::{
-    keys::{ApiKey, KeyId, KeyRecord, KeyRing, KeyUse, StoredKey, Unproven},
+    keys::{ApiKey, AuthError, KeyId, KeyRecord, KeyRing, KeyUse, StoredKey},
     order::Role,
     pipeline::KeyReader,
     store::{
@@ -57,8 +57,8 @@ impl Replicas {
         (KeyReader::new(self.store.clone(), Arc::clone(&ring), Arc::new(Metrics::new())), ring)
     }
 
-    fn proved(&self, ring: &KeyRing) -> Option<Unproven> {
-        ring.prove(&self.key, start()).err()
+    fn proved(&self, ring: &KeyRing) -> Option<AuthError> {
+        ring.authenticate(&self.key, start()).err()
     }
 
     async fn last_used(&self) -> Option<crate::order::Timestamp> {
@@ -73,18 +73,18 @@ async fn a_revoked_key_ends_on_every_replica_with_its_next_reading() {
     let t = Replicas::with_a_key().await;
     let mut replicas = [t.reader(), t.reader()];
     for (reader, ring) in &mut replicas {
-        assert_eq!(t.proved(ring), Some(Unproven::NotReadYet));
+        assert_eq!(t.proved(ring), Some(AuthError::NotReadYet));
         assert_eq!(reader.step().await, Health::Up);
         assert_eq!(t.proved(ring), None);
     }
-    let begun = replicas[1].1.prove(&t.key, start()).expect("is good");
+    let begun = replicas[1].1.authenticate(&t.key, start()).expect("is good");
     t.store.revoke_key("till").await.expect("revokes").expect("is there");
     let (other, other_stored) = drawn("till", Role::Shop);
     t.store.create_key(&other_stored).await.expect("creates");
     for (reader, ring) in &mut replicas {
         assert_eq!(reader.step().await, Health::Up);
-        assert_eq!(t.proved(ring), Some(Unproven::Unknown));
-        assert!(ring.prove(&other, start()).is_ok());
+        assert_eq!(t.proved(ring), Some(AuthError::Unknown));
+        assert!(ring.authenticate(&other, start()).is_ok());
     }
     assert!(begun.revoked.is_cancelled());
 }
@@ -97,7 +97,7 @@ async fn a_reading_that_fails_keeps_what_is_known_and_is_told_once() {
     let (mut reader, ring) = t.reader();
     t.away(true);
     assert!(matches!(reader.step().await, Health::Down(_)));
-    assert_eq!(t.proved(&ring), Some(Unproven::NotReadYet), "nobody is told that his key is not good");
+    assert_eq!(t.proved(&ring), Some(AuthError::NotReadYet), "nobody is told that his key is not good");
     t.away(false);
     assert_eq!(reader.step().await, Health::Up);
     t.store.revoke_key("till").await.expect("revokes");
@@ -109,7 +109,7 @@ async fn a_reading_that_fails_keeps_what_is_known_and_is_told_once() {
     }
     t.away(false);
     reader.step().await;
-    assert_eq!(t.proved(&ring), Some(Unproven::Unknown));
+    assert_eq!(t.proved(&ring), Some(AuthError::Unknown));
     let said = "the keys can't be read; those that are known stay as they are";
     assert_eq!(log.saying(said).len(), 2, "once for each series: {}", log.text());
     assert_eq!(log.saying("the keys are read again").len(), 2);
@@ -206,14 +206,14 @@ async fn the_loop_reads_in_time_and_notes_before_it_ends() {
     assert!(mended.elapsed() <= Duration::from_secs(1), "{:?}", mended.elapsed());
     assert_eq!(t.proved(&ring), None);
     t.store.revoke_key("till").await.expect("revokes");
-    let begun = ring.prove(&t.key, start()).expect("is known");
+    let begun = ring.authenticate(&t.key, start()).expect("is known");
     let revoked = Instant::now();
     begun.revoked.cancelled().await;
     assert!(revoked.elapsed() <= Duration::from_secs(2), "{:?}", revoked.elapsed());
     let (key, stored) = drawn("site", Role::Shop);
     t.store.create_key(&stored).await.expect("creates");
     sleep(Duration::from_secs(3)).await;
-    ring.prove(&key, start()).expect("is good");
+    ring.authenticate(&key, start()).expect("is good");
     stop.cancel();
     running.await.expect("it ends");
     let listed = t.store.list_keys().await.expect("reads").keys;

@@ -228,6 +228,18 @@ async fn what_has_no_id_is_not_written_twice() {
 }
 
 /// Promise 5: memory, queues and time are bounded. Callers are told while the database is away.
+/// A report is never written without those of its order that were sent before it.
+#[tokio::test(start_paused = true)]
+async fn what_came_behind_one_without_an_id_is_not_written_alone() {
+    let mut t = Reporting::with([WriteFailure::NotDone]).await;
+    let batch = vec![t.ready(0, None), t.ready(0, Some("a")), t.ready(1, Some("b"))];
+    let answers = t.queue.report(batch);
+    let (answers, _) = tokio::join!(answers, t.writer.step());
+    let applied: Vec<bool> = answers.expect("answers").iter().map(Result::is_ok).collect();
+    assert_eq!(applied, [false, false, true]);
+    assert_eq!((t.added(0).await, t.added(1).await), (0, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn trouble_that_lasts_is_answered_in_time() {
     let mut t = Reporting::with([WriteFailure::NotDone; 1_000]).await;

@@ -20,7 +20,12 @@ impl PgStore {
         delays: &StageDelays,
     ) -> Result<Looked, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
-        let limit = least.map_or(STATEMENT_TIMEOUT, |least| self.pace.limit(least));
+        // How long a look takes says nothing of a few orders that are named.
+        let (call_limit, usual) = match which {
+            Which::These(orders) => (&self.limit_of_sets, Some(due::within(orders.len()))),
+            Which::In(_) => (&self.limit_of_looks, least),
+        };
+        let limit = least.map_or(STATEMENT_TIMEOUT, |least| call_limit.limit(least));
         let mut took = Duration::ZERO;
         let looked = within(limit, &pools.loops, errors::leaves_session, async |db| {
             let started = Instant::now();
@@ -31,13 +36,13 @@ impl PgStore {
         match looked.await {
             Ok(looked) => {
                 if !looked.advance.transitions.is_empty() {
-                    self.pace.moved(took, least.unwrap_or_else(|| due::within(1)));
+                    call_limit.moved(took, usual.unwrap_or_else(|| due::within(1)));
                 }
                 Ok(looked)
             }
             Err(StoreError::Timeout(_)) => {
                 if least.is_some() {
-                    self.pace.gave_up();
+                    call_limit.gave_up();
                 }
                 Err(StoreError::Timeout(limit))
             }

@@ -6,6 +6,7 @@
 
 mod arrive;
 mod attention;
+mod call_limit;
 mod causes;
 mod dsn;
 mod events;
@@ -21,7 +22,6 @@ mod low_water;
 #[cfg(test)]
 mod oddities;
 mod outbox;
-mod pace;
 mod parameters;
 #[cfg(test)]
 mod plans;
@@ -65,9 +65,9 @@ pub use dsn::{ParseDsnError, PgDsn};
 pub(crate) use tests::Database as PgDatabase;
 
 use attention::Figures;
+use call_limit::CallLimit;
 use expiry::Expiry;
 use low_water::LowWater;
-use pace::Pace;
 use pools::{Pools, Slot};
 use preconditions::Preconditions;
 use rehearsal::{Kind, Rehearsals};
@@ -102,7 +102,8 @@ pub struct PgStore {
     preconditions: Arc<Preconditions>,
     rehearsals: Rehearsals,
     low_water: LowWater,
-    pace: Pace,
+    limit_of_looks: CallLimit,
+    limit_of_sets: CallLimit,
     figures: Figures,
     expiry: Expiry,
     settling: Settling,
@@ -124,7 +125,8 @@ impl PgStore {
             preconditions,
             rehearsals: Rehearsals::default(),
             low_water: LowWater::new(),
-            pace: Pace::default(),
+            limit_of_looks: CallLimit::default(),
+            limit_of_sets: CallLimit::default(),
             figures: Figures::default(),
             expiry: Expiry::default(),
             settling: Settling::default(),

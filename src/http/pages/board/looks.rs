@@ -113,7 +113,7 @@ fn late_by_people(board: &Board, late: &LateOrders) -> Option<Card> {
                 }
                 (more(late.first.len(), orders))
             }
-            @if let Some(since) = late.since { (read_in_part("Orders that were expected", since)) }
+            @if let Some(since) = late.since { (read_in_part(board, "Orders that were expected", since)) }
         }
     };
     (orders > 0 || late.since.is_some()).then_some(Card { look: true, card })
@@ -133,7 +133,9 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
             @if late.orders == 0 {
                 @if known { p { "No step is more than " (OVERDUE_AFTER.as_secs()) " s late." } }
             } @else {
-                p.reason { strong { "Why: " } (sentences(&diagnosis::late(Some(&board.reading.figures()), &board.parts))) }
+                @if board.operates() {
+                    p.reason { strong { "Why: " } (sentences(&diagnosis::late(Some(&board.reading.figures()), &board.parts))) }
+                }
                 ul {
                     @for late in &late.first {
                         li {
@@ -144,18 +146,19 @@ fn overdue(board: &Board, late: &LateSteps) -> Card {
                     (more(late.first.len(), late.orders))
                 }
             }
-            @if let Some(since) = late.since { (read_in_part("Steps that were due", since)) }
+            @if let Some(since) = late.since { (read_in_part(board, "Steps that were due", since)) }
         }
     };
     Card { look, card }
 }
 
 /// What lies further back was not read.
-fn read_in_part(what: &str, since: Timestamp) -> Markup {
+fn read_in_part(board: &Board, what: &str, since: Timestamp) -> Markup {
     html! {
         p.reason {
-            strong { "Not known: " } (what) " before " (shown(since)) " can't be read in time. That passes by itself; if \
-            it lasts, a session of the database keeps an old transaction open."
+            strong { "Not known: " } (what) " before " (shown(since)) " can't be read in time. That passes by itself"
+            @if board.operates() { "; if it lasts, a session of the database keeps an old transaction open" }
+            "."
         }
     }
 }
@@ -185,7 +188,7 @@ fn unsent(board: &Board, backlog: &Backlog) -> Card {
                     (more(waiting.len(), backlog.unsent))
                 }
             }
-            @if let Some(since) = backlog.since { (read_in_part("Orders that were placed", since)) }
+            @if let Some(since) = backlog.since { (read_in_part(board, "Orders that were placed", since)) }
         }
     };
     Card { look, card }

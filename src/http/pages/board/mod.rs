@@ -310,7 +310,11 @@ fn cut(orders: &mut Vec<Order>) -> Option<OrderId> {
 }
 
 /// Places an order that a person might have placed, and shows it on the board.
-pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+pub(in crate::http) async fn place_demo(
+    State(state): State<Arc<AppState>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Response {
     if !state.settings.demo {
         let problem = Problem::forbidden("demo orders are for the embedded database");
         let words = "This service keeps real orders, and somebody might cook one that nobody wants.";
@@ -320,7 +324,11 @@ pub(in crate::http) async fn place_demo(State(state): State<Arc<AppState>>, head
         let problem = Problem::forbidden("this form works only from the board itself");
         return error_page(&problem, "Not from here", "Please use the button on the board.", Refresh::Never);
     }
-    match state.tracker.place(plausible_order(), None, Some(json!({"source": "board"}))).await {
+    let mut meta = json!({"source": "board"});
+    if let Some(name) = caller.name() {
+        meta["by"] = json!(name);
+    }
+    match state.tracker.place(plausible_order(), None, Some(meta)).await {
         Ok(accepted) => Redirect::to(&format!("/?id={}", accepted.order_id)).into_response(),
         Err(error) => error_page(
             &error.into(),

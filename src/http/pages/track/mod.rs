@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     keys::Auth,
-    order::{Event, Order, OrderId, Rules, Status, Steps, Timestamp, TrackedOrder},
+    order::{Event, Order, OrderId, Rules, Sight, Status, Steps, Timestamp, TrackedOrder},
     tracker::CurrentOrder,
 };
 use arrival::minute;
@@ -101,7 +101,10 @@ fn unknown() -> Response {
 fn show(tracked: &TrackedOrder, state: &AppState, now: Timestamp) -> Response {
     let rules = &state.settings.rules;
     let (order, steps) = (&tracked.order, Steps::of(&tracked.events).standing);
-    let told = Told::of(tracked, rules, now);
+    let open = matches!(state.settings.auth, Auth::Open);
+    // Every reader of the feed knows every id, so an id proves nothing.
+    let sight = if open { Sight::WHOLE } else { Sight::NOBODY };
+    let told = Told::of(tracked, sight, rules, now);
     let undo = undo_ends(order, &steps, rules).filter(|ends| *ends > now);
     // A title has no `bdi`: the item is isolated by characters.
     let title = format!("{} · \u{2068}{}\u{2069}", told.title(), strip_bidi(&order.details.item));
@@ -119,7 +122,6 @@ fn show(tracked: &TrackedOrder, state: &AppState, now: Timestamp) -> Response {
     };
     let seq = tracked.events.last().map_or(0, |last| last.seq);
     let delivered = order.status == Status::Delivered;
-    let open = matches!(state.settings.auth, Auth::Open);
     let content = html! {
         header {
             p.brand { "Order Tracker" }
@@ -136,7 +138,7 @@ fn show(tracked: &TrackedOrder, state: &AppState, now: Timestamp) -> Response {
                     li { span.step { (status.words().label) } span.unseen { "still to come" } }
                 }
             }
-            (ordered(order, open))
+            (ordered(order, sight, open))
         }
         p #announcement.unseen role="status" {}
     };
@@ -180,8 +182,8 @@ fn number(order: &Order) -> (String, String) {
     (long, short)
 }
 
-/// Where keys are asked for, whoever has none may look only, and sees nobody: every reader of the feed knows every id.
-fn ordered(order: &Order, open: bool) -> Markup {
+/// What it is and whose; where keys are asked for, whoever has none may look only.
+fn ordered(order: &Order, sight: Sight, open: bool) -> Markup {
     let details = &order.details;
     let (long, short) = number(order);
     html! {
@@ -189,10 +191,8 @@ fn ordered(order: &Order, open: bool) -> Markup {
             h2 { "Your order" }
             dl {
                 div { dt { "Item" } dd { (quoted(&details.item)) ", " (details.size) } }
-                @if open {
-                    div { dt { "For" } dd { (quoted(&details.customer_name)) } }
-                    div { dt { "To" } dd { (quoted(&details.address)) } }
-                }
+                @if sight.names { div { dt { "For" } dd { (quoted(&details.customer_name)) } } }
+                @if sight.addresses { div { dt { "To" } dd { (quoted(&details.address)) } } }
                 div { dt { "Number" } dd.number { (long) strong { (short) } } }
             }
             @if open && order.status == Status::FIRST {

@@ -11,7 +11,7 @@ use super::{
     arrival::{Label, arrived, expected, minute},
     number,
 };
-use crate::order::{Estimate, Event, EventKind, Reason, Rules, Status, Timestamp, TrackedOrder};
+use crate::order::{Estimate, Event, EventKind, Reason, Rules, Sight, Status, Timestamp, TrackedOrder};
 
 /// What is said of an order that will not be there when it was said to.
 pub(super) const LATE: &str = "Later than expected";
@@ -26,16 +26,19 @@ pub(super) struct Told<'a> {
     estimate: Option<Estimate>,
     /// Whether people move it: then somebody should have spoken.
     by_people: bool,
+    /// What is shown of who ordered.
+    sight: Sight,
 }
 
 impl<'a> Told<'a> {
-    pub(super) fn of(tracked: &'a TrackedOrder, rules: &Rules, now: Timestamp) -> Self {
+    pub(super) fn of(tracked: &'a TrackedOrder, sight: Sight, rules: &Rules, now: Timestamp) -> Self {
         let order = &tracked.order;
         Self {
             status: order.status,
             news: news(&tracked.events),
             estimate: rules.delays.estimate(order, now),
             by_people: order.expected_at.is_some(),
+            sight,
         }
     }
 
@@ -88,7 +91,11 @@ impl<'a> Told<'a> {
         match self.status {
             Status::Delivered => html! {
                 h1 data-said { (self.status.words().headline) }
-                p { "Enjoy your " (quoted(&order.details.item)) ", " (quoted(&order.details.customer_name)) "!" }
+                p {
+                    "Enjoy your " (quoted(&order.details.item))
+                    @if self.sight.names { ", " (quoted(&order.details.customer_name)) }
+                    "!"
+                }
                 (arrived(order, now))
             },
             Status::Cancelled => self.called_off(tracked, now),

@@ -19,7 +19,7 @@ const SHARE: u32 = 2;
 
 /// What was seen of it.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<State>);
+pub(super) struct CallLimit(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,7 +28,7 @@ struct State {
     given_up: u32,
 }
 
-impl Pace {
+impl CallLimit {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no holder panics")
     }
@@ -64,23 +64,23 @@ mod tests {
 
     #[test]
     fn a_slow_database_is_given_more_time_and_a_quick_one_less() {
-        let pace = Pace::default();
-        let limits = || [FEW, MANY].map(|least| pace.limit(least));
+        let call_limit = CallLimit::default();
+        let limits = || [FEW, MANY].map(|least| call_limit.limit(least));
         assert_eq!(limits(), [FEW, MANY]);
         // Some that are slow among others that move change nothing.
         for _ in 0..10 {
-            (1..GIVEN_UP).for_each(|_| pace.gave_up());
-            pace.moved(FEW / SHARE, FEW);
+            (1..GIVEN_UP).for_each(|_| call_limit.gave_up());
+            call_limit.moved(FEW / SHARE, FEW);
         }
         assert_eq!(limits(), [FEW, MANY]);
-        (0..GIVEN_UP).for_each(|_| pace.gave_up());
+        (0..GIVEN_UP).for_each(|_| call_limit.gave_up());
         assert_eq!(limits(), [FEW * 2, MANY * 2]);
-        (0..GIVEN_UP * 9).for_each(|_| pace.gave_up());
+        (0..GIVEN_UP * 9).for_each(|_| call_limit.gave_up());
         assert_eq!(limits(), [STATEMENT_TIMEOUT; 2], "no more than a statement may take");
         // Where each takes so long it stays so; where one is quick again, at once no more.
-        pace.moved(FEW * 4, FEW);
+        call_limit.moved(FEW * 4, FEW);
         assert_eq!(limits(), [FEW * 8, STATEMENT_TIMEOUT]);
-        pace.moved(MANY / SHARE, MANY);
+        call_limit.moved(MANY / SHARE, MANY);
         assert_eq!(limits(), [FEW, MANY]);
     }
 }

@@ -28,7 +28,7 @@ const AGAIN_WITHIN: Duration = Duration::from_millis(250);
 
 impl Scheduler {
     /// Sorts what made sets fail, at once when there is some.
-    pub(super) async fn sort_out(&self) {
+    pub(super) async fn isolate_failures(&self) {
         let mut backoff = Backoff::default();
         loop {
             let done = self.sort().await;
@@ -88,7 +88,7 @@ impl Scheduler {
             [order_id] if error.may_be_one() => return self.settle([(order_id, Err(error))]).await,
             _ if error.may_be_one() => self.held().suspects.take_apart(&part),
             _ => {
-                self.held().suspects.put(part);
+                self.held().suspects.put_last(part);
                 return Err(error.into());
             }
         }
