@@ -94,14 +94,15 @@ async fn a_page_of_that_site_may_read_what_it_is_told() {
             answer.header("access-control-expose-headers"),
             "etag, location, link, idempotency-replayed, retry-after, x-request-id, www-authenticate"
         );
-        assert_eq!(answer.header("vary"), "origin");
+        assert!(answer.headers.get_all("vary").iter().any(|vary| vary == "origin"), "{status}");
     }
     let other = [("origin", "https://evil.example"), ("authorization", shop.as_str())];
     for answer in [
         ask(&api, Method::GET, "/orders", &other).await,
         ask(&api, Method::GET, "/orders", &headers[1..]).await,
     ] {
-        assert_eq!((answer.status.as_u16(), answer.header("vary")), (200, "origin"));
+        assert_eq!(answer.status, 200);
+        assert!(answer.headers.get_all("vary").iter().any(|vary| vary == "origin"));
         assert_eq!(told(&answer), [] as [&str; 0]);
     }
     let open = Service::on(Database::Sqlite).open().await;

@@ -249,6 +249,10 @@ async fn the_same_report_is_the_same_whichever_key_it_comes_with() {
         let bearer = keys.bearer(role);
         let body = json!({"event": event, "id": "q7", "minutes": 5});
         let answer = api.report_of(&order_id, &[("authorization", &bearer)], &body).await;
-        assert_eq!((answer.status.as_u16(), answer.header("idempotency-replayed")), (status, replayed), "{role}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("idempotency-replayed")),
+            (status, replayed),
+            "{role}"
+        );
     }
 }
