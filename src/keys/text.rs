@@ -34,7 +34,7 @@ impl ApiKey {
         text.extend((0..SECRET_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
         let check = check(text.as_bytes());
         text.push('_');
-        text.push_str(&check);
+        text.extend(check.map(char::from));
         Self(text)
     }
 
@@ -57,7 +57,7 @@ impl FromStr for ApiKey {
         let (secret, checked) = text.rsplit_once('_').ok_or(ParseKeyError)?;
         let drawn = secret.strip_prefix(PREFIX).ok_or(ParseKeyError)?;
         let legal = drawn.len() == SECRET_CHARS && drawn.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if legal && check(secret.as_bytes()) == checked {
+        if legal && check(secret.as_bytes()) == *checked.as_bytes() {
             Ok(Self(text.to_owned()))
         } else {
             Err(ParseKeyError)
@@ -78,14 +78,14 @@ impl fmt::Debug for KeyHash {
 }
 
 /// The CRC-32 of it, in six digits of the alphabet.
-fn check(text: &[u8]) -> String {
+fn check(text: &[u8]) -> [u8; CHECK_CHARS] {
     let mut rest = usize::try_from(crc32fast::hash(text)).unwrap_or_default();
     let mut digits = [b'0'; CHECK_CHARS];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[rest % ALPHABET.len()];
         rest /= ALPHABET.len();
     }
-    digits.map(char::from).into_iter().collect()
+    digits
 }
 
 /// What a key is called by programs: 12 characters, no part of the key.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_key_ends_with_its_checksum() {
         let text = format!("{PREFIX}{}", "0".repeat(SECRET_CHARS));
-        assert_eq!(check(text.as_bytes()), "2YksSr");
+        assert_eq!(&check(text.as_bytes()), b"2YksSr");
         let key: ApiKey = format!("{text}_2YksSr").parse().expect("a key");
         assert_eq!(key.reveal().len(), 41);
         assert_eq!(format!("{key:?} {:?}", key.hash()), "ApiKey(***) KeyHash(***)");

@@ -12,6 +12,7 @@ use axum::{
 use super::super::{
     AppState, Problem, pages,
     routes::{self, Need},
+    within_time,
 };
 use crate::{
     keys::{ApiKey, Auth, AuthError, Caller, KeyRing, LiveKey},
@@ -24,16 +25,19 @@ const BEARER: &str = "Bearer ";
 /// Lets through who may, with the [`Caller`] beside the request.
 pub(in crate::http) async fn access(
     State(state): State<Arc<AppState>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let Auth::Keys(ring) = &state.settings.auth else {
+        request.extensions_mut().insert(Caller::Anyone);
+        return within_time(request, next).await;
+    };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
-    let proved = match &state.settings.auth {
-        Auth::Open => Ok((Caller::Anyone, None)),
+    let proved = match need {
         // Who needs none is not asked, and what he sends along is not looked at.
-        Auth::Keys(_) if need == Need::Nothing => Ok((Caller::Anonymous, None)),
-        Auth::Keys(ring) => authenticate(&state, ring, need, &request),
+        Need::Nothing => Ok((Caller::Anonymous, None)),
+        need => authenticate(&state, ring, need, &request),
     };
     let (caller, renewed) = match (proved, need) {
         (Ok(proved), _) => proved,
@@ -82,7 +86,7 @@ async fn answer(caller: Caller, need: Need, mut request: Request, next: Next) ->
         };
     }
     request.extensions_mut().insert(caller);
-    next.run(request).await
+    within_time(request, next).await
 }
 
 /// Who asks, and a session that lasts longer if he has one that is worth it.
