@@ -77,8 +77,10 @@ impl KeyRing {
 
     /// The key that this is, used now.
     pub fn authenticate(&self, key: &ApiKey, now: Timestamp) -> Result<Arc<LiveKey>, AuthError> {
-        let live = self.live().ok_or(AuthError::NotReadYet)?;
-        let key = live.by_hash.get(&key.hash()).ok_or(AuthError::Unknown)?;
+        let hash = key.hash();
+        // Inside of the lock: a count that all cores share would cost more than the look.
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let key = live.as_ref().ok_or(AuthError::NotReadYet)?.by_hash.get(&hash).ok_or(AuthError::Unknown)?;
         key.used_at(now);
         Ok(Arc::clone(key))
     }
