@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
-    super::{KeyCreation, KeyList, KeyStore, StoreError, odd_rows},
+    super::{KeyCreation, KeyList, KeyStore, StoreError, keys::key_hash, odd_rows},
     PgStore, bounded, rights,
     rows::{moment, moment_if_any, parsed},
 };
 use crate::{
-    keys::{KeyHash, KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::Timestamp,
 };
 
@@ -19,13 +19,9 @@ const MAKERS: i64 = 0x6b65_7973;
 
 impl<'r> FromRow<'r, PgRow> for StoredKey {
     fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
-        let hash: &[u8] = row.try_get("hash")?;
-        let hash = hash.try_into().map_err(|source| sqlx::Error::ColumnDecode {
-            index: "hash".to_owned(),
-            source: Box::new(source),
-        })?;
+        let hash = key_hash(row.try_get("hash")?)?;
         let (id, name, role) = (parsed(row, "id")?, row.try_get("name")?, parsed(row, "role")?);
-        Ok(Self { id, name, role, hash: KeyHash(hash) })
+        Ok(Self { id, name, role, hash })
     }
 }
 
@@ -90,14 +86,7 @@ async fn list(db: &mut PgConnection) -> sqlx::Result<KeyList> {
     )
     .fetch_all(db)
     .await?;
-    let mut list = KeyList::default();
-    for row in &rows {
-        match KeyRecord::from_row(row) {
-            Ok(key) => list.keys.push(key),
-            Err(_) => list.unreadable.push(id_of(row)),
-        }
-    }
-    Ok(list)
+    Ok(KeyList::of(&rows, id_of, |row| KeyRecord::from_row(row)))
 }
 
 async fn create(db: &mut PgConnection, key: &StoredKey, now: Option<Timestamp>) -> sqlx::Result<KeyCreation> {

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use sqlx::{FromRow, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{KeyCreation, KeyList, KeyStore, StoreError, odd_rows},
+    super::{KeyCreation, KeyList, KeyStore, StoreError, keys::key_hash, odd_rows},
     SqliteStore,
     rows::{json, moment, moment_if_any, parsed, written},
 };
 use crate::{
-    keys::{KeyHash, KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::Timestamp,
 };
 
@@ -17,13 +17,9 @@ const MINUTE: i64 = 60_000;
 
 impl<'r> FromRow<'r, SqliteRow> for StoredKey {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
-        let hash: &[u8] = row.try_get("hash")?;
-        let hash = hash.try_into().map_err(|source| sqlx::Error::ColumnDecode {
-            index: "hash".to_owned(),
-            source: Box::new(source),
-        })?;
+        let hash = key_hash(row.try_get("hash")?)?;
         let (id, name, role) = (parsed(row, "id")?, written(row, "name")?, parsed(row, "role")?);
-        Ok(Self { id, name, role, hash: KeyHash(hash) })
+        Ok(Self { id, name, role, hash })
     }
 }
 
@@ -81,14 +77,7 @@ async fn list(read: &SqlitePool) -> Result<KeyList, StoreError> {
     )
     .fetch_all(read)
     .await?;
-    let mut list = KeyList::default();
-    for row in &rows {
-        match KeyRecord::from_row(row) {
-            Ok(key) => list.keys.push(key),
-            Err(_) => list.unreadable.push(id_of(row)),
-        }
-    }
-    Ok(list)
+    Ok(KeyList::of(&rows, id_of, |row| KeyRecord::from_row(row)))
 }
 
 async fn create(
