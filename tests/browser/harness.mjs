@@ -11,6 +11,9 @@ import { chromium } from "playwright-core";
 
 const PATIENCE = 20_000;
 
+/** Where the readers live: the minutes tell it from UTC, and the next hours are of the same day. */
+export const ZONE = new Date().getUTCHours() < 14 ? "Asia/Kathmandu" : "Pacific/Marquesas";
+
 /** One that can be killed and started again on the same port and the same data. */
 export class Service {
   /** With `roles` it asks for keys, and has one of each. */
@@ -132,7 +135,7 @@ export function launch() {
 
 /** A page that remembers what went wrong on it: errors, refusals by the policy, dialogs. */
 export async function open(browser, options = {}) {
-  const context = await browser.newContext({ timezoneId: "Asia/Kathmandu", locale: "en-GB", ...options });
+  const context = await browser.newContext({ timezoneId: ZONE, locale: "en-GB", ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   page.trouble = [];
