@@ -26,28 +26,27 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// In which role; `None` where nobody is asked.
-    pub fn role(&self) -> Option<Role> {
+    /// The key that was shown.
+    pub fn key(&self) -> Option<&Arc<LiveKey>> {
         match self {
             Self::Anyone | Self::Anonymous => None,
-            Self::Holder(key) => Some(key.stored.role),
+            Self::Holder(key) => Some(key),
         }
+    }
+
+    /// In which role; `None` where nobody is asked.
+    pub fn role(&self) -> Option<Role> {
+        self.key().map(|key| key.stored.role)
     }
 
     /// The name of the key.
     pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::Anyone | Self::Anonymous => None,
-            Self::Holder(key) => Some(&key.stored.name),
-        }
+        self.key().map(|key| key.stored.name.as_str())
     }
 
     /// Whose idempotency keys those that come with the request are.
     pub fn owner(&self) -> &str {
-        match self {
-            Self::Anyone | Self::Anonymous => "",
-            Self::Holder(key) => key.stored.id.as_str(),
-        }
+        self.key().map_or("", |key| key.stored.id.as_str())
     }
 
     /// Whether that may be done.
@@ -70,17 +69,15 @@ impl Caller {
 
     /// Who reports what comes with the request.
     pub fn reporter(&self) -> Option<Reporter> {
-        match self {
-            Self::Anyone | Self::Anonymous => None,
-            Self::Holder(key) => Some(Reporter { role: key.stored.role, name: key.stored.name.clone() }),
-        }
+        let stored = &self.key()?.stored;
+        Some(Reporter { role: stored.role, name: stored.name.clone() })
     }
 
     /// Waits until the key is not good any more: what was begun with it ends.
     pub async fn revoked(&self) {
-        match self {
-            Self::Anyone | Self::Anonymous => std::future::pending().await,
-            Self::Holder(key) => key.revoked.cancelled().await,
+        match self.key() {
+            None => std::future::pending().await,
+            Some(key) => key.revoked.cancelled().await,
         }
     }
 }

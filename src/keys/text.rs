@@ -1,6 +1,6 @@
 //! A key as its holder has it, and what is kept of it.
 
-use std::{fmt, str::FromStr};
+use std::{array::from_fn, fmt, str::FromStr};
 
 use rand::{Rng, RngExt as _};
 use sha2::{Digest as _, Sha256};
@@ -11,12 +11,14 @@ const PREFIX: &str = "otk_";
 const SECRET_CHARS: usize = 30;
 /// Characters of the checksum.
 const CHECK_CHARS: usize = 6;
+/// Characters of a whole key.
+const KEY_CHARS: usize = PREFIX.len() + SECRET_CHARS + 1 + CHECK_CHARS;
 /// The alphabet, its digits in this order.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A key. Nothing prints it by mistake.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
+pub struct ApiKey([u8; KEY_CHARS]);
 
 /// The SHA-256 of a whole key: enough to know it again, and no way back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,22 +32,20 @@ pub struct ParseKeyError;
 impl ApiKey {
     /// A new one.
     pub fn random(random: &mut impl Rng) -> Self {
-        let mut text = PREFIX.to_owned();
-        text.extend((0..SECRET_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
-        let check = check(text.as_bytes());
-        text.push('_');
-        text.extend(check.map(char::from));
-        Self(text)
+        let drawn: [u8; SECRET_CHARS] = from_fn(|_| ALPHABET[random.random_range(0..ALPHABET.len())]);
+        let secret = [PREFIX.as_bytes(), &drawn].concat();
+        let text = [&secret[..], b"_", &check(&secret)].concat();
+        Self(from_fn(|at| text[at]))
     }
 
     /// The key itself, to be shown once, or sent.
     pub fn reveal(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// What is kept of it.
     pub fn hash(&self) -> KeyHash {
-        KeyHash(Sha256::digest(self.0.as_bytes()).into())
+        KeyHash(Sha256::digest(self.0).into())
     }
 }
 
@@ -58,7 +58,7 @@ impl FromStr for ApiKey {
         let drawn = secret.strip_prefix(PREFIX).ok_or(ParseKeyError)?;
         let legal = drawn.len() == SECRET_CHARS && drawn.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if legal && check(secret.as_bytes()) == *checked.as_bytes() {
-            Ok(Self(text.to_owned()))
+            text.as_bytes().try_into().map(Self).map_err(|_| ParseKeyError)
         } else {
             Err(ParseKeyError)
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -22,71 +22,64 @@ use crate::{
 /// The scheme of keys, RFC 6750.
 const BEARER: &str = "Bearer ";
 
+/// An answer, and whose key its request came with.
+pub(in crate::http) struct Answer {
+    pub(in crate::http) response: Response,
+    pub(in crate::http) key: Option<Arc<LiveKey>>,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self { response, key: None }
+    }
+}
+
 /// Lets through who may, with the [`Caller`] beside the request.
-pub(in crate::http) async fn access(
-    State(state): State<Arc<AppState>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Auth::Keys(ring) = &state.settings.auth else {
-        request.extensions_mut().insert(Caller::Anyone);
-        return within_time(request, next).await;
+pub(in crate::http) async fn access(state: &AppState, mut request: Request, next: Next) -> Answer {
+    let (caller, renewed) = match caller(state, &request) {
+        Ok(proved) => proved,
+        Err(refused) => return *refused,
     };
+    let key = caller.key().cloned();
+    request.extensions_mut().insert(caller);
+    let mut response = within_time(request, next).await;
+    let headers = response.headers_mut();
+    headers.extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
+    if key.is_some() {
+        // The same address shows others less or more, so no cache keeps it.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    Answer { response, key }
+}
+
+/// Who asks, or how he is refused.
+fn caller(state: &AppState, request: &Request) -> Result<Proved, Box<Answer>> {
+    let Auth::Keys(ring) = &state.settings.auth else { return Ok((Caller::Anyone, None)) };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
-    let proved = match need {
-        // Who needs none is not asked, and what he sends along is not looked at.
-        Need::Nothing => Ok((Caller::Anonymous, None)),
-        need => authenticate(&state, ring, need, &request),
-    };
-    let (caller, renewed) = match (proved, need) {
+    // Who needs no key is not asked, and what he sends along is not looked at.
+    if need == Need::Nothing {
+        return Ok((Caller::Anonymous, None));
+    }
+    let (caller, renewed) = match (authenticate(state, ring, need, request), need) {
         (Ok(proved), _) => proved,
         (Err(_), Need::Optional) => (Caller::Anonymous, None),
-        (Err(problem), Need::Page(_)) => return pages::sign_in_first(&problem, &request),
-        (Err(problem), _) => return problem.into_response(),
+        (Err(problem), Need::Page(_)) => return Err(refused(pages::sign_in_first(&problem, request), None)),
+        (Err(problem), _) => return Err(refused(problem.into_response(), None)),
     };
-    let asker = Asker::of(&caller);
-    let mut response = answer(caller, need, request, next).await;
-    response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
-    if let Some(asker) = asker {
-        // The same address shows others less or more.
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("authorization"));
-        response.extensions_mut().insert(asker);
-    }
-    response
+    let problem = match need {
+        Need::Key(action) | Need::Page(action) if !caller.may(action) => not_for_role(&caller, action),
+        _ => return Ok((caller, renewed)),
+    };
+    let response = match need {
+        Need::Page(_) => pages::not_for_role(&problem),
+        _ => problem.into_response(),
+    };
+    Err(refused(response, caller.key().cloned()))
 }
 
-/// Whose key a request came with, for its line of the log.
-#[derive(Debug, Clone)]
-pub(in crate::http) struct Asker(Arc<LiveKey>);
-
-impl Asker {
-    fn of(caller: &Caller) -> Option<Self> {
-        match caller {
-            Caller::Anyone | Caller::Anonymous => None,
-            Caller::Holder(key) => Some(Self(Arc::clone(key))),
-        }
-    }
-
-    /// The name of the key.
-    pub(in crate::http) fn name(&self) -> &str {
-        &self.0.stored.name
-    }
-}
-
-async fn answer(caller: Caller, need: Need, mut request: Request, next: Next) -> Response {
-    if let Need::Key(action) | Need::Page(action) = need
-        && !caller.may(action)
-    {
-        let problem = not_for_role(&caller, action);
-        return if matches!(need, Need::Page(_)) {
-            pages::not_for_role(&problem)
-        } else {
-            problem.into_response()
-        };
-    }
-    request.extensions_mut().insert(caller);
-    within_time(request, next).await
+fn refused(response: Response, key: Option<Arc<LiveKey>>) -> Box<Answer> {
+    Box::new(Answer { response, key })
 }
 
 /// Who asks, and a session that lasts longer if he has one that is worth it.

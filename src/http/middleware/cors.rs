@@ -1,13 +1,12 @@
 //! Other sites' pages that may use the API, by the Fetch standard. Their requests bring keys and no cookies.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+    response::IntoResponse as _,
 };
+
+use super::access::Answer;
 
 /// What such a page may do.
 const METHODS: &str = "GET, POST";
@@ -20,21 +19,24 @@ const READ: &str = "etag, location, link, idempotency-replayed, retry-after, x-r
 const KEPT: &str = "7200";
 
 /// Tells browsers that pages of these sites may read the answer. All others are answered as if nobody had asked.
-pub(in crate::http) async fn cors(
-    State(origins): State<Arc<[HeaderValue]>>,
+pub(in crate::http) async fn cors<A: Future<Output = Answer>>(
+    origins: &[HeaderValue],
     request: Request,
-    next: Next,
-) -> Response {
+    answer: impl FnOnce(Request) -> A,
+) -> Answer {
+    if origins.is_empty() {
+        return answer(request).await;
+    }
     let mut sent = request.headers().get_all(header::ORIGIN).iter();
     let origin = sent.next().filter(|origin| sent.next().is_none() && origins.contains(origin)).cloned();
     let asks_first = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = match origin {
+    let mut answer = match origin {
         // It is asked without a key, before the request that has one.
-        Some(_) if asks_first => StatusCode::NO_CONTENT.into_response(),
-        _ => next.run(request).await,
+        Some(_) if asks_first => StatusCode::NO_CONTENT.into_response().into(),
+        _ => answer(request).await,
     };
-    let headers = response.headers_mut();
+    let headers = answer.response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("origin"));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -44,7 +46,7 @@ pub(in crate::http) async fn cors(
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(READ));
         }
     }
-    response
+    answer
 }
 
 fn allow(headers: &mut HeaderMap) {

@@ -1,19 +1,18 @@
-//! The outermost layer: request id, metrics, the line of the log, and the body of problems.
+//! Around all else: request id, metrics, the line of the log, and the body of problems.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
     response::Response,
 };
 use tokio::time::Instant;
 
 use super::{
     super::problem::{self, Cause, Problem},
-    access::Asker,
+    access::Answer,
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
@@ -46,17 +45,18 @@ pub struct Observers {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct HeldBackFor(pub(in crate::http) Duration);
 
-pub(in crate::http) async fn observe(
-    State(observers): State<Arc<Observers>>,
+/// Answers a request, and leaves its trace.
+pub(in crate::http) async fn observe<A: Future<Output = Answer>>(
+    observers: &Observers,
     request: Request,
-    next: Next,
+    answer: impl FnOnce(Request) -> A,
 ) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let id = request_id(request.headers());
 
-    let mut response = id.during(next.run(request)).await;
+    let Answer { mut response, key } = id.during(answer(request)).await;
 
     let mut cause = response.extensions_mut().remove::<Cause>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -82,8 +82,7 @@ pub(in crate::http) async fn observe(
     // What browsers ask with OPTIONS is answered in front of all routes.
     let counted = if method == Method::OPTIONS && status.is_success() { UNMATCHED } else { route };
     observers.metrics.http_answered(counted, method_label(&method, counted, status), status.as_str(), worked);
-    let asker = response.extensions_mut().remove::<Asker>();
-    let key = asker.as_ref().map(Asker::name);
+    let key = key.as_ref().map(|key| key.stored.name.as_str());
     observers.log.write(&Answered { id: &id, method: told(&method), route, status, took, key });
     response
 }

@@ -15,6 +15,7 @@ use crate::order::Role::{self, Admin, Courier, Kitchen, Reader, Shop, Staff};
 
 on_both_databases!(
     names_addresses_and_notes_go_to_roles_that_need_them,
+    no_cache_keeps_what_a_key_was_shown,
     lists_asked_for_at_the_same_moment_are_apart,
     a_report_is_of_the_role_of_its_key,
     a_role_reports_its_own,
@@ -115,6 +116,21 @@ async fn names_addresses_and_notes_go_to_roles_that_need_them(service: Service) 
 }
 
 /// A list is made once for all who ask at one moment, and never for those who see more.
+async fn no_cache_keeps_what_a_key_was_shown(service: Service) {
+    let floor = Shopfloor::open(&service).await;
+    let path = format!("/orders/{}", floor.order_id);
+    for role in [Staff, Reader] {
+        let found = floor.get(role, &path).await;
+        assert_eq!((found.status.as_u16(), found.header("cache-control")), (200, "no-store"), "{role}");
+        // Who remembers the tag himself need not be told again.
+        let asked = Request::get(&path)
+            .header("authorization", floor.keys.bearer(role))
+            .header("if-none-match", found.header("etag"));
+        let again = floor.api.send(asked.body(Body::empty()).expect("valid")).await;
+        assert_eq!((again.status.as_u16(), again.header("cache-control")), (304, "no-store"), "{role}");
+    }
+}
+
 async fn lists_asked_for_at_the_same_moment_are_apart(service: Service) {
     let floor = Shopfloor::open(&service).await;
     let asked = [Reader, Shop, Kitchen, Reader, Staff, Shop].map(|role| {
