@@ -5,8 +5,6 @@ use std::{fmt, str::FromStr};
 use clap::Args;
 use url::Url;
 
-use crate::client::header::HeaderValue;
-
 /// How others reach the service.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HTTP")]
@@ -20,13 +18,6 @@ pub(crate) struct ReachConfig {
     /// Where `/metrics` is served alone and without a key; unset means where all else is
     #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
     pub(crate) metrics_addr: Option<HostPort>,
-}
-
-impl ReachConfig {
-    /// The sites whose pages may use the API, as headers name them.
-    pub(crate) fn cors_origins(&self) -> impl Iterator<Item = HeaderValue> {
-        self.cors_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())
-    }
 }
 
 /// A host, or an address, and a port.

@@ -20,7 +20,6 @@ use std::{any::Any, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::HeaderValue,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -80,8 +79,8 @@ pub struct HttpSettings {
     pub demo: bool,
     /// Whether `/metrics` is served somewhere else.
     pub metrics_elsewhere: bool,
-    /// Other sites whose pages may use the API.
-    pub cors_origins: Vec<HeaderValue>,
+    /// Other sites whose pages may use the API, each as a browser writes it.
+    pub cors_origins: Vec<String>,
 }
 
 impl HttpSettings {

@@ -62,7 +62,6 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
             "ops",
             "pipeline",
             "http",
-            "client",
             "load",
         ],
     ),

@@ -44,7 +44,7 @@ impl Wiring<'_> {
                 exposed,
                 demo: self.config.store.is_embedded(),
                 metrics_elsewhere: reach.metrics_addr.is_some(),
-                cors_origins: reach.cors_origins().collect(),
+                cors_origins: reach.cors_origins.clone(),
             },
             batches: BatchPlaces::default(),
             stop: self.shutdown.soft(),

@@ -20,7 +20,7 @@ const KEPT: &str = "7200";
 
 /// Tells browsers that pages of these sites may read the answer. All others are answered as if nobody had asked.
 pub(in crate::http) async fn cors<A: Future<Output = Answer>>(
-    origins: &[HeaderValue],
+    origins: &[String],
     request: Request,
     answer: impl FnOnce(Request) -> A,
 ) -> Answer {
@@ -28,7 +28,8 @@ pub(in crate::http) async fn cors<A: Future<Output = Answer>>(
         return answer(request).await;
     }
     let mut sent = request.headers().get_all(header::ORIGIN).iter();
-    let origin = sent.next().filter(|origin| sent.next().is_none() && origins.contains(origin)).cloned();
+    let allowed = |origin: &&HeaderValue| origins.iter().any(|allowed| *origin == allowed);
+    let origin = sent.next().filter(|origin| sent.next().is_none() && allowed(origin)).cloned();
     let asks_first = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut answer = match origin {

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::http::HeaderValue;
 use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
@@ -76,7 +75,7 @@ pub(super) struct Service {
     public_url: Option<Url>,
     exposed: bool,
     metrics_elsewhere: bool,
-    cors_origins: Vec<HeaderValue>,
+    cors_origins: Vec<String>,
 }
 
 /// A key of each role, all of them good.
@@ -154,7 +153,7 @@ impl Service {
 
     /// Pages of these sites may use the API.
     pub(super) fn cors_origins(&self, origins: &[&'static str]) -> Self {
-        let cors_origins = origins.iter().copied().map(HeaderValue::from_static).collect();
+        let cors_origins = origins.iter().copied().map(str::to_owned).collect();
         Self { cors_origins, ..self.clone() }
     }
 
