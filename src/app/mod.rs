@@ -19,8 +19,8 @@ pub use shutdown::Shutdown;
 use supervisor::Supervisor;
 
 use crate::{
-    app::config::{Config, StoreConfig},
-    broker::{EmbeddedBroker, KafkaPublisher},
+    app::config::{Config, KafkaConfig, StoreConfig},
+    broker::{EmbeddedBroker, Kafka, KafkaPublisher},
     store::{Maintenance as _, PgSettings, PgStore, SqliteStore, Store, StoreError},
     time::SystemClock,
 };
@@ -98,6 +98,11 @@ pub(crate) async fn open_for_keys(
         IfMissing::Fail => SqliteStore::open_existing_beside(&config.data_dir, clock).await?,
     };
     Ok(Arc::new(store))
+}
+
+/// The cluster that these settings are for, to read its topics or to put back what lies on one.
+pub(crate) fn open_kafka(config: &KafkaConfig, brokers: String) -> Arc<Kafka> {
+    Arc::new(Kafka::new(config.settings(brokers, false), Arc::default()))
 }
 
 impl App {

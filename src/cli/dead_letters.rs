@@ -1,17 +1,15 @@
 //! `dead-letters list|show|requeue`: messages that could not become orders, for people.
 
-use std::{borrow::Cow, collections::HashSet, fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, fmt::Write as _};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::{clean, output, reach};
 use crate::{
-    app::config::KafkaConfig,
-    broker::{BrokerError, DeadLetter, Kafka},
-    telemetry::metrics::Metrics,
+    app::{self, config::KafkaConfig},
+    ops::dead_letters::{DeadLetterQueue, QueuedLetter},
 };
 
 #[derive(Debug, Args)]
@@ -83,61 +81,35 @@ pub(super) async fn run(args: DeadLettersArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The dead-letter topic, read.
-struct DeadLetterQueue {
-    kafka: Arc<Kafka>,
-    dead_letters: Vec<DeadLetter>,
-    /// Places of dead letters that were requeued.
-    requeued: HashSet<String>,
+async fn open(config: &KafkaConfig) -> anyhow::Result<DeadLetterQueue> {
+    let brokers = config.brokers.clone().ok_or_else(|| {
+        let unset =
+            "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)";
+        output::Wrong(unset.to_owned())
+    })?;
+    reach::broker(&brokers).await?;
+    let kafka = app::open_kafka(config, brokers.clone());
+    let read = DeadLetterQueue::read(kafka, config.dlq_topic()).await;
+    read.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))
 }
 
-impl DeadLetterQueue {
-    async fn open(config: &KafkaConfig) -> anyhow::Result<Self> {
-        let brokers = config.brokers.clone().ok_or_else(|| {
-            let unset =
-                "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)";
-            output::Wrong(unset.to_owned())
-        })?;
-        reach::broker(&brokers).await?;
-        let kafka = Arc::new(Kafka::new(config.settings(brokers.clone(), false), Arc::new(Metrics::new())));
-        let (reader, topic) = (Arc::clone(&kafka), config.dlq_topic());
-        let all = tokio::task::spawn_blocking(move || {
-            let mut all = Vec::new();
-            reader.read_all(&topic, |dead_letter| all.push(dead_letter))?;
-            Ok::<_, BrokerError>(all)
-        });
-        let all = all.await?.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))?;
-        let (notes, dead_letters): (Vec<DeadLetter>, Vec<DeadLetter>) =
-            all.into_iter().partition(|dead_letter| dead_letter.notes_requeue_of().is_some());
-        let requeued = notes.iter().filter_map(DeadLetter::notes_requeue_of).map(str::to_owned).collect();
-        Ok(Self { kafka, dead_letters, requeued })
-    }
-
-    fn waiting(&self) -> impl Iterator<Item = &DeadLetter> {
-        self.dead_letters.iter().filter(|dead_letter| !self.requeued.contains(&dead_letter.place()))
-    }
-
-    fn find(&self, place: &str) -> anyhow::Result<&DeadLetter> {
-        let found = self.dead_letters.iter().find(|dead_letter| dead_letter.place() == place);
-        found.with_context(|| {
-            format!("there is no dead letter at {place}; `dead-letters list --all` shows all")
-        })
-    }
+fn find<'a>(queue: &'a DeadLetterQueue, place: &str) -> anyhow::Result<&'a QueuedLetter> {
+    queue
+        .find(place)
+        .with_context(|| format!("there is no dead letter at {place}; `dead-letters list --all` shows all"))
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let queue = DeadLetterQueue::open(&args.kafka).await?;
-    let dead_letters: Vec<&DeadLetter> =
-        if args.all { queue.dead_letters.iter().collect() } else { queue.waiting().collect() };
+    let queue = open(&args.kafka).await?;
+    let listed: Vec<&QueuedLetter> =
+        if args.all { queue.all.iter().collect() } else { queue.waiting().collect() };
     if args.json {
-        return output::print_json(
-            &dead_letters.iter().map(|dead_letter| as_json(&queue, dead_letter)).collect::<Vec<_>>(),
-        );
+        return output::print_json(&listed.into_iter().map(as_json).collect::<Vec<_>>());
     }
     let mut text = String::new();
-    for dead_letter in dead_letters {
+    for QueuedLetter { dead_letter, is_requeued } in listed {
         let header = |name| clean::line(dead_letter.header(name).unwrap_or("?"));
-        let done = if queue.requeued.contains(&dead_letter.place()) { "  (requeued)" } else { "" };
+        let done = if *is_requeued { "  (requeued)" } else { "" };
         let origin = format!("{} {}:{}", header("dlq_topic"), header("dlq_partition"), header("dlq_offset"));
         let (reason, detail) = (header("dlq_reason"), header("dlq_detail"));
         let _ = writeln!(text, "{:<10}{reason:<16}from {origin}  {detail}{done}", dead_letter.place());
@@ -150,11 +122,12 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let queue = DeadLetterQueue::open(&args.kafka).await?;
-    let dead_letter = queue.find(&args.place)?;
+    let queue = open(&args.kafka).await?;
+    let found = find(&queue, &args.place)?;
     if args.json {
-        return output::print_json(&as_json(&queue, dead_letter));
+        return output::print_json(&as_json(found));
     }
+    let dead_letter = &found.dead_letter;
     let mut text = String::new();
     for (name, value) in &dead_letter.headers {
         let _ = writeln!(text, "{}: {}", clean::line(name), clean::line(value));
@@ -166,26 +139,25 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
 }
 
 async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
-    let queue = DeadLetterQueue::open(&args.kafka).await?;
-    let chosen: Vec<&DeadLetter> = if args.all {
+    let queue = open(&args.kafka).await?;
+    let chosen: Vec<&QueuedLetter> = if args.all {
         queue.waiting().collect()
     } else {
-        args.places.iter().map(|place| queue.find(place)).collect::<Result<_, _>>()?
+        args.places.iter().map(|place| find(&queue, place)).collect::<Result<_, _>>()?
     };
-    let (receipts, _unused) = mpsc::channel(1);
-    let publisher = queue.kafka.publisher(receipts)?;
+    let publisher = queue.publisher()?;
     let (mut done, mut told, mut failure) = (Vec::new(), Ok(()), None);
-    for dead_letter in &chosen {
-        let requeued = async { Ok(publisher.requeued(&whole(&queue, dead_letter).await?).await?) };
-        if let Err(error) = requeued.await {
+    for queued in &chosen {
+        if let Err(error) = queue.requeue(queued, &publisher).await {
             failure = Some(error);
             break;
         }
-        done.push(dead_letter.place());
+        let place = queued.dead_letter.place();
         // Whoever has left still wants the others requeued.
         if told.is_ok() && !args.json {
-            told = output::print(&format!("{} is requeued", dead_letter.place()));
+            told = output::print(&format!("{place} is requeued"));
         }
+        done.push(place);
     }
     if args.json {
         told = output::print_json(&json!({"requeued": done}));
@@ -197,28 +169,12 @@ async fn requeue(args: &RequeueArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The dead letter with its message; what was too large to copy is fetched from where it came from.
-async fn whole(queue: &DeadLetterQueue, dead_letter: &DeadLetter) -> anyhow::Result<DeadLetter> {
-    if !dead_letter.is_partial() {
-        return Ok(dead_letter.clone());
-    }
-    let header =
-        |name| dead_letter.header(name).with_context(|| format!("the dead letter has no header {name}"));
-    let (topic, partition) = (header("dlq_topic")?.to_owned(), header("dlq_partition")?.parse()?);
-    let (offset, kafka) = (header("dlq_offset")?.parse()?, Arc::clone(&queue.kafka));
-    let original = tokio::task::spawn_blocking(move || kafka.read_one(&topic, partition, offset)).await??;
-    let mut whole = dead_letter.clone();
-    (whole.record.key, whole.record.value) = (original.record.key, original.record.value);
-    whole.record.headers = original.record.headers;
-    Ok(whole)
-}
-
-fn as_json(queue: &DeadLetterQueue, dead_letter: &DeadLetter) -> Value {
+fn as_json(QueuedLetter { dead_letter, is_requeued }: &QueuedLetter) -> Value {
     let headers: serde_json::Map<String, Value> =
         dead_letter.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
         "place": dead_letter.place(),
-        "requeued": queue.requeued.contains(&dead_letter.place()),
+        "requeued": is_requeued,
         "headers": headers,
         "key": text_of(dead_letter.record.key.as_deref()),
         "value": text_of(dead_letter.record.value.as_deref()),

@@ -1,6 +1,6 @@
 //! `verify`: the proof, for people and for programs.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -11,9 +11,7 @@ use crate::{
         self,
         config::{KafkaConfig, StoreConfig},
     },
-    broker::Kafka,
     ops::verify::{Report, VerifyError, verify},
-    telemetry::metrics::Metrics,
 };
 
 #[derive(Debug, Args)]
@@ -32,10 +30,7 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         reach::broker(brokers).await?;
     }
     let store = app::open_for_audit(&args.store).await.context("can't read the database")?;
-    let kafka =
-        args.kafka.brokers.clone().map(|brokers| {
-            Arc::new(Kafka::new(args.kafka.settings(brokers, false), Arc::new(Metrics::new())))
-        });
+    let kafka = args.kafka.brokers.clone().map(|brokers| app::open_kafka(&args.kafka, brokers));
     let (topic, event_topic) = (&args.kafka.topic, args.kafka.events_topic().map(String::as_str));
     let report = verify(&*store, kafka, topic, event_topic).await.map_err(|error| match error {
         VerifyError::Broker(_) => {

@@ -1,5 +1,6 @@
 //! What operators ask: what waits, what is wrong, and whether every promise was kept.
 
+pub mod dead_letters;
 pub mod diagnosis;
 mod operations;
 pub mod overview;
