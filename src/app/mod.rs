@@ -4,6 +4,7 @@
 //! writer, so the relay drains and ends.
 
 pub mod config;
+pub(crate) mod logging;
 mod reach;
 mod shutdown;
 mod supervisor;

@@ -13,16 +13,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
-use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{log_fields, log_output::LogOutput, output, welcome::Welcome};
-use crate::{
-    app::{
-        self, App,
-        config::{Config, LogConfig, LogFormat},
-    },
-    store,
-    telemetry::WithRequestId,
+use crate::app::{
+    self, App,
+    config::{Config, LogConfig, LogFormat},
+    logging,
 };
 
 /// The service's settings, and what only somebody at a terminal may want.
@@ -126,19 +122,5 @@ fn start_logging(log: &LogConfig) -> anyhow::Result<()> {
     let format = log.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let ansi = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let output = LogOutput::new(stderr(), format);
-    let lines = fmt()
-        .with_env_filter(EnvFilter::try_new(format!("{},{}", store::LOG_FILTER, log.rust_log))?)
-        .with_writer(move || output.clone())
-        .log_internal_errors(false)
-        .with_ansi(ansi);
-    match format {
-        LogFormat::Text => {
-            let lines = lines.with_target(false).fmt_fields(log_fields::cleaned());
-            lines.map_event_format(|lines| WithRequestId::text(lines, ansi)).init();
-        }
-        LogFormat::Json => lines.json().flatten_event(true).map_event_format(WithRequestId::json).init(),
-    }
-    // A panic is a line of the log like any other failure.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    Ok(())
+    logging::start(log, (format, ansi), move || output.clone(), log_fields::cleaned())
 }
