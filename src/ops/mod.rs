@@ -4,6 +4,7 @@ pub mod dead_letters;
 pub mod diagnosis;
 mod operations;
 pub mod overview;
+pub mod republish;
 pub mod verify;
 
 pub use operations::Operations;
