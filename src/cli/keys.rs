@@ -10,9 +10,8 @@ use serde_json::json;
 use super::{clean, output};
 use crate::{
     app::{self, IfMissing, config::StoreConfig},
-    keys::{ApiKey, KeyId, KeyRecord, MAX_LIVE_KEYS, MAX_NAME_CHARS, StoredKey},
+    keys::{ApiKey, KeyCreation, KeyId, KeyList, KeyRecord, MAX_LIVE_KEYS, MAX_NAME_CHARS, StoredKey},
     order::{Role, Timestamp},
-    store::{KeyCreation, KeyList, Store},
 };
 
 #[derive(Debug, Args)]
@@ -100,31 +99,60 @@ pub(super) async fn run(args: &KeysArgs) -> anyhow::Result<()> {
         KeysCommand::List(_) | KeysCommand::Revoke(_) => IfMissing::Fail,
     };
     let store = app::open_for_keys(args.store(), if_missing).await?;
-    let done = match &args.command {
-        KeysCommand::Create(args) => create(&*store, args).await,
-        KeysCommand::List(args) => list(&*store, args).await,
-        KeysCommand::Revoke(args) => revoke(&*store, args).await,
+    let done = async {
+        match &args.command {
+            KeysCommand::Create(args) => {
+                let (key, stored) = drawn(args);
+                let outcome = store.create_key(&stored).await.context("can't make the key")?;
+                tell_created(args, &key, &stored, outcome)
+            }
+            KeysCommand::List(args) => {
+                tell_all(args, &store.list_keys().await.context("can't read the keys")?)
+            }
+            KeysCommand::Revoke(args) => {
+                let given = args.key.trim();
+                let revoked = match given.parse::<ApiKey>() {
+                    // A key that was found somewhere; nothing here shows it again.
+                    Ok(key) => {
+                        let live = store.live_keys().await.context("can't read the keys")?;
+                        let found = live.into_iter().find(|stored| stored.hash == key.hash());
+                        let Some(found) = found else { bail!("this key is unknown or revoked already") };
+                        store.revoke_key(found.id.as_str()).await
+                    }
+                    Err(_) => store.revoke_key(given).await,
+                };
+                let revoked = revoked.context("can't revoke the key")?;
+                let Some(key) = revoked else { bail!("no key has the id or the name {given:?}") };
+                if args.json { output::print_json(&key) } else { output::print(row(&key).trim_end()) }
+            }
+        }
     };
+    let done = done.await;
     store.close().await;
     done
 }
 
-async fn create(store: &dyn Store, args: &CreateArgs) -> anyhow::Result<()> {
+fn drawn(CreateArgs { name, role, .. }: &CreateArgs) -> (ApiKey, StoredKey) {
     let random = &mut rand::rng();
     let (key, id) = (ApiKey::random(random), KeyId::random(random));
-    let (name, role) = (args.name.clone(), args.role);
-    let stored = StoredKey { id, name, role, hash: key.hash() };
-    match store.create_key(&stored).await.context("can't make the key")? {
+    let stored = StoredKey { id, name: name.clone(), role: *role, hash: key.hash() };
+    (key, stored)
+}
+
+fn tell_created(
+    args: &CreateArgs,
+    key: &ApiKey,
+    stored: &StoredKey,
+    outcome: KeyCreation,
+) -> anyhow::Result<()> {
+    let StoredKey { id, name, role, .. } = stored;
+    match outcome {
         KeyCreation::Created => {}
         KeyCreation::NameTaken => {
-            bail!(
-                "a key that is good is called {:?} already: revoke that one, or take another name",
-                args.name
-            )
+            bail!("a key that is good is called {name:?} already: revoke that one, or take another name")
         }
         KeyCreation::TooMany => bail!("{MAX_LIVE_KEYS} keys are good, and more can't be: revoke some first"),
     }
-    let StoredKey { id, name, .. } = &stored;
     let note = format!("the key {id} ({role}, {name:?}) is shown only now; only its SHA-256 is kept");
     output::note(&note);
     if args.json {
@@ -136,37 +164,15 @@ async fn create(store: &dyn Store, args: &CreateArgs) -> anyhow::Result<()> {
     output::print(key.reveal())
 }
 
-async fn list(store: &dyn Store, args: &ListArgs) -> anyhow::Result<()> {
-    let KeyList { keys, unreadable } = store.list_keys().await.context("can't read the keys")?;
+fn tell_all(args: &ListArgs, KeyList { keys, unreadable }: &KeyList) -> anyhow::Result<()> {
     for id in unreadable {
         output::note(&format!("the key {id} holds what no key can hold, and is good for nothing"));
     }
     if args.json {
-        return output::print_json(&keys);
+        return output::print_json(keys);
     }
     let table: String = keys.iter().map(row).collect();
     output::print_raw(table.as_bytes())
-}
-
-async fn revoke(store: &dyn Store, args: &RevokeArgs) -> anyhow::Result<()> {
-    let given = args.key.trim();
-    let revoked = match given.parse::<ApiKey>() {
-        // A key that was found somewhere; nothing here shows it again.
-        Ok(key) => {
-            let live = store.live_keys().await.context("can't read the keys")?;
-            let found = live.into_iter().find(|stored| stored.hash == key.hash());
-            let Some(found) = found else { bail!("this key is unknown or revoked already") };
-            store.revoke_key(found.id.as_str()).await
-        }
-        Err(_) => store.revoke_key(given).await,
-    };
-    let Some(key) = revoked.context("can't revoke the key")? else {
-        bail!("no key has the id or the name {given:?}")
-    };
-    if args.json {
-        return output::print_json(&key);
-    }
-    output::print(row(&key).trim_end())
 }
 
 fn row(key: &KeyRecord) -> String {

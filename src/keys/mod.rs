@@ -11,7 +11,7 @@ mod session;
 mod text;
 
 pub use caller::{Auth, Caller};
-pub use record::KeyRecord;
+pub use record::{KeyCreation, KeyList, KeyRecord};
 pub use ring::{AuthError, KeyRing, KeyUse, LiveKey, StoredKey};
 pub use session::{LASTING as SESSION_LASTING, Session};
 pub use text::{ApiKey, KeyHash, KeyId, ParseKeyError};

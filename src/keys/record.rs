@@ -1,4 +1,4 @@
-//! A key as those see it who keep keys: without its hash.
+//! What those who keep keys are told: each key without its hash.
 
 use serde::{Serialize, Serializer};
 
@@ -25,6 +25,44 @@ pub struct KeyRecord {
     /// Since when it is good for nothing.
     #[serde(serialize_with = "rfc3339_if_any")]
     pub revoked_at: Option<Timestamp>,
+}
+
+/// What became of a new key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyCreation {
+    /// It is stored, and good.
+    Created,
+    /// One that is good is called the same; nothing was written.
+    NameTaken,
+    /// There are [`MAX_LIVE_KEYS`](super::MAX_LIVE_KEYS) that are good; nothing was written.
+    TooMany,
+}
+
+/// All keys, good or revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyList {
+    /// Those that can be read, oldest first.
+    pub keys: Vec<KeyRecord>,
+    /// The ids of those that hold what no key can hold, as they are written.
+    pub unreadable: Vec<String>,
+}
+
+impl KeyList {
+    /// Of these rows, each read by `key`, or else named by `id`.
+    pub(crate) fn of<R, E>(
+        rows: &[R],
+        id: impl Fn(&R) -> String,
+        key: impl Fn(&R) -> Result<KeyRecord, E>,
+    ) -> Self {
+        let mut list = Self::default();
+        for row in rows {
+            match key(row) {
+                Ok(key) => list.keys.push(key),
+                Err(_) => list.unreadable.push(id(row)),
+            }
+        }
+        list
+    }
 }
 
 fn as_text<S: Serializer>(value: &impl std::fmt::Display, out: S) -> Result<S::Ok, S::Error> {

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Found,
-    Holder, Horizon, Incoming, KeyCreation, KeyList, LateOrders, LateSteps, Lease, NewOrder, OrderReport,
-    Outbox, Page, Placement, Position, Reported, Republished, Span, StoreError,
+    Holder, Horizon, Incoming, LateOrders, LateSteps, Lease, NewOrder, OrderReport, Outbox, Page, Placement,
+    Position, Reported, Republished, Span, StoreError,
 };
 use crate::{
-    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
+    keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, StoredKey},
     order::{
         AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status,
         TrackedOrder,

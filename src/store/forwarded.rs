@@ -146,14 +146,14 @@ macro_rules! keys_of_inner {
                 self.inner.note_uses(uses).await
             }
 
-            async fn list_keys(&self) -> Result<$crate::store::KeyList, $crate::store::StoreError> {
+            async fn list_keys(&self) -> Result<$crate::keys::KeyList, $crate::store::StoreError> {
                 self.inner.list_keys().await
             }
 
             async fn create_key(
                 &self,
                 key: &$crate::keys::StoredKey,
-            ) -> Result<$crate::store::KeyCreation, $crate::store::StoreError> {
+            ) -> Result<$crate::keys::KeyCreation, $crate::store::StoreError> {
                 self.inner.create_key(key).await
             }
 

@@ -20,7 +20,6 @@ pub(crate) mod flaky;
 #[cfg(test)]
 pub(crate) mod forwarded;
 mod idempotency;
-mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
 mod odd_rows;
@@ -39,7 +38,6 @@ pub use contract::{EventLog, Insight, KeyStore, Maintenance, OrderStore, OutboxS
 pub use due::{Advance, Due, DueOrders, Place, SOON, within};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
-pub use keys::{KeyCreation, KeyList};
 pub use pages::{Pages, Patience, ReportPages};
 pub use portions::{Portion, in_portions};
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use tracing::warn;
 
+use crate::keys::KeyHash;
+
 /// How many unreadable rows are named in the log.
 const NAMED: usize = 100;
 
@@ -34,6 +36,14 @@ pub(super) fn readable_keys<R, T>(
         }
     };
     rows.iter().filter_map(|row| decode(row).inspect_err(|error| tell(row, error)).ok()).collect()
+}
+
+/// The hash in a row; an error if it has another length.
+pub(super) fn key_hash(bytes: &[u8]) -> sqlx::Result<KeyHash> {
+    let hash = bytes
+        .try_into()
+        .map_err(|source| sqlx::Error::ColumnDecode { index: "hash".to_owned(), source: Box::new(source) })?;
+    Ok(KeyHash(hash))
 }
 
 fn tell(order_id: &str, error: &sqlx::Error) {

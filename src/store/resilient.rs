@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, EventLog, FeedPage, FeedQuery,
-    Found, Holder, Horizon, Incoming, Insight, KeyCreation, KeyList, KeyStore, LateOrders, LateSteps, Lease,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
-    Republished, Span, Store, StoreError,
+    Found, Holder, Horizon, Incoming, Insight, KeyStore, LateOrders, LateSteps, Lease, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, Span,
+    Store, StoreError,
 };
 use crate::{
-    keys::{KeyId, KeyRecord, KeyUse, StoredKey},
+    keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, StoredKey},
     order::{AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
     time::deadlines::GUARD as CALL_TIMEOUT,

@@ -65,7 +65,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
             "load",
         ],
     ),
-    ("cli", &["order", "time", "keys", "store", "ops", "client", "load", "app"]),
+    ("cli", &["order", "time", "keys", "ops", "client", "load", "app"]),
 ];
 
 fn root() -> &'static Path {

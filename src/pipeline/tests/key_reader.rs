@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::start;
 use crate::{
-    keys::{ApiKey, AuthError, KeyId, KeyRecord, KeyRing, KeyUse, StoredKey},
+    keys::{ApiKey, AuthError, KeyCreation, KeyId, KeyList, KeyRecord, KeyRing, KeyUse, StoredKey},
     order::Role,
     pipeline::KeyReader,
     store::{
-        KeyCreation, KeyList, KeyStore, StoreError,
+        KeyStore, StoreError,
         conformance::keys::drawn,
         memory::{Database, MemoryStore},
     },

@@ -6,9 +6,8 @@ use futures::future::join_all;
 
 use super::{Fixture, seconds, start};
 use crate::{
-    keys::{ApiKey, KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{ApiKey, KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::{Role, Timestamp},
-    store::{KeyCreation, KeyList},
     time::Clock as _,
 };
 

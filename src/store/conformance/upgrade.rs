@@ -7,8 +7,9 @@ use super::{
     DELAYS, Fixture, assert_consistent, events::settled, keys::drawn, new_order, new_orders, seconds, start,
 };
 use crate::{
+    keys::KeyCreation,
     order::{Cursor, EventKind, OrderId, Role, Status, Timestamp},
-    store::{Backlog, FeedQuery, KeyCreation, NewOrder, Span},
+    store::{Backlog, FeedQuery, NewOrder, Span},
     time::Clock as _,
 };
 

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use chrono::DurationRound as _;
 
 use super::{
-    super::{KeyCreation, KeyList, KeyStore, StoreError},
+    super::{KeyStore, StoreError},
     MemoryStore,
 };
-use crate::keys::{KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey};
+use crate::keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey};
 
 const MINUTE: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 

@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use sqlx::{Connection as _, FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use super::{
-    super::{KeyCreation, KeyList, KeyStore, StoreError, keys::key_hash, odd_rows},
+    super::{KeyStore, StoreError, odd_rows},
     PgStore, bounded, rights,
     rows::{moment, moment_if_any, parsed},
 };
 use crate::{
-    keys::{KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::Timestamp,
 };
 
@@ -19,7 +19,7 @@ const MAKERS: i64 = 0x6b65_7973;
 
 impl<'r> FromRow<'r, PgRow> for StoredKey {
     fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
-        let hash = key_hash(row.try_get("hash")?)?;
+        let hash = odd_rows::key_hash(row.try_get("hash")?)?;
         let (id, name, role) = (parsed(row, "id")?, row.try_get("name")?, parsed(row, "role")?);
         Ok(Self { id, name, role, hash })
     }

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::tests::{Database, new_order, run};
 use crate::{
-    keys::KeyUse,
+    keys::{KeyCreation, KeyUse},
     order::{OrderId, Role, StageDelays},
     store::{
-        Due, IdempotencyKey, KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
+        Due, IdempotencyKey, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox,
         OutboxStore as _, Store, StoreError,
         conformance::{keys::drawn, new_orders, outbox::take, start},
     },

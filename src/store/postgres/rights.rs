@@ -75,10 +75,10 @@ mod tests {
         *,
     };
     use crate::{
-        keys::KeyUse,
+        keys::{KeyCreation, KeyUse},
         order::{Cursor, OrderId, Role},
         store::{
-            EventLog as _, KeyCreation, KeyStore as _, Maintenance as _, Span,
+            EventLog as _, KeyStore as _, Maintenance as _, Span,
             conformance::{keys::drawn, start},
         },
     };

@@ -4,12 +4,12 @@ use async_trait::async_trait;
 use sqlx::{FromRow, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{
-    super::{KeyCreation, KeyList, KeyStore, StoreError, keys::key_hash, odd_rows},
+    super::{KeyStore, StoreError, odd_rows},
     SqliteStore,
     rows::{json, moment, moment_if_any, parsed, written},
 };
 use crate::{
-    keys::{KeyId, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
+    keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, MAX_LIVE_KEYS, StoredKey},
     order::Timestamp,
 };
 
@@ -17,7 +17,7 @@ const MINUTE: i64 = 60_000;
 
 impl<'r> FromRow<'r, SqliteRow> for StoredKey {
     fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
-        let hash = key_hash(row.try_get("hash")?)?;
+        let hash = odd_rows::key_hash(row.try_get("hash")?)?;
         let (id, name, role) = (parsed(row, "id")?, written(row, "name")?, parsed(row, "role")?);
         Ok(Self { id, name, role, hash })
     }

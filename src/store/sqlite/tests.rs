@@ -13,9 +13,10 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, OpenError, SqliteStore, folder::database};
 use crate::{
+    keys::KeyCreation,
     order::{IdMint, OrderDetails, Role, StageDelays, Start},
     store::{
-        KeyCreation, KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
+        KeyStore as _, Maintenance as _, NewOrder, OrderStore as _, Outbox, Store, StoreError,
         conformance::{Dialect, Fixture, conformance, histories, keys::drawn, outbox::take, start, upgrade},
     },
     time::ManualClock,
