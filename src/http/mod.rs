@@ -24,7 +24,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
@@ -57,8 +56,6 @@ pub struct AppState {
     pub settings: HttpSettings,
     /// For batches of reports.
     pub batches: BatchPlaces,
-    /// Ends what waits for something to happen.
-    pub stop: CancellationToken,
 }
 
 /// What does not change while the service runs.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     overview::Overview,
 };
 use crate::{
-    order::{OrderId, dead_letter},
+    order::{OrderId, dead_letter::DeadLetterBacklog},
     store::StoreError,
     telemetry::health::HealthRegistry,
 };
@@ -20,8 +21,8 @@ pub struct Operations {
     pub overview: Arc<Overview>,
     /// What each part says of itself.
     pub parts: HealthRegistry,
-    /// What lies on the dead-letter topic.
-    pub dead_letter_backlog: dead_letter::Watcher,
+    /// What lies on the dead-letter topic; `None` until it was read once.
+    pub dead_letter_backlog: watch::Receiver<Option<DeadLetterBacklog>>,
     /// Cancelled as soon as the service is told to stop, while requests are still served.
     pub leaving: CancellationToken,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{RejectReason, Timestamp};
 
@@ -38,14 +38,6 @@ pub struct DeadLetterRef {
     pub reason: &'static str,
     /// When it was written.
     pub written: Timestamp,
-}
-
-/// Where others read what waits; `None` until the topic was read once.
-pub type Watcher = watch::Receiver<Option<DeadLetterBacklog>>;
-
-/// Dead letters that nobody has looked for yet.
-pub fn channel() -> (watch::Sender<Option<DeadLetterBacklog>>, Watcher) {
-    watch::channel(None)
 }
 
 /// All reasons.

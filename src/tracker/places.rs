@@ -1,4 +1,5 @@
-//! Places for those who follow something: so many in all, and half of them at most for one client.
+//! Places for those who follow something: so many in all, half of them at most for one client, and none once the service
+//! stops.
 
 use std::{
     collections::HashMap,
@@ -6,9 +7,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use tokio_util::sync::CancellationToken;
+
 /// All places.
 pub struct Places {
     most: usize,
+    stop: CancellationToken,
     taken: Mutex<Taken>,
 }
 
@@ -35,9 +39,14 @@ pub struct Place {
 }
 
 impl Places {
-    /// So many.
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+    /// So many, until `stop`.
+    pub fn new(most: usize, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { most, stop, taken: Mutex::default() })
+    }
+
+    /// Cancelled when whoever follows is to be told nothing more.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -90,7 +99,7 @@ mod tests {
     /// Promise 5: memory, queues and time are bounded.
     #[test]
     fn places_are_limited_and_given_back() {
-        let places = Places::new(2);
+        let places = Places::new(2, CancellationToken::new());
         let (first, second) = (places.take(None), places.take(None));
         assert!(second.is_ok());
         assert_eq!(places.take(None).err(), Some(NoPlace::ForAnybody));
@@ -103,7 +112,7 @@ mod tests {
     /// Promise 5: memory, queues and time are bounded. One client leaves half of the places to others.
     #[test]
     fn a_client_has_at_most_half_of_the_places() {
-        let places = Places::new(2);
+        let places = Places::new(2, CancellationToken::new());
         let take = |last| places.take(Some(IpAddr::from([192, 0, 2, last])));
         let greedy = take(1).expect("a place");
         assert_eq!(take(1).err(), Some(NoPlace::ForThisClient));

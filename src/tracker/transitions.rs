@@ -81,7 +81,7 @@ impl Transitions {
         alarm: Arc<Alarm>,
     ) -> Arc<Self> {
         let (loader, wake) = (super::OrderLoader::new(Arc::clone(store)), Arc::default());
-        let notifier = Notifier::new(loader, Places::new(1), Arc::clone(&wake), CancellationToken::new());
+        let notifier = Notifier::new(loader, Places::new(1, CancellationToken::new()), Arc::clone(&wake));
         Self::new(notifier, metrics, alarm, wake)
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         let (metrics, alarm) = (Arc::new(Metrics::new()), Arc::new(Alarm::default()));
         let stop = CancellationToken::new();
         let wake: Arc<Notify> = Arc::default();
-        let notifier = Notifier::new(OrderLoader::new(store), Places::new(1), Arc::clone(&wake), stop);
+        let notifier = Notifier::new(OrderLoader::new(store), Places::new(1, stop), Arc::clone(&wake));
         // Nobody reads: what the subscriber hears of is what it is told.
         let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
         let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm), wake);

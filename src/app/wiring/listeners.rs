@@ -47,7 +47,6 @@ impl Wiring<'_> {
                 cors_origins: reach.cors_origins.clone(),
             },
             batches: BatchPlaces::default(),
-            stop: self.shutdown.soft(),
         };
         let HttpConfig { host, port } = &self.config.http;
         let server = Server::bind((host.as_str(), *port), http::router(state), max_connections, log).await;

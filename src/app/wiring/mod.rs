@@ -17,11 +17,7 @@ use crate::{
     },
     keys::{Auth, KeyRing},
     ops::{Operations, overview::Overview},
-    order::{
-        IdMint, OrderPlaced,
-        dead_letter::{self, DeadLetterBacklog},
-        promises::RELAY_QUEUE as FRESH,
-    },
+    order::{IdMint, OrderPlaced, dead_letter::DeadLetterBacklog, promises::RELAY_QUEUE as FRESH},
     pipeline::{
         BatchWriter, Consumer, EventRelay, KeyReader, Migration, Relay, ReportWriter, Sampler, Scheduler,
         Upkeep, WRITTEN_AT_ONCE, simulator,
@@ -132,8 +128,9 @@ impl<'a> Wiring<'a> {
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
         let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
         // Streams are long: a quarter of the max_connections stays with those who only ask.
-        let (places, wake) = (Places::new(max_connections / 4 * 3), Arc::<Notify>::default());
-        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), shutdown.soft());
+        let (places, wake) =
+            (Places::new(max_connections / 4 * 3, shutdown.soft()), Arc::<Notify>::default());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
         let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
@@ -188,7 +185,7 @@ impl<'a> Wiring<'a> {
 
     /// And where the dead letters are told.
     fn operations(&self) -> (Operations, watch::Sender<Option<DeadLetterBacklog>>) {
-        let (dead_letters, dead_letter_backlog) = dead_letter::channel();
+        let (dead_letters, dead_letter_backlog) = watch::channel(None);
         let operations = Operations {
             overview: Overview::new(Arc::clone(&self.store)),
             parts: self.parts.clone(),

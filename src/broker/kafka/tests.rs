@@ -7,7 +7,10 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
     types::RDKafkaRespErr,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{Kafka, KafkaSettings};
 use crate::{
@@ -16,8 +19,7 @@ use crate::{
         Publisher as _, Record, Subscription,
     },
     order::{
-        IdMint, OrderDetails, OrderPlaced, Reject, RejectReason, Timestamp,
-        dead_letter::{self, DeadLetterBacklog, Watcher},
+        IdMint, OrderDetails, OrderPlaced, Reject, RejectReason, Timestamp, dead_letter::DeadLetterBacklog,
     },
     telemetry::{
         health::{self, Health},
@@ -282,7 +284,7 @@ struct Replica {
     kafka: Arc<Kafka>,
     publisher: Arc<KafkaPublisher>,
     watch: DeadLetterMonitor,
-    waiting: Watcher,
+    waiting: watch::Receiver<Option<DeadLetterBacklog>>,
 }
 
 impl Replica {
@@ -291,7 +293,7 @@ impl Replica {
         let kafka = Arc::new(Kafka::new(settings, Arc::clone(&metrics)));
         // Nothing is published but dead letters, which send no receipts.
         let publisher = Arc::new(kafka.publisher(mpsc::channel(1).0).expect("connects"));
-        let (report, waiting) = dead_letter::channel();
+        let (report, waiting) = watch::channel(None);
         let (_, broker) = health::channel();
         let watch = DeadLetterMonitor::new(
             Arc::clone(&kafka),

@@ -206,7 +206,7 @@ impl FeedRequest {
         until: Instant,
     ) -> Result<Settled, Problem> {
         let mut follower = state.tracker.feed().follow(first.next, self.event, client.holder)?;
-        let _held_back = client.held_back();
+        let (stop, _held_back) = (follower.stop(), client.held_back());
         let news = async {
             loop {
                 // It hands out none where there are many of other kinds.
@@ -216,7 +216,7 @@ impl FeedRequest {
                 }
             }
         };
-        let news = state.stop.run_until_cancelled(timeout_at(until, news)).await;
+        let news = stop.run_until_cancelled(timeout_at(until, news)).await;
         let events = match news {
             Some(Ok(events)) => events.map_err(FeedError::Store).map_err(|error| refused(error, AFTER))?,
             // The time is over, or the service stops.
@@ -285,13 +285,14 @@ async fn follow(
         After::Now => next,
     };
     let now = Instant::now();
+    let follower = state.tracker.feed().follow(next, request.event, client.holder)?;
     let reader = Reader {
-        follower: state.tracker.feed().follow(next, request.event, client.holder)?,
+        stop: follower.stop(),
+        follower,
         begun_at: Some(begun_at),
         ready: events.into_iter(),
         beat: now + HEARTBEAT,
         until: now + LIFETIME,
-        stop: state.stop.clone(),
         log: Arc::clone(&state.observers.log),
     };
     let frames = stream::unfold((reader, caller), async |(mut reader, caller)| {

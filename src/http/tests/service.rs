@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -13,7 +13,7 @@ use crate::{
     http::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router},
     keys::{ApiKey, Auth, KeyId, KeyRing, StoredKey},
     ops::{Operations, overview::Overview},
-    order::{Progression, Role, Rules, StageDelays, dead_letter},
+    order::{Progression, Role, Rules, StageDelays},
     pipeline::{BatchWriter, ReportWriter},
     store::{
         PgDatabase, Portion, Resilient, SqliteStore, Store,
@@ -227,8 +227,8 @@ impl Service {
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(self.reads.clone().unwrap_or_else(|| Arc::clone(&store)));
         let stop = CancellationToken::new();
-        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
-        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
         let reader = EventReader {
             log: Arc::clone(&store),
@@ -270,7 +270,7 @@ impl Service {
         tokio::spawn(reports.run());
         let parts = HealthRegistry::default();
         parts.reporter(Part::Consumer).send_replace(Health::Up);
-        let (dead_letter_backlog, backlog_watcher) = dead_letter::channel();
+        let (dead_letter_backlog, backlog_watcher) = watch::channel(None);
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
         let search = Search::new(Arc::clone(&store));
@@ -296,7 +296,6 @@ impl Service {
                 cors_origins: self.cors_origins.clone(),
             },
             batches: BatchPlaces::default(),
-            stop: stop.clone(),
         };
         Api {
             router: router(state),

@@ -20,6 +20,7 @@ use tokio::{
     sync::{Mutex as AsyncMutex, Notify, watch},
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use reader::EventReader;
 
@@ -255,6 +256,11 @@ impl Follower {
     /// Up to here everything was handed out.
     pub fn cursor(&self) -> Cursor {
         self.after
+    }
+
+    /// Cancelled when followers are to be told nothing more.
+    pub fn stop(&self) -> CancellationToken {
+        self.feed.places.stop().clone()
     }
 
     /// Whether nothing settled was left behind the cursor when it looked last; `None` if it has not looked.

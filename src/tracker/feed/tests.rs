@@ -30,9 +30,9 @@ impl World {
         let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
         let store = Arc::new(MemoryStore::new(Arc::clone(&database), Arc::new(VirtualClock::new(at)), 1));
         let (log, stop): (Arc<dyn Store>, _) = (store.clone(), CancellationToken::new());
-        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
+        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
         let loader = OrderLoader::new(Arc::clone(&log));
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(Arc::clone(&log), places, Arc::clone(&wake));
         let metrics = Arc::new(Metrics::new());
         let reader =

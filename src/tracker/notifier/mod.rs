@@ -20,7 +20,6 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::places::{NoPlace, Place, Places};
@@ -38,7 +37,6 @@ pub struct Notifier {
     /// Where timelines are read, by all at once when many orders move together.
     loader: OrderLoader,
     places: Arc<Places>,
-    stop: CancellationToken,
     followed: Mutex<HashMap<OrderId, watch::Sender<Reached>>>,
     /// Wakes the reader of events.
     wake: Arc<Notify>,
@@ -53,14 +51,9 @@ struct Reached {
 }
 
 impl Notifier {
-    /// Of these places, until `stop`; `wake` is what the reader of events waits for.
-    pub fn new(
-        loader: OrderLoader,
-        places: Arc<Places>,
-        wake: Arc<Notify>,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self { loader, places, stop, followed: Mutex::default(), wake })
+    /// Of these places; `wake` is what the reader of events waits for.
+    pub fn new(loader: OrderLoader, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { loader, places, followed: Mutex::default(), wake })
     }
 
     fn followed(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<Reached>>> {
@@ -144,7 +137,7 @@ impl Subscriber {
     /// Waits for events after the position `seen` and reads them; `None` when the service stops. An error is one that
     /// reading again does not mend.
     pub async fn news(&mut self, seen: u32) -> Option<Result<Vec<Event>, StoreError>> {
-        let stop = self.notifier.stop.clone();
+        let stop = self.notifier.places.stop().clone();
         let work = async {
             loop {
                 let calls = self.calls;

@@ -35,9 +35,9 @@ impl World {
         let orders = new_orders(1);
         let order_id = orders[0].order_id;
         elsewhere.place(&orders, Outbox::Mine).await.expect("places");
-        let (places, wake) = (Places::new(2), Arc::<Notify>::default());
+        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
         let loader = OrderLoader::new(Arc::clone(&here));
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(Arc::clone(&here), places, Arc::clone(&wake));
         let metrics = Arc::new(Metrics::new());
         let reader = EventReader { log: here, notifier: Arc::clone(&notifier), feed, wake, metrics };

@@ -86,10 +86,11 @@ impl World {
         let inner: Arc<dyn Store> =
             Arc::new(MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), self.born));
         let (frozen, stop) = (watch::Sender::new(false), CancellationToken::new());
-        let (metrics, places, wake) = (Arc::new(Metrics::new()), Places::new(1), Arc::default());
+        let (metrics, places, wake) =
+            (Arc::new(Metrics::new()), Places::new(1, stop.clone()), Arc::default());
         let (cut, unreadable) = (Arc::<AtomicBool>::default(), Arc::<Mutex<HashSet<OrderId>>>::default());
         let loader = OrderLoader::new(Arc::clone(&inner));
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), stop.clone());
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(Arc::clone(&inner), places, Arc::clone(&wake));
         let (log, metrics_of_reader) = (Arc::clone(&inner), Arc::clone(&metrics));
         let reader = EventReader { log, notifier, feed: Arc::clone(&feed), wake, metrics: metrics_of_reader };

@@ -206,9 +206,9 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let gone = CancellationToken::new();
-        let (places, wake) = (Places::new(ORDERS), Arc::default());
+        let (places, wake) = (Places::new(ORDERS, gone.clone()), Arc::default());
         let loader = OrderLoader::new(store.clone());
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake), gone.clone());
+        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
         let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
         let transitions =
             Transitions::new(notifier.clone(), metrics.clone(), alarm.clone(), Arc::clone(&wake));
