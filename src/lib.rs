@@ -6,7 +6,6 @@ pub mod cli;
 pub mod client;
 pub mod http;
 pub mod keys;
-pub mod load;
 pub mod ops;
 pub mod order;
 pub mod pipeline;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use order_tracker::{
-    load::{ClientRequest, Connection, Target},
+    client::{ClientRequest, Connection, Target},
     order::{Cursor, FeedEvent, OrderId},
 };
 use serde::Deserialize;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use order_tracker::{
-    load::{Latency, NewOrders, Plan, Run, Scenario, histogram, record},
+    client::load::{Latency, NewOrders, Plan, Run, Scenario, histogram, record},
     order::OrderId,
 };
 

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::Result;
-use order_tracker::load::Latency;
+use order_tracker::client::load::Latency;
 
 use crate::report::{Kind, Report, Row};
 

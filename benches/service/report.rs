@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use order_tracker::load::Latency;
+use order_tracker::client::load::Latency;
 use serde::Serialize;
 
 /// Everything that was measured.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use order_tracker::{
-    load::{Answer, ClientRequest, Scenario},
+    client::{Answer, ClientRequest, load::Scenario},
     order::{EventKind, OrderId, Status},
 };
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use order_tracker::{
-    load::{Answer, ClientRequest, Scenario, new_order},
+    client::{
+        Answer, ClientRequest,
+        load::{Scenario, new_order},
+    },
     order::OrderId,
 };
 use rand::seq::IndexedRandom as _;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use order_tracker::load::{ClientRequest, Connection, Target};
+use order_tracker::client::{ClientRequest, Connection, Target};
 use testkit::{Process, command, proc};
 
 use crate::stack::Stack;

@@ -12,10 +12,7 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::client::Client;
-use crate::{
-    client::{Answer, ClientRequest, StatusCode},
-    load::new_order,
-};
+use crate::client::{Answer, ClientRequest, StatusCode, load::new_order};
 
 /// How long the database may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);

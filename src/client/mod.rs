@@ -1,9 +1,11 @@
-//! One connection to a running service, with or without TLS: what commands, `simulate` and the benchmark ask through.
+//! What asks a running service: one connection, with or without TLS, and the clients that [`load`] makes up for `simulate` and
+//! the benchmark.
 //!
 //! Invariant: it asks whom it was told to ask and nobody else. A redirect is an answer like any other, never followed: what is sent
 //! are names, addresses and keys.
 
 mod connection;
+pub mod load;
 mod target;
 mod tls;
 

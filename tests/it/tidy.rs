@@ -35,7 +35,7 @@ const AT_HOME: [(&[&str], &[&str]); 5] = [
 ];
 
 /// The rooms from the inside out, and what each may name: always one that stands before it.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 13] = [
     ("order", &[]),
     ("time", &["order"]),
     ("telemetry", &["order", "time"]),
@@ -48,24 +48,8 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
     // What clients see: no SQL and no Kafka, not even by name.
     ("http", &["order", "time", "telemetry", "keys", "tracker", "ops"]),
     ("client", &["order", "time"]),
-    ("load", &["order", "time", "client"]),
-    (
-        "app",
-        &[
-            "order",
-            "time",
-            "telemetry",
-            "keys",
-            "store",
-            "broker",
-            "tracker",
-            "ops",
-            "pipeline",
-            "http",
-            "load",
-        ],
-    ),
-    ("cli", &["order", "time", "keys", "ops", "client", "load", "app"]),
+    ("app", &["order", "time", "telemetry", "keys", "store", "broker", "tracker", "ops", "pipeline", "http"]),
+    ("cli", &["order", "time", "keys", "ops", "client", "app"]),
 ];
 
 fn root() -> &'static Path {

@@ -21,10 +21,12 @@ use super::{
 };
 use crate::{
     app::config::whole,
-    client::shown,
-    load::{
-        DeliveryStats, LONGEST, NewOrders, Plan, RATES, ReportPlan, ReportRun, ReportStats, ReportedOrders,
-        Run, Scenario, Summary, Watch,
+    client::{
+        load::{
+            DeliveryStats, LONGEST, NewOrders, Plan, RATES, ReportPlan, ReportRun, ReportStats,
+            ReportedOrders, Run, Scenario, Summary, Watch,
+        },
+        shown,
     },
 };
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use crate::{
     cli::progress::thousands,
-    load::{Latency, ReportStats, Summary},
+    client::load::{Latency, ReportStats, Summary},
 };
 
 /// How far the placing is.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    client::{Answer, StatusCode},
+use crate::client::{
+    Answer, StatusCode,
     load::{Latency, Summary},
 };
 

@@ -24,8 +24,7 @@ use futures::future::try_join_all;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::StatusCode;
-pub use crate::client::{Answer, ClientError, ClientRequest, Connection, Target};
+use super::{Answer, ClientError, ClientRequest, Connection, StatusCode, Target};
 pub use follow::{DeliveryStats, Watch};
 pub use recorder::{Latency, Recorder, Summary, histogram, record};
 pub use reports::{ReportPlan, ReportRun, ReportStats, ReportedOrders};
