@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, ti
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use super::reach::ReachConfig;
+use super::addresses::AddressConfig;
 use crate::{
     broker::{Kafka, KafkaSettings, Properties},
     order::{Progression, Rules, StageDelays},
@@ -25,7 +25,7 @@ pub struct Config {
     #[command(flatten)]
     pub(crate) clients: ClientConfig,
     #[command(flatten)]
-    pub(crate) reach: ReachConfig,
+    pub(crate) addresses: AddressConfig,
     #[command(flatten)]
     pub(crate) store: StoreConfig,
     #[command(flatten)]

@@ -3,9 +3,9 @@
 //! The shutdown is a chain of closing queues: no requests, so no place queue; no queue, so the batch writers end; no
 //! writer, so the relay drains and ends.
 
+mod addresses;
 pub mod config;
 pub(crate) mod logging;
-mod reach;
 mod shutdown;
 mod supervisor;
 mod wiring;

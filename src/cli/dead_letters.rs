@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{clean, output, reach};
+use super::{clean, output, probe};
 use crate::{
     app::{self, config::KafkaConfig},
     ops::dead_letters::{DeadLetterQueue, QueuedLetter},
@@ -87,7 +87,7 @@ async fn open(config: &KafkaConfig) -> anyhow::Result<DeadLetterQueue> {
             "KAFKA_BROKERS is not set: it says where the broker is (the embedded one prints its address)";
         output::Wrong(unset.to_owned())
     })?;
-    reach::broker(&brokers).await?;
+    probe::broker(&brokers).await?;
     let kafka = app::open_kafka(config, brokers.clone());
     let read = DeadLetterQueue::read(kafka, config.dlq_topic()).await;
     read.with_context(|| format!("the broker at {brokers} (KAFKA_BROKERS)"))

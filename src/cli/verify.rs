@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::{output, reach};
+use super::{output, probe};
 use crate::{
     app::{
         self,
@@ -27,7 +27,7 @@ pub(super) struct VerifyArgs {
 
 pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     if let Some(brokers) = &args.kafka.brokers {
-        reach::broker(brokers).await?;
+        probe::broker(brokers).await?;
     }
     let store = app::open_for_audit(&args.store).await.context("can't read the database")?;
     let kafka = args.kafka.brokers.clone().map(|brokers| app::open_kafka(&args.kafka, brokers));

@@ -29,7 +29,7 @@ impl Wiring<'_> {
         let log = RequestLog::new();
         let observers = Arc::new(Observers { metrics: Arc::clone(&self.metrics), log: Arc::clone(&log) });
         self.serve_metrics(tracker.clone(), &observers).await?;
-        let reach = &self.config.reach;
+        let addresses = &self.config.addresses;
         let exposed = matches!(self.auth, Auth::Open) && self.config.http.is_reached_by_others();
         let state = AppState {
             tracker,
@@ -40,11 +40,11 @@ impl Wiring<'_> {
                 rules: self.config.pipeline.rules(),
                 clock: Arc::new(SystemClock),
                 auth: self.auth.clone(),
-                public_url: reach.public_url.clone(),
+                public_url: addresses.public_url.clone(),
                 exposed,
                 demo: self.config.store.is_embedded(),
-                metrics_elsewhere: reach.metrics_addr.is_some(),
-                cors_origins: reach.cors_origins.clone(),
+                metrics_elsewhere: addresses.metrics_addr.is_some(),
+                cors_origins: addresses.cors_origins.clone(),
             },
             batches: BatchPlaces::default(),
         };
@@ -63,7 +63,7 @@ impl Wiring<'_> {
 
     /// Where the metrics have an address of their own.
     async fn serve_metrics(&mut self, tracker: Tracker, observers: &Arc<Observers>) -> anyhow::Result<()> {
-        let Some(address) = &self.config.reach.metrics_addr else { return Ok(()) };
+        let Some(address) = &self.config.addresses.metrics_addr else { return Ok(()) };
         let router = http::metrics_router(Arc::clone(observers), tracker);
         let log = Arc::clone(&observers.log);
         let server = Server::bind((address.host.as_str(), address.port), router, MAX_SCRAPES, log).await;

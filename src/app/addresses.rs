@@ -8,7 +8,7 @@ use url::Url;
 /// How others reach the service.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HTTP")]
-pub(crate) struct ReachConfig {
+pub(crate) struct AddressConfig {
     /// Where clients reach the service, without a path, if that is not where it listens
     #[arg(long, env = "PUBLIC_URL", value_name = "https://HOST", value_parser = public_url)]
     pub(crate) public_url: Option<Url>,
