@@ -68,7 +68,7 @@ pub(super) struct Client {
 
 /// What is read of a problem: a newer service may say more than is known here.
 #[derive(Deserialize)]
-struct Told {
+struct Problem {
     code: String,
     detail: String,
     #[serde(default)]
@@ -166,7 +166,7 @@ impl Client {
         Err(self.refused(&told, problem).into())
     }
 
-    fn refused(&self, told: &Told, problem: Value) -> Refused {
+    fn refused(&self, told: &Problem, problem: Value) -> Refused {
         let sentences = match (told.code.as_str(), self.has_key) {
             // A user and a password are no key either.
             ("key-required", _) | ("key-not-valid", false) => {
@@ -193,7 +193,7 @@ impl Client {
     }
 }
 
-fn sentences(told: &Told) -> String {
+fn sentences(told: &Problem) -> String {
     let fields = told.errors.iter().map(|error| format!("{} {}", error.field, error.message));
     // Where fields are named, the detail only points to them.
     let detail = if told.errors.is_empty() { Some(told.detail.clone()) } else { None };

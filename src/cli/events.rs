@@ -72,7 +72,7 @@ pub(super) async fn run(args: EventsArgs) -> anyhow::Result<()> {
 
 async fn read(args: EventsArgs) -> anyhow::Result<()> {
     let client = Client::new(args.client.url)?;
-    let mut told = Told::new(args.client.json, args.limit.unwrap_or(u64::MAX));
+    let mut told = Printer::new(args.client.json, args.limit.unwrap_or(u64::MAX));
     if let Some(After::Cursor(cursor)) = args.after {
         told.cursor = Some(cursor);
     }
@@ -102,7 +102,7 @@ async fn read(args: EventsArgs) -> anyhow::Result<()> {
     if args.follow { follow(&client, &mut told, args.event, PATIENCE).await } else { Ok(()) }
 }
 
-fn path(told: &Told, now: bool, event: Option<EventKind>) -> String {
+fn path(told: &Printer, now: bool, event: Option<EventKind>) -> String {
     let mut path = format!("/events?limit={}", told.left.min(PAGE));
     // Writing to a string never fails.
     let _ = match told.cursor {
@@ -116,7 +116,7 @@ fn path(told: &Told, now: bool, event: Option<EventKind>) -> String {
 /// Follows everything behind what was told, through lost connections.
 async fn follow(
     client: &Client,
-    told: &mut Told,
+    told: &mut Printer,
     event: Option<EventKind>,
     patience: Duration,
 ) -> anyhow::Result<()> {
@@ -181,7 +181,7 @@ struct Item {
 }
 
 /// What was told so far.
-struct Told {
+struct Printer {
     json: bool,
     /// How many may follow.
     left: u64,
@@ -190,7 +190,7 @@ struct Told {
     connected: bool,
 }
 
-impl Told {
+impl Printer {
     fn new(json: bool, left: u64) -> Self {
         Self { json, left, cursor: None, connected: true }
     }
@@ -260,7 +260,7 @@ mod tests {
             (false, "2026-01-02 03:04:05.678 UTC  ORD-1    2  BURNT\\u{1b}        COOKING\n".to_owned()),
             (true, format!("{DATA}\n")),
         ] {
-            let (mut told, mut text) = (Told::new(json, 9), String::new());
+            let (mut told, mut text) = (Printer::new(json, 9), String::new());
             for _ in 0..2 {
                 told.write(&mut text, &DATA.replace(',', ",\n")).expect("an event");
             }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_question_goes_on_where_the_answer_ended() {
-        let mut told = Told::new(false, 1_500);
+        let mut told = Printer::new(false, 1_500);
         assert_eq!(path(&told, false, None), "/events?limit=1000");
         assert_eq!(path(&told, true, Some(EventKind::Created)), "/events?limit=1000&after=now&event=CREATED");
         (told.cursor, told.left) = (Some(Cursor(7)), 3);

@@ -33,13 +33,13 @@ struct Explanation {
     status: String,
     since: Timestamp,
     waits_for: Option<String>,
-    causes: Vec<Cause>,
+    causes: Vec<ExplainedCause>,
     #[serde(default)]
     allowed: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Cause {
+struct ExplainedCause {
     text: String,
 }
 

@@ -82,7 +82,7 @@ struct DetailArgs {
 
 /// What is shown of an answer: a newer service may say more, with words that are not known here.
 #[derive(Deserialize)]
-struct Told {
+struct ReportAnswer {
     outcome: String,
     why: Option<String>,
     #[serde(default)]
@@ -185,7 +185,7 @@ impl Sender {
         if json {
             return output::print_json(&self.client.read::<Value>(answer)?);
         }
-        let told: Told = self.client.read(answer)?;
+        let told: ReportAnswer = self.client.read(answer)?;
         let again = self.named && answer.headers.contains_key(REPLAYED);
         output::print(sentences(self.order_id, self.event, &told, again).trim_end())
     }
@@ -196,7 +196,7 @@ fn is(error: &anyhow::Error, code: &str) -> bool {
 }
 
 /// What became of it, for people.
-fn sentences(order_id: OrderId, event: EventKind, told: &Told, again: bool) -> String {
+fn sentences(order_id: OrderId, event: EventKind, told: &ReportAnswer, again: bool) -> String {
     let status = clean::line(&told.order.status);
     if told.outcome == "ignored" {
         let so = match told.why.as_deref() {
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_became_of_it_is_told_in_a_sentence() {
         let id: OrderId = "ORD-01ARZ3NDEK0000000000000000".parse().expect("an id");
-        let told = |value: Value| serde_json::from_value::<Told>(value).expect("it is read");
+        let told = |value: Value| serde_json::from_value::<ReportAnswer>(value).expect("it is read");
         let cooking = EventKind::Reached(Status::Cooking);
         let ignored = |why: &str, status: &str| {
             told(

@@ -151,7 +151,7 @@ struct Last {
 
 /// An event as the stream sends it.
 #[derive(Deserialize)]
-struct Told {
+struct StreamedEvent {
     seq: u32,
     #[serde(flatten)]
     event: Event,
@@ -174,7 +174,7 @@ impl View {
     }
 
     fn event(&mut self, data: &str) -> anyhow::Result<()> {
-        let Told { seq, event } =
+        let StreamedEvent { seq, event } =
             serde_json::from_str(data).context("the service sent an event that is none")?;
         if seq <= self.seen() {
             return Ok(());

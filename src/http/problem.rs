@@ -27,12 +27,12 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     allowed: Option<Vec<EventKind>>,
-    pub(super) cause: Option<Cause>,
+    pub(super) cause: Option<LogDetail>,
 }
 
 /// Why a request failed, on its way to the log; nothing of it goes out.
 #[derive(Debug, Clone)]
-pub(super) struct Cause(pub(super) String);
+pub(super) struct LogDetail(pub(super) String);
 
 /// The body of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -297,7 +297,7 @@ impl From<StoreError> for Problem {
             Self::unavailable("the database is away; try again shortly")
         } else {
             // A client may ask for the same again and again: `observe` writes it, if there is room.
-            Self { cause: Some(Cause(error.to_string())), ..Self::internal() }
+            Self { cause: Some(LogDetail(error.to_string())), ..Self::internal() }
         }
     }
 }

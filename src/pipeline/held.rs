@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{postponed::Postponements, suspects::Suspects};
 use crate::{
     order::OrderId,
-    store::{DueOrders, Place},
+    store::{DueKey, DueOrders},
 };
 
 /// What comes of bad orders again and again may take a third of the time.
@@ -22,9 +22,9 @@ pub(super) struct Held {
     /// Those that failed alone.
     pub postponed: Postponements,
     /// Where looks at what has become due begin.
-    passed: Option<Place>,
+    passed: Option<DueKey>,
     /// The same of looks at what was overlooked.
-    passed_below: Option<Place>,
+    passed_below: Option<DueKey>,
     /// No look at what was overlooked until then.
     overlooked_at: Option<Instant>,
     /// None of those put off is tried until then.
@@ -33,7 +33,7 @@ pub(super) struct Held {
 
 impl Held {
     /// After which place to look for what has become due.
-    pub(super) fn passed(&mut self) -> Option<Place> {
+    pub(super) fn passed(&mut self) -> Option<DueKey> {
         if self.suspects.is_empty() && self.postponed.is_empty() {
             self.passed = None;
         }
@@ -54,7 +54,7 @@ impl Held {
 
     /// How many of up to `limit` a look at what was overlooked may take, after which place, and which it leaves
     /// out; none if there is to be no look now.
-    pub(super) fn overlooked(&self, limit: usize) -> Option<(usize, Option<Place>, Vec<OrderId>)> {
+    pub(super) fn overlooked(&self, limit: usize) -> Option<(usize, Option<DueKey>, Vec<OrderId>)> {
         let limit = limit.min(self.suspects.room());
         if limit == 0 || self.overlooked_at.is_some_and(|at| at > Instant::now()) {
             return None;

@@ -90,13 +90,13 @@ pub struct ReportWriter {
     /// How many orders with reports the database takes in time.
     pub(super) portion: Portion,
     /// Those that are judged anew; nobody else waits for them.
-    anew: Vec<Waiting>,
+    anew: Vec<OpenBatch>,
     /// What came last and had no place in the set any more: the first of the next one.
     next: Option<ReportBatch>,
 }
 
 /// Reports that are handed in together, some of which may have an answer already.
-struct Waiting {
+struct OpenBatch {
     batch: ReportBatch,
     answers: Vec<Option<Result<Reported, ReportError>>>,
     tries: usize,
@@ -104,7 +104,7 @@ struct Waiting {
     due: Instant,
 }
 
-impl Waiting {
+impl OpenBatch {
     fn new(batch: ReportBatch) -> Self {
         let answers = batch.reports.iter().map(|_| None).collect();
         Self { batch, answers, tries: 0, due: Instant::now() }
@@ -157,9 +157,9 @@ impl ReportWriter {
             return Outcome::Finished;
         }
         // Whoever has given up waiting was told so; a report must not be applied after that.
-        let awaited: Vec<Waiting> =
+        let awaited: Vec<OpenBatch> =
             waiting.into_iter().filter(|waiting| !waiting.batch.answer.is_closed()).collect();
-        let reports: Vec<OrderReport> = awaited.iter().flat_map(Waiting::unanswered).cloned().collect();
+        let reports: Vec<OrderReport> = awaited.iter().flat_map(OpenBatch::unanswered).cloned().collect();
         let asking = awaited.iter().filter_map(|waiting| waiting.batch.request).collect();
         let judging = self.report_until(&reports);
         let mut answers = RequestId::during_all(asking, judging).await.into_iter();
@@ -177,7 +177,7 @@ impl ReportWriter {
     }
 
     /// All that wait, and those that requests bring which are here already; none if nothing comes any more.
-    async fn gather(&mut self) -> Vec<Waiting> {
+    async fn gather(&mut self) -> Vec<OpenBatch> {
         let most = self.portion.size();
         let mut gathered = Vec::new();
         let next_due = self.anew.iter().map(|waiting| waiting.due).min();
@@ -196,7 +196,7 @@ impl ReportWriter {
         }
         let now = Instant::now();
         gathered.extend(self.anew.extract_if(.., |waiting| waiting.due <= now));
-        gathered.extend(first.map(Waiting::new));
+        gathered.extend(first.map(OpenBatch::new));
         let (mut count, mut looked) =
             (gathered.iter().map(|waiting| waiting.unanswered().count()).sum::<usize>(), false);
         while !gathered.is_empty() {
@@ -210,7 +210,7 @@ impl ReportWriter {
                     self.next = Some(batch);
                 } else {
                     count += batch.reports.len();
-                    gathered.push(Waiting::new(batch));
+                    gathered.push(OpenBatch::new(batch));
                 }
             }
             if self.next.is_some() || count >= ENOUGH.min(most) || count == before && looked {

@@ -31,7 +31,7 @@ pub enum Due<'a> {
         /// At most so many.
         limit: usize,
         /// Only those after this place.
-        after: Option<Place>,
+        after: Option<DueKey>,
     },
     /// The same of those that became visible late, that somebody held, or that a look was told to begin after.
     /// It looks from time to time only, and at a part of them each time.
@@ -39,7 +39,7 @@ pub enum Due<'a> {
         /// At most so many.
         limit: usize,
         /// Only those after this place.
-        after: Option<Place>,
+        after: Option<DueKey>,
         /// Left out.
         except: &'a [OrderId],
     },
@@ -53,7 +53,7 @@ pub enum Due<'a> {
 
 /// A place in the order in which steps are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct DueKey {
     /// When a step is due.
     pub due_at: Timestamp,
     /// Whose, among those that are due at the same time.
@@ -66,7 +66,7 @@ pub struct DueOrders {
     /// Most overdue first.
     pub order_ids: Vec<OrderId>,
     /// The place of the last; none if there is none.
-    pub last: Option<Place>,
+    pub last: Option<DueKey>,
 }
 
 /// What [`advance_due`](super::OrderStore::advance_due) did.

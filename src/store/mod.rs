@@ -35,7 +35,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use contract::{EventLog, Insight, KeyStore, Maintenance, OrderStore, OutboxStore, Store};
-pub use due::{Advance, Due, DueOrders, Place, SOON, within};
+pub use due::{Advance, Due, DueKey, DueOrders, SOON, within};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
 pub use pages::{Pages, Patience, ReportPages};

@@ -127,10 +127,10 @@ struct Asker<V> {
 struct Batcher<K, V> {
     batch: usize,
     query: Box<Query<K, V>>,
-    waiting: Mutex<Backlog<K, V>>,
+    waiting: Mutex<Pending<K, V>>,
 }
 
-struct Backlog<K, V> {
+struct Pending<K, V> {
     /// Bounded by the number of connections: each asks one question at a time.
     questions: Questions<K, V>,
     /// Queries under way.
@@ -146,11 +146,11 @@ where
     where
         F: Fn(Vec<K>) -> BoxFuture<'static, Answers<K, V>> + Send + Sync + 'static,
     {
-        let waiting = Backlog { questions: IndexMap::new(), busy: 0 };
+        let waiting = Pending { questions: IndexMap::new(), busy: 0 };
         Self { batch, query: Box::new(query), waiting: Mutex::new(waiting) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Backlog<K, V>> {
+    fn lock(&self) -> MutexGuard<'_, Pending<K, V>> {
         self.waiting.lock().expect("no holder panics")
     }
 

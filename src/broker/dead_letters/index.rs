@@ -19,15 +19,15 @@ const MOST: usize = 20_000;
 const SHOWN: usize = 3;
 
 /// Partition and offset.
-type Place = (i32, i64);
+type PartitionOffset = (i32, i64);
 
 /// What is to be known of a message on the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     /// A dead letter.
-    DeadLetter { written: Timestamp, place: Place, reason: &'static str },
+    DeadLetter { written: Timestamp, place: PartitionOffset, reason: &'static str },
     /// A note that the dead letter at this place was requeued.
-    Requeued(Place),
+    Requeued(PartitionOffset),
 }
 
 impl Entry {
@@ -50,7 +50,7 @@ impl Entry {
 #[derive(Debug)]
 struct Kept {
     written: Timestamp,
-    place: Place,
+    place: PartitionOffset,
     reason: &'static str,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct DeadLetterIndex {
     partitions: BTreeMap<i32, Progress>,
     /// What the last reading's notes speak of: a note in one partition may be read before its dead letter in
     /// another, and then the dead letter comes with the next reading.
-    requeued: HashSet<Place>,
+    requeued: HashSet<PartitionOffset>,
 }
 
 impl DeadLetterIndex {
@@ -176,7 +176,7 @@ mod tests {
     #[derive(Default)]
     struct Topic {
         low: BTreeMap<i32, i64>,
-        messages: BTreeMap<Place, Entry>,
+        messages: BTreeMap<PartitionOffset, Entry>,
         written: i64,
         /// How many messages were read.
         read: usize,
@@ -195,7 +195,11 @@ mod tests {
             [0, 1].map(range).to_vec()
         }
 
-        fn put(&mut self, partition: i32, entry: impl FnOnce(Timestamp, Place) -> Entry) -> Place {
+        fn put(
+            &mut self,
+            partition: i32,
+            entry: impl FnOnce(Timestamp, PartitionOffset) -> Entry,
+        ) -> PartitionOffset {
             let place = (partition, self.extent()[usize::try_from(partition).expect("0 or 1")].to);
             self.written += 1;
             let written = DateTime::from_timestamp_millis(self.written).expect("a moment");
@@ -203,11 +207,11 @@ mod tests {
             place
         }
 
-        fn dead_letter(&mut self, partition: i32, reason: &'static str) -> Place {
+        fn dead_letter(&mut self, partition: i32, reason: &'static str) -> PartitionOffset {
             self.put(partition, |written, place| Entry::DeadLetter { written, place, reason })
         }
 
-        fn note(&mut self, partition: i32, of: Place) {
+        fn note(&mut self, partition: i32, of: PartitionOffset) {
             self.put(partition, |_, _| Entry::Requeued(of));
         }
 

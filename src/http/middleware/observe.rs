@@ -11,7 +11,7 @@ use axum::{
 use tokio::time::Instant;
 
 use super::{
-    super::problem::{self, Cause, Problem},
+    super::problem::{self, LogDetail, Problem},
     access::Answer,
     request_log::{Answered, RequestLog},
 };
@@ -58,13 +58,13 @@ pub(in crate::http) async fn observe<A: Future<Output = Answer>>(
 
     let Answer { mut response, key } = id.during(answer(request)).await;
 
-    let mut cause = response.extensions_mut().remove::<Cause>();
+    let mut cause = response.extensions_mut().remove::<LogDetail>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         *response.body_mut() = Body::from(problem.body(uri.path(), &id));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
         cause = cause.or(problem.cause);
     }
-    if let Some(Cause(error)) = cause {
+    if let Some(LogDetail(error)) = cause {
         id.within(|| observers.log.fail(&error, "a request failed"));
     }
     let headers = response.headers_mut();

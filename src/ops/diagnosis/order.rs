@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 
 use super::{
     Cause, CauseCode, Explanation, Figures, PartsHealth, first_line,
-    parts::{Waiting, concerning, held, late, unpublished_causes},
+    parts::{Scope, concerning, held, late, unpublished_causes},
 };
 use crate::{
     order::{AuditedOrder, Status, Timestamp, Violation, promises::OVERDUE_AFTER},
@@ -26,7 +26,7 @@ pub fn explain(
     let mut causes = broken(order, now);
     causes.extend(steps(order, now, figures, parts));
     if order.unsent && (now - order.created_at).to_std().is_ok_and(|age| age >= ON_ITS_WAY) {
-        let why = unpublished_causes(parts, Waiting::Order(order.order_id));
+        let why = unpublished_causes(parts, Scope::Order(order.order_id));
         causes.extend(
             why.into_iter()
                 .map(|cause| Cause { what: format!("it waits in the outbox: {}", cause.what), ..cause }),
@@ -134,7 +134,7 @@ fn awaited(next: Status, expected_at: Timestamp, cancelled_at: Option<Timestamp>
 /// What the scheduler says of this order, or of orders that it does not name; `None` if it holds no order.
 fn held_itself(order: &AuditedOrder, parts: &PartsHealth) -> Option<Vec<Cause>> {
     let Health::Degraded(issues) = &parts.scheduler else { return None };
-    let own = concerning(&issues.0, Waiting::Order(order.order_id));
+    let own = concerning(&issues.0, Scope::Order(order.order_id));
     let causes = own.iter().map(|issue| match issue.order_id {
         Some(_) => held(&issue.text),
         None => held(format!("some orders can't be moved, and this may be one of them ({issues})")),

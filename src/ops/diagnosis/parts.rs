@@ -284,20 +284,20 @@ fn passed_over() -> Cause {
 
 /// Who waits to be published.
 #[derive(Clone, Copy)]
-pub(super) enum Waiting {
+pub(super) enum Scope {
     All,
     Order(OrderId),
 }
 
 /// Why orders are not on the topic yet.
 pub fn unsent(parts: &PartsHealth) -> Vec<Cause> {
-    unpublished_causes(parts, Waiting::All)
+    unpublished_causes(parts, Scope::All)
 }
 
-pub(super) fn unpublished_causes(parts: &PartsHealth, who: Waiting) -> Vec<Cause> {
+pub(super) fn unpublished_causes(parts: &PartsHealth, who: Scope) -> Vec<Cause> {
     let (they, go_out) = match who {
-        Waiting::All => ("they are", "They go out when that is over. "),
-        Waiting::Order(_) => ("it is", "It goes out when that is over. "),
+        Scope::All => ("they are", "They go out when that is over. "),
+        Scope::Order(_) => ("it is", "It goes out when that is over. "),
     };
     let mut causes = Vec::new();
     let broker = match &parts.broker {
@@ -337,16 +337,16 @@ pub(super) fn unpublished_causes(parts: &PartsHealth, who: Waiting) -> Vec<Cause
     causes
 }
 
-fn them(who: Waiting) -> &'static str {
+fn them(who: Scope) -> &'static str {
     match who {
-        Waiting::All => "them",
-        Waiting::Order(_) => "it",
+        Scope::All => "them",
+        Scope::Order(_) => "it",
     }
 }
 
 /// The issues that hold these orders up: of one order what names it, else what may be about it.
-pub(super) fn concerning(issues: &[Issue], who: Waiting) -> Vec<&Issue> {
-    let Waiting::Order(order_id) = who else { return issues.iter().collect() };
+pub(super) fn concerning(issues: &[Issue], who: Scope) -> Vec<&Issue> {
+    let Scope::Order(order_id) = who else { return issues.iter().collect() };
     let own: Vec<&Issue> = issues.iter().filter(|issue| issue.order_id == Some(order_id)).collect();
     if own.is_empty() { issues.iter().filter(|issue| issue.may_be_of(order_id)).collect() } else { own }
 }

@@ -23,7 +23,7 @@ const REPORTERS: usize = 32;
 
 /// What was done, as those were told who did it.
 #[derive(Default)]
-struct Told {
+struct Outcomes {
     events: Vec<Event>,
     transitions: Vec<Transition>,
 }
@@ -44,13 +44,13 @@ async fn decided(store: &dyn Store, report: OrderReport) -> Outcome {
 
 impl Fixture {
     /// All of these at once, on both replicas in turn.
-    async fn race(&self, reports: impl IntoIterator<Item = OrderReport>) -> Told {
+    async fn race(&self, reports: impl IntoIterator<Item = OrderReport>) -> Outcomes {
         let mut reporters = JoinSet::new();
         for (n, report) in reports.into_iter().enumerate() {
             let store = Arc::clone(if n % 2 == 0 { &self.store } else { &self.replica });
             reporters.spawn(async move { decided(&*store, report).await });
         }
-        let mut told = Told::default();
+        let mut told = Outcomes::default();
         while let Some(outcome) = reporters.join_next().await {
             if let Outcome::Applied(events, transitions) = outcome.expect("no panic") {
                 told.events.extend(events);
@@ -61,7 +61,7 @@ impl Fixture {
     }
 
     /// What is stored is what was told, each position once, and nothing else.
-    async fn assert_told(&self, order_id: OrderId, mut told: Told) {
+    async fn assert_told(&self, order_id: OrderId, mut told: Outcomes) {
         self.assert_audited().await;
         let found = self.find(order_id).await;
         told.events.sort_by_key(|event| event.seq);
@@ -122,7 +122,7 @@ pub(crate) async fn racing_ids_are_one_report(t: Fixture) {
 pub(crate) async fn racing_reverts_take_back_one_step(t: Fixture) {
     let order_id = t.place_one(new_order()).await;
     let steps = [Status::Preparing, Status::Cooking].map(EventKind::Reached);
-    let mut told = Told::default();
+    let mut told = Outcomes::default();
     for step in steps {
         told.events.extend(t.race([kitchen(order_id, step)]).await.events);
     }

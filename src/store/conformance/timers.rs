@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use super::{DELAYS, Fixture, assert_consistent, new_order, new_orders, seconds, start};
 use crate::{
     order::{OrderId, StageDelays, Status},
-    store::{Due, DueOrders, Page, Place, Transition},
+    store::{Due, DueKey, DueOrders, Page, Transition},
     time::Clock as _,
 };
 
@@ -82,7 +82,7 @@ pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
     let due = async |due: Due<'_>| t.store.due(due).await.expect("reads");
     assert_eq!(due(soonest(10, None)).await, DueOrders::default());
     t.clock.advance(seconds(DELAYS[0]));
-    let place = |order_id| Some(Place { due_at: t.clock.now(), order_id });
+    let place = |order_id| Some(DueKey { due_at: t.clock.now(), order_id });
     let two = DueOrders { order_ids: vec![first, left_out], last: place(left_out) };
     assert_eq!(due(soonest(2, None)).await, two, "most overdue first, then by id");
     assert_eq!(due(soonest(9, two.last)).await.order_ids, [last]);

@@ -23,10 +23,10 @@ pub(crate) struct Log {
     last: i64,
     /// Drawn by transactions that have not ended, and when.
     open: BTreeMap<i64, Instant>,
-    places: HashMap<String, Place>,
+    places: HashMap<String, HeldLease>,
 }
 
-struct Place {
+struct HeldLease {
     lease: Lease,
     held_by: u64,
     held_until: Timestamp,
@@ -123,7 +123,7 @@ impl EventLog for MemoryStore {
         database.reached()?;
         let first = Lease { term: 0, cursor: Cursor::START };
         let place = database.log.places.entry(name.to_owned());
-        let place = place.or_insert(Place { lease: first, held_by: self.replica, held_until: now });
+        let place = place.or_insert(HeldLease { lease: first, held_by: self.replica, held_until: now });
         if place.held_until > now && place.held_by != self.replica {
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     super::{
-        Admission, Advance, Due, DueOrders, Found, Incoming, NewOrder, OrderStore, Outbox, Page, Place,
+        Admission, Advance, Due, DueKey, DueOrders, Found, Incoming, NewOrder, OrderStore, Outbox, Page,
         Placement, StoreError, Transition, idempotency,
         reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, put_notes},
     },
@@ -18,10 +18,10 @@ use crate::order::{
 };
 
 impl Database {
-    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<Place> {
+    fn due(&self, due: Due<'_>, now: Timestamp) -> Vec<DueKey> {
         let place = |order_id: &OrderId| {
             let due_at = self.orders.get(order_id)?.order.due_at.filter(|due| *due <= now)?;
-            Some(Place { due_at, order_id: *order_id })
+            Some(DueKey { due_at, order_id: *order_id })
         };
         let (limit, after, except) = match due {
             Due::Soonest { limit, after } => (limit, after, &[][..]),
@@ -31,7 +31,7 @@ impl Database {
         };
         let except: HashSet<&OrderId> = except.iter().collect();
         let others = self.orders.keys().filter(|id| !except.contains(id)).filter_map(place);
-        let mut due: Vec<Place> = others.filter(|place| Some(*place) > after).collect();
+        let mut due: Vec<DueKey> = others.filter(|place| Some(*place) > after).collect();
         due.sort_unstable();
         due.truncate(limit);
         due
@@ -105,7 +105,7 @@ impl Database {
         // What another transaction moves is passed over.
         places.retain(|place| !self.locks.hold(&place.order_id));
         let full = matches!(due, Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } if places.len() >= limit);
-        for Place { order_id, due_at } in places {
+        for DueKey { order_id, due_at } in places {
             let mut tracked = self.orders[&order_id].clone();
             let (status, by_people) = (tracked.order.status, tracked.order.expected_at.is_some());
             let path = if by_people {

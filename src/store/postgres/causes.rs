@@ -10,14 +10,14 @@ use super::dsn::Target;
 
 /// What is wrong, and what helps if that is not plain from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cause {
+pub(super) struct ConnectionFailure {
     what: String,
     remedy: Option<&'static str>,
     /// Whether one connection less would help.
     pub(super) crowded: bool,
 }
 
-impl Cause {
+impl ConnectionFailure {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: None, crowded: false }
     }
@@ -40,20 +40,20 @@ impl Cause {
 }
 
 /// Why no session could begin.
-pub(super) fn of_login(error: &sqlx::Error, target: &Target) -> Cause {
+pub(super) fn of_login(error: &sqlx::Error, target: &Target) -> ConnectionFailure {
     match error {
         sqlx::Error::Io(error) => of_connection(error, target),
         sqlx::Error::Tls(error) => of_tls(&error.to_string()),
         // The byte that was not read in answer to the first question.
         sqlx::Error::Protocol(text) if text.contains(": 0x00") => {
-            Cause::new("the server closed the connection")
+            ConnectionFailure::new("the server closed the connection")
         }
-        sqlx::Error::Protocol(_) => Cause::new("what answers there is not PostgreSQL"),
+        sqlx::Error::Protocol(_) => ConnectionFailure::new("what answers there is not PostgreSQL"),
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
             Some(refusal) => of_refusal(refusal, target),
-            None => Cause::new("the login is refused"),
+            None => ConnectionFailure::new("the login is refused"),
         },
-        _ => Cause::new("the settings of the connection can't be used"),
+        _ => ConnectionFailure::new("the settings of the connection can't be used"),
     }
 }
 
@@ -66,31 +66,35 @@ pub(super) fn is_unreadable(error: &sqlx::Error) -> bool {
 }
 
 /// Why a session ended in the middle of a call; `None` where the server told an error of its own.
-pub(super) fn of_break(error: &sqlx::Error) -> Option<Cause> {
+pub(super) fn of_break(error: &sqlx::Error) -> Option<ConnectionFailure> {
     match error {
-        sqlx::Error::Io(error) => Some(Cause::new(format!("the connection broke ({})", plain(error)))),
-        sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Some(Cause::new("the connection broke")),
+        sqlx::Error::Io(error) => {
+            Some(ConnectionFailure::new(format!("the connection broke ({})", plain(error))))
+        }
+        sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => {
+            Some(ConnectionFailure::new("the connection broke"))
+        }
         _ => None,
     }
 }
 
-fn of_connection(error: &io::Error, target: &Target) -> Cause {
+fn of_connection(error: &io::Error, target: &Target) -> ConnectionFailure {
     let text = error.to_string();
     if text.contains("invalid peer certificate") || error.kind() == ErrorKind::InvalidData {
         return of_tls(&text);
     }
     if text.starts_with("failed to lookup address") {
         let why = text.rsplit(": ").next().unwrap_or_default();
-        return Cause::new(format!("the host's name can't be resolved ({})", lower(why)));
+        return ConnectionFailure::new(format!("the host's name can't be resolved ({})", lower(why)));
     }
     match error.kind() {
-        ErrorKind::UnexpectedEof => Cause::new("the server closed the connection"),
+        ErrorKind::UnexpectedEof => ConnectionFailure::new("the server closed the connection"),
         // Nothing of a TCP connection is not found.
         ErrorKind::NotFound | ErrorKind::IsADirectory if !target.is_local() => {
-            Cause::new("a file that sslrootcert, sslcert or sslkey names is not there")
+            ConnectionFailure::new("a file that sslrootcert, sslcert or sslkey names is not there")
         }
-        ErrorKind::NotFound => Cause::new("there is no socket"),
-        _ => Cause::new(plain(error)),
+        ErrorKind::NotFound => ConnectionFailure::new("there is no socket"),
+        _ => ConnectionFailure::new(plain(error)),
     }
 }
 
@@ -106,8 +110,8 @@ fn lower(text: &str) -> String {
 }
 
 /// The TLS library tells what it dislikes in text only.
-fn of_tls(text: &str) -> Cause {
-    let of = |what: &str| Cause::new(format!("the server's certificate {what}"));
+fn of_tls(text: &str) -> ConnectionFailure {
+    let of = |what: &str| ConnectionFailure::new(format!("the server's certificate {what}"));
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if any(&[VERSION_1]) {
         of("is of X.509 version 1, which can't be checked").with(
@@ -128,59 +132,61 @@ fn of_tls(text: &str) -> Cause {
     } else if any(&["not valid yet", "NotValidYet"]) {
         of("is not valid yet")
     } else if any(&["does not support TLS"]) {
-        Cause::new("the server has no TLS, which sslmode asks for")
+        ConnectionFailure::new("the server has no TLS, which sslmode asks for")
     } else {
-        Cause::new(format!("no TLS could be made ({text})"))
+        ConnectionFailure::new(format!("no TLS could be made ({text})"))
     }
 }
 
-fn of_refusal(refusal: &PgDatabaseError, target: &Target) -> Cause {
+fn of_refusal(refusal: &PgDatabaseError, target: &Target) -> ConnectionFailure {
     let (code, routine) = (refusal.code(), refusal.routine().unwrap_or_default());
     match code {
-        "28P01" => Cause::new("the password is not accepted"),
+        "28P01" => ConnectionFailure::new("the password is not accepted"),
         "28000" if routine == "InitializeSessionUserId" => {
-            Cause::new("the role does not exist or may not log in")
+            ConnectionFailure::new("the role does not exist or may not log in")
         }
         "28000" if routine == "ClientAuthentication" => {
-            Cause::new("pg_hba.conf does not let this role in from here")
+            ConnectionFailure::new("pg_hba.conf does not let this role in from here")
         }
         "3D000" => match target.options.get_database() {
-            Some(database) => Cause::new(format!("there is no database {database:?}")),
-            None => Cause::new("there is no database of the role's name"),
+            Some(database) => ConnectionFailure::new(format!("there is no database {database:?}")),
+            None => ConnectionFailure::new("there is no database of the role's name"),
         },
-        "42501" => {
-            Cause::new("the right to connect to the database, or to set what is set there, is missing")
+        "42501" => ConnectionFailure::new(
+            "the right to connect to the database, or to set what is set there, is missing",
+        ),
+        "53300" => {
+            ConnectionFailure::new("too many connections (to the server, the database or of the role)")
+                .with("allow more there, or take fewer with PG_MAX_CONNECTIONS")
+                .crowded()
         }
-        "53300" => Cause::new("too many connections (to the server, the database or of the role)")
-            .with("allow more there, or take fewer with PG_MAX_CONNECTIONS")
-            .crowded(),
         "42704" | "22023" | "55P02" => {
-            Cause::new(format!("a setting in the options of the DSN is refused ({code})"))
+            ConnectionFailure::new(format!("a setting in the options of the DSN is refused ({code})"))
         }
         "08P01" => of_pooler(refusal.message(), target),
         // Fixed texts: starting up, shutting down, in recovery; closed for connections.
-        _ if code.starts_with("57P") => Cause::new(refusal.message()),
-        "55000" => Cause::new("the database is closed for connections"),
-        _ => Cause::new(format!("the login is refused ({code})")),
+        _ if code.starts_with("57P") => ConnectionFailure::new(refusal.message()),
+        "55000" => ConnectionFailure::new("the database is closed for connections"),
+        _ => ConnectionFailure::new(format!("the login is refused ({code})")),
     }
 }
 
 /// `PgBouncer` tells what it dislikes in English, and up to version 1.19 always with this code.
-fn of_pooler(text: &str, target: &Target) -> Cause {
+fn of_pooler(text: &str, target: &Target) -> ConnectionFailure {
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if any(&["startup parameter"]) {
-        Cause::new("the pooler refuses what PGOPTIONS asks for")
+        ConnectionFailure::new("the pooler refuses what PGOPTIONS asks for")
             .with("unset it, and set what is needed in the options of the DSN")
     } else if any(&["no such database"]) {
         let database = target.options.get_database().unwrap_or_default();
-        Cause::new(format!("the pooler knows no database {database:?}"))
+        ConnectionFailure::new(format!("the pooler knows no database {database:?}"))
     } else if any(&["no such user", "authentication failed", "auth failed"]) {
-        Cause::new("the pooler does not accept the role or its password")
+        ConnectionFailure::new("the pooler does not accept the role or its password")
     } else if any(&["server_login_retry", "connect failed", "server conn", "server login failed"]) {
-        Cause::new("the pooler can't reach the server, or log in there")
+        ConnectionFailure::new("the pooler can't reach the server, or log in there")
     } else if any(&["no more connections", "client_idle", "query_wait_timeout"]) {
-        Cause::new("the pooler has no connection left").crowded()
+        ConnectionFailure::new("the pooler has no connection left").crowded()
     } else {
-        Cause::new("the login is refused (08P01)")
+        ConnectionFailure::new("the login is refused (08P01)")
     }
 }

@@ -36,11 +36,11 @@ const EXPIRE: &str = "
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
     reach: Reach,
-    place: Mutex<Place>,
+    place: Mutex<ExpiryProgress>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Place {
+struct ExpiryProgress {
     /// Where the last slice ended; `None` if the next one begins anew.
     from: Option<Timestamp>,
     /// Until when everything was thrown away once.
@@ -67,9 +67,9 @@ impl Expiry {
         let expired = row.try_get::<i64, _>("expired")?.unsigned_abs();
         let last = moment_if_any(&row, "last").ok().flatten();
         let place = if expired < limit as u64 {
-            Place { from: None, done: Some(moment(&row, "until")?) }
+            ExpiryProgress { from: None, done: Some(moment(&row, "until")?) }
         } else {
-            Place { from: last.or(place.from), ..place }
+            ExpiryProgress { from: last.or(place.from), ..place }
         };
         *self.place.lock().expect("no holder panics") = place;
         Ok(expired)

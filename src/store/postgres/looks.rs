@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    super::due, Advance, Among, Looked, PgStore, Place, STATEMENT_TIMEOUT, StoreError, Which, bounded,
+    super::due, Advance, Among, DueKey, Looked, PgStore, STATEMENT_TIMEOUT, StoreError, Which, bounded,
     errors, timers, within,
 };
 use crate::order::{OrderId, StageDelays};
@@ -62,7 +62,7 @@ impl PgStore {
     pub(super) async fn advance_soonest(
         &self,
         limit: usize,
-        after: Option<Place>,
+        after: Option<DueKey>,
         delays: &StageDelays,
     ) -> Result<Advance, StoreError> {
         let mark = self.low_water.mark();

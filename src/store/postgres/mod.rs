@@ -52,9 +52,9 @@ use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Admission, Advance, Due, DueOrders, Found, IdempotencyKey, Incoming, Maintenance, NewOrder, OrderReport,
-    OrderStore, Outbox, OutboxStore, Page, Place, Placement, Reported, Republished, SOON, StoreError, due,
-    errors,
+    Admission, Advance, Due, DueKey, DueOrders, Found, IdempotencyKey, Incoming, Maintenance, NewOrder,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Reported, Republished, SOON, StoreError,
+    due, errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Timestamp},

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     order::{COUNTED_TO, Cursor, EventKind, OrderId, Report, Rules, Source, StageDelays, Start, Status},
     store::{
-        Due, EventLog as _, FeedQuery, IdempotencyKey, Incoming, Insight as _, Maintenance as _, NewOrder,
-        OrderReport, OrderStore as _, Outbox, OutboxStore as _, Page, Place, Placement, Span, StoreError,
+        Due, DueKey, EventLog as _, FeedQuery, IdempotencyKey, Incoming, Insight as _, Maintenance as _,
+        NewOrder, OrderReport, OrderStore as _, Outbox, OutboxStore as _, Page, Placement, Span, StoreError,
         conformance::start,
     },
     time::{Clock as _, ManualClock},
@@ -159,7 +159,7 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
 
     // The others come to lie below the mark.
     clock.advance(Duration::from_millis(1_500));
-    let after = Some(Place { due_at: clock.now() + Duration::from_hours(1), order_id: ids[0] });
+    let after = Some(DueKey { due_at: clock.now() + Duration::from_hours(1), order_id: ids[0] });
     store.advance_due(Due::Soonest { limit: 1_000, after }, &delays).await.expect("looks");
     let overlooked = |except| Due::Overlooked { limit: 1_000, after: None, except };
     // It reads what has died in the last minute, too. Every other look is one at all that is further below, and

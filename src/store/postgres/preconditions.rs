@@ -15,7 +15,7 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{CALL_TIMEOUT, StoreError, causes::Cause, rehearsal::Kind, session::Access};
+use super::{CALL_TIMEOUT, StoreError, causes::ConnectionFailure, rehearsal::Kind, session::Access};
 
 /// Whether they hold, as far as is known.
 pub(super) struct Preconditions {
@@ -246,23 +246,23 @@ pub(super) async fn session_of_our_own(access: &Access) -> Result<PgConnection, 
         return Ok(first);
     }
     drop(first.close().await);
-    let cause = Cause::new("a pooler there hands its connections out by transaction")
+    let cause = ConnectionFailure::new("a pooler there hands its connections out by transaction")
         .with("set pool_mode=session for this database (PgBouncer), or name the server itself in the DSN");
     Err(Unfit::Absent(StoreError::Unavailable(cause.at(&access.address()))))
 }
 
 /// Whose session it is, and what is set in it.
 #[derive(PartialEq, Eq)]
-struct Told {
+struct SessionMark {
     pid: i32,
     mark: Option<String>,
 }
 
 /// In one message: such a pooler may part what belongs together.
-async fn told(access: &Access, session: &mut PgConnection, what: &str) -> Result<Told, StoreError> {
+async fn told(access: &Access, session: &mut PgConnection, what: &str) -> Result<SessionMark, StoreError> {
     let question = format!("SELECT pg_backend_pid(), {what}");
     let answer = sqlx::raw_sql(AssertSqlSafe(question)).fetch_one(session).await;
-    let told = answer.and_then(|row| Ok(Told { pid: row.try_get(0)?, mark: row.try_get(1)? }));
+    let told = answer.and_then(|row| Ok(SessionMark { pid: row.try_get(0)?, mark: row.try_get(1)? }));
     told.map_err(|error| access.error(error))
 }
 

@@ -19,7 +19,7 @@ use tracing::info;
 use super::{
     super::errors::STATEMENT_TIMEOUT,
     StoreError,
-    causes::{self, Cause},
+    causes::{self, ConnectionFailure},
     dsn::{self, PgDsn, Target},
     tunnel,
 };
@@ -129,7 +129,11 @@ impl Access {
     }
 
     /// A session with all that is to be set in it.
-    pub(super) async fn session(&self, purpose: Purpose, within: Duration) -> Result<PgConnection, Cause> {
+    pub(super) async fn session(
+        &self,
+        purpose: Purpose,
+        within: Duration,
+    ) -> Result<PgConnection, ConnectionFailure> {
         self.connect(Some(purpose), within).await
     }
 
@@ -139,7 +143,7 @@ impl Access {
     }
 
     /// Why there is no session, and where.
-    pub(super) fn refusal(&self, cause: &Cause) -> StoreError {
+    pub(super) fn refusal(&self, cause: &ConnectionFailure) -> StoreError {
         self.explained(StoreError::Unavailable(cause.at(&self.address())))
     }
 
@@ -165,7 +169,11 @@ impl Access {
         self.followed.load(Ordering::Acquire)
     }
 
-    async fn connect(&self, purpose: Option<Purpose>, within: Duration) -> Result<PgConnection, Cause> {
+    async fn connect(
+        &self,
+        purpose: Option<Purpose>,
+        within: Duration,
+    ) -> Result<PgConnection, ConnectionFailure> {
         let target = self.target();
         let refusal = match self.connect_to(&target, purpose, within).await {
             Err(refusal) => refusal,
@@ -198,7 +206,7 @@ impl Access {
         target: &Target,
         purpose: Option<Purpose>,
         within: Duration,
-    ) -> Result<PgConnection, Cause> {
+    ) -> Result<PgConnection, ConnectionFailure> {
         let login = async {
             let mut session = self.log_in(target).await?;
             if let Some(purpose) = purpose {
@@ -206,12 +214,13 @@ impl Access {
             }
             Ok(session)
         };
-        let silence = || Err(Cause::new(format!("no answer within {:.1} s", within.as_secs_f64())));
+        let silence =
+            || Err(ConnectionFailure::new(format!("no answer within {:.1} s", within.as_secs_f64())));
         timeout(within, login).await.unwrap_or_else(|_| silence())
     }
 
     /// By the driver's own TLS, or around it where that reads what nobody asked to be read.
-    async fn log_in(&self, target: &Target) -> Result<PgConnection, Cause> {
+    async fn log_in(&self, target: &Target) -> Result<PgConnection, ConnectionFailure> {
         let may = target.encrypts_only();
         if !(may && self.around.load(Ordering::Relaxed)) {
             match target.options.connect().await {
@@ -242,7 +251,7 @@ impl Access {
         session: &mut PgConnection,
         target: &Target,
         purpose: Purpose,
-    ) -> Result<(), Cause> {
+    ) -> Result<(), ConnectionFailure> {
         let server = self.set(session, target, purpose).await;
         server.map_err(|error| causes::of_login(&error, target))?.check()
     }
@@ -278,15 +287,15 @@ struct Server {
 }
 
 impl Server {
-    fn check(&self) -> Result<(), Cause> {
+    fn check(&self) -> Result<(), ConnectionFailure> {
         let (found, needed) = (self.version / 10_000, MIN_VERSION / 10_000);
         if self.version < MIN_VERSION {
-            return Err(Cause::new(format!("PostgreSQL {found} is too old, {needed} is needed")));
+            return Err(ConnectionFailure::new(format!("PostgreSQL {found} is too old, {needed} is needed")));
         }
         if self.encoding != "UTF8" {
             let what = format!("the database's encoding is {}, which can't hold every name", self.encoding);
             let remedy = "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0";
-            return Err(Cause::new(what).with(remedy));
+            return Err(ConnectionFailure::new(what).with(remedy));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use super::{
-    super::{Advance, DueOrders, Place, Transition},
+    super::{Advance, DueKey, DueOrders, Transition},
     low_water::Range,
     rows::{moment, moment_if_any, order_id, parsed, readable},
 };
@@ -194,7 +194,7 @@ pub(super) enum Which<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Among<'a> {
     pub(super) range: Range,
-    pub(super) after: Option<Place>,
+    pub(super) after: Option<DueKey>,
     pub(super) limit: usize,
     pub(super) except: &'a [OrderId],
 }
@@ -204,7 +204,7 @@ impl Among<'_> {
     fn from(&self) -> (Option<Timestamp>, String) {
         // One in another range says nothing of this.
         let (from, to) = self.range;
-        let begins = |after: &Place| {
+        let begins = |after: &DueKey| {
             from.is_none_or(|from| from <= after.due_at) && to.is_none_or(|to| after.due_at <= to)
         };
         match self.after.filter(begins) {
@@ -315,7 +315,7 @@ pub(super) async fn due(
     // `-infinity` by hand is before everything.
     let place = |row: &PgRow| {
         let due_at = moment(row, "due_at").unwrap_or(Timestamp::UNIX_EPOCH);
-        order_id(row).map(|order_id| Place { due_at, order_id })
+        order_id(row).map(|order_id| DueKey { due_at, order_id })
     };
     let places = readable(&rows, place);
     Ok(DueOrders {

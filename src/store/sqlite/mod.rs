@@ -34,9 +34,9 @@ use sqlx::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Admission, Advance, Due, DueOrders, EARLIER_VERSION, Found, IdempotencyKey, Incoming, Maintenance,
-    NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Place, Placement, Reported, Republished,
-    StoreError,
+    Admission, Advance, Due, DueKey, DueOrders, EARLIER_VERSION, Found, IdempotencyKey, Incoming,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Reported,
+    Republished, StoreError,
 };
 use crate::{
     order::{IdMint, Order, OrderDetails, OrderId, OrderPlaced, Rules, StageDelays, Start},
@@ -294,7 +294,7 @@ impl OrderStore for SqliteStore {
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         let mut db = self.read.acquire().await?;
         let due = verbs::due(&mut db, due, self.clock.now()).await?;
-        let last = due.last().map(|last| Place { due_at: last.due_at, order_id: last.order_id });
+        let last = due.last().map(|last| DueKey { due_at: last.due_at, order_id: last.order_id });
         Ok(DueOrders { order_ids: due.into_iter().map(|due| due.order_id).collect(), last })
     }
 

@@ -11,7 +11,7 @@ use crate::order::{
 };
 
 /// When gauges were told that others set from time to time.
-pub(super) struct Told {
+pub(super) struct Freshness {
     backlog: Fresh,
     overdue: Fresh,
     in_progress: Fresh,
@@ -25,7 +25,7 @@ pub(super) struct Told {
     partitions: Fresh,
 }
 
-impl Default for Told {
+impl Default for Freshness {
     /// A few times as long as it takes until they are told again.
     fn default() -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Metrics {
 
     /// What nobody has told for too long is not known any more.
     pub(super) fn forget_what_is_old(&self) {
-        let Told {
+        let Freshness {
             backlog,
             overdue,
             in_progress,

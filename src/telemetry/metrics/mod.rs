@@ -20,7 +20,7 @@ use prometheus::{
 pub use labels::{Consumed, ReportResult, Step};
 
 use feed::FeedSeries;
-use gauges::Told;
+use gauges::Freshness;
 use reports::ReportSeries;
 
 use crate::order::{RejectReason, Status, Transition};
@@ -63,7 +63,7 @@ pub struct Metrics {
     dead_letters: IntCounterVec,
     dead_letters_waiting: GaugeVec,
     partition_unavailable: GaugeVec,
-    fresh: Told,
+    fresh: Freshness,
     partitions: AtomicI32,
 }
 
@@ -165,7 +165,7 @@ impl Metrics {
                 &["partition"],
             ),
             partitions: AtomicI32::new(0),
-            fresh: Told::default(),
+            fresh: Freshness::default(),
             registry,
         };
         metrics.declare_known_labels();

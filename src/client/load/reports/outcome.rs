@@ -26,7 +26,7 @@ impl Outcome {
     /// What an answer says; an error is why it says nothing of that.
     pub(super) fn of(answer: &Answer) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Told {
+        struct ReportAnswer {
             outcome: String,
             events: Vec<Seq>,
         }
@@ -46,7 +46,7 @@ impl Outcome {
         if !answer.is_good() {
             return Err(answer.status.to_string());
         }
-        let told: Told = serde_json::from_slice(&answer.body).map_err(|_| strange())?;
+        let told: ReportAnswer = serde_json::from_slice(&answer.body).map_err(|_| strange())?;
         match told.outcome.as_str() {
             "ignored" => Ok(Self::Ignored),
             "applied" if answer.headers.contains_key("idempotency-replayed") => Ok(Self::Replayed),

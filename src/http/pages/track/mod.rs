@@ -26,7 +26,7 @@ use crate::{
     tracker::CurrentOrder,
 };
 use arrival::minute;
-use told::Told;
+use told::TrackView;
 
 /// What a chat shows of the page: nothing of the order or of who waits for it.
 const PREVIEW: (&str, &str) = ("Where your order is", "Follow it from the kitchen to your door.");
@@ -104,7 +104,7 @@ fn show(tracked: &TrackedOrder, state: &AppState, now: Timestamp) -> Response {
     let open = matches!(state.settings.auth, Auth::Open);
     // Every reader of the feed knows every id, so an id proves nothing.
     let sight = if open { Sight::WHOLE } else { Sight::NOBODY };
-    let told = Told::of(tracked, sight, rules, now);
+    let told = TrackView::of(tracked, sight, rules, now);
     let undo = undo_ends(order, &steps, rules).filter(|ends| *ends > now);
     // A title has no `bdi`: the item is isolated by characters.
     let title = format!("{} · \u{2068}{}\u{2069}", told.title(), strip_bidi(&order.details.item));

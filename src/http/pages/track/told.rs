@@ -19,7 +19,7 @@ const LONGER: &str = "It takes a bit longer";
 
 /// What is to be told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told<'a> {
+pub(super) struct TrackView<'a> {
     status: Status,
     /// The event that tells best how things are.
     news: Option<&'a Event>,
@@ -30,7 +30,7 @@ pub(super) struct Told<'a> {
     sight: Sight,
 }
 
-impl<'a> Told<'a> {
+impl<'a> TrackView<'a> {
     pub(super) fn of(tracked: &'a TrackedOrder, sight: Sight, rules: &Rules, now: Timestamp) -> Self {
         let order = &tracked.order;
         Self {
