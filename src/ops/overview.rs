@@ -19,7 +19,7 @@ use crate::{
         AuditedOrder, Backlog, COUNTED_TO, LateOrders, LateSteps, OrderId, Status, Timestamp,
         promises::OVERDUE_AFTER,
     },
-    store::{Counts, Store, StoreError},
+    store::{Counts, Insight, StoreError},
 };
 
 /// Most late orders that are listed.
@@ -94,7 +94,7 @@ impl Reading {
 
 /// The readings of one store.
 pub struct Overview {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Insight>,
     last: Mutex<Option<Arc<Reading>>>,
     turn: Turn<()>,
     audits: Turn<()>,
@@ -102,7 +102,7 @@ pub struct Overview {
 
 impl Overview {
     /// Reads from `store`.
-    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Insight>) -> Arc<Self> {
         Arc::new(Self { store, last: Mutex::default(), turn: Turn::default(), audits: Turn::default() })
     }
 

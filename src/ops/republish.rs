@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     order::{OrderId, Timestamp},
-    store::{AuditPage, Pages, Patience, Portion, Republished, Store, StoreError, in_portions},
+    store::{AuditPage, OutboxStore, Pages, Patience, Portion, Republished, Store, StoreError, in_portions},
 };
 
 /// Most orders in one write, and in one reading.
@@ -52,7 +52,7 @@ impl Republication {
     }
 
     /// Puts these orders into the outbox again.
-    pub async fn these(&mut self, store: &dyn Store, order_ids: &[OrderId]) -> Result<(), StoreError> {
+    pub async fn these(&mut self, store: &dyn OutboxStore, order_ids: &[OrderId]) -> Result<(), StoreError> {
         let (portion, mut patience, mut rest) =
             (Portion::new(AT_ONCE), Patience::default(), order_ids.to_vec());
         loop {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{
-            OrderStore as _, Outbox, OutboxStore as _,
+            OrderStore as _, Outbox,
             conformance::{new_orders, start},
             flaky::Flaky,
             memory::MemoryStore,

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use super::{Outcome, pause};
 use crate::{
     order::{IdMint, OrderDetails, OrderId, OrderPlaced, Start},
-    store::{IdempotencyKey, NewOrder, Outbox, Placement, Portion, Store, StoreError, in_portions},
+    store::{IdempotencyKey, NewOrder, OrderStore, Outbox, Placement, Portion, StoreError, in_portions},
     telemetry::{
         RequestId,
         metrics::{Metrics, Step},
@@ -38,7 +38,7 @@ pub struct BatchWriter {
     /// Where requests wait.
     pub requests: mpsc::Receiver<PlaceRequest>,
     /// Where they are stored.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn OrderStore>,
     /// To the relay: orders to publish from memory.
     pub fresh: mpsc::Sender<OrderPlaced>,
     /// Told when the first step of a new order is due.

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 use super::{Outcome, pause};
 use crate::{
     order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition, to_millis},
-    store::{OrderReport, Portion, ReportOutcome, Reported, Standing, Store, StoreError, in_portions},
+    store::{OrderReport, OrderStore, Portion, ReportOutcome, Reported, Standing, StoreError, in_portions},
     telemetry::{
         RequestId,
         metrics::{Metrics, ReportResult, Step},
@@ -81,7 +81,7 @@ impl Attempt {
 /// Writes reports. Ends when every [`crate::tracker::ReportQueue`] is dropped and all are answered.
 pub struct ReportWriter {
     batches: ReportBatches,
-    store: Arc<dyn Store>,
+    store: Arc<dyn OrderStore>,
     rules: Rules,
     transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
@@ -135,7 +135,7 @@ impl ReportWriter {
     /// Judges what waits in `batches` by these rules and stores it; `hurry` cuts retries short.
     pub fn new(
         batches: ReportBatches,
-        store: Arc<dyn Store>,
+        store: Arc<dyn OrderStore>,
         rules: Rules,
         transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,

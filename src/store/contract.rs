@@ -45,6 +45,9 @@ pub trait OrderStore: Send + Sync + 'static {
     /// The orders that [`OrderStore::advance_due`] would take, most overdue first; nothing is moved.
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;
 
+    /// How far these orders are and when they go on, in any order; an unknown id is left out.
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError>;
+
     /// Those of these orders that are there, each with its timeline; in no order.
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError>;
 
@@ -127,8 +130,8 @@ pub trait EventLog: Send + Sync + 'static {
 /// What is asked about orders by those who watch, count and audit them.
 #[async_trait]
 pub trait Insight: Send + Sync + 'static {
-    /// How far these orders are and when they go on, in any order; an unknown id is left out.
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError>;
+    /// Asks the database for nothing: whether it answers, and the schema is there.
+    async fn ping(&self) -> Result<(), StoreError>;
 
     /// How many orders have each of these statuses; 0 for the others.
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError>;
@@ -188,9 +191,6 @@ pub trait Maintenance: Send + Sync + 'static {
     async fn doubted(&self) {
         std::future::pending::<()>().await;
     }
-
-    /// Asks the database for nothing: whether it answers, and the schema is there.
-    async fn ping(&self) -> Result<(), StoreError>;
 
     /// Forgets up to `limit` idempotency keys older than [`IDEMPOTENCY_KEY_LIFETIME`](super::IDEMPOTENCY_KEY_LIFETIME); answers how many.
     async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError>;

@@ -130,6 +130,10 @@ impl OrderStore for Flaky {
         self.inner.due(due).await
     }
 
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
+    }
+
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.inner.find_all(order_ids).await
     }
@@ -176,8 +180,9 @@ keys_of_inner!(Flaky);
 
 #[async_trait]
 impl Insight for Flaky {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.inner.positions(orders).await
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.in_time("ping").await?;
+        self.inner.ping().await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -233,11 +238,6 @@ impl Insight for Flaky {
 impl Maintenance for Flaky {
     async fn migrate(&self) -> Result<(), StoreError> {
         self.inner.migrate().await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.in_time("ping").await?;
-        self.inner.ping().await
     }
 
     async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {

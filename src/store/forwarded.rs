@@ -77,11 +77,8 @@ macro_rules! insight_of_inner {
     ($double:ty) => {
         #[async_trait::async_trait]
         impl $crate::store::Insight for $double {
-            async fn positions(
-                &self,
-                orders: &[$crate::order::OrderId],
-            ) -> Result<Vec<$crate::store::Position>, $crate::store::StoreError> {
-                self.inner.positions(orders).await
+            async fn ping(&self) -> Result<(), $crate::store::StoreError> {
+                self.inner.ping().await
             }
 
             async fn count(
@@ -176,10 +173,6 @@ macro_rules! maintenance_of_inner {
         impl $crate::store::Maintenance for $double {
             async fn migrate(&self) -> Result<(), $crate::store::StoreError> {
                 self.inner.migrate().await
-            }
-
-            async fn ping(&self) -> Result<(), $crate::store::StoreError> {
-                self.inner.ping().await
             }
 
             async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, $crate::store::StoreError> {

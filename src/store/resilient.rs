@@ -104,6 +104,10 @@ impl OrderStore for Resilient {
         self.read(self.inner.due(due)).await
     }
 
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.read_again(|| self.inner.positions(orders)).await
+    }
+
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         self.read_again(|| self.inner.find_all(order_ids)).await
     }
@@ -191,8 +195,8 @@ impl EventLog for Resilient {
 
 #[async_trait]
 impl Insight for Resilient {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        self.read_again(|| self.inner.positions(orders)).await
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.read_again(|| self.inner.ping()).await
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -257,10 +261,6 @@ impl Maintenance for Resilient {
 
     async fn doubted(&self) {
         self.inner.doubted().await;
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.read_again(|| self.inner.ping()).await
     }
 
     async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use crate::{
     order::{Order, OrderId, Sight, Timestamp, TrackedOrder},
-    store::{Found, Page, Portion, Store, StoreError, in_portions},
+    store::{Found, OrderStore, Page, Portion, StoreError, in_portions},
     telemetry::RequestId,
 };
 
@@ -69,7 +69,7 @@ impl Listing {
 
 impl OrderLoader {
     /// Reads from `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn OrderStore>) -> Self {
         let for_pages = Arc::clone(&store);
         let portion = Arc::new(Portion::new(BATCH));
         let orders = Batcher::new(BATCH, move |ids: Vec<OrderId>| -> BoxFuture<'static, _> {
@@ -105,7 +105,7 @@ impl OrderLoader {
 }
 
 /// In the order asked for; `None` for an order that is not there.
-async fn find_all(store: &dyn Store, ids: &[OrderId]) -> Result<Vec<Option<CurrentOrder>>, StoreError> {
+async fn find_all(store: &dyn OrderStore, ids: &[OrderId]) -> Result<Vec<Option<CurrentOrder>>, StoreError> {
     let Found { now, orders } = store.find_all(ids).await?;
     let current = |tracked: TrackedOrder| (tracked.order.order_id, CurrentOrder { tracked, now });
     let mut found: HashMap<_, _> = orders.into_iter().map(current).collect();

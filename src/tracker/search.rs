@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     order::{Order, OrderId, Sight, Status},
-    store::{Page, Store, StoreError},
+    store::{OrderStore, Page, StoreError},
 };
 
 /// Among so many of the newest orders is searched.
@@ -46,7 +46,7 @@ pub struct Matches {
 
 /// Searches the orders of one store.
 pub struct Search {
-    store: Arc<dyn Store>,
+    store: Arc<dyn OrderStore>,
     last: Mutex<Option<Reading>>,
 }
 
@@ -90,7 +90,7 @@ impl From<Order> for Remembered {
 
 impl Search {
     /// Reads from `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn OrderStore>) -> Self {
         Self { store, last: Mutex::default() }
     }
 
@@ -153,7 +153,7 @@ mod tests {
     use crate::{
         order::{IdMint, OrderDetails, Start},
         store::{
-            NewOrder, OrderStore as _, Outbox,
+            NewOrder, Outbox,
             conformance::start,
             memory::{Database, MemoryStore},
         },

@@ -80,7 +80,7 @@ impl Transitions {
         metrics: Arc<Metrics>,
         alarm: Arc<Alarm>,
     ) -> Arc<Self> {
-        let (loader, wake) = (super::OrderLoader::new(Arc::clone(store)), Arc::default());
+        let (loader, wake) = (super::OrderLoader::new(store.clone()), Arc::default());
         let notifier = Notifier::new(loader, Places::new(1, CancellationToken::new()), Arc::clone(&wake));
         Self::new(notifier, metrics, alarm, wake)
     }

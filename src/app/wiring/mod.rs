@@ -126,12 +126,12 @@ impl<'a> Wiring<'a> {
         metrics.partitions(config.kafka.partitions);
         let store: Arc<dyn Store> = Arc::new(Resilient::new(open_store(config).await?, Arc::clone(&metrics)));
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
-        let (loader, alarm) = (OrderLoader::new(Arc::clone(&store)), Arc::new(Alarm::default()));
+        let (loader, alarm) = (OrderLoader::new(store.clone()), Arc::new(Alarm::default()));
         // Streams are long: a quarter of the max_connections stays with those who only ask.
         let (places, wake) =
             (Places::new(max_connections / 4 * 3, shutdown.soft()), Arc::<Notify>::default());
         let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
+        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
         let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
@@ -178,7 +178,7 @@ impl<'a> Wiring<'a> {
     }
 
     fn tracker(&self, queue: PlaceQueue, reports: ReportQueue) -> Tracker {
-        let search = Search::new(Arc::clone(&self.store));
+        let search = Search::new(self.store.clone());
         let (notifier, feed) = (Arc::clone(&self.notifier), Arc::clone(&self.feed));
         Tracker::new(queue, reports, self.loader.clone(), notifier, feed, search)
     }
@@ -187,7 +187,7 @@ impl<'a> Wiring<'a> {
     fn operations(&self) -> (Operations, watch::Sender<Option<DeadLetterBacklog>>) {
         let (dead_letters, dead_letter_backlog) = watch::channel(None);
         let operations = Operations {
-            overview: Overview::new(Arc::clone(&self.store)),
+            overview: Overview::new(self.store.clone()),
             parts: self.parts.clone(),
             dead_letter_backlog,
             leaving: self.shutdown.leaving(),
@@ -203,7 +203,7 @@ impl<'a> Wiring<'a> {
         {
             let writer = BatchWriter {
                 requests,
-                store: Arc::clone(&self.store),
+                store: self.store.clone(),
                 fresh: fresh_in.clone(),
                 transitions: Arc::clone(&self.transitions),
                 start,
@@ -222,7 +222,7 @@ impl<'a> Wiring<'a> {
     fn start_report_writer(&mut self, batches: ReportBatches) {
         let writer = ReportWriter::new(
             batches,
-            Arc::clone(&self.store),
+            self.store.clone(),
             self.config.pipeline.rules(),
             Arc::clone(&self.transitions),
             Arc::clone(&self.metrics),
@@ -279,7 +279,7 @@ impl<'a> Wiring<'a> {
 
     fn start_scheduler(&mut self, when_migrated: &Gate) {
         let scheduler = Scheduler::new(
-            Arc::clone(&self.store),
+            self.store.clone(),
             Arc::clone(&self.alarm),
             Arc::clone(&self.transitions),
             Arc::clone(&self.metrics),
@@ -292,7 +292,7 @@ impl<'a> Wiring<'a> {
     /// Without it nobody hears of steps that other replicas make.
     fn start_reader(&mut self, when_migrated: &Gate) {
         let reader = EventReader {
-            log: Arc::clone(&self.store),
+            log: self.store.clone(),
             notifier: Arc::clone(&self.notifier),
             feed: Arc::clone(&self.feed),
             wake: Arc::clone(&self.wake),

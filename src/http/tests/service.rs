@@ -229,9 +229,9 @@ impl Service {
         let stop = CancellationToken::new();
         let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
         let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(Arc::clone(&store), places, Arc::clone(&wake));
+        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
         let reader = EventReader {
-            log: Arc::clone(&store),
+            log: store.clone(),
             notifier: Arc::clone(&notifier),
             feed: Arc::clone(&feed),
             wake: Arc::clone(&wake),
@@ -244,7 +244,7 @@ impl Service {
         let start = Rules { delays: StageDelays::default(), ..self.rules }.start(self.mode);
         let writer = |requests, seed| BatchWriter {
             requests,
-            store: Arc::clone(&store),
+            store: store.clone(),
             fresh: fresh.clone(),
             transitions: Arc::clone(&transitions),
             start,
@@ -261,7 +261,7 @@ impl Service {
         let (report_queue, batches) = tracker::report_queue();
         let reports = ReportWriter::new(
             batches,
-            Arc::clone(&store),
+            store.clone(),
             self.rules,
             transitions,
             Arc::clone(&metrics),
@@ -273,7 +273,7 @@ impl Service {
         let (dead_letter_backlog, backlog_watcher) = watch::channel(None);
         let (overview, leaving) = (Overview::new(figures(Arc::clone(&store))), CancellationToken::new());
         let log = RequestLog::new();
-        let search = Search::new(Arc::clone(&store));
+        let search = Search::new(store.clone());
         let tracker = Tracker::new(queue, report_queue, loader, Arc::clone(&notifier), feed, search);
         let state = AppState {
             tracker: tracker.clone(),

@@ -11,7 +11,7 @@ use super::{Orders, Report, Row, VerifyError, order_of};
 use crate::{
     broker::{BrokerError, DeadLetter, Kafka, TopicExtent},
     order::Cursor,
-    store::{FeedQuery, Patience, Span, Store},
+    store::{EventLog, FeedQuery, Patience, Span},
 };
 
 /// Events in one page.
@@ -44,7 +44,7 @@ struct Found {
 }
 
 pub(super) async fn verify(
-    store: &dyn Store,
+    store: &dyn EventLog,
     kafka: Arc<Kafka>,
     topic: &str,
     written: Cursor,
@@ -77,7 +77,7 @@ pub(super) async fn verify(
 }
 
 /// Notes how far each order's events were written. What is too much at once is read in smaller pages.
-async fn read_events(store: &dyn Store, upto: Cursor, orders: &mut Orders) -> Result<(), VerifyError> {
+async fn read_events(store: &dyn EventLog, upto: Cursor, orders: &mut Orders) -> Result<(), VerifyError> {
     let (mut after, mut limit, mut patience) = (Cursor::START, PAGE, Patience::default());
     while after < upto {
         let query = FeedQuery { span: Span { after, upto }, event: None, limit };

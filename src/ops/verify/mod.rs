@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     broker::{BrokerError, Kafka, TopicExtent},
     order::{OrderId, Timestamp, Violation, promises::PUBLISHED_WITHIN},
-    store::{AuditPage, Pages, Store, StoreError},
+    store::{AuditPage, Insight, Pages, Store, StoreError},
 };
 pub use events::EventTopicReport;
 use reports::Reports;
@@ -175,7 +175,7 @@ pub async fn verify(
 }
 
 async fn read_topic(
-    store: &dyn Store,
+    store: &dyn Insight,
     kafka: &Arc<Kafka>,
     topic: &str,
     mut orders: Orders,
@@ -206,7 +206,11 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
     std::str::from_utf8(key?).ok()?.parse().ok()
 }
 
-async fn read_orders(store: &dyn Store, report: &mut Report, orders: &mut Orders) -> Result<(), VerifyError> {
+async fn read_orders(
+    store: &dyn Insight,
+    report: &mut Report,
+    orders: &mut Orders,
+) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
         Violation::ALL.into_iter().map(|violation| (violation, Rule::new(violation.rule()))).collect();
     let mut unreadable = Rule::new("every order can be read");
@@ -262,7 +266,7 @@ impl Orders {
     }
 }
 
-async fn unsent_for_long(store: &dyn Store) -> Result<Rule, StoreError> {
+async fn unsent_for_long(store: &dyn Insight) -> Result<Rule, StoreError> {
     let mut rule =
         Rule::new(&format!("no order waits for more than {} s to be sent", PUBLISHED_WITHIN.as_secs()));
     let mut backlog = store.backlog().await;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Rule;
 use crate::{
     order::{OrderId, ReportAudit, Violation},
-    store::{AuditPage, ReportPages, Store, StoreError},
+    store::{AuditPage, Insight, ReportPages, StoreError},
 };
 
 /// How far they are read, and what is known of the order there.
@@ -16,7 +16,7 @@ pub(super) struct Reports<'a> {
 }
 
 impl<'a> Reports<'a> {
-    pub(super) fn new(store: &'a dyn Store, most: usize) -> Self {
+    pub(super) fn new(store: &'a dyn Insight, most: usize) -> Self {
         Self { pages: ReportPages::new(store, most), audit: ReportAudit::default() }
     }
 

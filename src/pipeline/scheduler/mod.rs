@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
 use crate::{
     order::{StageDelays, promises::OVERDUE_AFTER},
-    store::{Advance, Due, DueOrders, MOVED_AT_ONCE, Portion, Store, StoreError, within},
+    store::{Advance, Due, DueOrders, MOVED_AT_ONCE, OrderStore, Portion, StoreError, within},
     telemetry::{
         health::{Health, Issue, IssueKind, Issues},
         metrics::{Metrics, Step},
@@ -44,7 +44,7 @@ const NAMED: usize = 3;
 
 /// Moves orders.
 pub struct Scheduler {
-    store: Arc<dyn Store>,
+    store: Arc<dyn OrderStore>,
     alarm: Arc<Alarm>,
     transitions: Arc<Transitions>,
     metrics: Arc<Metrics>,
@@ -63,7 +63,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// A loop that is woken by `alarm` and tells `transitions` of what it moved by these delays.
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn OrderStore>,
         alarm: Arc<Alarm>,
         transitions: Arc<Transitions>,
         metrics: Arc<Metrics>,

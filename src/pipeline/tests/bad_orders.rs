@@ -8,7 +8,7 @@ use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
     order::{OrderId, StageDelays, Status},
     pipeline::Scheduler,
-    store::{Insight as _, NewOrder, OrderStore as _, Outbox, Store, memory::MemoryStore},
+    store::{NewOrder, OrderStore as _, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
     tracker::Transitions,

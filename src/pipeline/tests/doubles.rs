@@ -23,7 +23,7 @@ use crate::{
     order::{Order, OrderId, OrderPlaced, Reject, Rules, StageDelays},
     store::{
         Admission, Advance, Due, DueOrders, Found, Incoming, NewOrder, OrderReport, OrderStore, Outbox,
-        OutboxStore, Page, Placement, ReportOutcome, Reported, Republished, Store, StoreError,
+        OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished, Store, StoreError,
         forwarded::{events_of_inner, insight_of_inner, maintenance_of_inner},
     },
     telemetry::health::Health,
@@ -200,6 +200,10 @@ impl OrderStore for Troubled {
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {
         self.inner.due(due).await
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        self.inner.positions(orders).await
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {

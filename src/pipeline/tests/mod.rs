@@ -90,7 +90,7 @@ impl Kitchen {
         let transitions = Transitions::unfollowed(&store, Arc::clone(&metrics), Arc::clone(&alarm));
         let writer = BatchWriter {
             requests: requests.keyless,
-            store: Arc::clone(&store),
+            store: store.clone(),
             fresh: fresh_in,
             transitions: Arc::clone(&transitions),
             start: Start::timer(FIRST_DELAY),

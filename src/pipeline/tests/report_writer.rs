@@ -45,7 +45,7 @@ impl Reporting {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::new(Metrics::new()));
         let writer = ReportWriter::new(
             batches,
-            Arc::clone(&shared),
+            shared.clone(),
             Rules::default(),
             Transitions::unfollowed(&shared, Arc::clone(&metrics), Arc::clone(&alarm)),
             Arc::clone(&metrics),

@@ -17,7 +17,7 @@ use crate::{
 
 fn scheduler(kitchen: &Kitchen) -> Scheduler {
     Scheduler::new(
-        Arc::clone(&kitchen.store),
+        kitchen.store.clone(),
         Arc::clone(&kitchen.alarm),
         Arc::clone(&kitchen.transitions),
         Arc::clone(&kitchen.metrics),

@@ -24,7 +24,7 @@ use super::reports::SaidRow;
 
 use super::{
     AuditPage, Backlog, Counts, IDEMPOTENCY_KEY_LIFETIME, IdempotencyKey, Insight, LateOrders, LateSteps,
-    Maintenance, OutboxStore, Overdue, Position, Republished, StoreError, UNSENT_LISTED, Unsent,
+    Maintenance, OutboxStore, Overdue, Republished, StoreError, UNSENT_LISTED, Unsent,
 };
 use crate::{
     keys::{KeyId, KeyRecord, StoredKey},
@@ -175,16 +175,8 @@ impl OutboxStore for MemoryStore {
 
 #[async_trait]
 impl Insight for MemoryStore {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        let (mut database, now) = self.lock();
-        database.looks += 1;
-        let there = &database.reached()?.orders;
-        let position = |order_id: &OrderId| {
-            let order = &there.get(order_id)?.order;
-            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
-            Some(Position { order_id: *order_id, status: order.status, due_in })
-        };
-        Ok(orders.iter().filter_map(position).collect())
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.lock().0.reached().map(|_| ())
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {
@@ -292,10 +284,6 @@ impl Insight for MemoryStore {
 impl Maintenance for MemoryStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.lock().0.reached().map(|_| ())
     }
 
     async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     super::{
         Admission, Advance, Due, DueKey, DueOrders, Found, Incoming, NewOrder, OrderStore, Outbox, Page,
-        Placement, StoreError, Transition, idempotency,
+        Placement, Position, StoreError, Transition, idempotency,
         reports::{Known, OrderReport, Remembered, Reported, Written, judge_all, put_notes},
     },
     Database, MemoryStore,
@@ -177,6 +177,18 @@ impl OrderStore for MemoryStore {
         let due = database.due(due, now);
         let order_ids = due.iter().map(|place| place.order_id).collect();
         Ok(DueOrders { order_ids, last: due.last().copied() })
+    }
+
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (mut database, now) = self.lock();
+        database.looks += 1;
+        let there = &database.reached()?.orders;
+        let position = |order_id: &OrderId| {
+            let order = &there.get(order_id)?.order;
+            let due_in = order.due_at.map(|due| (due - now).to_std().unwrap_or_default());
+            Some(Position { order_id: *order_id, status: order.status, due_in })
+        };
+        Ok(orders.iter().filter_map(position).collect())
     }
 
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {

@@ -53,8 +53,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Admission, Advance, Due, DueKey, DueOrders, Found, IdempotencyKey, Incoming, Maintenance, NewOrder,
-    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Reported, Republished, SOON, StoreError,
-    due, errors,
+    OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, SOON,
+    StoreError, due, errors,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Timestamp},
@@ -263,6 +263,11 @@ impl OrderStore for PgStore {
         bounded(&pools.loops, async |db| timers::due(db, among, now).await).await
     }
 
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        let (pools, now) = (self.pools()?, self.now());
+        bounded(&pools.read, async |db| verbs::positions(db, orders, now).await).await
+    }
+
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let find = async |db: &mut PgConnection| {
@@ -349,11 +354,6 @@ impl Maintenance for PgStore {
 
     async fn doubted(&self) {
         self.preconditions.doubted().await;
-    }
-
-    /// Reads nothing of ours, so it costs the same at any number of orders.
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.can_place().await
     }
 
     async fn expire_idempotency_keys(&self, limit: usize) -> Result<u64, StoreError> {

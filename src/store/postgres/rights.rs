@@ -78,7 +78,7 @@ mod tests {
         keys::{KeyCreation, KeyUse},
         order::{Cursor, OrderId, Role},
         store::{
-            EventLog as _, KeyStore as _, Maintenance as _, Span,
+            EventLog as _, Insight as _, KeyStore as _, Maintenance as _, Span,
             conformance::{keys::drawn, start},
         },
     };

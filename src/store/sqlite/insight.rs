@@ -5,15 +5,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    super::{AuditPage, Backlog, Counts, Insight, LateOrders, LateSteps, Position, StoreError},
+    super::{AuditPage, Backlog, Counts, Insight, LateOrders, LateSteps, StoreError},
     SqliteStore, attention, reports, verbs,
 };
-use crate::order::{AuditedReport, OrderId, Status};
+use crate::order::{AuditedReport, Status};
 
 #[async_trait]
 impl Insight for SqliteStore {
-    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
-        verbs::positions(&self.read, orders, self.clock.now()).await
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.read).await?;
+        Ok(())
     }
 
     async fn count(&self, statuses: &[Status]) -> Result<Counts, StoreError> {

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Admission, Advance, Due, DueKey, DueOrders, EARLIER_VERSION, Found, IdempotencyKey, Incoming,
-    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Reported,
+    Maintenance, NewOrder, OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported,
     Republished, StoreError,
 };
 use crate::{
@@ -298,6 +298,10 @@ impl OrderStore for SqliteStore {
         Ok(DueOrders { order_ids: due.into_iter().map(|due| due.order_id).collect(), last })
     }
 
+    async fn positions(&self, orders: &[OrderId]) -> Result<Vec<Position>, StoreError> {
+        verbs::positions(&self.read, orders, self.clock.now()).await
+    }
+
     async fn find_all(&self, order_ids: &[OrderId]) -> Result<Found, StoreError> {
         let found = verbs::timelines(&self.read, order_ids).await?;
         let now = self.clock.now();
@@ -350,11 +354,6 @@ impl OutboxStore for SqliteStore {
 impl Maintenance for SqliteStore {
     /// Opening has done it.
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.read).await?;
         Ok(())
     }
 

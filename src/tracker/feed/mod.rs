@@ -27,7 +27,7 @@ pub use reader::EventReader;
 use super::places::{NoPlace, Place, Places};
 use crate::{
     order::{Cursor, EventKind, FeedEvent},
-    store::{FeedPage, FeedQuery, Horizon, Span, Store, StoreError},
+    store::{EventLog, FeedPage, FeedQuery, Horizon, Span, StoreError},
     time::deadlines::QUEUE,
 };
 use tail::{KEPT, Tail};
@@ -54,7 +54,7 @@ struct Known {
 
 /// Everything that happened, for those who follow it.
 pub struct Feed {
-    log: Arc<dyn Store>,
+    log: Arc<dyn EventLog>,
     places: Arc<Places>,
     /// Wakes the reader.
     wake: Arc<Notify>,
@@ -100,7 +100,7 @@ pub struct Settled {
 
 impl Feed {
     /// Of what is in `log`; `wake` is what its reader waits for.
-    pub fn new(log: Arc<dyn Store>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
+    pub fn new(log: Arc<dyn EventLog>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
         let (known, settled) = (watch::Sender::default(), watch::Sender::default());
         let (tail, followers) = (AsyncMutex::default(), Mutex::default());
         Arc::new(Self { log, places, wake, known, settled, tail, followers })

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::{Feed, tail::Tail, unseen::Unseen};
 use crate::{
     order::promises::LIVE_WITHIN,
-    store::{Holder, Horizon, Store, StoreError},
+    store::{EventLog, Holder, Horizon, StoreError},
     telemetry::metrics::Metrics,
     tracker::Notifier,
 };
@@ -36,7 +36,7 @@ const CALL_EVERY: Duration = Duration::from_secs(1);
 /// Reads events for all followers of one replica.
 pub struct EventReader {
     /// Where they are.
-    pub log: Arc<dyn Store>,
+    pub log: Arc<dyn EventLog>,
     /// Who is told of each order.
     pub notifier: Arc<Notifier>,
     /// Who is told of all.

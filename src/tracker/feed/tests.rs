@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     order::{OrderId, StageDelays, Status, Timestamp},
     store::{
-        Due, OrderStore as _, Outbox,
+        Due, OrderStore as _, Outbox, Store,
         conformance::new_orders,
         memory::{Database, Log, MemoryStore},
     },
@@ -31,9 +31,9 @@ impl World {
         let store = Arc::new(MemoryStore::new(Arc::clone(&database), Arc::new(VirtualClock::new(at)), 1));
         let (log, stop): (Arc<dyn Store>, _) = (store.clone(), CancellationToken::new());
         let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
-        let loader = OrderLoader::new(Arc::clone(&log));
+        let loader = OrderLoader::new(log.clone());
         let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(Arc::clone(&log), places, Arc::clone(&wake));
+        let feed = Feed::new(log.clone(), places, Arc::clone(&wake));
         let metrics = Arc::new(Metrics::new());
         let reader =
             EventReader { log, notifier: Arc::clone(&notifier), feed: Arc::clone(&feed), wake, metrics };

@@ -36,9 +36,9 @@ impl World {
         let order_id = orders[0].order_id;
         elsewhere.place(&orders, Outbox::Mine).await.expect("places");
         let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
-        let loader = OrderLoader::new(Arc::clone(&here));
+        let loader = OrderLoader::new(here.clone());
         let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(Arc::clone(&here), places, Arc::clone(&wake));
+        let feed = Feed::new(here.clone(), places, Arc::clone(&wake));
         let metrics = Arc::new(Metrics::new());
         let reader = EventReader { log: here, notifier: Arc::clone(&notifier), feed, wake, metrics };
         tokio::spawn(reader.run(stop.clone()));

@@ -89,9 +89,9 @@ impl World {
         let (metrics, places, wake) =
             (Arc::new(Metrics::new()), Places::new(1, stop.clone()), Arc::default());
         let (cut, unreadable) = (Arc::<AtomicBool>::default(), Arc::<Mutex<HashSet<OrderId>>>::default());
-        let loader = OrderLoader::new(Arc::clone(&inner));
+        let loader = OrderLoader::new(inner.clone());
         let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(Arc::clone(&inner), places, Arc::clone(&wake));
+        let feed = Feed::new(inner.clone(), places, Arc::clone(&wake));
         let (log, metrics_of_reader) = (Arc::clone(&inner), Arc::clone(&metrics));
         let reader = EventReader { log, notifier, feed: Arc::clone(&feed), wake, metrics: metrics_of_reader };
         let deliveries = Mutex::default();
