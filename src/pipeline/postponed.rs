@@ -69,7 +69,7 @@ impl Postponements {
     }
 
     /// Puts one off as long as at first, without counting that as a failure; answers whether it was put off.
-    pub(super) fn wait(&mut self, order_id: OrderId) -> bool {
+    pub(super) fn put_off_again(&mut self, order_id: OrderId) -> bool {
         let known = self.known.get_mut(&order_id);
         known.map(|known| known.again_at = Instant::now() + FIRST_PAUSE).is_some()
     }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!((postponed.due(9), postponed.ids()), (vec![], vec![id]));
         advance(LONGEST_PAUSE).await;
         assert_eq!(postponed.due(9), [id]);
-        assert!(postponed.wait(id) && postponed.due(9).is_empty());
+        assert!(postponed.put_off_again(id) && postponed.due(9).is_empty());
         postponed.remove(id);
         assert!(postponed.is_empty());
         assert_eq!(postponed.add(id, "no".to_owned()), Some(FIRST_PAUSE));

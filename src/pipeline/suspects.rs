@@ -16,7 +16,7 @@ use crate::order::OrderId;
 /// Most that are remembered.
 const MOST: usize = 2_000;
 /// How long those are left alone that another replica was trying.
-const ELSEWHERE_FOR: Duration = Duration::from_millis(100);
+const LEFT_FOR: Duration = Duration::from_millis(100);
 
 /// Into how many parts one that failed is taken apart. One that can go takes a fraction of the time of one that can't,
 /// so there are more of them than two.
@@ -48,9 +48,10 @@ pub(super) struct Suspects {
     members: BTreeSet<OrderId>,
     parts: BTreeMap<(bool, Instant, u64), Part>,
     parts_made: u64,
-    elsewhere: Vec<OrderId>,
+    /// Those that another replica was trying.
+    left_to_others: Vec<OrderId>,
     /// Until when, and what the caller knew when the last of them was met.
-    elsewhere_until: Option<(Instant, u64)>,
+    left_until: Option<(Instant, u64)>,
 }
 
 impl Suspects {
@@ -65,7 +66,7 @@ impl Suspects {
     /// The part that is to be tried next, as far as its members are suspects still. Whoever takes it forgets each or
     /// hands it back.
     pub(super) fn next(&mut self) -> Option<Part> {
-        self.take_back_from_elsewhere();
+        self.take_back();
         loop {
             let (_, mut part) = self.parts.pop_first()?;
             part.orders.retain(|order_id| self.members.contains(order_id));
@@ -100,16 +101,16 @@ impl Suspects {
     }
 
     /// Another replica is trying this one.
-    pub(super) fn is_elsewhere(&mut self, order_id: OrderId, since: u64) {
+    pub(super) fn leave_to_other(&mut self, order_id: OrderId, since: u64) {
         if self.knows(order_id) {
-            self.elsewhere.push(order_id);
-            self.elsewhere_until.get_or_insert_with(|| (Instant::now() + ELSEWHERE_FOR, since)).1 = since;
+            self.left_to_others.push(order_id);
+            self.left_until.get_or_insert_with(|| (Instant::now() + LEFT_FOR, since)).1 = since;
         }
     }
 
-    fn take_back_from_elsewhere(&mut self) {
-        if let Some((_, since)) = self.elsewhere_until.take_if(|(until, _)| *until <= Instant::now()) {
-            let orders = std::mem::take(&mut self.elsewhere);
+    fn take_back(&mut self) {
+        if let Some((_, since)) = self.left_until.take_if(|(until, _)| *until <= Instant::now()) {
+            let orders = std::mem::take(&mut self.left_to_others);
             self.put(Part { orders, since, turn: Instant::now(), is_second_chance: false });
         }
     }
@@ -132,7 +133,7 @@ impl Suspects {
     }
 
     /// Whether there is a part to be tried at once.
-    pub(super) fn wait(&self) -> bool {
+    pub(super) fn has_next(&self) -> bool {
         !self.parts.is_empty()
     }
 
@@ -188,9 +189,9 @@ mod tests {
         let (mut suspects, ids) = (Suspects::default(), ids(2));
         suspects.add(ids.clone(), 0);
         let parts = [next(&mut suspects), next(&mut suspects)];
-        parts.into_iter().flat_map(|part| part.orders).for_each(|id| suspects.is_elsewhere(id, 1));
+        parts.into_iter().flat_map(|part| part.orders).for_each(|id| suspects.leave_to_other(id, 1));
         assert_eq!(suspects.next(), None);
-        advance(ELSEWHERE_FOR).await;
+        advance(LEFT_FOR).await;
         assert_eq!(next(&mut suspects).orders, ids);
     }
 

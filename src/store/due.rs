@@ -43,10 +43,10 @@ pub enum Due<'a> {
         /// Left out.
         except: &'a [OrderId],
     },
-    /// These, if they are due, given up [`within`] a time: one of them may be too slow.
-    Briefly(&'a [OrderId]),
-    /// These, if they are due, within [`SOON`].
-    These(&'a [OrderId]),
+    /// These, if they are due, given up [`within`] a time: a part of a set that failed, so one may be too slow.
+    Part(&'a [OrderId]),
+    /// These, if they are due, within [`SOON`]: they had too little time before.
+    SecondChance(&'a [OrderId]),
     /// This one, if it is due, for as long as a statement may take.
     Alone(OrderId),
 }

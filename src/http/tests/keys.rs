@@ -181,7 +181,7 @@ async fn every_route_is_for_the_roles_of_the_contract(service: Service) {
 async fn a_revoked_key_opens_nothing(service: Service) {
     let guarded = Guarded::open(service).await;
     for role in Role::ALL {
-        guarded.keys.without(Some(role));
+        guarded.keys.revoke(role);
         for (method, route, _) in FOR {
             let bearer = guarded.keys.bearer(role);
             guarded.refused(method, route, Some(&bearer), 401, "key-not-valid").await;

@@ -52,11 +52,11 @@ async fn a_stream_ends_with_its_key() {
         for stream in [&mut ends, &mut other] {
             stream.next().await.expect("goes on").expect("a first frame");
         }
-        keys.without(Some(revoked));
+        keys.revoke(revoked);
         // What was read already is not sent any more either.
         assert!(ends.next().await.is_none(), "{path}");
         other.next().await.expect("goes on").expect("a frame");
-        keys.without(None);
+        keys.restore();
     }
 }
 
@@ -71,7 +71,7 @@ async fn an_answer_that_is_held_back_ends_with_its_key() {
         while !api.get_as(&keys, "/metrics").await.text().lines().any(|line| line == "http_event_streams 1") {
             tokio::task::yield_now().await;
         }
-        keys.without(Some(Reader));
+        keys.revoke(Reader);
     };
     let begun = std::time::Instant::now();
     let (answer, ()) = tokio::join!(held_back, revoked);

@@ -93,7 +93,7 @@ impl Keys {
             (key, stored)
         };
         let keys = Self { ring: Arc::default(), keys: Role::ALL.map(&mut draw).into() };
-        keys.without(None);
+        keys.restore();
         keys
     }
 
@@ -102,10 +102,15 @@ impl Keys {
         Self { ring: Arc::default(), keys: Vec::new() }
     }
 
+    /// All are good.
+    pub(super) fn restore(&self) {
+        self.ring.replace(self.keys.iter().map(|(_, stored)| stored.clone()).collect());
+    }
+
     /// All are good but that of this role.
-    pub(super) fn without(&self, revoked: Option<Role>) {
+    pub(super) fn revoke(&self, revoked: Role) {
         let good = self.keys.iter().map(|(_, stored)| stored.clone());
-        self.ring.replace(good.filter(|stored| Some(stored.role) != revoked).collect());
+        self.ring.replace(good.filter(|stored| stored.role != revoked).collect());
     }
 
     /// What the holder of this key sends.

@@ -111,7 +111,7 @@ async fn the_board_asks_who_looks() {
     assert!(forgotten.iter().all(|kept| kept.contains("=; Path=/; Max-Age=0;")), "{forgotten:?}");
     assert_eq!(forgotten.len(), 2);
 
-    keys.without(Some(Role::Staff));
+    keys.revoke(Role::Staff);
     protected(&api.look("/", cookie).await, StatusCode::UNAUTHORIZED);
 }
 

@@ -56,7 +56,7 @@ impl Scheduler {
             warn!("{more} more orders could not be moved");
         }
         let count = done.into_iter().sum::<Result<usize, StepError>>()?;
-        Ok(if count > 0 || self.held().suspects.wait() { Outcome::Worked(count) } else { Outcome::Idle })
+        Ok(if count > 0 || self.held().suspects.has_next() { Outcome::Worked(count) } else { Outcome::Idle })
     }
 
     /// Tries parts of sets that failed until none waits, or for as long as this; answers how many moved or were put off.
@@ -71,7 +71,7 @@ impl Scheduler {
 
     async fn sort_part(&self, part: Part) -> Result<usize, StepError> {
         let (orders, is_second) = (&part.orders, part.is_second_chance());
-        let due = if is_second { Due::These(orders) } else { Due::Briefly(orders) };
+        let due = if is_second { Due::SecondChance(orders) } else { Due::Part(orders) };
         let error = match self.move_these(due, orders).await {
             Ok(moved) => return self.settle(orders.iter().copied().zip(moved.into_iter().map(Ok))).await,
             Err(error) => error,
@@ -198,14 +198,14 @@ impl Scheduler {
         }
         let positions = self.store.positions(&passed_over).await.inspect_err(|_| {
             for order_id in &passed_over {
-                self.held().suspects.is_elsewhere(*order_id, self.moved());
+                self.held().suspects.leave_to_other(*order_id, self.moved());
             }
         })?;
         let mut gone: HashSet<OrderId> = passed_over.into_iter().collect();
         for position in positions {
             if position.due_in == Some(Duration::ZERO) {
-                if !self.held().postponed.wait(position.order_id) {
-                    self.held().suspects.is_elsewhere(position.order_id, self.moved());
+                if !self.held().postponed.put_off_again(position.order_id) {
+                    self.held().suspects.leave_to_other(position.order_id, self.moved());
                 }
                 gone.remove(&position.order_id);
             }

@@ -29,8 +29,8 @@ impl Stuck {
         let asked = match due {
             Due::Soonest { limit, .. } => ("soonest", limit),
             Due::Overlooked { limit, .. } => ("overlooked", limit),
-            Due::Briefly(orders) => ("briefly", orders.len()),
-            Due::These(orders) => ("these", orders.len()),
+            Due::Part(orders) => ("part", orders.len()),
+            Due::SecondChance(orders) => ("second chance", orders.len()),
             Due::Alone(_) => ("alone", 1),
         };
         self.asked.lock().expect("no panic").push(asked);
@@ -38,7 +38,7 @@ impl Stuck {
         match due {
             Due::Soonest { .. } => taken,
             Due::Overlooked { except, .. } => [&taken, except].concat(),
-            Due::Briefly(orders) | Due::These(orders) => but_for(&taken, orders),
+            Due::Part(orders) | Due::SecondChance(orders) => but_for(&taken, orders),
             Due::Alone(order_id) => but_for(&taken, &[order_id]),
         }
     }
@@ -52,8 +52,8 @@ impl Stuck {
         let (limit, error) = if any(&self.slow) {
             let limit = match due {
                 Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } => within(limit),
-                Due::Briefly(orders) => within(orders.len()),
-                Due::These(_) => SOON,
+                Due::Part(orders) => within(orders.len()),
+                Due::SecondChance(_) => SOON,
                 Due::Alone(_) => Duration::from_secs(2),
             };
             (limit, StoreError::Timeout(limit))
@@ -100,7 +100,7 @@ pub(super) fn narrowed<'a>(due: Due<'_>, orders: &'a [OrderId]) -> Due<'a> {
         Due::Soonest { limit, after } | Due::Overlooked { limit, after, .. } => {
             Due::Overlooked { limit, after, except: orders }
         }
-        Due::Briefly(_) => Due::Briefly(orders),
-        Due::These(_) | Due::Alone(_) => Due::These(orders),
+        Due::Part(_) => Due::Part(orders),
+        Due::SecondChance(_) | Due::Alone(_) => Due::SecondChance(orders),
     }
 }

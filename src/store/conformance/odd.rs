@@ -179,10 +179,10 @@ async fn steps(t: &Fixture, odd: &str, asked: &[OrderId], ids: [OrderId; 2]) {
     assert!(late.most >= seconds(1) && late.orders >= 2, "{odd}: {late:?}");
     let due = t.store.due(Due::Soonest { limit: 1_000, after: None }).await.expect("reads");
     assert!(ids.iter().all(|id| due.order_ids.contains(id)), "{odd}: {due:?}");
-    t.store.due(Due::These(asked)).await.expect("reads");
+    t.store.due(Due::SecondChance(asked)).await.expect("reads");
     let these = t
         .store
-        .advance_due(Due::These(&asked[..asked.len() - 1]), &StageDelays::default())
+        .advance_due(Due::SecondChance(&asked[..asked.len() - 1]), &StageDelays::default())
         .await
         .expect("advances");
     let step = |order_id| Transition { order_id, from: Status::Placed, to: Status::Preparing, seq: 3 };

@@ -229,7 +229,7 @@ pub(crate) async fn what_nobody_takes_is_cancelled(t: Fixture) {
     let timed = t.place_one(timed).await;
     assert_eq!(t.store.advance(9).await.expect("advances").next_due_in, Some(seconds(3)));
     t.passes(3);
-    for due in [Due::Alone(ids[0]), Due::These(&ids[..2]), Due::Soonest { limit: 9, after: None }] {
+    for due in [Due::Alone(ids[0]), Due::SecondChance(&ids[..2]), Due::Soonest { limit: 9, after: None }] {
         let advance = t.store.advance_due(due, &rules().delays).await.expect("advances");
         cancelled.extend(advance.transitions);
     }

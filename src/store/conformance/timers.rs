@@ -109,7 +109,7 @@ pub(crate) async fn those_left_out_stay_until_they_are_named(t: Fixture) {
         found.extend(moved(overlooked(9, two.last, &[])).await);
     }
     assert_eq!(found, [first]);
-    assert_eq!(moved(Due::These(&[first, left_out, last])).await, [left_out]);
+    assert_eq!(moved(Due::SecondChance(&[first, left_out, last])).await, [left_out]);
     assert_eq!(moved(Due::Alone(left_out)).await, []);
     t.clock.advance(seconds(DELAYS[1]));
     assert_eq!(moved(Due::Alone(left_out)).await, [left_out]);

@@ -26,7 +26,9 @@ impl Database {
         let (limit, after, except) = match due {
             Due::Soonest { limit, after } => (limit, after, &[][..]),
             Due::Overlooked { limit, after, except } => (limit, after, except),
-            Due::Briefly(orders) | Due::These(orders) => return orders.iter().filter_map(place).collect(),
+            Due::Part(orders) | Due::SecondChance(orders) => {
+                return orders.iter().filter_map(place).collect();
+            }
             Due::Alone(order_id) => return place(&order_id).into_iter().collect(),
         };
         let except: HashSet<&OrderId> = except.iter().collect();

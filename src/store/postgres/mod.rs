@@ -230,8 +230,8 @@ impl OrderStore for PgStore {
             Due::Overlooked { limit, after, except } => {
                 self.advance_overlooked(Among { range: (None, None), after, limit, except }, delays).await
             }
-            Due::Briefly(orders) => self.advance_these(orders, Some(due::within(orders.len())), delays).await,
-            Due::These(orders) => self.advance_these(orders, Some(SOON), delays).await,
+            Due::Part(orders) => self.advance_these(orders, Some(due::within(orders.len())), delays).await,
+            Due::SecondChance(orders) => self.advance_these(orders, Some(SOON), delays).await,
             Due::Alone(order_id) => self.advance_these(&[order_id], None, delays).await,
         }
     }
@@ -254,7 +254,7 @@ impl OrderStore for PgStore {
                 Some(range) => Among { range, after, limit, except },
                 None => return Ok(DueOrders::default()),
             },
-            Due::Briefly(orders) | Due::These(orders) => {
+            Due::Part(orders) | Due::SecondChance(orders) => {
                 return Ok(DueOrders { order_ids: orders.to_vec(), last: None });
             }
             Due::Alone(order_id) => return Ok(DueOrders { order_ids: vec![order_id], last: None }),

@@ -142,11 +142,11 @@ async fn what_moves_orders_is_given_up_soon() {
         asked.elapsed()
     };
     let (both, alone) = ([slow, good], [slow]);
-    for due in [all, Due::Briefly(&both), Due::These(&alone)] {
+    for due in [all, Due::Part(&both), Due::SecondChance(&alone)] {
         let took = fails(due).await;
         assert!(took < Duration::from_secs(1), "{took:?} for {due:?}");
     }
-    let moved = store.advance_due(Due::Briefly(&[good]), &delays).await.expect("moves");
+    let moved = store.advance_due(Due::Part(&[good]), &delays).await.expect("moves");
     assert_eq!(moved.orders(), 1);
     let after: Vec<i32> = sqlx::query_scalar(sessions).fetch_all(&mut console).await.expect("reads");
     assert_eq!(after, before);

@@ -149,7 +149,7 @@ async fn timers_read_what_they_move(store: &PgStore, clock: &ManualClock, consol
 
     let (due, read) = reading(store, console, store.due(Due::Soonest { limit: 1_000, after: None })).await;
     assert!(due.order_ids.len() >= 30 && read <= 2 * due.order_ids.len() + 10, "{read}: {due:?}");
-    for due in [Due::These(&ids[..10]), Due::Alone(ids[10])] {
+    for due in [Due::SecondChance(&ids[..10]), Due::Alone(ids[10])] {
         let (advance, read) = reading(store, console, store.advance_due(due, &delays)).await;
         assert!(
             !advance.transitions.is_empty() && read <= 5 * advance.transitions.len() + 5,
@@ -324,7 +324,7 @@ async fn use_every_verb(store: &PgStore) {
         Due::Soonest { limit: 10, after: None },
         Due::Overlooked { limit: 10, after: None, except: &[id] },
         Due::Overlooked { limit: 10, after: None, except: &[id] },
-        Due::These(&[id]),
+        Due::SecondChance(&[id]),
         Due::Alone(id),
     ] {
         store.advance_due(due, &StageDelays::default()).await.expect("advances");

@@ -46,7 +46,7 @@ pub(super) async fn due(
     let (limit, after, except) = match due {
         Due::Soonest { limit, after } => (limit, after, &[][..]),
         Due::Overlooked { limit, after, except } => (limit, after, except),
-        Due::Briefly(orders) | Due::These(orders) => return these(db, orders, now).await,
+        Due::Part(orders) | Due::SecondChance(orders) => return these(db, orders, now).await,
         Due::Alone(order_id) => return these(db, &[order_id], now).await,
     };
     let (except, mut rows_read) = (json(except)?, limit);

@@ -291,8 +291,8 @@ async fn a_writer_holds_its_transaction_before_it_draws_an_id() {
     for (due, delays) in [
         (Due::Alone(ids[0]), &instant),
         (Due::Alone(ids[1]), &StageDelays::default()),
-        (Due::These(&ids[2..4]), &instant),
-        (Due::These(&ids[4..6]), &StageDelays::default()),
+        (Due::SecondChance(&ids[2..4]), &instant),
+        (Due::SecondChance(&ids[4..6]), &StageDelays::default()),
         (Due::Soonest { limit: 1, after: None }, &instant),
         (soonest, &StageDelays::default()),
     ] {
