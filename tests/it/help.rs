@@ -2,6 +2,54 @@
 
 use crate::cli::said;
 
+/// What all commands say alike, and in which words it stands in the snapshots.
+const ALIKE: [(&str, &str); 3] = [
+    (
+        r"Logging:
+      --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
+                             [possible values: text, json]
+      --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
+                             [env: RUST_LOG=] [default: info]",
+        "[logging]",
+    ),
+    (
+        r"Logging:
+      --log-format <FORMAT>
+          `text` on a terminal, else `json`, if unset
+
+          Possible values:
+          - text: For people
+          - json: For programs, one object a line
+
+          [env: LOG_FORMAT=]
+
+      --rust-log <FILTER>
+          What is logged, such as `debug` or `info,order_tracker::http=debug`
+
+          [env: RUST_LOG=]
+          [default: info]",
+        "[logging at length]",
+    ),
+    (
+        r"Database:
+      --pg-dsn <postgres://USER:PASSWORD@HOST:PORT/DB>
+          PostgreSQL 15 or later; unset means the embedded database [env: PG_DSN]
+      --pg-dsn-file <FILE>
+          A file that holds the same alone, for secrets; read again when the database can't be
+          reached [env: PG_DSN_FILE]
+      --pg-max-connections <N>
+          Most connections of this replica to PostgreSQL [env: PG_MAX_CONNECTIONS=] [default: 8]
+      --data-dir <FOLDER>
+          Where the embedded database lives [env: DATA_DIR=] [default: data]",
+        "[database]",
+    ),
+];
+
+/// What is said without what all commands say alike.
+pub(crate) async fn help_of(arguments: &[&str]) -> String {
+    ALIKE.iter().fold(said(arguments).await, |help, (text, name)| help.replace(text, name))
+}
+
 /// Every setting with its variable and default.
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one text")]
@@ -223,7 +271,7 @@ async fn help_of_the_service() {
 /// What can be done with orders.
 #[tokio::test]
 async fn help_of_order() {
-    insta::assert_snapshot!(said(&["order", "--help"]).await, @r"
+    insta::assert_snapshot!(help_of(&["order", "--help"]).await, @r"
     Place, look up and report on orders of a running service
 
     Usage: order-tracker order [OPTIONS] <COMMAND>
@@ -242,28 +290,14 @@ async fn help_of_order() {
       -h, --help
               Print help (see a summary with '-h')
 
-    Logging:
-          --log-format <FORMAT>
-              `text` on a terminal, else `json`, if unset
-
-              Possible values:
-              - text: For people
-              - json: For programs, one object a line
-
-              [env: LOG_FORMAT=]
-
-          --rust-log <FILTER>
-              What is logged, such as `debug` or `info,order_tracker::http=debug`
-
-              [env: RUST_LOG=]
-              [default: info]
+    [logging at length]
     ");
 }
 
 /// What an order needs.
 #[tokio::test]
 async fn help_of_order_create() {
-    insta::assert_snapshot!(said(&["order", "create", "--help"]).await, @r"
+    insta::assert_snapshot!(help_of(&["order", "create", "--help"]).await, @r"
     Place an order and print its id
 
     Usage: order-tracker order create [OPTIONS] --customer-name <CUSTOMER_NAME> --address <ADDRESS> --item <ITEM>
@@ -300,28 +334,14 @@ async fn help_of_order_create() {
       -h, --help
               Print help (see a summary with '-h')
 
-    Logging:
-          --log-format <FORMAT>
-              `text` on a terminal, else `json`, if unset
-
-              Possible values:
-              - text: For people
-              - json: For programs, one object a line
-
-              [env: LOG_FORMAT=]
-
-          --rust-log <FILTER>
-              What is logged, such as `debug` or `info,order_tracker::http=debug`
-
-              [env: RUST_LOG=]
-              [default: info]
+    [logging at length]
     ");
 }
 
 /// What a list can be asked for.
 #[tokio::test]
 async fn help_of_order_list() {
-    insta::assert_snapshot!(said(&["order", "list", "-h"]).await, @r"
+    insta::assert_snapshot!(help_of(&["order", "list", "-h"]).await, @r"
     List the newest orders
 
     Usage: order-tracker order list [OPTIONS]
@@ -339,18 +359,14 @@ async fn help_of_order_list() {
           --json               Print JSON, complaints on stderr too
       -h, --help               Print help (see more with '--help')
 
-    Logging:
-          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
-                                 [possible values: text, json]
-          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
-                                 [env: RUST_LOG=] [default: info]
+    [logging]
     ");
 }
 
 /// What can be read of everything that happened.
 #[tokio::test]
 async fn help_of_events() {
-    insta::assert_snapshot!(said(&["events", "-h"]).await, @r"
+    insta::assert_snapshot!(help_of(&["events", "-h"]).await, @r"
     Read everything that happened to all orders, and follow it
 
     Usage: order-tracker events [OPTIONS]
@@ -370,10 +386,6 @@ async fn help_of_events() {
           --json            Print JSON, complaints on stderr too
       -h, --help            Print help (see more with '--help')
 
-    Logging:
-          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
-                                 [possible values: text, json]
-          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
-                                 [env: RUST_LOG=] [default: info]
+    [logging]
     ");
 }

@@ -1,11 +1,11 @@
 //! What `--help` says of reports, word for word.
 
-use crate::cli::said;
+use crate::help::help_of;
 
 /// What can be reported of an order.
 #[tokio::test]
 async fn help_of_order_report() {
-    insta::assert_snapshot!(said(&["order", "report", "-h"]).await, @r"
+    insta::assert_snapshot!(help_of(&["order", "report", "-h"]).await, @r"
     Report what happened to an order
 
     Usage: order-tracker order report [OPTIONS] <ORDER_ID> <EVENT>
@@ -37,18 +37,14 @@ async fn help_of_order_report() {
           --json                Print JSON, complaints on stderr too
       -h, --help                Print help (see more with '--help')
 
-    Logging:
-          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
-                                 [possible values: text, json]
-          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
-                                 [env: RUST_LOG=] [default: info]
+    [logging]
     ");
 }
 
 /// What a cancel needs.
 #[tokio::test]
 async fn help_of_order_cancel() {
-    insta::assert_snapshot!(said(&["order", "cancel", "-h"]).await, @r"
+    insta::assert_snapshot!(help_of(&["order", "cancel", "-h"]).await, @r"
     Cancel an order
 
     Usage: order-tracker order cancel [OPTIONS] --reason <REASON> <ORDER_ID>
@@ -72,18 +68,14 @@ async fn help_of_order_cancel() {
           --json                Print JSON, complaints on stderr too
       -h, --help                Print help (see more with '--help')
 
-    Logging:
-          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
-                                 [possible values: text, json]
-          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
-                                 [env: RUST_LOG=] [default: info]
+    [logging]
     ");
 }
 
 /// What a load can be, with those who report.
 #[tokio::test]
 async fn help_of_simulate() {
-    insta::assert_snapshot!(said(&["simulate", "-h"]).await, @r"
+    insta::assert_snapshot!(help_of(&["simulate", "-h"]).await, @r"
     Place made-up orders on a running service and measure how it takes them
 
     Usage: order-tracker simulate [OPTIONS]
@@ -107,10 +99,6 @@ async fn help_of_simulate() {
           --json                 Print JSON, complaints on stderr too
       -h, --help                 Print help (see more with '--help')
 
-    Logging:
-          --log-format <FORMAT>  `text` on a terminal, else `json`, if unset [env: LOG_FORMAT=]
-                                 [possible values: text, json]
-          --rust-log <FILTER>    What is logged, such as `debug` or `info,order_tracker::http=debug`
-                                 [env: RUST_LOG=] [default: info]
+    [logging]
     ");
 }
