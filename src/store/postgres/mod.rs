@@ -11,20 +11,12 @@ mod causes;
 mod dsn;
 mod events;
 mod expiry;
-#[cfg(test)]
-mod figures_cost;
-#[cfg(test)]
-mod find_cost;
 mod insight;
 mod keys;
 mod looks;
 mod low_water;
-#[cfg(test)]
-mod oddities;
 mod outbox;
 mod parameters;
-#[cfg(test)]
-mod plans;
 mod pools;
 mod preconditions;
 mod reach;
@@ -36,8 +28,6 @@ mod rows;
 mod schema;
 mod session;
 mod settling;
-#[cfg(test)]
-mod settling_tests;
 mod timers;
 mod tunnel;
 mod verbs;

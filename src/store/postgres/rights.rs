@@ -69,8 +69,10 @@ mod tests {
     use super::{
         super::{
             PgSettings, PgStore,
-            settling_tests::{LASTING, console, held_by, pid, place, read, replica, settled_to, step},
-            tests::{Database, run},
+            tests::{
+                Database, run,
+                settling::{LASTING, console, held_by, pid, place, read, replica, settled_to, step},
+            },
         },
         *,
     };

@@ -1,7 +1,7 @@
 //! The SQL of what is reported: orders are read, judged here, and written if they are still as they were read.
 
 #[cfg(test)]
-mod cost;
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -8,9 +8,8 @@ use sqlx::{ConnectOptions as _, PgConnection};
 use super::{
     super::{
         PgStore,
-        figures_cost::all_read,
         session::{Access, Purpose, WITHIN},
-        tests::{Database, new_order, run},
+        tests::{Database, figures_cost::all_read, new_order, run},
     },
     AUDIT, READ, WRITE,
 };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::Instant;
 
-use super::tests::{Database, new_order, run};
+use super::{Database, new_order, run};
 use crate::{
     keys::{KeyCreation, KeyUse},
     order::{OrderId, Role, StageDelays},

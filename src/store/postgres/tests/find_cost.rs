@@ -5,9 +5,8 @@ use std::sync::Arc;
 use sqlx::{ConnectOptions as _, PgConnection};
 
 use super::{
-    reports,
-    tests::{Database, new_order},
-    verbs,
+    super::{reports, verbs},
+    Database, new_order,
 };
 use crate::{
     order::{EventKind, OrderId, Report, Rules, Source, Timestamp, TrackedOrder, to_millis},

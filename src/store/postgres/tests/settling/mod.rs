@@ -9,11 +9,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::timeout;
 
-use super::{
-    PgStore,
-    plans::old_snapshot,
-    tests::{Database, new_order, run},
-};
+use super::{super::PgStore, Database, new_order, plans::old_snapshot, run};
 use crate::{
     order::{Cursor, OrderId, OrderPlaced, StageDelays, Status, Timestamp},
     store::{
@@ -24,36 +20,36 @@ use crate::{
 };
 
 /// How long a test waits for something before it fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it looks for what must not be.
 const LOOKS: usize = 20;
-pub(super) const LASTING: Duration = Duration::from_secs(5);
+pub(crate) const LASTING: Duration = Duration::from_secs(5);
 
-pub(super) async fn replica() -> (Database, Arc<PgStore>) {
+pub(crate) async fn replica() -> (Database, Arc<PgStore>) {
     let database = Database::create().await;
     let store = database.replica(&Arc::new(ManualClock::new(start()))).await;
     (database, store)
 }
 
-pub(super) async fn console(database: &Database) -> PgConnection {
+pub(crate) async fn console(database: &Database) -> PgConnection {
     database.options().connect().await.expect("connects")
 }
 
-pub(super) async fn place(store: &PgStore) -> OrderId {
+pub(crate) async fn place(store: &PgStore) -> OrderId {
     let order = new_order();
     store.place(std::slice::from_ref(&order), Outbox::Anyones).await.expect("places");
     order.order_id
 }
 
 /// The ids of the events between two places.
-pub(super) async fn read(store: &PgStore, after: i64, upto: i64) -> Vec<i64> {
+pub(crate) async fn read(store: &PgStore, after: i64, upto: i64) -> Vec<i64> {
     let span = Span { after: Cursor(after), upto: Cursor(upto) };
     let page = store.events(&FeedQuery { span, event: None, limit: 1_000 }).await.expect("reads");
     page.events.iter().map(|event| event.cursor.0).collect()
 }
 
 /// Makes the next step of an order as the service does, and leaves the transaction open.
-pub(super) async fn step(console: &mut PgConnection, order_id: OrderId) {
+pub(crate) async fn step(console: &mut PgConnection, order_id: OrderId) {
     run(console, "BEGIN").await.expect("begins");
     let step = format!(
         "WITH moved AS (
@@ -64,7 +60,7 @@ pub(super) async fn step(console: &mut PgConnection, order_id: OrderId) {
 }
 
 /// Looks until it is so far.
-pub(super) async fn settled_to(store: &PgStore, upto: i64) {
+pub(crate) async fn settled_to(store: &PgStore, upto: i64) {
     let reached = async { while store.horizon().await.expect("looks").settled < Cursor(upto) {} };
     timeout(PATIENCE, reached).await.expect("nothing holds it back");
 }
@@ -150,7 +146,7 @@ async fn a_jump_of_the_sequence_is_no_hole() {
 }
 
 /// Who holds the horizon back, once it is one of these; other tests hold it for moments.
-pub(super) async fn held_by(store: &PgStore, session: &str) -> Holder {
+pub(crate) async fn held_by(store: &PgStore, session: &str) -> Holder {
     let look = async {
         loop {
             if let Some(holder) =
@@ -163,7 +159,7 @@ pub(super) async fn held_by(store: &PgStore, session: &str) -> Holder {
     timeout(PATIENCE, look).await.expect("it is the one")
 }
 
-pub(super) async fn pid(console: &mut PgConnection) -> i32 {
+pub(crate) async fn pid(console: &mut PgConnection) -> i32 {
     sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(console).await.expect("tells")
 }
 

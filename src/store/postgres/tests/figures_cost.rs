@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{ConnectOptions as _, PgConnection};
 
-use super::{
-    PgStore,
-    plans::old_snapshot,
-    tests::{Database, run},
-};
+use super::{super::PgStore, Database, plans::old_snapshot, run};
 use crate::{
     order::{OrderId, PerStatus, Status},
     store::{
@@ -81,7 +77,7 @@ impl Worst {
 }
 
 /// Index entries and rows that were read so far. Sessions of ours tell what they have read when they end.
-pub(super) async fn all_read(console: &mut PgConnection) -> i64 {
+pub(crate) async fn all_read(console: &mut PgConnection) -> i64 {
     let ours = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'order-tracker%'";
     while sqlx::query_scalar::<_, i64>(ours).fetch_one(&mut *console).await.expect("reads") > 0 {

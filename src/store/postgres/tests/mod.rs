@@ -1,6 +1,12 @@
 //! The suite on PostgreSQL, where `PG_DSN` names a server on which databases can be made, and what
 //! only several replicas can do.
 
+pub(super) mod figures_cost;
+mod find_cost;
+mod oddities;
+mod plans;
+pub(super) mod settling;
+
 use std::{sync::Arc, time::Duration};
 
 use proptest::test_runner::{Config, TestRunner};
@@ -325,7 +331,7 @@ async fn a_serving_role_can_do_its_work_and_no_more() {
     run(&mut owner, &format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'")).await.expect("creates");
     // What an earlier version gave goes, and a second time changes nothing.
     run(&mut owner, &format!("GRANT ALL ON orders, order_events TO {role}")).await.expect("grants");
-    let rights = include_str!("../../../docs/roles.sql").replace(":role", &role);
+    let rights = include_str!("../../../../docs/roles.sql").replace(":role", &role);
     for statement in rights.repeat(2).split_inclusive(';') {
         run(&mut owner, statement).await.expect(statement);
     }

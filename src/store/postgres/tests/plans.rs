@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{ConnectOptions as _, PgConnection};
 
 use super::{
-    PgStore, bounded,
-    tests::{Database, new_order, run},
-    timers::{DUE, IN_RANGE},
+    super::{
+        PgStore, bounded,
+        timers::{DUE, IN_RANGE},
+    },
+    Database, new_order, run,
 };
 use crate::{
     order::{COUNTED_TO, Cursor, EventKind, OrderId, Report, Rules, Source, StageDelays, Start, Status},
