@@ -1,5 +1,5 @@
-//! Places for those who follow something: so many in all, half of them at most for one client, and none once the service
-//! stops.
+//! What all share who follow something: so many places, half of them at most for one client; the reader of events that
+//! they wake; and the moment from which on nobody is told anything.
 
 use std::{
     collections::HashMap,
@@ -7,12 +7,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// All places.
 pub struct Places {
     most: usize,
     stop: CancellationToken,
+    reader: Notify,
     taken: Mutex<Taken>,
 }
 
@@ -41,12 +43,22 @@ pub struct Place {
 impl Places {
     /// So many, until `stop`.
     pub fn new(most: usize, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { most, stop, taken: Mutex::default() })
+        Arc::new(Self { most, stop, reader: Notify::new(), taken: Mutex::default() })
     }
 
     /// Cancelled when whoever follows is to be told nothing more.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Something was committed here, or somebody follows: the reader of events looks at once.
+    pub fn wake_reader(&self) {
+        self.reader.notify_one();
+    }
+
+    /// Waits for that.
+    pub async fn reader_woken(&self) {
+        self.reader.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
 #[cfg(test)]
 use tokio_util::sync::CancellationToken;
 
@@ -20,19 +19,12 @@ pub struct Transitions {
     notifier: Arc<Notifier>,
     metrics: Arc<Metrics>,
     alarm: Arc<Alarm>,
-    /// Wakes the reader of events.
-    wake: Arc<Notify>,
 }
 
 impl Transitions {
-    /// Tells these; `wake` is what the reader of events waits for.
-    pub fn new(
-        notifier: Arc<Notifier>,
-        metrics: Arc<Metrics>,
-        alarm: Arc<Alarm>,
-        wake: Arc<Notify>,
-    ) -> Arc<Self> {
-        Arc::new(Self { notifier, metrics, alarm, wake })
+    /// Tells these.
+    pub fn new(notifier: Arc<Notifier>, metrics: Arc<Metrics>, alarm: Arc<Alarm>) -> Arc<Self> {
+        Arc::new(Self { notifier, metrics, alarm })
     }
 
     /// These steps are committed, and the next of any order is due after so long; `None` if that is not known to
@@ -48,7 +40,7 @@ impl Transitions {
                 // Nobody but people has another reason.
                 self.metrics.cancelled(Reason::NotAccepted);
             }
-            self.wake.notify_one();
+            self.notifier.wake_reader();
         }
     }
 
@@ -60,7 +52,7 @@ impl Transitions {
         }
         self.notifier.reached(changed.iter().copied());
         self.metrics.transitioned(steps);
-        self.wake.notify_one();
+        self.notifier.wake_reader();
     }
 
     /// New orders are committed, whose first step is due after so long, if one is. Nobody can follow them yet.
@@ -68,7 +60,7 @@ impl Transitions {
         if let Some(wait) = first_due_in {
             self.alarm.wake_in(wait);
         }
-        self.wake.notify_one();
+        self.notifier.wake_reader();
     }
 }
 
@@ -80,9 +72,8 @@ impl Transitions {
         metrics: Arc<Metrics>,
         alarm: Arc<Alarm>,
     ) -> Arc<Self> {
-        let (loader, wake) = (super::OrderLoader::new(store.clone()), Arc::default());
-        let notifier = Notifier::new(loader, Places::new(1, CancellationToken::new()), Arc::clone(&wake));
-        Self::new(notifier, metrics, alarm, wake)
+        let loader = super::OrderLoader::new(store.clone());
+        Self::new(Notifier::new(loader, Places::new(1, CancellationToken::new())), metrics, alarm)
     }
 }
 
@@ -115,11 +106,10 @@ mod tests {
 
         let (metrics, alarm) = (Arc::new(Metrics::new()), Arc::new(Alarm::default()));
         let stop = CancellationToken::new();
-        let wake: Arc<Notify> = Arc::default();
-        let notifier = Notifier::new(OrderLoader::new(store), Places::new(1, stop), Arc::clone(&wake));
+        let notifier = Notifier::new(OrderLoader::new(store), Places::new(1, stop));
         // Nobody reads: what the subscriber hears of is what it is told.
         let mut subscriber = notifier.subscribe(order_id, None).expect("a place");
-        let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm), wake);
+        let transitions = Transitions::new(notifier, Arc::clone(&metrics), Arc::clone(&alarm));
         transitions.committed(&advance.transitions, advance.next_due_in);
 
         let news = timeout(Duration::from_secs(1), subscriber.news(2)).await.expect("told at once");

@@ -5,7 +5,7 @@ mod listeners;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Config, Shutdown, Supervisor, open_store};
@@ -111,8 +111,6 @@ struct Wiring<'a> {
     loader: OrderLoader,
     notifier: Arc<Notifier>,
     feed: Arc<Feed>,
-    /// Wakes the reader of events.
-    wake: Arc<Notify>,
     alarm: Arc<Alarm>,
     transitions: Arc<Transitions>,
     shutdown: Shutdown,
@@ -128,12 +126,10 @@ impl<'a> Wiring<'a> {
         let shutdown = Shutdown::new(config.pipeline.shutdown_timeout, config.pipeline.shutdown_delay);
         let (loader, alarm) = (OrderLoader::new(store.clone()), Arc::new(Alarm::default()));
         // Streams are long: a quarter of the max_connections stays with those who only ask.
-        let (places, wake) =
-            (Places::new(max_connections / 4 * 3, shutdown.soft()), Arc::<Notify>::default());
-        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
-        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
-        let transitions = Transitions::new(to.0, to.1, to.2, Arc::clone(&wake));
+        let places = Places::new(max_connections / 4 * 3, shutdown.soft());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places));
+        let feed = Feed::new(store.clone(), places);
+        let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), Arc::clone(&alarm));
         let (parts, tasks) = (HealthRegistry::default(), Supervisor::default());
         let auth = match config.clients.auth {
             AuthMode::Open => Auth::Open,
@@ -148,7 +144,6 @@ impl<'a> Wiring<'a> {
             loader,
             notifier,
             feed,
-            wake,
             alarm,
             transitions,
             shutdown,
@@ -295,7 +290,6 @@ impl<'a> Wiring<'a> {
             log: self.store.clone(),
             notifier: Arc::clone(&self.notifier),
             feed: Arc::clone(&self.feed),
-            wake: Arc::clone(&self.wake),
             metrics: Arc::clone(&self.metrics),
         };
         let reader = reader.run(self.shutdown.soft());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use rand::{SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -232,19 +232,18 @@ impl Service {
         let (fresh, _) = mpsc::channel(1);
         let loader = OrderLoader::new(self.reads.clone().unwrap_or_else(|| Arc::clone(&store)));
         let stop = CancellationToken::new();
-        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
-        let notifier = Notifier::new(loader.clone(), Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
+        let places = Places::new(2, stop.clone());
+        let notifier = Notifier::new(loader.clone(), Arc::clone(&places));
+        let feed = Feed::new(store.clone(), places);
         let reader = EventReader {
             log: store.clone(),
             notifier: Arc::clone(&notifier),
             feed: Arc::clone(&feed),
-            wake: Arc::clone(&wake),
             metrics: Arc::clone(&metrics),
         };
         tokio::spawn(reader.run(stop.clone()));
-        let to = (Arc::clone(&notifier), Arc::clone(&metrics), Arc::new(Alarm::default()));
-        let transitions = Transitions::new(to.0, to.1, to.2, wake);
+        let alarm = Arc::new(Alarm::default());
+        let transitions = Transitions::new(Arc::clone(&notifier), Arc::clone(&metrics), alarm);
         let mint = Arc::default();
         let start = Rules { delays: StageDelays::default(), ..self.rules }.start(self.mode);
         let writer = |requests, seed| BatchWriter {

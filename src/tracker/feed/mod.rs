@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, watch},
+    sync::{Mutex as AsyncMutex, watch},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,8 +56,6 @@ struct Known {
 pub struct Feed {
     log: Arc<dyn EventLog>,
     places: Arc<Places>,
-    /// Wakes the reader.
-    wake: Arc<Notify>,
     known: watch::Sender<Known>,
     /// How far all is settled; apart, since every look would wake those who wait for more.
     settled: watch::Sender<Cursor>,
@@ -99,11 +97,11 @@ pub struct Settled {
 }
 
 impl Feed {
-    /// Of what is in `log`; `wake` is what its reader waits for.
-    pub fn new(log: Arc<dyn EventLog>, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
+    /// Of what is in `log`, for those who have places.
+    pub fn new(log: Arc<dyn EventLog>, places: Arc<Places>) -> Arc<Self> {
         let (known, settled) = (watch::Sender::default(), watch::Sender::default());
         let (tail, followers) = (AsyncMutex::default(), Mutex::default());
-        Arc::new(Self { log, places, wake, known, settled, tail, followers })
+        Arc::new(Self { log, places, known, settled, tail, followers })
     }
 
     fn followers(&self) -> MutexGuard<'_, Followers> {
@@ -119,7 +117,7 @@ impl Feed {
     /// The reader stays awake for a while.
     fn linger(&self) {
         self.followers().until = Some(Instant::now() + LINGER);
-        self.wake.notify_one();
+        self.places.wake_reader();
     }
 
     /// What is known now, from a look that is no older than `age`.
@@ -235,7 +233,7 @@ impl Feed {
     /// The same for a part of the service, which takes no client's place.
     pub fn follow_inside(self: &Arc<Self>, after: Cursor, event: Option<EventKind>) -> Follower {
         self.followers().count += 1;
-        self.wake.notify_one();
+        self.places.wake_reader();
         let settled = self.settled.subscribe();
         Follower { feed: Arc::clone(self), settled, after, event, caught_up: None, place: None }
     }

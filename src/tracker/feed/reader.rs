@@ -2,10 +2,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -41,8 +38,6 @@ pub struct EventReader {
     pub notifier: Arc<Notifier>,
     /// Who is told of all.
     pub feed: Arc<Feed>,
-    /// Rung when something was committed here, or somebody follows.
-    pub wake: Arc<Notify>,
     /// Where the age of the horizon is told.
     pub metrics: Arc<Metrics>,
 }
@@ -64,7 +59,7 @@ impl EventReader {
                     self.stay_awake().await;
                 } else {
                     self.metrics.horizon_age(None);
-                    self.wake.notified().await;
+                    self.feed.places.reader_woken().await;
                 }
             }
         })
@@ -101,7 +96,7 @@ impl EventReader {
             sleep_until(begun + EVERY).await;
             tokio::select! {
                 () = sleep_until(begun + pause) => {}
-                () = self.wake.notified() => {}
+                () = self.feed.places.reader_woken() => {}
             }
         }
     }

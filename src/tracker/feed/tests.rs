@@ -30,13 +30,12 @@ impl World {
         let at = "2026-01-02T03:04:05Z".parse().expect("a moment");
         let store = Arc::new(MemoryStore::new(Arc::clone(&database), Arc::new(VirtualClock::new(at)), 1));
         let (log, stop): (Arc<dyn Store>, _) = (store.clone(), CancellationToken::new());
-        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
+        let places = Places::new(2, stop.clone());
         let loader = OrderLoader::new(log.clone());
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(log.clone(), places, Arc::clone(&wake));
+        let notifier = Notifier::new(loader, Arc::clone(&places));
+        let feed = Feed::new(log.clone(), places);
         let metrics = Arc::new(Metrics::new());
-        let reader =
-            EventReader { log, notifier: Arc::clone(&notifier), feed: Arc::clone(&feed), wake, metrics };
+        let reader = EventReader { log, notifier: Arc::clone(&notifier), feed: Arc::clone(&feed), metrics };
         tokio::spawn(reader.run(stop.clone()));
         Self { feed, notifier, store, database, _stop: stop.drop_guard() }
     }
@@ -235,7 +234,7 @@ async fn there_are_at_most_twenty_looks_a_second() {
     let before = t.database.lock().expect("no panic").looks;
     for _ in 0..1_000 {
         t.place(1).await;
-        t.feed.wake.notify_one();
+        t.feed.places.wake_reader();
         sleep(Duration::from_millis(1)).await;
     }
     let looks = t.database.lock().expect("no panic").looks - before;

@@ -16,10 +16,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use super::places::{NoPlace, Place, Places};
@@ -38,8 +35,6 @@ pub struct Notifier {
     loader: OrderLoader,
     places: Arc<Places>,
     followed: Mutex<HashMap<OrderId, watch::Sender<Reached>>>,
-    /// Wakes the reader of events.
-    wake: Arc<Notify>,
 }
 
 /// How far an order is, as far as anybody here knows.
@@ -51,9 +46,14 @@ struct Reached {
 }
 
 impl Notifier {
-    /// Of these places; `wake` is what the reader of events waits for.
-    pub fn new(loader: OrderLoader, places: Arc<Places>, wake: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { loader, places, followed: Mutex::default(), wake })
+    /// Of these places.
+    pub fn new(loader: OrderLoader, places: Arc<Places>) -> Arc<Self> {
+        Arc::new(Self { loader, places, followed: Mutex::default() })
+    }
+
+    /// The reader of events looks at once.
+    pub fn wake_reader(&self) {
+        self.places.wake_reader();
     }
 
     fn followed(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<Reached>>> {
@@ -80,7 +80,7 @@ impl Notifier {
         let place = self.places.take(client)?;
         let mut followed = self.followed();
         if followed.is_empty() {
-            self.wake.notify_one();
+            self.places.wake_reader();
         }
         let reached = followed.entry(order_id).or_insert_with(|| watch::Sender::new(Reached::default()));
         let reached = reached.subscribe();

@@ -1,6 +1,7 @@
 //! Subscribers and the reader of events in virtual time.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
@@ -35,12 +36,12 @@ impl World {
         let orders = new_orders(1);
         let order_id = orders[0].order_id;
         elsewhere.place(&orders, Outbox::Mine).await.expect("places");
-        let (places, wake) = (Places::new(2, stop.clone()), Arc::<Notify>::default());
+        let places = Places::new(2, stop.clone());
         let loader = OrderLoader::new(here.clone());
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(here.clone(), places, Arc::clone(&wake));
+        let notifier = Notifier::new(loader, Arc::clone(&places));
+        let feed = Feed::new(here.clone(), places);
         let metrics = Arc::new(Metrics::new());
-        let reader = EventReader { log: here, notifier: Arc::clone(&notifier), feed, wake, metrics };
+        let reader = EventReader { log: here, notifier: Arc::clone(&notifier), feed, metrics };
         tokio::spawn(reader.run(stop.clone()));
         Self { notifier, elsewhere, database: Arc::clone(&database), order_id, stop }
     }

@@ -86,14 +86,13 @@ impl World {
         let inner: Arc<dyn Store> =
             Arc::new(MemoryStore::new(Arc::clone(&self.database), self.clock.clone(), self.born));
         let (frozen, stop) = (watch::Sender::new(false), CancellationToken::new());
-        let (metrics, places, wake) =
-            (Arc::new(Metrics::new()), Places::new(1, stop.clone()), Arc::default());
+        let (metrics, places) = (Arc::new(Metrics::new()), Places::new(1, stop.clone()));
         let (cut, unreadable) = (Arc::<AtomicBool>::default(), Arc::<Mutex<HashSet<OrderId>>>::default());
         let loader = OrderLoader::new(inner.clone());
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(inner.clone(), places, Arc::clone(&wake));
+        let notifier = Notifier::new(loader, Arc::clone(&places));
+        let feed = Feed::new(inner.clone(), places);
         let (log, metrics_of_reader) = (Arc::clone(&inner), Arc::clone(&metrics));
-        let reader = EventReader { log, notifier, feed: Arc::clone(&feed), wake, metrics: metrics_of_reader };
+        let reader = EventReader { log, notifier, feed: Arc::clone(&feed), metrics: metrics_of_reader };
         let deliveries = Mutex::default();
         let client = Client { topic: Arc::clone(&self.topic), frozen: frozen.subscribe(), deliveries };
         let (telling, health) = health::channel();

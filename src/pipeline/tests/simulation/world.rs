@@ -206,17 +206,15 @@ impl World {
         let (alarm, metrics) = (Arc::new(Alarm::default()), Arc::clone(&self.metrics));
         let stop = CancellationToken::new();
         let gone = CancellationToken::new();
-        let (places, wake) = (Places::new(ORDERS, gone.clone()), Arc::default());
+        let places = Places::new(ORDERS, gone.clone());
         let loader = OrderLoader::new(store.clone());
-        let notifier = Notifier::new(loader, Arc::clone(&places), Arc::clone(&wake));
-        let feed = Feed::new(store.clone(), places, Arc::clone(&wake));
-        let transitions =
-            Transitions::new(notifier.clone(), metrics.clone(), alarm.clone(), Arc::clone(&wake));
+        let notifier = Notifier::new(loader, Arc::clone(&places));
+        let feed = Feed::new(store.clone(), places);
+        let transitions = Transitions::new(notifier.clone(), metrics.clone(), alarm.clone());
         let reader = EventReader {
             log: store.clone(),
             notifier: notifier.clone(),
             feed: feed.clone(),
-            wake,
             metrics: metrics.clone(),
         };
         let (mint, parts) = (Arc::default(), HealthRegistry::default());
