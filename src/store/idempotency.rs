@@ -7,7 +7,7 @@ use crate::order::{OrderDetails, OrderId, OrderPlaced, Timestamp};
 
 /// What an order's key says about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum KeyVerdict {
     /// It has no key, or its key is its own: write it.
     Fresh,
     /// The key belongs to this order, which is the same.
@@ -21,37 +21,37 @@ pub(super) enum Verdict {
 pub(super) fn judge<'a>(
     orders: &'a [NewOrder],
     mut held: HashMap<&'a IdempotencyKey, (OrderId, OrderDetails)>,
-) -> Vec<Verdict> {
+) -> Vec<KeyVerdict> {
     let judge = |order: &'a NewOrder| {
-        let Some(key) = &order.key else { return Verdict::Fresh };
+        let Some(key) = &order.key else { return KeyVerdict::Fresh };
         let (holder, details) = held.entry(key).or_insert_with(|| (order.order_id, order.details.clone()));
         if *details != order.details {
-            Verdict::KeyReused
+            KeyVerdict::KeyReused
         } else if *holder != order.order_id {
-            Verdict::Replayed(*holder)
+            KeyVerdict::Replayed(*holder)
         } else {
-            Verdict::Fresh
+            KeyVerdict::Fresh
         }
     };
     orders.iter().map(judge).collect()
 }
 
 /// The orders of a batch that are to be written.
-pub(super) fn fresh<'a>(orders: &'a [NewOrder], verdicts: &[Verdict]) -> Vec<&'a NewOrder> {
-    let pairs = orders.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::Fresh);
+pub(super) fn fresh<'a>(orders: &'a [NewOrder], verdicts: &[KeyVerdict]) -> Vec<&'a NewOrder> {
+    let pairs = orders.iter().zip(verdicts).filter(|(_, verdict)| **verdict == KeyVerdict::Fresh);
     pairs.map(|(order, _)| order).collect()
 }
 
 /// The answers for a batch; `created_at` knows when each written order was created.
 pub(super) fn placements(
     orders: &[NewOrder],
-    verdicts: &[Verdict],
+    verdicts: &[KeyVerdict],
     created_at: impl Fn(OrderId) -> Timestamp,
 ) -> Vec<Placement> {
-    let answer = |(order, verdict): (&NewOrder, &Verdict)| match verdict {
-        Verdict::Replayed(holder) => Placement::Replayed(*holder),
-        Verdict::KeyReused => Placement::KeyReused,
-        Verdict::Fresh => {
+    let answer = |(order, verdict): (&NewOrder, &KeyVerdict)| match verdict {
+        KeyVerdict::Replayed(holder) => Placement::Replayed(*holder),
+        KeyVerdict::KeyReused => Placement::KeyReused,
+        KeyVerdict::Fresh => {
             let created_at = created_at(order.order_id);
             Placement::Placed(OrderPlaced::new(order.order_id, order.details.clone(), created_at))
         }

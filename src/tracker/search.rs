@@ -47,17 +47,17 @@ pub struct Matches {
 /// Searches the orders of one store.
 pub struct Search {
     store: Arc<dyn OrderStore>,
-    last: Mutex<Option<Reading>>,
+    last: Mutex<Option<NewestOrders>>,
 }
 
 /// The newest orders as they were read at one time.
-struct Reading {
+struct NewestOrders {
     at: Instant,
     took: Duration,
     orders: Result<Arc<[Remembered]>, StoreError>,
 }
 
-impl Reading {
+impl NewestOrders {
     /// Whether orders need not be read again yet.
     fn is_enough(&self) -> bool {
         let rest = match self.orders {
@@ -130,7 +130,7 @@ impl Search {
         }
         let started = Instant::now();
         let orders = timeout(PATIENCE, self.read()).await.unwrap_or(Err(StoreError::Timeout(PATIENCE)));
-        let reading = Reading { at: Instant::now(), took: started.elapsed(), orders };
+        let reading = NewestOrders { at: Instant::now(), took: started.elapsed(), orders };
         last.insert(reading).orders.clone()
     }
 
@@ -251,7 +251,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reading_is_not_remembered_for_long() {
         let millis = Duration::from_millis;
-        let read = |took, orders| Reading { at: Instant::now(), took, orders };
+        let read = |took, orders| NewestOrders { at: Instant::now(), took, orders };
         let nothing: Result<Arc<[Remembered]>, StoreError> = Ok(Arc::new([]));
         for (reading, rest) in [
             (read(millis(1), nothing.clone()), FRESH_FOR),
@@ -260,7 +260,7 @@ mod tests {
             (read(PATIENCE, Err(StoreError::Timeout(PATIENCE))), FAILED_FOR),
             (read(millis(1), Err(StoreError::Timeout(PATIENCE))), FAILED_FOR),
         ] {
-            let reading = Reading { at: Instant::now(), ..reading };
+            let reading = NewestOrders { at: Instant::now(), ..reading };
             tokio::time::advance(rest.saturating_sub(millis(1))).await;
             assert!(reading.is_enough(), "{:?} and {rest:?}", reading.took);
             tokio::time::advance(millis(1)).await;

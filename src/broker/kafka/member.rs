@@ -34,13 +34,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct MemberContext {
     pub(super) context: Context,
     metrics: Arc<Metrics>,
-    standing: Arc<Mutex<Standing>>,
+    standing: Arc<Mutex<Membership>>,
     /// Whether nothing is taken from some partition: then its end is not known either.
     held_back: Arc<AtomicBool>,
 }
 
 /// What was last seen of the membership.
-struct Standing {
+struct Membership {
     assigned: BTreeSet<i32>,
     lost: BTreeSet<i32>,
     /// The last time when it was seen to be a member.
@@ -55,7 +55,7 @@ struct Standing {
 
 impl MemberContext {
     pub(super) fn new(context: Context, metrics: Arc<Metrics>) -> Self {
-        let standing = Standing {
+        let standing = Membership {
             assigned: BTreeSet::new(),
             lost: BTreeSet::new(),
             member_at: None,
@@ -78,7 +78,7 @@ impl MemberContext {
         renewed
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
+    fn standing(&self) -> MutexGuard<'_, Membership> {
         self.standing.lock().expect("no holder panics")
     }
 

@@ -66,7 +66,7 @@ struct Line<'a> {
 
 /// Whether outbox rows are written too, and whose they are.
 #[derive(Clone, Copy)]
-enum Unsent {
+enum OutboxRows {
     ClaimedBy(Option<i64>),
     None,
 }
@@ -75,7 +75,7 @@ async fn write(
     db: impl PgExecutor<'_>,
     lines: &[Line<'_>],
     now: Option<Timestamp>,
-    unsent: Unsent,
+    unsent: OutboxRows,
 ) -> sqlx::Result<HashMap<OrderId, Timestamp>> {
     let texts = |text: fn(&OrderDetails) -> &str| -> Vec<&str> {
         lines.iter().map(|line| text(line.details)).collect()
@@ -93,10 +93,10 @@ async fn write(
         .bind(lines.iter().map(|line| line.created_at).collect::<Vec<_>>())
         .bind(lines.iter().map(|line| line.meta.map(Json)).collect::<Vec<_>>())
         .bind(millis(|line| line.start.due_in))
-        .bind(matches!(unsent, Unsent::ClaimedBy(_)))
+        .bind(matches!(unsent, OutboxRows::ClaimedBy(_)))
         .bind(match unsent {
-            Unsent::ClaimedBy(replica) => replica,
-            Unsent::None => None,
+            OutboxRows::ClaimedBy(replica) => replica,
+            OutboxRows::None => None,
         })
         .bind(FIRST_STATUS.as_str())
         .bind(FIRST_EVENTS.map(EventKind::as_str))
@@ -113,7 +113,7 @@ pub(super) async fn place(
     now: Option<Timestamp>,
     claimed_by: Option<i64>,
 ) -> sqlx::Result<Vec<Placement>> {
-    let unsent = Unsent::ClaimedBy(claimed_by);
+    let unsent = OutboxRows::ClaimedBy(claimed_by);
     let (verdicts, mut stamps) = if orders.iter().any(|order| order.key.is_some()) {
         let mut tx = db.begin().await?;
         let verdicts = idempotency::judge(orders, take_keys(&mut tx, orders, now).await?);
@@ -235,7 +235,7 @@ pub(super) async fn admit(
     if unknown.is_empty() {
         return Ok(vec![Admission::Known; incoming.len()]);
     }
-    let mut written = write(&mut *db, &unknown, now, Unsent::None).await?;
+    let mut written = write(&mut *db, &unknown, now, OutboxRows::None).await?;
     // Removed, so that the second copy counts as known.
     let admission = |order: &Incoming| match written.remove(&order.placed.order_id) {
         Some(_) => Admission::Admitted,

@@ -19,7 +19,7 @@ use crate::order::{Order, OrderId, PerStatus, Status, Timestamp, to_millis};
 
 /// How far back each figure is read.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct FigureReaches {
     pub(super) backlog: Reach,
     pub(super) overdue: Reach,
     pub(super) late: Reach,
@@ -86,7 +86,7 @@ const FIRST_LATE: &str = concat!(
     ") AS o"
 );
 
-impl Figures {
+impl FigureReaches {
     /// What waits to be published.
     pub(super) async fn backlog(
         &self,

@@ -54,7 +54,7 @@ pub use dsn::{ParseDsnError, PgDsn};
 #[cfg(test)]
 pub(crate) use tests::Database as PgDatabase;
 
-use attention::Figures;
+use attention::FigureReaches;
 use call_limit::CallLimit;
 use expiry::Expiry;
 use low_water::LowWater;
@@ -94,7 +94,7 @@ pub struct PgStore {
     low_water: LowWater,
     limit_of_looks: CallLimit,
     limit_of_sets: CallLimit,
-    figures: Figures,
+    figures: FigureReaches,
     expiry: Expiry,
     settling: Settling,
 }
@@ -117,7 +117,7 @@ impl PgStore {
             low_water: LowWater::new(),
             limit_of_looks: CallLimit::default(),
             limit_of_sets: CallLimit::default(),
-            figures: Figures::default(),
+            figures: FigureReaches::default(),
             expiry: Expiry::default(),
             settling: Settling::default(),
         }

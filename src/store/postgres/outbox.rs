@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{LOST_AFTER, Republished, columns::placed_columns},
-    attention::{Figures, begin},
+    attention::{FigureReaches, begin},
     rows::{details, moment, order_id, readable},
     timers::texts,
 };
@@ -144,7 +144,7 @@ fn message(row: &PgRow) -> sqlx::Result<OrderPlaced> {
 /// Own rows that this replica does not hold, as far back as they can be read in time.
 pub(super) async fn lost(
     db: &mut PgConnection,
-    figures: &Figures,
+    figures: &FigureReaches,
     held: &[OrderId],
     limit: usize,
     now: Option<Timestamp>,

@@ -158,7 +158,7 @@ impl Slot {
     }
 
     /// A connection for one call, of those at rest one whose statements are given up after `limit`, if there is one.
-    pub(super) async fn lease(&self, limit: Duration) -> Result<Lease<'_>, StoreError> {
+    pub(super) async fn lease(&self, limit: Duration) -> Result<PooledConnection<'_>, StoreError> {
         let deadline = Instant::now() + WITHIN;
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| self.no_turn())?;
         let turn =
@@ -176,7 +176,7 @@ impl Slot {
             Some(rested) => rested,
             None => self.connect(deadline.max(Instant::now() + LEAST)).await?,
         };
-        Ok(Lease { slot: self, era, rested, _turn: turn })
+        Ok(PooledConnection { slot: self, era, rested, _turn: turn })
     }
 
     /// Tries again for as long as the server may be restarting, or takes no more connections.
@@ -267,14 +267,14 @@ impl Slot {
 }
 
 /// A connection in use. Dropped before it comes to rest it is discarded: nobody knows what state it is in.
-pub(super) struct Lease<'a> {
+pub(super) struct PooledConnection<'a> {
     slot: &'a Slot,
     era: u64,
     rested: Rested,
     _turn: SemaphorePermit<'a>,
 }
 
-impl Lease<'_> {
+impl PooledConnection<'_> {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.rested.connection
     }

@@ -43,7 +43,7 @@ pub struct EventReader {
 }
 
 /// What a reader that is awake knows.
-struct Sight {
+struct ReaderState {
     unseen: Unseen,
     horizon: Horizon,
     /// Who was told to hold the horizon back, and when.
@@ -71,10 +71,10 @@ impl EventReader {
     }
 
     async fn stay_awake(&self) {
-        let (mut sight, mut failing, mut called) = (None, false, Instant::now());
+        let (mut state, mut failing, mut called) = (None, false, Instant::now());
         while self.is_wanted() {
             let begun = Instant::now();
-            let outcome = self.look(&mut sight).await;
+            let outcome = self.look(&mut state).await;
             self.tell(begun, &outcome);
             let pause = match outcome {
                 Ok((_, true)) => EVERY,
@@ -118,37 +118,37 @@ impl EventReader {
     }
 
     /// One look; answers how far the events are settled, and whether there was anything new or there is more to come.
-    async fn look(&self, sight: &mut Option<Sight>) -> Result<(Horizon, bool), StoreError> {
-        let before = sight.as_ref().map(|sight| sight.horizon);
+    async fn look(&self, state: &mut Option<ReaderState>) -> Result<(Horizon, bool), StoreError> {
+        let before = state.as_ref().map(|state| state.horizon);
         let horizon = match self.horizon(before).await {
             Ok(horizon) => horizon,
             // Only cursors need it.
             Err(error) => {
-                if let Some(sight) = sight {
-                    self.ring(&mut sight.unseen).await?;
+                if let Some(state) = state {
+                    self.ring(&mut state.unseen).await?;
                 }
                 return Err(error);
             }
         };
         // The database is another one, or of an earlier time: what was seen there says nothing.
         if before.is_some_and(|before| horizon.settled < before.settled || horizon.last < before.last) {
-            *sight = None;
+            *state = None;
             *self.feed.tail.lock().await = Tail::default();
         }
-        let first = sight.is_none();
-        let new = || Sight { unseen: Unseen::beyond(horizon), horizon, told: None };
-        let sight = sight.get_or_insert_with(new);
-        sight.horizon = horizon;
+        let first = state.is_none();
+        let new = || ReaderState { unseen: Unseen::beyond(horizon), horizon, told: None };
+        let state = state.get_or_insert_with(new);
+        state.horizon = horizon;
         if !self.notifier.is_followed() {
             // Whoever comes next subscribes first and reads then, so what is visible by now is no news to him.
-            sight.unseen = Unseen::beyond(horizon);
+            state.unseen = Unseen::beyond(horizon);
         }
-        self.ring(&mut sight.unseen).await?;
-        if sight.unseen.settle(horizon.settled) || first {
+        self.ring(&mut state.unseen).await?;
+        if state.unseen.settle(horizon.settled) || first {
             // What became visible while nobody looked is not told one by one.
             self.notifier.call_all();
         }
-        self.tell_age(sight).await;
+        self.tell_age(state).await;
         let moved =
             before.is_none_or(|before| (before.settled, before.last) != (horizon.settled, horizon.last));
         Ok((horizon, moved || horizon.settled < horizon.last && horizon.held < TELL_AFTER))
@@ -181,24 +181,24 @@ impl EventReader {
         }
     }
 
-    async fn tell_age(&self, sight: &mut Sight) {
-        let held = sight.horizon.held;
+    async fn tell_age(&self, state: &mut ReaderState) {
+        let held = state.horizon.held;
         self.metrics.horizon_age(Some(held));
         if held < TELL_AFTER {
-            if sight.told.take().is_some() {
+            if state.told.take().is_some() {
                 info!("the feed goes on");
             }
             return;
         }
-        if sight.told.as_ref().is_some_and(|(at, _)| at.elapsed() < TELL_AGAIN) {
+        if state.told.as_ref().is_some_and(|(at, _)| at.elapsed() < TELL_AGAIN) {
             return;
         }
         let held = held.as_secs();
         let holder = self.log.holder().await;
         let named = holder.as_ref().ok().cloned().flatten();
         let session = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.session.clone());
-        let known = sight.told.as_ref().is_some_and(|(_, told)| session(told) == session(&named));
-        sight.told = Some((Instant::now(), named));
+        let known = state.told.as_ref().is_some_and(|(_, told)| session(told) == session(&named));
+        state.told = Some((Instant::now(), named));
         if known {
             return;
         }
