@@ -22,20 +22,20 @@ use crate::{
 /// The scheme of keys, RFC 6750.
 const BEARER: &str = "Bearer ";
 
-/// An answer, and whose key its request came with.
-pub(in crate::http) struct Answer {
+/// A response, and whose key its request came with.
+pub(in crate::http) struct KeyedResponse {
     pub(in crate::http) response: Response,
     pub(in crate::http) key: Option<Arc<LiveKey>>,
 }
 
-impl From<Response> for Answer {
+impl From<Response> for KeyedResponse {
     fn from(response: Response) -> Self {
         Self { response, key: None }
     }
 }
 
 /// Lets through who may, with the [`Caller`] beside the request.
-pub(in crate::http) async fn access(state: &AppState, mut request: Request, next: Next) -> Answer {
+pub(in crate::http) async fn access(state: &AppState, mut request: Request, next: Next) -> KeyedResponse {
     let (caller, renewed) = match caller(state, &request) {
         Ok(proved) => proved,
         Err(refused) => return *refused,
@@ -49,11 +49,11 @@ pub(in crate::http) async fn access(state: &AppState, mut request: Request, next
         // The same address shows others less or more, so no cache keeps it.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    Answer { response, key }
+    KeyedResponse { response, key }
 }
 
 /// Who asks, or how he is refused.
-fn caller(state: &AppState, request: &Request) -> Result<Proved, Box<Answer>> {
+fn caller(state: &AppState, request: &Request) -> Result<Proved, Box<KeyedResponse>> {
     let Auth::Keys(ring) = &state.settings.auth else { return Ok((Caller::Anyone, None)) };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let need = route.map_or(Need::Nothing, |route| routes::need(request.method(), route));
@@ -78,8 +78,8 @@ fn caller(state: &AppState, request: &Request) -> Result<Proved, Box<Answer>> {
     Err(refused(response, caller.key().cloned()))
 }
 
-fn refused(response: Response, key: Option<Arc<LiveKey>>) -> Box<Answer> {
-    Box::new(Answer { response, key })
+fn refused(response: Response, key: Option<Arc<LiveKey>>) -> Box<KeyedResponse> {
+    Box::new(KeyedResponse { response, key })
 }
 
 /// Who asks, and a session that lasts longer if he has one that is worth it.

@@ -6,7 +6,7 @@ use axum::{
     response::IntoResponse as _,
 };
 
-use super::access::Answer;
+use super::access::KeyedResponse;
 
 /// What such a page may do.
 const METHODS: &str = "GET, POST";
@@ -19,11 +19,11 @@ const READ: &str = "etag, location, link, idempotency-replayed, retry-after, x-r
 const KEPT: &str = "7200";
 
 /// Tells browsers that pages of these sites may read the answer. All others are answered as if nobody had asked.
-pub(in crate::http) async fn cors<A: Future<Output = Answer>>(
+pub(in crate::http) async fn cors<A: Future<Output = KeyedResponse>>(
     origins: &[String],
     request: Request,
     answer: impl FnOnce(Request) -> A,
-) -> Answer {
+) -> KeyedResponse {
     if origins.is_empty() {
         return answer(request).await;
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     super::problem::{self, LogDetail, Problem},
-    access::Answer,
+    access::KeyedResponse,
     request_log::{Answered, RequestLog},
 };
 use crate::telemetry::{RequestId, metrics::Metrics};
@@ -46,7 +46,7 @@ pub struct Observers {
 pub(in crate::http) struct HeldBackFor(pub(in crate::http) Duration);
 
 /// Answers a request, and leaves its trace.
-pub(in crate::http) async fn observe<A: Future<Output = Answer>>(
+pub(in crate::http) async fn observe<A: Future<Output = KeyedResponse>>(
     observers: &Observers,
     request: Request,
     answer: impl FnOnce(Request) -> A,
@@ -56,7 +56,7 @@ pub(in crate::http) async fn observe<A: Future<Output = Answer>>(
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let id = request_id(request.headers());
 
-    let Answer { mut response, key } = id.during(answer(request)).await;
+    let KeyedResponse { mut response, key } = id.during(answer(request)).await;
 
     let mut cause = response.extensions_mut().remove::<LogDetail>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
