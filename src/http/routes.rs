@@ -120,24 +120,36 @@ pub(super) fn pages() -> [PageRoute; 16] {
     [
         PageRoute::get("/", &["200", "401", "403", "503"], get(pages::board)).compressed(),
         PageRoute::post("/demo-orders", &["303", "401", "403", "503"], post(pages::place_demo)),
-        PageRoute::post("/report", &["303", "400", "401", "403", "404", "409", "503"], post(pages::report)),
+        PageRoute::post(
+            "/report",
+            &["303", "400", "401", "403", "404", "408", "409", "413", "415", "503"],
+            post(pages::report),
+        ),
         PageRoute::get("/sign-in", &["200", "303"], get(pages::ask_for_key)),
-        PageRoute::post("/sign-in", &["303", "400", "401", "403", "503"], post(pages::sign_in)),
-        PageRoute::post("/sign-out", &["303", "403"], post(pages::sign_out_now)),
-        PageRoute::get("/track/{id}", &["200", "404", "503"], get(pages::track)).compressed(),
+        PageRoute::post(
+            "/sign-in",
+            &["303", "400", "401", "403", "408", "413", "415", "503"],
+            post(pages::sign_in),
+        ),
+        PageRoute::post("/sign-out", &["303", "400", "403", "408", "413", "415"], post(pages::sign_out_now)),
+        PageRoute::get("/track/{id}", &["200", "308", "404", "503"], get(pages::track)).compressed(),
         PageRoute::get(
             "/track/{id}/events",
             &["200", "204", "400", "404", "429", "503"],
             get(events::follow_positions),
         ),
-        PageRoute::get("/track/{id}/cancel", &["200", "303", "404", "503"], get(pages::ask_to_cancel)),
+        PageRoute::get(
+            "/track/{id}/cancel",
+            &["200", "303", "308", "403", "404", "503"],
+            get(pages::ask_to_cancel),
+        ),
         PageRoute::post(
             "/track/{id}/cancel",
-            &["303", "400", "403", "404", "409", "503"],
+            &["303", "400", "403", "404", "408", "409", "413", "415", "503"],
             post(pages::cancel),
         ),
         PageRoute::get("/track/{id}/", &["308", "404"], get(pages::track_slash)),
-        PageRoute::get("/assets/{version}/{name}", &["200", "304"], get(pages::asset)).compressed(),
+        PageRoute::get("/assets/{version}/{name}", &["200", "304", "404"], get(pages::asset)).compressed(),
         PageRoute::get("/robots.txt", &["200"], get(pages::robots)),
         PageRoute::get("/favicon.ico", &["200"], get(pages::favicon)),
         PageRoute::get("/docs", &["200"], get(docs::serve)).compressed(),
@@ -155,7 +167,8 @@ pub(super) fn routes(surface: Surface, mut declare: impl FnMut(&str, &str, &str)
             }
             let asks_for_key =
                 surface.keys && API_NEEDS.iter().any(|(of, at, _)| (*of, *at) == (method, path));
-            for status in ["401", "403"].into_iter().filter(|_| asks_for_key) {
+            // And as long as no keys were read nobody can be answered.
+            for status in ["401", "403", "503"].into_iter().filter(|_| asks_for_key) {
                 declare(path, method, status);
             }
         }
@@ -169,11 +182,12 @@ pub(super) fn routes(surface: Surface, mut declare: impl FnMut(&str, &str, &str)
     router
 }
 
-/// What an operation says of itself; and whoever works with orders is without them on a bad day.
+/// What an operation says of itself; and on a bad day whoever works with orders is without them, and a body does not arrive.
 fn answers(operation: &Operation) -> impl Iterator<Item = &str> {
     let described = operation.responses.responses.keys().map(String::as_str);
     let needs_orders = operation.tags.iter().flatten().any(|tag| tag == openapi::ORDERS);
-    described.chain(needs_orders.then_some("503"))
+    let reads_body = operation.request_body.is_some();
+    described.chain(needs_orders.then_some("503")).chain(reads_body.then_some("408"))
 }
 
 fn operations(item: &PathItem) -> impl Iterator<Item = (&'static str, &Operation)> {

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use axum::{
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -68,11 +68,15 @@ pub(super) fn picture(status: Status) -> String {
 /// Another version's address answers with this version's content, not to be kept: replicas are
 /// updated one after the other.
 pub(in crate::http) async fn serve(
-    Path((version, name)): Path<(String, String)>,
+    address: Result<Path<(String, String)>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let asset = ASSETS.iter().find(|(known, ..)| *known == name);
-    let (_, content_type, text) = asset.ok_or_else(|| Problem::not_found("there is no such asset"))?;
+    let known = address.ok().and_then(|Path((version, name))| {
+        let asset = ASSETS.iter().find(|(known, ..)| *known == name)?;
+        Some((version, asset))
+    });
+    let (version, (_, content_type, text)) =
+        known.ok_or_else(|| Problem::not_found("there is no such asset"))?;
     // Weak: it may be compressed or not.
     let etag = format!("W/\"{}\"", *VERSION);
     let caching = if version == *VERSION { "public, max-age=31536000, immutable" } else { "no-cache" };

@@ -63,7 +63,7 @@ pub(super) const FOR_EVERYBODY: [(&str, &str); 16] = [
 ];
 
 /// Everything that the router serves where keys are asked for.
-fn routed() -> BTreeSet<(String, String)> {
+pub(super) fn routed() -> BTreeSet<(String, String)> {
     let mut routed = BTreeSet::new();
     let surface = Surface { keys: true, ..Surface::DEFAULT };
     drop(routes::routes(surface, |route, method, _| {

@@ -5,6 +5,7 @@ mod board_finds;
 mod board_reports;
 mod compressed;
 mod cors;
+mod declared;
 mod events;
 mod events_reported;
 mod explain;
@@ -51,7 +52,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use self::service::{Database, Service};
+use self::{
+    declared::Declared,
+    service::{Database, Service},
+};
 use super::RequestLog;
 use crate::{
     ops::overview::Overview,
@@ -77,6 +81,7 @@ struct Api {
     log: Arc<RequestLog>,
     folder: TempDir,
     _database: Option<PgDatabase>,
+    _declared: Declared,
 }
 
 struct Answer {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{Api, clock};
+use super::{Api, clock, declared::Declared};
 use crate::{
     http::{AppState, BatchPlaces, HttpSettings, Observers, RequestLog, TrustedProxies, router},
     keys::{ApiKey, Auth, KeyId, KeyRing, StoredKey},
@@ -287,7 +287,7 @@ impl Service {
                 dead_letter_backlog: backlog_watcher,
                 leaving: leaving.clone(),
             },
-            observers: Arc::new(Observers { metrics, log: Arc::clone(&log) }),
+            observers: Arc::new(Observers { metrics: Arc::clone(&metrics), log: Arc::clone(&log) }),
             settings: HttpSettings {
                 proxies: TrustedProxies::new(vec!["10.0.0.0/8".parse().expect("a network")]),
                 rules: self.rules,
@@ -303,6 +303,7 @@ impl Service {
         };
         Api {
             router: router(state),
+            _declared: Declared::on(metrics),
             tracker,
             notifier,
             stop,
