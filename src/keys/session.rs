@@ -9,13 +9,15 @@ use chrono::DateTime;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use super::{AuthError, KeyRing, LiveKey};
+use super::{AuthError, KeyHash, KeyId, KeyRing, LiveKey, StoredKey};
 use crate::order::Timestamp;
 
 /// How long a session lasts after it was last used.
 pub const LASTING: Duration = Duration::from_hours(12);
 /// How old one is that is made anew when it is used.
 const RENEWED_AFTER: Duration = Duration::from_mins(1);
+/// In place of the hash of a key that is not there. Everybody knows it, so what it proves counts for nothing.
+const NOBODYS: KeyHash = KeyHash([0; 32]);
 
 /// A session that is good.
 #[derive(Debug, Clone)]
@@ -44,18 +46,21 @@ impl Session {
         let expires = DateTime::from_timestamp(seconds, 0).filter(|expires| *expires > now);
         let expires = expires.ok_or(AuthError::Unknown)?;
         let proof = URL_SAFE_NO_PAD.decode(proof).map_err(|_| AuthError::Unknown)?;
-        let key = ring.named(&id.parse().map_err(|_| AuthError::Unknown)?)?;
-        let session = Self { key, expires };
-        // In a time that does not tell how much of it is right.
-        session.proof().verify_slice(&proof).map_err(|_| AuthError::Unknown)?;
-        session.key.used_at(now);
-        Ok(session)
+        let id = id.parse().map_err(|_| AuthError::Unknown)?;
+        let (key, is_proved) = proved(&id, expires, &proof, ring);
+        let key = key?;
+        if !is_proved {
+            return Err(AuthError::Unknown);
+        }
+        key.used_at(now);
+        Ok(Self { key, expires })
     }
 
     /// What a browser keeps: letters, digits, `-`, `_` and two dots.
     pub fn text(&self) -> String {
-        let proof = URL_SAFE_NO_PAD.encode(self.proof().finalize().into_bytes());
-        format!("{}.{}.{proof}", self.key.stored.id, self.expires.timestamp())
+        let StoredKey { id, hash, .. } = &self.key.stored;
+        let proof = URL_SAFE_NO_PAD.encode(proof(hash, id, self.expires).finalize().into_bytes());
+        format!("{id}.{}.{proof}", self.expires.timestamp())
     }
 
     /// The same for longer, once it is worth it.
@@ -63,23 +68,33 @@ impl Session {
         let fresh = Self::begin(Arc::clone(&self.key), now);
         (fresh.expires > self.expires + RENEWED_AFTER).then_some(fresh)
     }
+}
 
-    fn proof(&self) -> Hmac<Sha256> {
-        let mut proof =
-            Hmac::<Sha256>::new_from_slice(&self.key.stored.hash.0).expect("takes a key of any length");
-        proof.update(format!("session.{}.{}", self.key.stored.id, self.expires.timestamp()).as_bytes());
-        proof
-    }
+fn proof(hash: &KeyHash, id: &KeyId, expires: Timestamp) -> Hmac<Sha256> {
+    let mut proof = Hmac::<Sha256>::new_from_slice(&hash.0).expect("takes a key of any length");
+    proof.update(format!("session.{id}.{}", expires.timestamp()).as_bytes());
+    proof
+}
+
+/// The key with this id, and whether the proof is right. It is looked at for a key that is not there, too: how long it takes
+/// tells neither which keys there are nor how much of a proof is right.
+fn proved(
+    id: &KeyId,
+    expires: Timestamp,
+    given: &[u8],
+    ring: &KeyRing,
+) -> (Result<Arc<LiveKey>, AuthError>, bool) {
+    let key = ring.named(id);
+    let hash = key.as_ref().map_or(&NOBODYS, |key| &key.stored.hash);
+    let is_right = proof(hash, id, expires).verify_slice(given).is_ok();
+    (key, is_right)
 }
 
 #[cfg(test)]
 mod tests {
     use rand::{SeedableRng as _, rngs::StdRng};
 
-    use super::{
-        super::{ApiKey, KeyId, StoredKey},
-        *,
-    };
+    use super::{super::ApiKey, *};
     use crate::order::Role;
 
     fn ring() -> (KeyRing, [StoredKey; 2]) {
@@ -131,6 +146,29 @@ mod tests {
         assert_eq!(ring.uses(), [], "who proves nothing has used nothing");
         assert!(Session::read(&text, &ring, now()).is_ok());
         assert_eq!(ring.uses().len(), 1);
+    }
+
+    /// So that the time it takes does not tell which keys there are; and what everybody can make opens nothing.
+    #[test]
+    fn a_proof_is_looked_at_for_a_key_that_is_not_there_too() {
+        let (ring, [staff, _]) = ring();
+        let nobody = KeyId::random(&mut StdRng::seed_from_u64(2));
+        let expires = now() + LASTING;
+        let made = |hash: &KeyHash, id: &KeyId| proof(hash, id, expires).finalize().into_bytes();
+        let look = |id: &KeyId, given: &[u8]| {
+            let (key, is_right) = proved(id, expires, given, &ring);
+            (key.map(|key| key.stored.id.clone()), is_right)
+        };
+        assert_eq!(look(&staff.id, &made(&staff.hash, &staff.id)), (Ok(staff.id.clone()), true));
+        assert_eq!(look(&staff.id, &made(&NOBODYS, &staff.id)), (Ok(staff.id.clone()), false));
+        assert_eq!(look(&nobody, &made(&NOBODYS, &nobody)), (Err(AuthError::Unknown), true));
+        assert_eq!(look(&nobody, &made(&staff.hash, &nobody)), (Err(AuthError::Unknown), false));
+        for id in [&nobody, &staff.id] {
+            let proof = URL_SAFE_NO_PAD.encode(made(&NOBODYS, id));
+            let text = format!("{id}.{}.{proof}", expires.timestamp());
+            assert_eq!(Session::read(&text, &ring, now()).err(), Some(AuthError::Unknown), "{text}");
+        }
+        assert_eq!(ring.uses(), []);
     }
 
     #[test]
