@@ -6,12 +6,14 @@ use base64::{Engine as _, engine::general_purpose};
 use order_tracker::keys::ApiKey;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use testkit::Message;
 use tokio::time::Instant;
 
 use crate::{
     cli::{complaint, run},
     database::Database,
     harness::{Service, details, eventually, folder},
+    kafka::{DLQ, EVENTS, Kafka, TOPIC},
     stack::Stack,
 };
 
@@ -138,10 +140,47 @@ fn holds(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// Promise 9: who may not, can't. A key stands nowhere: not in the database, its WAL, the log, or what is printed later;
-/// nor does what is kept of it, outside the database.
+/// Sends these in place of keys wherever a service takes one; answers all that it said.
+async fn answers_to(service: &Service, sent: &[&str]) -> String {
+    let mut shown = String::new();
+    for sent in sent {
+        for path in ["/orders", "/readyz", "/metrics", "/", "/events"] {
+            let answer =
+                service.request(Method::GET, path).bearer_auth(sent).send().await.expect("an answer");
+            shown += &answer.text().await.expect("text");
+        }
+        let order = service.request(Method::POST, "/orders").bearer_auth(sent).json(&details("pizza"));
+        let order = order.header("idempotency-key", "till-7").send().await.expect("an answer");
+        let text = order.text().await.expect("text");
+        let placed: Value = serde_json::from_str(&text).expect("JSON");
+        let events = format!("/orders/{}/events", placed["order_id"].as_str().unwrap_or("ORD-0"));
+        let report =
+            service.request(Method::POST, &events).bearer_auth(sent).json(&json!({"event": "READY"}));
+        shown += &(text + &report.send().await.expect("an answer").text().await.expect("text"));
+    }
+    shown
+}
+
+/// All that lies on the service's topics, once there are so many messages on each.
+async fn on_topics(service: &Service, least: [(&str, i64); 3]) -> Vec<(String, Vec<u8>)> {
+    let (kafka, mut found) = (Kafka::of(service), Vec::new());
+    for (topic, least) in least {
+        let count = async || kafka.counts(topic).await.into_iter().sum::<i64>();
+        eventually(topic, async || (count().await >= least).then_some(())).await;
+        for Message { key, value, headers, .. } in kafka.all(topic).await {
+            let mut bytes = value.unwrap_or_default();
+            bytes.extend(key.into_iter().flat_map(String::into_bytes));
+            bytes.extend(headers.into_iter().flat_map(|(name, value)| (name + &value).into_bytes()));
+            found.push((topic.to_owned(), bytes));
+        }
+    }
+    found
+}
+
+/// Promise 9: who may not, can't. A key stands nowhere: not in the database, its WAL, a topic, the log, or what is printed
+/// later; nor does what is kept of it, outside the database.
 #[tokio::test]
-async fn no_key_is_found_in_database_log_and_pages() {
+async fn no_key_is_found_in_database_topics_log_and_pages() {
     let data = folder();
     let database = [("DATA_DIR", data.path().to_str().expect("text"))];
     let made = create(&database, "office", "staff").await;
@@ -149,19 +188,15 @@ async fn no_key_is_found_in_database_log_and_pages() {
     let wrong = ApiKey::random(&mut rand::rng());
     let service = Service::start_in(data.path(), &[AUTH, ("RUST_LOG", "debug,sqlx=debug")]).await;
     answers(&service, &good, StatusCode::OK).await;
-    let mut shown = String::new();
-    for sent in [good.as_str(), wrong.reveal(), &good[..40], &format!("{good}x")] {
-        for path in ["/orders", "/readyz", "/metrics", "/", "/events"] {
-            let answer =
-                service.request(Method::GET, path).bearer_auth(sent).send().await.expect("an answer");
-            shown += &answer.text().await.expect("text");
-        }
-        let order = service.request(Method::POST, "/orders").bearer_auth(sent).json(&details("pizza"));
-        shown += &order.send().await.expect("an answer").text().await.expect("text");
-    }
+    let sent = [good.as_str(), wrong.reveal(), &good[..40], &format!("{good}x")];
+    let mut shown = answers_to(&service, &sent).await;
+    Kafka::of(&service).put(Some("x"), Some(b"no order")).await;
     let record = listed(&database).await;
     shown += &Value::from(record).to_string();
     shown += &keys(&database, &["list"]).await;
+    // CREATED, PLACED and what was reported under the key's name.
+    let topics = on_topics(&service, [(TOPIC, 2), (EVENTS, 3), (DLQ, 1)]).await;
+    assert!(topics.iter().any(|(name, bytes)| name == EVENTS && holds(bytes, b"\"by\":\"office\"")));
     let (logged, files) = (service.logged(), bytes_in(data.path()));
     assert!(files.iter().any(|(name, _)| name.ends_with("-wal")), "while it runs");
     let hash = good.parse::<ApiKey>().expect("a key").hash().0;
@@ -172,9 +207,8 @@ async fn no_key_is_found_in_database_log_and_pages() {
         hex.to_uppercase(),
         hex,
     ];
-    let written: Vec<(String, Vec<u8>)> = [("log", &logged), ("answers", &shown)]
-        .map(|(name, text)| (name.to_owned(), text.clone().into_bytes()))
-        .into();
+    let told = [("log", logged), ("answers", shown)].map(|(name, text)| (name.to_owned(), text.into_bytes()));
+    let written: Vec<(String, Vec<u8>)> = told.into_iter().chain(topics).collect();
     for secret in [&good, wrong.reveal()] {
         for part in [secret, &secret[4..34], &secret[4..20]] {
             for (name, bytes) in written.iter().chain(&files) {
