@@ -23,7 +23,7 @@ check: lint deny test
 lint:
     cargo fmt --all --check
     cargo clippy --all-targets -- -D warnings
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --lib --examples
 
 # Look for answers that `/openapi.json` does not promise; the argument is test cases per operation.
 api *examples:
