@@ -9,7 +9,7 @@ import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 
 /** Where the readers live: the minutes tell it from UTC, and the next hours are of the same day. */
 export const ZONE = new Date().getUTCHours() < 14 ? "Asia/Kathmandu" : "Pacific/Marquesas";
