@@ -46,7 +46,7 @@ pub use schedule::{Estimate, ParseDelaysError, Path, Progression, StageDelays, S
 pub(crate) use schema::ID_CHARACTERS;
 pub(crate) use shown::in_full;
 pub use shown::{Show, Shown};
-pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events};
+pub use timeline::{Event, EventKind, ParseEventError, listed as listed_events, ready_at};
 pub use transition::Transition;
 pub use violations::{AuditedEvent, AuditedOrder, AuditedReport, ReportAudit, Violation};
 

@@ -139,6 +139,24 @@ pub struct Event {
     pub meta: Option<Value>,
 }
 
+/// When the kitchen said that it can be fetched, as long as nothing later says that it can't: neither a delay nor a change
+/// of status.
+pub fn ready_at<'a>(
+    events: impl IntoIterator<Item = &'a Event, IntoIter: DoubleEndedIterator>,
+) -> Option<Timestamp> {
+    let speaks = |event: &&Event| match event.event {
+        EventKind::Ready | EventKind::Delayed | EventKind::Reached(_) | EventKind::Reverted => true,
+        EventKind::Created
+        | EventKind::CourierAssigned
+        | EventKind::CourierAtPickup
+        | EventKind::CourierAtDoor
+        | EventKind::DeliveryFailed
+        | EventKind::Erased => false,
+    };
+    let last = events.into_iter().rev().find(speaks).filter(|last| last.event == EventKind::Ready);
+    last.map(|ready| ready.timestamp)
+}
+
 /// Reads a whole timeline, in which an event's place is its position.
 pub(super) fn numbered<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<Event>, D::Error> {
     let events = Vec::<Event>::deserialize(input)?;

@@ -68,20 +68,6 @@ pub(super) fn news(events: &[Event]) -> Option<&Event> {
     })
 }
 
-/// Whether the kitchen says that it can be fetched, and has not put it off since.
-pub(super) fn is_ready(events: &[Event]) -> bool {
-    let last = events.iter().rev().find(|event| match event.event {
-        EventKind::Ready | EventKind::Delayed | EventKind::Reached(_) | EventKind::Reverted => true,
-        EventKind::Created
-        | EventKind::CourierAssigned
-        | EventKind::CourierAtPickup
-        | EventKind::CourierAtDoor
-        | EventKind::DeliveryFailed
-        | EventKind::Erased => false,
-    });
-    last.is_some_and(|event| event.event == EventKind::Ready)
-}
-
 /// Why the order was cancelled, if it is.
 pub(super) fn cancelled(events: &[Event]) -> Option<Said<'_>> {
     let last = *Steps::of(events).standing.last()?;
@@ -125,11 +111,7 @@ mod tests {
         assert_eq!(kind(&told), Some(EventKind::Delayed));
         told.push((EventKind::Ready, Value::Null));
         assert_eq!(kind(&told), Some(EventKind::Ready));
-        assert!(is_ready(&events(&told)));
         told.push((EventKind::CourierAtPickup, Value::Null));
         assert_eq!(kind(&told), Some(EventKind::CourierAtPickup));
-        assert!(is_ready(&events(&told)));
-        told.push((EventKind::Delayed, Value::Null));
-        assert!(!is_ready(&events(&told)));
     }
 }

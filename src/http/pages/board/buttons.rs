@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::{
-    super::{form::drawn, said::is_ready, words},
+    super::{form::drawn, words},
     Board,
 };
-use crate::order::{EventKind, Reason, Status, Steps, TrackedOrder, allowed};
+use crate::order::{EventKind, Reason, Status, Steps, TrackedOrder, allowed, ready_at};
 
 /// By how many minutes an order is delayed at a tap.
 const MINUTES: [u16; 3] = [5, 10, 20];
@@ -62,7 +62,7 @@ impl Sheet<'_> {
     }
 
     fn delay(&self, event: EventKind, minutes: u16) -> Markup {
-        let ready = is_ready(&self.tracked.events) && minutes == MINUTES[0];
+        let ready = ready_at(&self.tracked.events).is_some() && minutes == MINUTES[0];
         let content = html! {
             input type="hidden" name="minutes" value=(minutes);
             button { @if ready { "Not ready: " } "+" (minutes) " min" }

@@ -16,7 +16,7 @@ pub use moves::{EventFacts, Steps};
 use super::{
     super::{
         Event, EventKind, Order, OrderId, Progression, Role, StageDelays, Start, Status, Timestamp,
-        TrackedOrder, Transition,
+        TrackedOrder, Transition, ready_at,
     },
     MAX_EVENTS, Report,
 };
@@ -286,18 +286,6 @@ impl<'a> Scene<'a> {
             order.due_at = rules.delays.due_after(to, at);
         }
     }
-}
-
-/// When the kitchen said that it can be fetched, as long as nothing later says that it can't: neither a delay nor a step.
-fn ready_at<'a>(events: impl DoubleEndedIterator<Item = &'a Event>) -> Option<Timestamp> {
-    let speaks = |event: &&Event| {
-        matches!(
-            event.event,
-            EventKind::Ready | EventKind::Delayed | EventKind::Reached(_) | EventKind::Reverted
-        )
-    };
-    let last = events.rev().find(speaks).filter(|last| last.event == EventKind::Ready);
-    last.map(|ready| ready.timestamp)
 }
 
 /// The statuses between two of a plain life; none before an end that is no part of it.
