@@ -63,6 +63,16 @@ async fn every_wrong_field_of_a_report_is_named() {
     for id in ["7", "ORD-", "%00", "ORD-%ff"] {
         api.report_of(id, &[], &of("READY")).await.problem(404);
     }
+    // Only what was judged is counted, and that is what the series says of itself.
+    let answer = api.get("/metrics").await;
+    let metrics = answer.text();
+    let of_reports =
+        |start: &str| -> Vec<&str> { metrics.lines().filter(|line| line.starts_with(start)).collect() };
+    let counted: Vec<&str> =
+        of_reports("reports_total{").into_iter().filter(|line| !line.ends_with(" 0")).collect();
+    assert_eq!(counted, ["reports_total{event=\"READY\",outcome=\"refused\"} 1"]);
+    let help = of_reports("# HELP reports_total ");
+    assert!(help.len() == 1 && help[0].contains("judged") && help[0].ends_with("not counted"), "{help:?}");
 }
 
 /// Promise 5: memory, queues and time are bounded. And a body is what it says that it is.

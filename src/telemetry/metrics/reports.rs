@@ -16,7 +16,8 @@ impl ReportSeries {
         let reports = counter_vec(
             r,
             "reports_total",
-            "Reports of this kind that were applied, said nothing new or were refused",
+            "Reports of this kind that were judged by their order: applied, nothing new, or refused (an unknown order too); \
+             what can't be read, or is not for the key's role whatever the order, is answered before that and not counted",
             &["event", "outcome"],
         );
         for kind in Report::KINDS {
