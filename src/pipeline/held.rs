@@ -29,6 +29,8 @@ pub(super) struct Held {
     overlooked_at: Option<Instant>,
     /// None of those put off is tried until then.
     again_at: Option<Instant>,
+    /// When it was last asked whether they are due still.
+    asked_at: Option<Instant>,
 }
 
 impl Held {
@@ -84,6 +86,16 @@ impl Held {
     /// Trying some of those put off took so long.
     pub(super) fn tried_again(&mut self, took: Duration) {
         self.again_at = Some(Instant::now() + took * REST);
+    }
+
+    /// All that are put off, if it was not asked within so long whether they are due still.
+    pub(super) fn ask_about(&mut self, every: Duration) -> Vec<OrderId> {
+        let asked = self.asked_at.is_some_and(|at| at.elapsed() < every);
+        if asked || self.postponed.is_empty() {
+            return Vec::new();
+        }
+        self.asked_at = Some(Instant::now());
+        self.postponed.ids()
     }
 
     /// These have gone, or are somebody else's.

@@ -111,6 +111,7 @@ impl Scheduler {
     /// Tries those that were put off, each alone. They are known to be bad, so whatever comes of them is their
     /// own fault, and they take a part of the time only. Idle if none was to be tried.
     pub async fn try_again(&self) -> Result<Outcome, StepError> {
+        let asked = self.forget_those_not_due().await;
         let (again, started) = (self.held().again(AGAIN_AT_ONCE), Instant::now());
         let mut answers = Vec::new();
         for order_id in again {
@@ -124,7 +125,22 @@ impl Scheduler {
             self.held().tried_again(started.elapsed());
         }
         let count = self.settle(answers).await?;
+        asked?;
         Ok(if count > 0 { Outcome::Worked(count) } else { Outcome::Idle })
+    }
+
+    /// Whoever was put off and is cancelled, delayed or moved by somebody else meanwhile stands in nobody's list until its
+    /// pause is over.
+    async fn forget_those_not_due(&self) -> Result<(), StepError> {
+        let orders = self.held().ask_about(LOOK_EVERY);
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let positions = self.store.positions(&orders).await?;
+        let due = positions.iter().filter(|position| position.due_in == Some(Duration::ZERO));
+        let due: HashSet<OrderId> = due.map(|position| position.order_id).collect();
+        self.held().forget(orders.into_iter().filter(|order_id| !due.contains(order_id)));
+        Ok(())
     }
 
     async fn move_overlooked(&self) -> Result<usize, StepError> {

@@ -6,9 +6,9 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::{Outcome, doubles::Troubled, ids, new_orders, start, stuck::Stuck};
 use crate::{
-    order::{OrderId, StageDelays, Status},
+    order::{EventKind, OrderId, Reason, Report, Rules, Source, StageDelays, Status},
     pipeline::Scheduler,
-    store::{NewOrder, OrderStore as _, Outbox, Store, memory::MemoryStore},
+    store::{NewOrder, OrderReport, OrderStore as _, Outbox, Store, memory::MemoryStore},
     telemetry::{health::Health, metrics::Metrics},
     time::{Alarm, ManualClock},
     tracker::Transitions,
@@ -190,6 +190,29 @@ async fn a_class_of_orders_that_is_refused_keeps_no_other_waiting() {
     rig.sort_for(Duration::from_mins(6)).await;
     assert!(rig.still_placed(&orders).await.is_empty());
     assert_eq!(rig.scheduler.health(), Health::Up);
+}
+
+/// Promise 6: it says what is wrong. What people have cancelled meanwhile waits for nothing any more, however long its pause.
+#[tokio::test(start_paused = true)]
+async fn what_was_cancelled_is_not_said_to_be_held() {
+    let mut rig = Rig::new(|store| store);
+    let orders = rig.become_due(2).await;
+    rig.bad(false, orders.iter().copied());
+    rig.look().await;
+    rig.sort_for(Duration::from_mins(10)).await;
+    let cancelled = Report {
+        reason: Some(Reason::OutOfStock),
+        ..Report::of(EventKind::Reached(Status::Cancelled), Source::Kitchen)
+    };
+    for (order_id, held) in orders.iter().zip([Some(orders[1]), None]) {
+        let report = OrderReport { order_id: *order_id, report: cancelled.clone(), if_match: None };
+        rig.store.report(&[report], &Rules::default()).await.expect("cancels");
+        rig.sort_for(LATER).await;
+        let reason = rig.scheduler.health().reason();
+        let expected = held
+            .map(|held| format!("{held} can't be moved: the database refused: its event is there already"));
+        assert_eq!(reason, expected);
+    }
 }
 
 /// The size that works is kept while little is due, and what is too much is not tried again at the next burst.
