@@ -26,8 +26,13 @@ pub trait OrderStore: Send + Sync + 'static {
     async fn place(&self, orders: &[NewOrder], outbox: Outbox) -> Result<Vec<Placement>, StoreError>;
 
     /// Takes over orders that arrived on the topic: an unknown one starts at PLACED, a known one
-    /// is left as it is. Answers in the order given.
+    /// is left as it is. Answers in the order given. Given up [`written_within`](super::written_within) a time.
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError>;
+
+    /// The same of one that was too slow among others, or failed with them: it has as long as a statement may take.
+    async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        Ok(self.admit(std::slice::from_ref(incoming)).await?[0])
+    }
 
     /// Moves due orders as far as they may go by these delays, one event row per step.
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError>;

@@ -8,7 +8,7 @@ use crate::order::{OrderId, Timestamp, Transition, promises::OVERDUE_AFTER};
 /// How long a few may take: whoever can be moved needs some milliseconds.
 const FEW: Duration = Duration::from_millis(25);
 /// How much more for each that there may be.
-const EACH: Duration = Duration::from_micros(225);
+pub(super) const EACH: Duration = Duration::from_micros(225);
 /// How long one may take that had too little time among others.
 pub const SOON: Duration = Duration::from_millis(100);
 const _: () = assert!(

@@ -118,6 +118,10 @@ impl OrderStore for Flaky {
         self.inner.admit(incoming).await
     }
 
+    async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        self.inner.admit_alone(incoming).await
+    }
+
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         self.inner.advance_due(due, delays).await
     }

@@ -39,7 +39,7 @@ pub use due::{Advance, Due, DueKey, DueOrders, SOON, within};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
 pub use pages::{Pages, Patience, ReportPages};
-pub use portions::{Portion, in_portions};
+pub use portions::{Portion, in_portions, written_within};
 #[cfg(test)]
 pub(crate) use postgres::PgDatabase;
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};

@@ -12,12 +12,21 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    due::{EACH, SOON},
+};
 
 /// Calls that end within this time may carry twice as much the next time.
 const QUICK: Duration = Duration::from_millis(400);
 /// So many that are too slow alone, one after the other, are no fault of theirs.
 const TOO_SLOW_ALONE: usize = 2;
+
+/// How long a call may take that writes up to so many, one of which may be too slow: all others wait for so long. The store
+/// gives more where it writes nothing so soon. In steps, so that not every set needs a limit of its own.
+pub fn written_within(count: usize) -> Duration {
+    SOON + EACH * u32::try_from(count.next_power_of_two()).unwrap_or(u32::MAX)
+}
 
 /// How many of a set go into one call: halved where that is too slow, doubled again where as many were quick.
 #[derive(Debug)]

@@ -86,6 +86,10 @@ impl OrderStore for Resilient {
         self.write(self.inner.admit(incoming)).await
     }
 
+    async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        self.write(self.inner.admit_alone(incoming)).await
+    }
+
     /// Counted as a write only when something moved: most looks find nothing due.
     async fn advance_due(&self, due: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
         let started = Instant::now();

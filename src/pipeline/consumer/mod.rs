@@ -2,8 +2,10 @@
 //! can't be an order goes to the dead letters. An offset is stored only after all that.
 //!
 //! A message that can be neither admitted nor written to the dead-letter topic holds up its own partition only: what was taken of
-//! it is kept, no more is taken, and the other partitions go on.
+//! it is kept, no more is taken, and the other partitions go on. Nor do they wait while one that the database takes only too
+//! slowly is tried: a batch with it is given up soon, it is found, and goes alone and beside from then on (`alone`).
 
+mod alone;
 mod queue;
 mod report;
 
@@ -24,8 +26,8 @@ use tracing::warn;
 use super::{Outcome, StepError};
 use crate::{
     broker::{BrokerError, Publisher, Record, Subscription},
-    order::{Reject, RejectReason, Start},
-    store::{Admission, Incoming, Portion, Store, StoreError, in_portions},
+    order::Start,
+    store::{Incoming, Portion, Store, in_portions, written_within},
     telemetry::{
         health::Health,
         metrics::{Consumed, Metrics, Step},
@@ -33,6 +35,7 @@ use crate::{
     time::Backoff,
     tracker::Transitions,
 };
+use alone::Trial;
 use queue::{Pending, Queue, Verdict, Why};
 use report::Reporter;
 
@@ -68,6 +71,8 @@ pub struct Consumer {
     leaving: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// How many messages the database takes in time.
     portion: Arc<Portion>,
+    /// A message that is tried alone.
+    trial: Trial,
 }
 
 impl Consumer {
@@ -90,7 +95,8 @@ impl Consumer {
             queues: BTreeMap::new(),
             held_back: BTreeSet::new(),
             leaving: FuturesUnordered::new(),
-            portion: Arc::new(Portion::new(BATCH)),
+            portion: Arc::new(Portion::given_up_after(BATCH, written_within(BATCH))),
+            trial: Trial::new(),
         }
     }
 
@@ -122,10 +128,12 @@ impl Consumer {
         self.forget_lost()?;
         let has_room = self.queues.values().map(Queue::waiting).sum::<usize>() < MOST_WAITING;
         let look_at = Instant::now() + LOOK_EVERY;
-        let wake_at = self.queues.values().filter_map(Queue::try_at).fold(look_at, Instant::min);
+        let try_at = self.queues.values().filter_map(Queue::try_at);
+        let wake_at = try_at.chain(self.try_alone_at()).fold(look_at, Instant::min);
         tokio::select! {
             biased;
             Some(answer) = self.leaving.next() => self.note(answer),
+            answer = self.trial.end() => self.note_alone(answer),
             () = sleep_until(wake_at) => {}
             records = self.subscription.next_batch(BATCH), if has_room => {
                 let records = records?;
@@ -136,6 +144,7 @@ impl Consumer {
         }
         let started = Instant::now();
         self.admit().await;
+        self.try_alone();
         self.dead_letter().await;
         let count = self.finish()?;
         if count > 0 {
@@ -176,17 +185,12 @@ impl Consumer {
         let portion = Arc::clone(&self.portion);
         let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
         let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| incoming(pending)).collect();
-        // A message that the database refuses is found, so that the others need not wait for it.
+        // A message that the database refuses, or takes only too slowly, is found: the others need not wait for it.
         let answers = in_portions(&portion, incoming.len(), |part| store.admit(&incoming[part])).await;
         let mut failed = BTreeMap::new();
         for ((partition, pending), answer) in due.into_iter().zip(answers) {
-            match answer {
-                Ok(admission) => pending.done(consumed(admission, &transitions)),
-                // Only then it is the message that is wrong.
-                Err(StoreError::Refused(detail)) => {
-                    pending.verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
-                }
-                Err(error) => drop(failed.entry(partition).or_insert(error)),
+            if let Some(error) = pending.answered(answer, &transitions) {
+                failed.entry(partition).or_insert(error);
             }
         }
         for (partition, error) in failed {
@@ -298,16 +302,5 @@ fn incoming(pending: &Pending) -> Option<Incoming> {
     match &pending.verdict {
         Verdict::Order(order) => Some((**order).clone()),
         _ => None,
-    }
-}
-
-fn consumed(admission: Admission, transitions: &Transitions) -> Consumed {
-    match admission {
-        Admission::Known => Consumed::Known,
-        Admission::Admitted => {
-            // At once, not after the first delay: the scheduler looks and sets its own alarm.
-            transitions.placed(Some(Duration::ZERO));
-            Consumed::Admitted
-        }
     }
 }

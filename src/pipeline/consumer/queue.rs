@@ -8,16 +8,15 @@ use std::{collections::VecDeque, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::alone::Alone;
 use crate::{
     broker::Record,
-    order::{OrderPlaced, Reject, Start},
-    store::{Incoming, StoreError},
+    order::{OrderPlaced, Reject, RejectReason, Start},
+    store::{Admission, Incoming, StoreError},
     telemetry::metrics::Consumed,
     time::Backoff,
+    tracker::Transitions,
 };
-
-/// The longest pause of a message that the database takes only too slowly: each try keeps all others waiting.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A message and how far it has come.
 pub(super) struct Pending {
@@ -27,8 +26,10 @@ pub(super) struct Pending {
 
 /// How far a message has come.
 pub(super) enum Verdict {
-    /// To be admitted.
+    /// To be admitted, with all others.
     Order(Box<Incoming>),
+    /// To be admitted alone.
+    Alone(Box<Alone>),
     /// To become a dead letter.
     Rejected(Reject),
     /// Handed to the dead-letter topic and not acknowledged yet.
@@ -53,6 +54,43 @@ impl Pending {
 
     fn is_done(&self) -> bool {
         matches!(self.verdict, Verdict::Done(_))
+    }
+
+    /// What the database has said of this order; the error, if it waits.
+    pub(super) fn answered(
+        &mut self,
+        answer: Result<Admission, StoreError>,
+        transitions: &Transitions,
+    ) -> Option<StoreError> {
+        match answer {
+            Ok(Admission::Known) => self.done(Consumed::Known),
+            Ok(Admission::Admitted) => {
+                // At once, not after the first delay: the scheduler looks and sets its own alarm.
+                transitions.placed(Some(Duration::ZERO));
+                self.done(Consumed::Admitted);
+            }
+            // Only then it is the message that is wrong.
+            Err(StoreError::Refused(detail)) => {
+                self.verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
+            }
+            Err(error) => {
+                self.waits(error.may_be_one());
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    /// One that may be the reason why it could not be admitted goes alone from now on; any other with all others.
+    fn waits(&mut self, may_be_reason: bool) {
+        match &mut self.verdict {
+            Verdict::Order(incoming) if may_be_reason => {
+                self.verdict = Verdict::Alone(Box::new(Alone::new((**incoming).clone())));
+            }
+            Verdict::Alone(alone) if may_be_reason => alone.put_off(),
+            Verdict::Alone(alone) => self.verdict = Verdict::Order(Box::new(alone.incoming.clone())),
+            _ => {}
+        }
     }
 
     /// Its place is all that is still needed.
@@ -91,7 +129,6 @@ impl From<&StoreError> for Why {
 pub(super) struct Trouble {
     pub(super) why: Why,
     backoff: Backoff,
-    pause: Duration,
     again_at: Instant,
 }
 
@@ -117,7 +154,16 @@ impl Queue {
         self.trouble.as_ref().is_none_or(|trouble| trouble.again_at <= now)
     }
 
-    /// When there is something to be tried.
+    /// When one of those that go alone may be tried.
+    pub(super) fn alone_at(&self) -> Option<Instant> {
+        let again_at = |pending: &Pending| match &pending.verdict {
+            Verdict::Alone(alone) => alone.again_at(),
+            _ => None,
+        };
+        self.pending.iter().filter_map(again_at).min()
+    }
+
+    /// When there is something else to be tried.
     pub(super) fn try_at(&self) -> Option<Instant> {
         let waits = |pending: &Pending| matches!(pending.verdict, Verdict::Order(_) | Verdict::Rejected(_));
         let again_at = || self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.again_at);
@@ -126,15 +172,9 @@ impl Queue {
 
     /// Something failed: it is tried again later.
     pub(super) fn failed(&mut self, why: Why) {
-        let (mut backoff, last) = match self.trouble.take() {
-            Some(trouble) => (trouble.backoff, trouble.pause),
-            None => (Backoff::default(), Duration::ZERO),
-        };
-        let pause = match why {
-            Why::Message(_) => (last * 2).clamp(backoff.next_pause(), LONGEST_PAUSE),
-            Why::Database(_) | Why::DeadLetter(_) => backoff.next_pause(),
-        };
-        self.trouble = Some(Trouble { why, backoff, pause, again_at: Instant::now() + pause });
+        let mut backoff = self.trouble.take().map(|trouble| trouble.backoff).unwrap_or_default();
+        let again_at = Instant::now() + backoff.next_pause();
+        self.trouble = Some(Trouble { why, backoff, again_at });
     }
 
     /// Gives up the messages at the front that are done with. The trouble is over with the last that is not.

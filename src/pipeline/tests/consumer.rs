@@ -17,12 +17,12 @@ use crate::{
 
 const ID: &str = "ORD-01ARZ3NDEK000000000000000";
 
-fn value(id: &str, name: &str) -> Value {
+pub(super) fn value(id: &str, name: &str) -> Value {
     json!({"order_id": id, "customer_name": name, "address": "1 High St", "item": "pizza", "size": "small",
         "status": "PLACED", "created_at": "2026-01-02T03:04:00Z"})
 }
 
-fn record(offset: i64, key: &str, value: Option<&str>) -> Record {
+pub(super) fn record(offset: i64, key: &str, value: Option<&str>) -> Record {
     let (key, value) = (Some(key.as_bytes().to_vec()), value.map(|value| value.as_bytes().to_vec()));
     Record { topic: super::TOPIC.to_owned(), partition: 1, offset, key, value, ..Record::default() }
 }
@@ -32,7 +32,7 @@ fn order(offset: i64, digit: u8, name: &str) -> Record {
     record(offset, &id, Some(&value(&id, name).to_string()))
 }
 
-fn on(partition: i32, record: Record) -> Record {
+pub(super) fn on(partition: i32, record: Record) -> Record {
     Record { partition, ..record }
 }
 

@@ -25,8 +25,10 @@ use crate::{
         Admission, Advance, Due, DueOrders, Found, Incoming, NewOrder, OrderReport, OrderStore, Outbox,
         OutboxStore, Page, Placement, Position, ReportOutcome, Reported, Republished, Store, StoreError,
         forwarded::{events_of_inner, insight_of_inner, maintenance_of_inner},
+        written_within,
     },
     telemetry::health::Health,
+    time::deadlines::STATEMENT,
 };
 
 /// What happens to the next write.
@@ -86,7 +88,7 @@ pub(super) struct Troubled {
     pub clearing_takes: Duration,
     /// How many signs of life were given.
     pub beats: AtomicUsize,
-    /// Whether an order for "locked" can't be written in time.
+    /// Whether an order for "locked" can't be written in time, nor one for "slow", which takes all of it.
     pub locked: AtomicBool,
     /// Whether the outbox can't be read from its beginning in time.
     pub dead: AtomicBool,
@@ -134,6 +136,15 @@ impl Troubled {
         }
     }
 
+    /// Fails if one of these is for "locked", or, after as long as a call may take, for "slow".
+    async fn meet_locked(&self, names: &[&str], limit: Duration) -> Result<(), StoreError> {
+        let meets = |name| self.locked.load(Ordering::Relaxed) && names.contains(&name);
+        if meets("slow") {
+            sleep(limit).await;
+        }
+        if meets("slow") || meets("locked") { Err(StoreError::Timeout(limit)) } else { Ok(()) }
+    }
+
     async fn write<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let (thinks, trouble) = {
             let mut fate = self.fate.lock().expect("no panic");
@@ -173,12 +184,15 @@ impl OrderStore for Troubled {
     }
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
-        let names = || incoming.iter().map(|order| order.placed.details.customer_name.as_str());
-        refuse_poison(names())?;
-        if self.locked.load(Ordering::Relaxed) && names().any(|name| name == "locked") {
-            return Err(StoreError::Timeout(Duration::from_secs(2)));
-        }
+        let names = incoming.iter().map(|order| order.placed.details.customer_name.as_str());
+        refuse_poison(names.clone())?;
+        self.meet_locked(&names.collect::<Vec<_>>(), written_within(incoming.len())).await?;
         self.write(self.inner.admit(incoming)).await
+    }
+
+    async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        self.meet_locked(&[&incoming.placed.details.customer_name], STATEMENT).await?;
+        self.write(self.inner.admit_alone(incoming)).await
     }
 
     async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {

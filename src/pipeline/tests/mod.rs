@@ -13,6 +13,7 @@ mod relay;
 mod report_writer;
 mod scheduler;
 mod simulation;
+mod slow_messages;
 mod slow_orders;
 mod stuck;
 

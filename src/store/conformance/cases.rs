@@ -129,11 +129,13 @@ pub(crate) async fn a_known_arrival_changes_nothing(t: Fixture) {
     late.placed.details = details("somebody else");
     let admissions = t.store.admit(&[incoming(&order, start()), late]).await.expect("admits");
     assert_eq!(admissions, [Admission::Known, Admission::Known]);
+    let alone = t.store.admit_alone(&incoming(&order, start())).await;
+    assert_eq!(alone, Ok(Admission::Known));
     assert_eq!(t.find(order.order_id).await, before);
 }
 
 pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
-    let orders = new_orders(2);
+    let orders = new_orders(3);
     t.clock.advance(seconds(60));
     let batch = [
         incoming(&orders[0], start()),
@@ -142,6 +144,9 @@ pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
     ];
     let admissions = t.store.admit(&batch).await.expect("admits");
     assert_eq!(admissions, [Admission::Admitted, Admission::Known, Admission::Admitted]);
+    let alone = t.store.admit_alone(&incoming(&orders[2], start())).await;
+    assert_eq!(alone, Ok(Admission::Admitted));
+    assert_consistent(&t.find(orders[2].order_id).await);
 
     let found = t.find(orders[0].order_id).await;
     assert_consistent(&found);
@@ -152,7 +157,7 @@ pub(crate) async fn an_unknown_arrival_starts_at_placed(t: Fixture) {
     assert_eq!(ahead.order.created_at, t.clock.now(), "a clock ahead of ours is brought back");
 
     assert_eq!(t.backlog().await.unsent, 0, "it came from the topic, so it is not sent there");
-    assert_eq!(t.deliver_all().await, 8);
+    assert_eq!(t.deliver_all().await, 12);
 }
 
 /// Promise 3: an effect happens once. Not even by hand.

@@ -9,10 +9,12 @@ use sqlx::{Connection as _, PgConnection, PgExecutor, Row, types::Json};
 
 use super::{
     super::{
-        Admission, FIRST_EVENTS, FIRST_STATUS, IdempotencyKey, Incoming, NewOrder, Placement,
+        Admission, FIRST_EVENTS, FIRST_STATUS, IdempotencyKey, Incoming, NewOrder, Placement, StoreError,
         columns::{order_columns, placed_columns},
-        idempotency,
+        idempotency, written_within,
     },
+    PgStore,
+    rehearsal::Kind,
     rows::{details, moment, order_id},
 };
 use crate::order::{EventKind, OrderDetails, OrderId, Start, Timestamp};
@@ -206,6 +208,22 @@ async fn take_keys<'a>(
         }
     }
     Ok(held)
+}
+
+impl PgStore {
+    /// Takes orders over; given up after `least`, unless the database admits nothing so soon, or else as late as any.
+    pub(super) async fn admit_within(
+        &self,
+        incoming: &[Incoming],
+        least: Option<Duration>,
+    ) -> Result<Vec<Admission>, StoreError> {
+        let (slot, now, usual) = (&self.pools()?.loops, self.now(), written_within(incoming.len()));
+        let verb = async |db: &mut PgConnection| admit(db, incoming, now).await;
+        // To find that all are known takes no time, and says nothing of how long it takes to write.
+        let has_moved = |admitted: &Vec<Admission>| admitted.contains(&Admission::Admitted);
+        let admitted = self.limited(&self.call_limits.admissions, (least, usual), verb, has_moved).await;
+        self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
+    }
 }
 
 /// Two statements: on a quiet day every arrival is our own order coming back, and one is enough.

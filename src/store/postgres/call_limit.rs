@@ -1,4 +1,4 @@
-//! How soon the server gives up a call that moves orders.
+//! How soon the server gives up a call that moves orders, takes them over, or writes their outbox rows.
 //!
 //! One order that takes too long keeps all others of its set waiting for as long as the call may take, so that is a small
 //! part of what a statement may take. Only where the database itself is so slow that nothing moves within it is it more.
@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::STATEMENT_TIMEOUT;
+use sqlx::PgConnection;
+use tokio::time::Instant;
+
+use super::{super::written_within, PgStore, STATEMENT_TIMEOUT, StoreError, errors, within};
 
 /// So many calls that are given up one after the other, while nothing moves, are the database's fault.
 const GIVEN_UP: u32 = 32;
@@ -16,6 +19,19 @@ const GIVEN_UP: u32 = 32;
 const MOST_DOUBLED: u32 = 7;
 /// A call that ends well takes at most this part of its limit, or the next has more.
 const SHARE: u32 = 2;
+
+/// One for each kind of call: how long one takes says nothing of another.
+#[derive(Debug, Default)]
+pub(super) struct CallLimits {
+    /// Looks for what is due.
+    pub(super) looks: CallLimit,
+    /// Moving orders that are named.
+    pub(super) sets: CallLimit,
+    /// Taking orders over.
+    pub(super) admissions: CallLimit,
+    /// Clearing, claiming and giving back outbox rows.
+    pub(super) outbox: CallLimit,
+}
 
 /// What was seen of it.
 #[derive(Debug, Default)]
@@ -52,6 +68,55 @@ impl CallLimit {
         if state.given_up >= GIVEN_UP {
             *state = State { doubled: (state.doubled + 1).min(MOST_DOUBLED), given_up: 0 };
         }
+    }
+}
+
+impl PgStore {
+    /// Runs a verb of the loops, whose statements stand alone: it is given up after `least`, unless the database does
+    /// nothing so soon, or else as late as any. `usual` is what such a call would have where the database is quick.
+    pub(super) async fn limited<T>(
+        &self,
+        call_limit: &CallLimit,
+        (least, usual): (Option<Duration>, Duration),
+        verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+        has_moved: impl FnOnce(&T) -> bool,
+    ) -> Result<T, StoreError> {
+        let pools = self.pools()?;
+        let limit = least.map_or(STATEMENT_TIMEOUT, |least| call_limit.limit(least));
+        let mut took = Duration::ZERO;
+        let call = within(limit, &pools.loops, errors::leaves_session, async |db| {
+            let started = Instant::now();
+            let answer = verb(db).await;
+            took = started.elapsed();
+            answer
+        });
+        match call.await {
+            Ok(answer) => {
+                if has_moved(&answer) {
+                    call_limit.moved(took, usual);
+                }
+                Ok(answer)
+            }
+            Err(StoreError::Timeout(_)) => {
+                if least.is_some() {
+                    call_limit.gave_up();
+                }
+                Err(StoreError::Timeout(limit))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same with outbox rows: one of several may be what takes so long, and one alone has as long as a statement may.
+    pub(super) async fn on_rows<T>(
+        &self,
+        count: usize,
+        verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+        has_moved: impl FnOnce(&T) -> bool,
+    ) -> Result<T, StoreError> {
+        let usual = written_within(count);
+        let least = (count > 1).then_some(usual);
+        self.limited(&self.call_limits.outbox, (least, usual), verb, has_moved).await
     }
 }
 

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::{
-    super::due, Advance, Among, DueKey, Looked, PgStore, STATEMENT_TIMEOUT, StoreError, Which, bounded,
-    errors, timers, within,
-};
+use super::{super::due, Advance, Among, DueKey, Looked, PgStore, StoreError, Which, bounded, timers};
 use crate::order::{OrderId, StageDelays};
 
 impl PgStore {
@@ -19,35 +17,15 @@ impl PgStore {
         least: Option<Duration>,
         delays: &StageDelays,
     ) -> Result<Looked, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
+        let now = self.now();
         // How long a look takes says nothing of a few orders that are named.
         let (call_limit, usual) = match which {
-            Which::These(orders) => (&self.limit_of_sets, Some(due::within(orders.len()))),
-            Which::In(_) => (&self.limit_of_looks, least),
+            Which::These(orders) => (&self.call_limits.sets, due::within(orders.len())),
+            Which::In(_) => (&self.call_limits.looks, least.unwrap_or_else(|| due::within(1))),
         };
-        let limit = least.map_or(STATEMENT_TIMEOUT, |least| call_limit.limit(least));
-        let mut took = Duration::ZERO;
-        let looked = within(limit, &pools.loops, errors::leaves_session, async |db| {
-            let started = Instant::now();
-            let looked = timers::advance(db, which, now, delays).await;
-            took = started.elapsed();
-            looked
-        });
-        match looked.await {
-            Ok(looked) => {
-                if !looked.advance.transitions.is_empty() {
-                    call_limit.moved(took, usual.unwrap_or_else(|| due::within(1)));
-                }
-                Ok(looked)
-            }
-            Err(StoreError::Timeout(_)) => {
-                if least.is_some() {
-                    call_limit.gave_up();
-                }
-                Err(StoreError::Timeout(limit))
-            }
-            Err(error) => Err(error),
-        }
+        let look = async |db: &mut PgConnection| timers::advance(db, which, now, delays).await;
+        let has_moved = |looked: &Looked| !looked.advance.transitions.is_empty();
+        self.limited(call_limit, (least, usual), look, has_moved).await
     }
 
     pub(super) async fn advance_these(

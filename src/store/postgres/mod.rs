@@ -35,7 +35,7 @@ mod verbs;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -44,7 +44,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Admission, Advance, Due, DueKey, DueOrders, Found, IdempotencyKey, Incoming, Maintenance, NewOrder,
     OrderReport, OrderStore, Outbox, OutboxStore, Page, Placement, Position, Reported, Republished, SOON,
-    StoreError, due, errors,
+    StoreError, due, errors, written_within,
 };
 use crate::{
     order::{Order, OrderId, OrderPlaced, Rules, StageDelays, Timestamp},
@@ -55,7 +55,7 @@ pub use dsn::{ParseDsnError, PgDsn};
 pub(crate) use tests::Database as PgDatabase;
 
 use attention::FigureReaches;
-use call_limit::CallLimit;
+use call_limit::CallLimits;
 use expiry::Expiry;
 use low_water::LowWater;
 use pools::{Pools, Slot};
@@ -92,8 +92,7 @@ pub struct PgStore {
     preconditions: Arc<Preconditions>,
     rehearsals: Rehearsals,
     low_water: LowWater,
-    limit_of_looks: CallLimit,
-    limit_of_sets: CallLimit,
+    call_limits: CallLimits,
     figures: FigureReaches,
     expiry: Expiry,
     settling: Settling,
@@ -115,8 +114,7 @@ impl PgStore {
             preconditions,
             rehearsals: Rehearsals::default(),
             low_water: LowWater::new(),
-            limit_of_looks: CallLimit::default(),
-            limit_of_sets: CallLimit::default(),
+            call_limits: CallLimits::default(),
             figures: FigureReaches::default(),
             expiry: Expiry::default(),
             settling: Settling::default(),
@@ -208,10 +206,11 @@ impl OrderStore for PgStore {
     }
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        let slot = &pools.loops;
-        let admitted = bounded(slot, async |db| arrive::admit(db, incoming, now).await).await;
-        self.blamed(admitted, (Kind::Keyless, slot, incoming.len())).await
+        self.admit_within(incoming, Some(written_within(incoming.len()))).await
+    }
+
+    async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        Ok(self.admit_within(slice::from_ref(incoming), None).await?[0])
     }
 
     async fn advance_due(&self, which: Due<'_>, delays: &StageDelays) -> Result<Advance, StoreError> {
@@ -291,8 +290,9 @@ impl OutboxStore for PgStore {
     }
 
     async fn claim(&self, unsent: &[OrderId]) -> Result<Vec<OrderPlaced>, StoreError> {
-        let (pools, now) = (self.pools()?, self.now());
-        bounded(&pools.loops, async |db| outbox::claim(db, unsent, now, self.replica).await).await
+        let now = self.now();
+        let claim = async |db: &mut PgConnection| outbox::claim(db, unsent, now, self.replica).await;
+        self.on_rows(unsent.len(), claim, |claimed| !claimed.is_empty()).await
     }
 
     async fn lost(&self, held: &[OrderId], limit: usize) -> Result<Vec<OrderId>, StoreError> {
@@ -302,13 +302,13 @@ impl OutboxStore for PgStore {
     }
 
     async fn mark_sent(&self, sent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
-        let pools = self.pools()?;
-        bounded(&pools.loops, async |db| outbox::mark_sent(db, sent).await).await
+        let mark = async |db: &mut PgConnection| outbox::mark_sent(db, sent).await;
+        self.on_rows(sent.len(), mark, |held| held.len() < sent.len()).await
     }
 
     async fn release(&self, unsent: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
-        let pools = self.pools()?;
-        bounded(&pools.loops, async |db| outbox::release(db, unsent, self.replica).await).await
+        let release = async |db: &mut PgConnection| outbox::release(db, unsent, self.replica).await;
+        self.on_rows(unsent.len(), release, |held| held.len() < unsent.len()).await
     }
 
     async fn republish(&self, orders: &[OrderId]) -> Result<Vec<Republished>, StoreError> {

@@ -6,6 +6,7 @@ mod find_cost;
 mod oddities;
 mod plans;
 pub(super) mod settling;
+mod slow_rows;
 
 use std::{sync::Arc, time::Duration};
 
