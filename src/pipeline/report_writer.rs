@@ -62,6 +62,12 @@ impl Attempt {
         self.in_doubt.lock().expect("no panic").extend(reports.iter().filter_map(named));
     }
 
+    /// How long ago it was begun, if an answer got lost since.
+    fn lost(&self) -> Option<Duration> {
+        let in_doubt = !self.in_doubt.lock().expect("no panic").is_empty();
+        in_doubt.then(|| self.begun.elapsed())
+    }
+
     /// What this attempt has written before its answer got lost is applied by it, and not by somebody before.
     fn resolve(&self, OrderReport { order_id, report, .. }: &OrderReport, reported: &mut Reported) {
         let Some(id) = &report.id else { return };
@@ -265,16 +271,14 @@ impl ReportWriter {
     async fn report_until(&self, reports: &[OrderReport]) -> Vec<Result<Reported, ReportError>> {
         let attempt = Attempt::new();
         let mut answers = self.in_portions(reports, &attempt).await;
-        // Those with ids may be written again without those that had none, but for what came behind one of these.
+        // Those with ids may be written again without those that had none, but for what is of the same order as one of these.
         let failed = |at: &usize| answers[*at].as_ref().is_err_and(StoreError::is_transient);
-        let mut not_known = HashSet::new();
-        let may_come_again = |at: &usize| {
-            let OrderReport { order_id, report, .. } = &reports[*at];
-            if report.id.is_none() {
-                not_known.insert(*order_id);
-            }
-            !not_known.contains(order_id)
-        };
+        let not_known: HashSet<OrderId> = reports
+            .iter()
+            .filter(|report| report.report.id.is_none())
+            .map(|report| report.order_id)
+            .collect();
+        let may_come_again = |at: &usize| !not_known.contains(&reports[*at].order_id);
         let again: Vec<usize> = (0..reports.len()).filter(failed).filter(may_come_again).collect();
         if again.len() < reports.len() && !again.is_empty() && attempt.may_go_on() {
             let set: Vec<OrderReport> = again.iter().map(|at| reports[*at].clone()).collect();
@@ -308,7 +312,7 @@ impl ReportWriter {
         let mut backoff = Backoff::default();
         let may_repeat = reports.iter().all(|report| report.report.id.is_some());
         loop {
-            let written = self.store.report(reports, &self.rules).await;
+            let written = self.store.report_again(reports, &self.rules, attempt.lost()).await;
             if written.as_ref().is_err_and(StoreError::is_transient) {
                 attempt.doubt(reports);
             }

@@ -45,7 +45,18 @@ pub trait OrderStore: Send + Sync + 'static {
 
     /// Adds what is reported to the timelines, in the order given: each report sees what those before it did. One that is
     /// applied is stored with its order, its events and what it said, or not at all; answers in the order given.
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError>;
+    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+        self.report_again(reports, rules, None).await
+    }
+
+    /// The same, where an earlier call with these reports may have stored them: it began so long ago, and its answer got lost.
+    /// What it did not apply of an order that it has changed is answered as it was then, not by what it wrote behind it.
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError>;
 
     /// The orders that [`OrderStore::advance_due`] would take, most overdue first; nothing is moved.
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError>;

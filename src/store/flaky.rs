@@ -126,8 +126,13 @@ impl OrderStore for Flaky {
         self.inner.advance_due(due, delays).await
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
-        self.inner.report(reports, rules).await
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
+        self.inner.report_again(reports, rules, lost).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

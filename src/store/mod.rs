@@ -20,6 +20,7 @@ pub(crate) mod flaky;
 #[cfg(test)]
 pub(crate) mod forwarded;
 mod idempotency;
+mod lost_answers;
 #[cfg(test)]
 pub(crate) mod memory;
 mod odd_rows;

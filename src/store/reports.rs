@@ -1,12 +1,16 @@
 //! What all databases do with a set of reports: judge each by what was read of its order, and say what to write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
+use super::lost_answers;
 use crate::order::{
     Change, Conflict, Event, EventKind, Ignored, Order, OrderId, Report, Rules, Timestamp, TrackedOrder,
-    Transition, Verdict, allowed, events_of, judge, transitions_of,
+    Transition, Verdict, allowed, events_of, judge, to_millis, transitions_of,
 };
 
 /// A report of an order.
@@ -111,19 +115,27 @@ pub(super) struct SaidRow {
 pub(super) const LAST_TEXT: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
 
 /// Judges reports one after the other: each sees what those before it have done. Answers what becomes of each, and what to
-/// write, by ids.
-pub(super) fn judge_all<'a>(
-    reports: impl IntoIterator<Item = &'a OrderReport>,
+/// write, by ids. Where an earlier call with them began so long ago, its answers count whose words got lost.
+pub(super) fn judge_all(
+    reports: &[OrderReport],
     mut known: HashMap<OrderId, Known>,
     rules: &Rules,
-    now: Timestamp,
+    (now, lost): (Timestamp, Option<Duration>),
 ) -> (Vec<Reported>, Vec<Written>) {
     let mut changed: BTreeMap<OrderId, Changed> = BTreeMap::new();
+    let begun = lost.map(|ago| to_millis(now - ago));
+    let before: Vec<Option<Outcome>> = match begun {
+        Some(begun) => lost_answers::outcomes(reports, &known, rules, begun),
+        None => Vec::new(),
+    };
+    let mut before = before.into_iter();
     let answer = |OrderReport { order_id, report, if_match }: &OrderReport| {
+        let before = before.next().flatten();
         let Some(known) = known.get_mut(order_id) else {
             return Reported { outcome: Outcome::Unknown, standing: None };
         };
-        let outcome = match known.judge(report, if_match.as_deref(), rules, now) {
+        let judged = before.map_or_else(|| known.judge(report, if_match.as_deref(), rules, now), Err);
+        let outcome = match judged {
             Ok(change) => {
                 let changed = changed.entry(*order_id).or_insert_with(|| Changed::of(known));
                 known.apply(report, change, changed)
@@ -134,7 +146,7 @@ pub(super) fn judge_all<'a>(
         let (seq, allowed) = (known.seq(), allowed(&known.tracked, report.role, rules, now));
         Reported { outcome, standing: Some(Standing { order, seq, allowed, now }) }
     };
-    let answers = reports.into_iter().map(answer).collect();
+    let answers = reports.iter().map(answer).collect();
     let written = |(order_id, changed): (OrderId, Changed)| Some(changed.written(known.remove(&order_id)?));
     (answers, changed.into_iter().filter_map(written).collect())
 }
@@ -181,7 +193,7 @@ impl Known {
     }
 
     /// What a report changes, or what becomes of it otherwise.
-    fn judge(
+    pub(super) fn judge(
         &self,
         report: &Report,
         if_match: Option<&[u32]>,

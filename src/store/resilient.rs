@@ -100,8 +100,13 @@ impl OrderStore for Resilient {
         Ok(advance)
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
-        self.write(self.inner.report(reports, rules)).await
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
+        self.write(self.inner.report_again(reports, rules, lost)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -195,11 +195,16 @@ impl OrderStore for Troubled {
         self.write(self.inner.admit_alone(incoming)).await
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
         self.in_time(reports.len())?;
         let held = self.held.lock().expect("no panic").clone();
         let free: Vec<_> = reports.iter().filter(|r| !held.contains(&r.order_id)).cloned().collect();
-        let mut answers = self.write(self.inner.report(&free, rules)).await?;
+        let mut answers = self.write(self.inner.report_again(&free, rules, lost)).await?;
         answers.resize(reports.len(), Reported { outcome: ReportOutcome::Contended, standing: None });
         Ok(answers)
     }

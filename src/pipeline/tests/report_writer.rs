@@ -12,7 +12,7 @@ use super::{
     start,
 };
 use crate::{
-    order::{EventKind, OrderId, Report, Rules, Source, Status},
+    order::{EventKind, Ignored, OrderId, Report, Rules, Source, Status},
     pipeline::ReportWriter,
     store::{
         NewOrder, OrderReport, OrderStore as _, Outbox, ReportOutcome, Store, conformance::new_orders,
@@ -190,6 +190,45 @@ async fn what_was_written_before_its_answer_got_lost_is_counted_once() {
         let begun = Instant::now();
         t.alarm.wait(Duration::from_hours(1)).await;
         assert!(begun.elapsed() <= Duration::from_secs(7), "the next step is made in time");
+    }
+}
+
+/// Promise 3: an effect happens once. What said nothing new before its answer got lost is not judged by what came behind it,
+/// and what nobody may write again takes all before it along.
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_answer_got_lost_is_not_judged_by_what_it_wrote() {
+    let steps = [EventKind::Created, EventKind::Reached(Status::Placed)];
+    for failure in [WriteFailure::AnswerLost, WriteFailure::AnswerLate] {
+        for named in [true, false] {
+            let mut t = Reporting::with([]).await;
+            assert!(is_applied(&t.report(vec![t.cooking(0, "a")]).await[0]));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            t.store.script([failure]);
+            // Known already, and then taken back: what is known again then would be done again.
+            let mut undo = t.ready(0, named.then_some("c"));
+            undo.report.event = EventKind::Reverted;
+            let batch = vec![t.cooking(0, "b"), undo, t.cooking(0, "a"), t.ready(1, Some("d"))];
+            let batch = t.queue.report(batch);
+            let (answers, _) = tokio::join!(batch, t.writer.step());
+            let outcomes: Vec<_> =
+                answers.expect("answers").into_iter().map(|answer| answer.map(|told| told.outcome)).collect();
+            match &outcomes[..] {
+                [Ok(known), undone, Ok(ReportOutcome::Replayed(..)), other] if named => {
+                    assert_eq!(*known, ReportOutcome::Ignored(Ignored::Same), "{failure:?}");
+                    assert!(is_applied(undone) && is_applied(other), "{failure:?}: {outcomes:?}");
+                }
+                [of_order @ .., other] => {
+                    assert!(!named && is_applied(other), "{failure:?}: {outcomes:?}");
+                    assert_eq!(of_order, [const { Err(ReportError::Unavailable) }; 3], "{failure:?}");
+                }
+                [] => panic!("nothing is answered"),
+            }
+            let found = t.store.find(t.orders[0]).await.expect("reads").expect("is stored");
+            assert_eq!(found.order.status, Status::Placed, "{failure:?} {named}");
+            let kinds: Vec<EventKind> = found.events.iter().map(|event| event.event).collect();
+            let added = [Status::Preparing, Status::Cooking].map(EventKind::Reached);
+            assert_eq!(kinds, [&steps[..], &added, &[EventKind::Reverted]].concat());
+        }
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) use super::{
         racing_reverts_take_back_one_step,
     },
     reported::{
-        a_late_step_is_stamped_after_what_was_said, a_timer_goes_on_from_a_report,
-        an_order_is_ready_until_it_goes_on, notes_lie_beside_their_events,
+        a_late_step_is_stamped_after_what_was_said, a_set_is_answered_again_as_it_was,
+        a_timer_goes_on_from_a_report, an_order_is_ready_until_it_goes_on, notes_lie_beside_their_events,
         people_move_what_is_expected_of_them, reports_are_in_the_feed, what_nobody_takes_is_cancelled,
     },
     reports::{

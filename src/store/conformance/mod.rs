@@ -224,6 +224,7 @@ macro_rules! conformance {
             a_report_is_known_by_its_id,
             reports_of_one_set_see_each_other,
             notes_lie_beside_their_events,
+            a_set_is_answered_again_as_it_was,
             reports_are_in_the_feed,
             what_is_kept_of_reports_is_audited,
             an_order_is_ready_until_it_goes_on,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     DELAYS, Fixture, new_order,
-    reports::{by_people, kitchen, noted, rules},
+    reports::{by_people, kitchen, named, noted, rules},
     seconds, start,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         Status::{self, Cancelled, Cooking, Delivered, OutForDelivery, Placed, Preparing},
         Timestamp, Transition, not_accepted,
     },
-    store::{Due, ReportOutcome as Outcome},
+    store::{Due, OrderReport, ReportOutcome as Outcome},
     time::Clock as _,
 };
 
@@ -117,6 +117,59 @@ pub(crate) async fn reports_are_in_the_feed(t: Fixture) {
     let found = t.find(order_id).await;
     let stamps = found.events.iter().map(|event| event.timestamp);
     assert!(t.told(order_id).await.iter().map(|event| event.timestamp).eq(stamps));
+}
+
+/// Promise 3: an effect happens once. Asked again, since the answer got lost, what was not applied is answered as it was, not
+/// by what came behind it.
+pub(crate) async fn a_set_is_answered_again_as_it_was(t: Fixture) {
+    let (one, other) = (t.place_one(new_order()).await, t.place_one(new_order()).await);
+    t.report_one(kitchen(one, reaches(Cooking))).await;
+    t.passes(1);
+    let set = [
+        kitchen(one, reaches(Preparing)),
+        kitchen(one, reaches(Cooking)),
+        kitchen(one, REVERTED),
+        kitchen(one, REVERTED),
+        kitchen(other, REVERTED),
+        kitchen(one, reaches(OutForDelivery)),
+        kitchen(one, reaches(Preparing)),
+        kitchen(one, reaches(Cancelled)),
+        kitchen(one, READY),
+        OrderReport { if_match: Some(vec![4]), ..kitchen(one, REVERTED) },
+    ];
+    let set: Vec<OrderReport> =
+        set.into_iter().enumerate().map(|(nth, report)| named(&nth.to_string(), report)).collect();
+    let first = t.report(&set).await;
+    let kinds = t.kinds(one).await;
+    let words: Vec<String> = first.iter().map(|outcome| format!("{outcome:?}")).collect();
+    let begins = [
+        "Ignored(Late)",
+        "Ignored(Same)",
+        "Applied",
+        "Refused(NothingToRevert)",
+        "Refused(NothingToRevert)",
+        "Applied",
+        "Ignored(Late)",
+        "Applied",
+        "Refused(OrderFinished)",
+        "Moved",
+    ];
+    for (word, begin) in words.iter().zip(begins) {
+        assert!(word.starts_with(begin), "{words:#?}");
+    }
+    t.passes(1);
+    let again = t.store.report_again(&set, &rules(), Some(seconds(2))).await.expect("reports");
+    let expected = first.into_iter().map(|outcome| match outcome {
+        Outcome::Applied(events, steps) => Outcome::Replayed(events, steps),
+        outcome => outcome,
+    });
+    let again: Vec<Outcome> = again.into_iter().map(|answer| answer.outcome).collect();
+    assert_eq!(again, expected.collect::<Vec<_>>());
+    assert_eq!((t.kinds(one).await, t.kinds(other).await.len()), (kinds, 2));
+
+    // Of what was written before that call nothing is told.
+    let undone = t.store.report_again(&set[3..], &rules(), Some(seconds(0))).await.expect("reports");
+    assert!(matches!(undone[0].outcome, Outcome::Applied(..)), "{undone:?}");
 }
 
 /// It is ready from when the kitchen says so until a delay or a step, whoever makes that.

@@ -122,7 +122,7 @@ impl Fixture {
         self.find(order_id).await.order
     }
 
-    async fn kinds(&self, order_id: OrderId) -> Vec<&'static str> {
+    pub(super) async fn kinds(&self, order_id: OrderId) -> Vec<&'static str> {
         self.find(order_id).await.events.iter().map(|event| event.event.as_str()).collect()
     }
 

@@ -1,6 +1,9 @@
 //! The orders of the model.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -71,6 +74,7 @@ impl Database {
         transaction: &mut Transaction,
         reports: &[OrderReport],
         rules: &Rules,
+        lost: Option<Duration>,
     ) -> Vec<Reported> {
         let known = |order_id: &OrderId| {
             let tracked = self.orders.get(order_id)?.clone();
@@ -83,7 +87,7 @@ impl Database {
             Some((*order_id, Known { tracked, row_seq, reports: remembered.collect() }))
         };
         let known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
-        let (answers, written) = judge_all(reports, known, rules, transaction.now);
+        let (answers, written) = judge_all(reports, known, rules, (transaction.now, lost));
         for Written { order, events, said, .. } in written {
             let mut tracked = self.orders[&order.order_id].clone();
             let at = tracked.events.len();
@@ -169,9 +173,14 @@ impl OrderStore for MemoryStore {
         self.transact(|_| false, |database, transaction| database.advance(transaction, due, delays)).await
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
         let held = |locks: &Locks| reports.iter().any(|report| locks.hold(&report.order_id));
-        self.transact(held, |database, transaction| database.report(transaction, reports, rules)).await
+        self.transact(held, |database, transaction| database.report(transaction, reports, rules, lost)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -225,10 +225,15 @@ impl OrderStore for PgStore {
         }
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let slot = &pools.reports;
-        let verb = async |db: &mut PgConnection| reports::report(db, reports, rules, now).await;
+        let verb = async |db: &mut PgConnection| reports::report(db, reports, rules, (now, lost)).await;
         let named = async |db: &mut PgConnection| rights::naming(db, rights::OF_REPORTS, verb).await;
         let reported = bounded(slot, named).await.and_then(|reported| reported);
         self.blamed(reported, (Kind::Reported, slot, reports.len())).await

@@ -97,7 +97,7 @@ impl PgStore {
             let mut tx = db.begin().await?;
             arrive::place(&mut tx, &order, now, None).await?;
             if kind == Kind::Reported {
-                reports::report(&mut tx, &[good_report(order_id)], &Rules::default(), now).await?;
+                reports::report(&mut tx, &[good_report(order_id)], &Rules::default(), (now, None)).await?;
             }
             // What a commit would find out.
             sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *tx).await?;

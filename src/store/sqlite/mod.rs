@@ -284,9 +284,14 @@ impl OrderStore for SqliteStore {
         Ok(Advance { transitions, next_due_in: verbs::until(next_due, now) })
     }
 
-    async fn report(&self, reports: &[OrderReport], rules: &Rules) -> Result<Vec<Reported>, StoreError> {
+    async fn report_again(
+        &self,
+        reports: &[OrderReport],
+        rules: &Rules,
+        lost: Option<Duration>,
+    ) -> Result<Vec<Reported>, StoreError> {
         let mut tx = self.begin().await?;
-        let answers = reports::report(&mut tx, reports, rules, self.clock.now()).await?;
+        let answers = reports::report(&mut tx, reports, rules, (self.clock.now(), lost)).await?;
         tx.commit().await?;
         Ok(answers)
     }

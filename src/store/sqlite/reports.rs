@@ -1,6 +1,9 @@
 //! The SQL of what is reported: orders are read and judged under the write lock, and written.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde::Serialize;
 use sqlx::{FromRow as _, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
@@ -42,10 +45,10 @@ pub(super) async fn report(
     tx: &mut SqliteConnection,
     reports: &[OrderReport],
     rules: &Rules,
-    now: Timestamp,
+    (now, lost): (Timestamp, Option<Duration>),
 ) -> Result<Vec<Reported>, StoreError> {
     let known = read(tx, reports).await?;
-    let (answers, written) = judge_all(reports, known, rules, now);
+    let (answers, written) = judge_all(reports, known, rules, (now, lost));
     if !written.is_empty() {
         write(tx, &written).await?;
     }

@@ -6,6 +6,7 @@ mod tests;
 use std::{
     collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -88,10 +89,10 @@ pub(super) async fn report(
     db: &mut PgConnection,
     reports: &[OrderReport],
     rules: &Rules,
-    now: Option<Timestamp>,
+    (now, lost): (Option<Timestamp>, Option<Duration>),
 ) -> sqlx::Result<Vec<Reported>> {
     let (now, known) = read(db, reports, now).await?;
-    let (mut answers, written) = judge_all(reports, known, rules, now);
+    let (mut answers, written) = judge_all(reports, known, rules, (now, lost));
     let done = write(db, &written).await?;
     // Judged by what was not so any more, and not written.
     let lost: HashSet<OrderId> =
