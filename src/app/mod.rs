@@ -101,7 +101,7 @@ pub(crate) async fn open_for_keys(
     Ok(Arc::new(store))
 }
 
-/// The cluster that these settings are for, to read its topics or to put back what lies on one.
+/// The cluster that these settings are for, to read its topics or to requeue what lies on one.
 pub(crate) fn open_kafka(config: &KafkaConfig, brokers: String) -> Arc<Kafka> {
     Arc::new(Kafka::new(config.settings(brokers, false), Arc::default()))
 }

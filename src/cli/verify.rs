@@ -11,7 +11,7 @@ use crate::{
         self,
         config::{KafkaConfig, StoreConfig},
     },
-    ops::verify::{Report, VerifyError, verify},
+    ops::verify::{Verification, VerifyError, verify},
 };
 
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) async fn run(args: &VerifyArgs) -> anyhow::Result<()> {
     }
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &Verification) -> String {
     let wide = report.rules.iter().map(|rule| rule.rule.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     let mut line = |name: &str, value: &dyn std::fmt::Display| {

@@ -1,4 +1,4 @@
-//! What lies on the dead-letter topic, read whole, and put back on the topic of orders.
+//! What lies on the dead-letter topic, read whole, and requeued on the topic of orders.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,7 +18,7 @@ pub struct DeadLetterQueue {
 pub struct QueuedLetter {
     /// As it lies there.
     pub dead_letter: DeadLetter,
-    /// Whether it was put back.
+    /// Whether it was requeued.
     pub is_requeued: bool,
 }
 
@@ -40,7 +40,7 @@ impl DeadLetterQueue {
         Ok(Self { all: dead_letters.into_iter().map(queued).collect(), kafka })
     }
 
-    /// Those that were not put back.
+    /// Those that were not requeued.
     pub fn waiting(&self) -> impl Iterator<Item = &QueuedLetter> {
         self.all.iter().filter(|queued| !queued.is_requeued)
     }

@@ -152,14 +152,14 @@ impl BatchWriter {
         let mut backoff = Backoff::default();
         // Room at the relay is reserved before the commit, and once for all tries: an order that the
         // outbox says is ours must be in our memory, or nobody would publish it.
-        let mut seats = self.fresh.try_reserve_many(orders.len()).ok();
-        let outbox = if seats.is_some() { Outbox::Mine } else { Outbox::Anyones };
+        let mut permits = self.fresh.try_reserve_many(orders.len()).ok();
+        let outbox = if permits.is_some() { Outbox::Mine } else { Outbox::Anyones };
         loop {
             match self.store.place(orders, outbox).await {
                 Ok(placements) => {
                     self.transitions.placed(self.start.due_in);
-                    let seat = || seats.as_mut().and_then(Iterator::next);
-                    return Ok(answer_all(orders, placements, seat));
+                    let permit = || permits.as_mut().and_then(Iterator::next);
+                    return Ok(answer_all(orders, placements, permit));
                 }
                 // Fewer may go where many were too much, and one whose key is held must not hold up its neighbours.
                 Err(error @ StoreError::Timeout(_)) if Instant::now() < give_up => return Err(error),
@@ -191,14 +191,14 @@ fn tell_refusal(order_id: OrderId, error: &StoreError, request: Option<RequestId
 fn answer_all<'a>(
     orders: &[NewOrder],
     placements: Vec<Placement>,
-    mut seat: impl FnMut() -> Option<Permit<'a, OrderPlaced>>,
+    mut permit: impl FnMut() -> Option<Permit<'a, OrderPlaced>>,
 ) -> Vec<Result<Accepted, PlaceError>> {
     let pairs = orders.iter().zip(placements);
     pairs
         .map(|(order, placement)| match placement {
             Placement::Placed(message) => {
-                if let Some(seat) = seat() {
-                    seat.send(message);
+                if let Some(permit) = permit() {
+                    permit.send(message);
                 }
                 Ok(Accepted { order_id: order.order_id, replayed: false })
             }

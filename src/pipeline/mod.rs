@@ -10,7 +10,6 @@
 mod batch_writer;
 mod consumer;
 mod event_relay;
-mod held;
 mod key_reader;
 mod migration;
 mod postponed;
@@ -19,7 +18,6 @@ mod report_writer;
 mod sampler;
 mod scheduler;
 pub mod simulator;
-mod suspects;
 #[cfg(test)]
 mod tests;
 mod upkeep;

@@ -18,7 +18,7 @@ const _: () = assert!(
 );
 
 /// How long a call may take that moves up to so many; the store gives more where it moves nothing so soon.
-pub fn within(orders: usize) -> Duration {
+pub fn moved_within(orders: usize) -> Duration {
     FEW + EACH * u32::try_from(orders).unwrap_or(u32::MAX)
 }
 
@@ -26,7 +26,7 @@ pub fn within(orders: usize) -> Duration {
 /// others of it waiting for so long.
 #[derive(Debug, Clone, Copy)]
 pub enum Due<'a> {
-    /// Up to `limit` of those that have become due since the last look, most overdue first, given up [`within`] a time.
+    /// Up to `limit` of those that have become due since the last look, most overdue first, given up [`moved_within`] a time.
     Soonest {
         /// At most so many.
         limit: usize,
@@ -43,7 +43,7 @@ pub enum Due<'a> {
         /// Left out.
         except: &'a [OrderId],
     },
-    /// These, if they are due, given up [`within`] a time: a part of a set that failed, so one may be too slow.
+    /// These, if they are due, given up [`moved_within`] a time: a part of a set that failed, so one may be too slow.
     Part(&'a [OrderId]),
     /// These, if they are due, within [`SOON`]: they had too little time before.
     SecondChance(&'a [OrderId]),

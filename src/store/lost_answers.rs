@@ -5,20 +5,20 @@
 
 use std::collections::HashMap;
 
-use super::reports::{Known, OrderReport, Outcome};
+use super::reports::{Known, OrderReport, ReportOutcome};
 use crate::order::{OrderId, Rules, Status, Steps, Timestamp, events_of};
 
 /// Where a timeline ended, and when.
 #[derive(Clone, Copy)]
-struct Place {
+struct TimelineEnd {
     seq: u32,
     at: Timestamp,
 }
 
 /// What was written of a report: where the timeline ended before and after it.
 struct Stored {
-    before: Place,
-    after: Place,
+    before: TimelineEnd,
+    after: TimelineEnd,
 }
 
 /// What became of those that a call, begun then, did not apply to an order that it has changed; `None`: they are to be
@@ -28,7 +28,7 @@ pub(super) fn outcomes(
     known: &HashMap<OrderId, Known>,
     rules: &Rules,
     begun: Timestamp,
-) -> Vec<Option<Outcome>> {
+) -> Vec<Option<ReportOutcome>> {
     let stored: Vec<Option<Stored>> = reports.iter().map(|report| stored(report, known, begun)).collect();
     let outcome = |at: usize| {
         let OrderReport { order_id, report, if_match } = &reports[at];
@@ -39,7 +39,7 @@ pub(super) fn outcomes(
         let last = (0..at).rev().filter(of_order).find_map(|other| Some(stored[other].as_ref()?.after));
         let next =
             || (at..reports.len()).filter(of_order).find_map(|other| Some(stored[other].as_ref()?.before));
-        let Place { seq, at } = last.or_else(next)?;
+        let TimelineEnd { seq, at } = last.or_else(next)?;
         known.get(order_id)?.until(seq).judge(report, if_match.as_deref(), rules, at).err()
     };
     (0..reports.len()).map(outcome).collect()
@@ -51,9 +51,9 @@ fn stored(report: &OrderReport, known: &HashMap<OrderId, Known>, begun: Timestam
     let remembered = known.reports.get(report.report.id.as_ref()?)?;
     let events = events_of(&known.tracked.events, remembered.seq);
     let (first, last) = (events.first()?, events.last()?);
-    let place = |seq| Place { seq, at: last.timestamp };
+    let end = |seq| TimelineEnd { seq, at: last.timestamp };
     (last.timestamp >= begun)
-        .then(|| Stored { before: place(first.seq.saturating_sub(1)), after: place(last.seq) })
+        .then(|| Stored { before: end(first.seq.saturating_sub(1)), after: end(last.seq) })
 }
 
 impl Known {

@@ -36,7 +36,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use contract::{EventLog, Insight, KeyStore, Maintenance, OrderStore, OutboxStore, Store};
-pub use due::{Advance, Due, DueKey, DueOrders, SOON, within};
+pub use due::{Advance, Due, DueKey, DueOrders, SOON, moved_within};
 pub use feed::{Arrival, FeedPage, FeedQuery, Holder, Horizon, Lease, Span};
 pub use figures::Counts;
 pub use pages::{Pages, Patience, ReportPages};
@@ -44,7 +44,7 @@ pub use portions::{Portion, in_portions, written_within};
 #[cfg(test)]
 pub(crate) use postgres::PgDatabase;
 pub use postgres::{ParseDsnError, PgDsn, PgSettings, PgStore};
-pub use reports::{OrderReport, Outcome as ReportOutcome, Reported, Standing};
+pub use reports::{OrderReport, ReportOutcome, Reported, Standing};
 pub use resilient::Resilient;
 pub use sqlite::SqliteStore;
 

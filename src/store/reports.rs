@@ -26,7 +26,7 @@ pub struct OrderReport {
 
 /// What became of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReportOutcome {
     /// It happened: these events are stored, the reported one last.
     Applied(Vec<Event>, Vec<Transition>),
     /// Its id had been applied before, with these events and steps.
@@ -53,7 +53,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ReportOutcome,
     /// How its order is since; `None` if there is none.
     pub standing: Option<Standing>,
 }
@@ -124,7 +124,7 @@ pub(super) fn judge_all(
 ) -> (Vec<Reported>, Vec<Written>) {
     let mut changed: BTreeMap<OrderId, Changed> = BTreeMap::new();
     let begun = lost.map(|ago| to_millis(now - ago));
-    let before: Vec<Option<Outcome>> = match begun {
+    let before: Vec<Option<ReportOutcome>> = match begun {
         Some(begun) => lost_answers::outcomes(reports, &known, rules, begun),
         None => Vec::new(),
     };
@@ -132,7 +132,7 @@ pub(super) fn judge_all(
     let answer = |OrderReport { order_id, report, if_match }: &OrderReport| {
         let before = before.next().flatten();
         let Some(known) = known.get_mut(order_id) else {
-            return Reported { outcome: Outcome::Unknown, standing: None };
+            return Reported { outcome: ReportOutcome::Unknown, standing: None };
         };
         let judged = before.map_or_else(|| known.judge(report, if_match.as_deref(), rules, now), Err);
         let outcome = match judged {
@@ -199,31 +199,35 @@ impl Known {
         if_match: Option<&[u32]>,
         rules: &Rules,
         now: Timestamp,
-    ) -> Result<Change, Outcome> {
+    ) -> Result<Change, ReportOutcome> {
         if let Some(remembered) = report.id.as_ref().and_then(|id| self.reports.get(id)) {
-            return Err(if remembered.says(report) { self.replayed(remembered) } else { Outcome::IdReused });
+            return Err(if remembered.says(report) {
+                self.replayed(remembered)
+            } else {
+                ReportOutcome::IdReused
+            });
         }
         let (seq, row_seq) = (self.seq(), self.row_seq);
         if seq != row_seq {
-            return Err(Outcome::Odd(format!(
+            return Err(ReportOutcome::Odd(format!(
                 "the order's row is at position {row_seq}, its timeline at {seq}"
             )));
         }
         let verdict = judge(&self.tracked, report, rules, now);
         // Who may not is not told where the order is.
         if verdict != Verdict::NotForRole && if_match.is_some_and(|positions| !positions.contains(&seq)) {
-            return Err(Outcome::Moved);
+            return Err(ReportOutcome::Moved);
         }
         match verdict {
             Verdict::Applied(change) => Ok(*change),
-            Verdict::Ignored(why) => Err(Outcome::Ignored(why)),
-            Verdict::Refused(conflict) => Err(Outcome::Refused(conflict)),
-            Verdict::NotForRole => Err(Outcome::NotForRole),
+            Verdict::Ignored(why) => Err(ReportOutcome::Ignored(why)),
+            Verdict::Refused(conflict) => Err(ReportOutcome::Refused(conflict)),
+            Verdict::NotForRole => Err(ReportOutcome::NotForRole),
         }
     }
 
     /// Changes the order by what a report does to it.
-    fn apply(&mut self, report: &Report, change: Change, changed: &mut Changed) -> Outcome {
+    fn apply(&mut self, report: &Report, change: Change, changed: &mut Changed) -> ReportOutcome {
         let Change { order, ready_at, mut events, transitions } = change;
         if let Some(last) = events.last_mut().filter(|_| report.note.is_some()) {
             mark_note(last);
@@ -241,15 +245,15 @@ impl Known {
             changed.said.push(SaidRow { seq, report_id: report.id.clone(), said, note });
         }
         show_note(&mut events, report.note.as_deref());
-        Outcome::Applied(events, transitions)
+        ReportOutcome::Applied(events, transitions)
     }
 
-    fn replayed(&self, remembered: &Remembered) -> Outcome {
+    fn replayed(&self, remembered: &Remembered) -> ReportOutcome {
         let TrackedOrder { order, events } = &self.tracked;
         let steps = transitions_of(order.order_id, events, remembered.seq);
         let mut events = events_of(events, remembered.seq).to_vec();
         show_note(&mut events, remembered.note.as_deref());
-        Outcome::Replayed(events, steps)
+        ReportOutcome::Replayed(events, steps)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     keys::{KeyCreation, KeyId, KeyList, KeyRecord, KeyUse, StoredKey},
     order::{AuditedReport, Cursor, Order, OrderFacts, OrderId, OrderPlaced, Rules, StageDelays, Status},
     telemetry::metrics::Metrics,
-    time::deadlines::GUARD as CALL_TIMEOUT,
+    time::deadlines::GUARD,
 };
 
 /// Pauses between the tries of a read, in milliseconds.
@@ -37,7 +37,7 @@ impl Resilient {
     }
 
     async fn read<T>(&self, verb: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let outcome = timeout(CALL_TIMEOUT, verb).await.unwrap_or(Err(StoreError::Timeout(CALL_TIMEOUT)));
+        let outcome = timeout(GUARD, verb).await.unwrap_or(Err(StoreError::Timeout(GUARD)));
         outcome.inspect_err(|_| self.metrics.db_failed())
     }
 
@@ -278,6 +278,6 @@ impl Maintenance for Resilient {
 
     async fn close(&self) {
         // Closing waits for connections in use; past the deadline the exit closes them.
-        drop(timeout(CALL_TIMEOUT, self.inner.close()).await);
+        drop(timeout(GUARD, self.inner.close()).await);
     }
 }

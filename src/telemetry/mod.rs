@@ -1,4 +1,4 @@
-//! Which requests a line of the log is about.
+//! What the service says of itself: metrics, how each part is, and which requests a line of the log is about.
 
 #[cfg(test)]
 pub(crate) mod captured;

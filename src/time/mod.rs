@@ -1,4 +1,4 @@
-//! The clock, the alarm that wakes a loop, and the pauses between tries.
+//! The clock, the alarm that wakes a loop, the pauses between tries, and time limits.
 
 mod alarm;
 mod backoff;

@@ -31,7 +31,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    /// Reads a message; `None` for a note that leads nowhere.
+    /// Reads a message; `None` for a note that names no message.
     pub(super) fn of(dead_letter: &DeadLetter) -> Option<Self> {
         if let Some(place) = dead_letter.notes_requeue_of() {
             let (partition, offset) = place.split_once(':')?;

@@ -169,7 +169,7 @@ fn quoted(text: &str) -> Markup {
 }
 
 /// JSON that says the same and turns nothing: such characters stand only in its strings, which can escape them.
-fn still_json(json: &str) -> String {
+fn harmless_json(json: &str) -> String {
     let escaped = |text: String, c: char| text.replace(c, &format!("\\u{:04x}", u32::from(c)));
     BIDI_CONTROLS.into_iter().fold(json.to_owned(), escaped)
 }

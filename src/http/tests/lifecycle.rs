@@ -23,7 +23,7 @@ const PAGES: [&str; 11] = [
     include_str!("../pages/track/told.rs"),
     include_str!("../pages/sign_in.rs"),
     include_str!("../pages/board/view.rs"),
-    include_str!("../pages/board/looks.rs"),
+    include_str!("../pages/board/attention.rs"),
     include_str!("../pages/board/buttons.rs"),
     include_str!("../pages/board/report.rs"),
     include_str!("../pages/board/sheet.rs"),

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Orders, Report, Row, VerifyError, order_of};
+use super::{Orders, Row, Verification, VerifyError, order_of};
 use crate::{
     broker::{BrokerError, DeadLetter, Kafka, TopicExtent},
     order::Cursor,
@@ -49,7 +49,7 @@ pub(super) async fn verify(
     topic: &str,
     written: Cursor,
     orders: &mut Orders,
-    report: &mut Report,
+    report: &mut Verification,
 ) -> Result<(), VerifyError> {
     if written == Cursor::START {
         // Then it may not be there.

@@ -50,7 +50,7 @@ fn beyond(after: Option<&str>) -> String {
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
+pub struct Verification {
     /// Orders read.
     pub orders: u64,
     /// Events read.
@@ -104,7 +104,7 @@ impl Rule {
     }
 }
 
-impl Report {
+impl Verification {
     /// How many violations there are in all.
     pub fn violations(&self) -> u64 {
         self.rules.iter().map(|rule| rule.violations).sum()
@@ -157,8 +157,8 @@ pub async fn verify(
     kafka: Option<Arc<Kafka>>,
     topic: &str,
     event_topic: Option<&str>,
-) -> Result<Report, VerifyError> {
-    let mut report = Report::default();
+) -> Result<Verification, VerifyError> {
+    let mut report = Verification::default();
     // What is written to it from now on may be found there or not.
     let written = match (&kafka, event_topic) {
         (Some(_), Some(topic)) => store.place_of(topic).await?,
@@ -179,7 +179,7 @@ async fn read_topic(
     kafka: &Arc<Kafka>,
     topic: &str,
     mut orders: Orders,
-    report: &mut Report,
+    report: &mut Verification,
 ) -> Result<Orders, VerifyError> {
     let (kafka, topic) = (Arc::clone(kafka), topic.to_owned());
     let read = tokio::task::spawn_blocking(move || {
@@ -208,7 +208,7 @@ fn order_of(key: Option<&[u8]>) -> Option<OrderId> {
 
 async fn read_orders(
     store: &dyn Insight,
-    report: &mut Report,
+    report: &mut Verification,
     orders: &mut Orders,
 ) -> Result<(), VerifyError> {
     let mut rules: BTreeMap<Violation, Rule> =
@@ -243,7 +243,7 @@ fn unread(pages: &Pages<'_>, error: StoreError) -> VerifyError {
     VerifyError::Orders { after: pages.after().map(str::to_owned), error }
 }
 
-fn judge(page: &AuditPage, now: Timestamp, report: &mut Report, rules: &mut BTreeMap<Violation, Rule>) {
+fn judge(page: &AuditPage, now: Timestamp, report: &mut Verification, rules: &mut BTreeMap<Violation, Rule>) {
     for order in &page.orders {
         report.orders += 1;
         report.events += order.events.len() as u64;

@@ -9,7 +9,7 @@ mod request;
 mod words;
 
 pub use batch::ReportItem;
-pub(super) use judge::Moves;
+pub(super) use judge::MadeSteps;
 pub use judge::{
     Change, Conflict, EventFacts, Ignored, Rules, Steps, Verdict, allowed, events_of, judge, transitions_of,
 };
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{EventKind, Role, Timestamp};
 
-/// Most events of an order; beyond, only what moves it is taken.
+/// Most events of an order; beyond, only what steps it is taken.
 pub const MAX_EVENTS: usize = 256;
 
 /// Who reports, where keys tell that.

@@ -5,7 +5,7 @@ mod reports;
 use chrono::TimeDelta;
 
 use super::{
-    Event, EventFacts, EventKind, OrderId, Status, Timestamp, promises::OVERDUE_AFTER, report::Moves,
+    Event, EventFacts, EventKind, OrderId, Status, Timestamp, promises::OVERDUE_AFTER, report::MadeSteps,
 };
 
 pub use reports::{AuditedReport, ReportAudit};
@@ -130,7 +130,7 @@ impl AuditedOrder {
         told.check(Violation::NoBeginning, self.begins());
         told.check(Violation::PositionDiffers, self.positions_fit());
         told.check(Violation::StampGoesBack, self.events.is_sorted_by_key(|event| event.timestamp));
-        told.check(Violation::RowDiffers, self.row_agrees(told.moves.status));
+        told.check(Violation::RowDiffers, self.row_agrees(told.steps.status));
         told.check(Violation::Overdue, self.is_in_time(now));
         Violation::ALL.into_iter().filter(|violation| told.broken.contains(violation)).collect()
     }
@@ -173,13 +173,13 @@ impl AuditedOrder {
 
 /// What comes of going through the events one by one, in the order in which they were written.
 struct Replay {
-    moves: Moves,
+    steps: MadeSteps,
     broken: Vec<Violation>,
 }
 
 impl Replay {
     fn of(events: &[AuditedEvent]) -> Self {
-        let mut replay = Self { moves: Moves::new(), broken: Vec::new() };
+        let mut replay = Self { steps: MadeSteps::new(), broken: Vec::new() };
         for (at, event) in events.iter().enumerate() {
             let follows = events.get(at + 1);
             replay.check(Violation::InferredAlone, !event.facts.inferred || event.leads_to(follows));
@@ -197,18 +197,18 @@ impl Replay {
 
     /// Of what can't have happened nothing comes, so that one fault is told once.
     fn judge(&mut self, event: &AuditedEvent, again: bool) {
-        let (status, facts) = (self.moves.status, &event.facts);
+        let (status, facts) = (self.steps.status, &event.facts);
         match event.event {
             EventKind::Created | EventKind::Reached(Status::FIRST) => {
                 return self.check(Violation::Doubled, !again);
             }
-            EventKind::Reached(to) if self.moves.has_reached(to) => {
+            EventKind::Reached(to) if self.steps.has_reached(to) => {
                 return self.check(Violation::Doubled, false);
             }
             EventKind::Reached(_) if status.is_final() => return self.check(Violation::AfterEnd, false),
             EventKind::Reached(to) => self.check(Violation::Gap, status.may_become(to)),
             EventKind::Reverted => {
-                let latest = self.moves.latest().map(|step| (Some(step.seq), Some(step.from)));
+                let latest = self.steps.latest().map(|step| (Some(step.seq), Some(step.from)));
                 let fits = latest == Some((facts.reverts, facts.to)) && facts.from == Some(status);
                 self.check(Violation::RevertDiffers, fits);
             }
@@ -218,7 +218,7 @@ impl Replay {
                 self.check(Violation::StatusDiffers, facts.status == Some(status));
             }
         }
-        self.moves.add(u32::try_from(event.seq).unwrap_or_default(), event.event, event.timestamp, facts);
+        self.steps.add(u32::try_from(event.seq).unwrap_or_default(), event.event, event.timestamp, facts);
     }
 }
 

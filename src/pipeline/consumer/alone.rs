@@ -7,8 +7,8 @@ use futures::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
 
 use super::{
-    Consumer, Place,
-    queue::{Queue, Verdict, Why},
+    Consumer, PartitionOffset,
+    queue::{MessageState, Queue, Why},
 };
 use crate::store::{Admission, Incoming, StoreError};
 
@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const REST: u32 = 2;
 
 /// What became of one that was tried.
-pub(super) type Answer = (Place, Result<Admission, StoreError>);
+pub(super) type AdmissionAnswer = (PartitionOffset, Result<Admission, StoreError>);
 
 /// An order that goes alone.
 pub(super) struct Alone {
@@ -49,7 +49,7 @@ impl Alone {
 
 /// The one that is tried now; there is no other meanwhile.
 pub(super) struct Trial {
-    under_way: Option<BoxFuture<'static, Answer>>,
+    under_way: Option<BoxFuture<'static, AdmissionAnswer>>,
     began: Instant,
     /// None before.
     next_at: Instant,
@@ -62,7 +62,7 @@ impl Trial {
     }
 
     /// Waits until it has ended; for ever if there is none.
-    pub(super) async fn end(&mut self) -> Answer {
+    pub(super) async fn end(&mut self) -> AdmissionAnswer {
         let Some(trial) = &mut self.under_way else { return pending().await };
         let answer = trial.await;
         self.under_way = None;
@@ -92,8 +92,10 @@ impl Consumer {
         }
         let waiting = self.queues.iter_mut().flat_map(|(partition, queue)| {
             let partition = *partition;
-            queue.pending.iter_mut().filter_map(move |pending| match &mut pending.verdict {
-                Verdict::Alone(alone) => Some((alone.again_at?, (partition, pending.record.offset), alone)),
+            queue.pending.iter_mut().filter_map(move |pending| match &mut pending.state {
+                MessageState::Alone(alone) => {
+                    Some((alone.again_at?, (partition, pending.record.offset), alone))
+                }
                 _ => None,
             })
         });
@@ -106,14 +108,14 @@ impl Consumer {
     }
 
     /// One that was tried alone has its answer.
-    pub(super) fn note_alone(&mut self, ((partition, offset), answer): Answer) {
+    pub(super) fn note_alone(&mut self, ((partition, offset), answer): AdmissionAnswer) {
         let transitions = Arc::clone(&self.transitions);
         let Some(queue) = self.queues.get_mut(&partition) else { return };
         let Some(pending) = queue.pending.iter_mut().find(|pending| pending.record.offset == offset) else {
             return;
         };
         // Read anew meanwhile, it is no more the one that was tried.
-        if !matches!(&pending.verdict, Verdict::Alone(alone) if alone.again_at.is_none()) {
+        if !matches!(&pending.state, MessageState::Alone(alone) if alone.again_at.is_none()) {
             return;
         }
         if let Some(error) = pending.answered(answer, &transitions) {

@@ -6,8 +6,8 @@
 //! slowly is tried: a batch with it is given up soon, it is found, and goes alone and beside from then on (`alone`).
 
 mod alone;
+mod health;
 mod queue;
-mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,8 +36,8 @@ use crate::{
     tracker::Transitions,
 };
 use alone::Trial;
-use queue::{Pending, Queue, Verdict, Why};
-use report::Reporter;
+use health::HealthReporter;
+use queue::{MessageState, Pending, Queue, Why};
 
 /// Most messages in one transaction.
 const BATCH: usize = 500;
@@ -50,9 +50,9 @@ const DEAD_LETTER_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Partition and offset.
-type Place = (i32, i64);
+type PartitionOffset = (i32, i64);
 /// What the dead-letter topic said.
-type Answer = (Place, Result<(), BrokerError>);
+type DeadLetterAnswer = (PartitionOffset, Result<(), BrokerError>);
 
 /// Reads the topic.
 pub struct Consumer {
@@ -68,7 +68,7 @@ pub struct Consumer {
     /// Partitions from which nothing is taken.
     held_back: BTreeSet<i32>,
     /// Messages on their way to the dead-letter topic.
-    leaving: FuturesUnordered<BoxFuture<'static, Answer>>,
+    leaving: FuturesUnordered<BoxFuture<'static, DeadLetterAnswer>>,
     /// How many messages the database takes in time.
     portion: Arc<Portion>,
     /// A message that is tried alone.
@@ -103,7 +103,7 @@ impl Consumer {
     /// Works until told to stop, then commits what was handled and leaves the group.
     /// Says through `health` whether the topic can be read and its messages handled.
     pub async fn run(mut self, stop: CancellationToken, health: watch::Sender<Health>) {
-        let mut reporter = Reporter::new(health, Arc::clone(&self.metrics));
+        let mut reporter = HealthReporter::new(health, Arc::clone(&self.metrics));
         let work = async {
             let mut backoff = Backoff::default();
             loop {
@@ -172,18 +172,18 @@ impl Consumer {
     }
 
     /// Every message of this kind that may be tried now.
-    fn due(&mut self, wanted: impl Fn(&Verdict) -> bool) -> Vec<(i32, &mut Pending)> {
+    fn due(&mut self, wanted: impl Fn(&MessageState) -> bool) -> Vec<(i32, &mut Pending)> {
         let now = Instant::now();
         let due = self.queues.iter_mut().filter(|(_, queue)| queue.is_due(now));
         due.flat_map(|(partition, queue)| queue.pending.iter_mut().map(|pending| (*partition, pending)))
-            .filter(|(_, pending)| wanted(&pending.verdict))
+            .filter(|(_, pending)| wanted(&pending.state))
             .collect()
     }
 
     async fn admit(&mut self) {
         let (store, transitions) = (Arc::clone(&self.store), Arc::clone(&self.transitions));
         let portion = Arc::clone(&self.portion);
-        let due = self.due(|verdict| matches!(verdict, Verdict::Order(_)));
+        let due = self.due(|state| matches!(state, MessageState::Order(_)));
         let incoming: Vec<Incoming> = due.iter().filter_map(|(_, pending)| incoming(pending)).collect();
         // A message that the database refuses, or takes only too slowly, is found: the others need not wait for it.
         let answers = in_portions(&portion, incoming.len(), |part| store.admit(&incoming[part])).await;
@@ -207,12 +207,12 @@ impl Consumer {
             .collect();
         let publisher = Arc::clone(&self.publisher);
         let mut awaited = BTreeSet::new();
-        let mut started: Vec<BoxFuture<'static, Answer>> = Vec::new();
-        for (partition, pending) in self.due(|verdict| matches!(verdict, Verdict::Rejected(_))) {
-            let Verdict::Rejected(reject) = &pending.verdict else { continue };
+        let mut started: Vec<BoxFuture<'static, DeadLetterAnswer>> = Vec::new();
+        for (partition, pending) in self.due(|state| matches!(state, MessageState::Rejected(_))) {
+            let MessageState::Rejected(reject) = &pending.state else { continue };
             let (record, reject, publisher) =
                 (pending.record.clone(), reject.clone(), Arc::clone(&publisher));
-            pending.verdict = Verdict::DeadLettering(reject.clone());
+            pending.state = MessageState::DeadLettering(reject.clone());
             let place = (partition, record.offset);
             if unhindered.contains(&partition) {
                 awaited.insert(place);
@@ -237,12 +237,12 @@ impl Consumer {
     }
 
     /// Takes the dead-letter topic's answer.
-    fn note(&mut self, ((partition, offset), answer): Answer) {
+    fn note(&mut self, ((partition, offset), answer): DeadLetterAnswer) {
         let Some(queue) = self.queues.get_mut(&partition) else { return };
         let Some(pending) = queue.pending.iter_mut().find(|pending| pending.record.offset == offset) else {
             return;
         };
-        let Verdict::DeadLettering(reject) = &pending.verdict else { return };
+        let MessageState::DeadLettering(reject) = &pending.state else { return };
         let reject = reject.clone();
         match answer {
             Ok(()) => {
@@ -253,7 +253,7 @@ impl Consumer {
             }
             // One that failed must not make those that were acknowledged go out again.
             Err(error) => {
-                pending.verdict = Verdict::Rejected(reject);
+                pending.state = MessageState::Rejected(reject);
                 self.failed(partition, Why::DeadLetter(error.to_string()));
             }
         }
@@ -294,13 +294,13 @@ impl Consumer {
             .queues
             .iter()
             .filter_map(|(partition, queue)| Some((*partition, &queue.trouble.as_ref()?.why)));
-        report::health(troubles).unwrap_or_else(|| self.subscription.health())
+        health::health(troubles).unwrap_or_else(|| self.subscription.health())
     }
 }
 
 fn incoming(pending: &Pending) -> Option<Incoming> {
-    match &pending.verdict {
-        Verdict::Order(order) => Some((**order).clone()),
+    match &pending.state {
+        MessageState::Order(order) => Some((**order).clone()),
         _ => None,
     }
 }

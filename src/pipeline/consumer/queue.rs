@@ -21,11 +21,11 @@ use crate::{
 /// A message and how far it has come.
 pub(super) struct Pending {
     pub(super) record: Record,
-    pub(super) verdict: Verdict,
+    pub(super) state: MessageState,
 }
 
 /// How far a message has come.
-pub(super) enum Verdict {
+pub(super) enum MessageState {
     /// To be admitted, with all others.
     Order(Box<Incoming>),
     /// To be admitted alone.
@@ -40,20 +40,20 @@ pub(super) enum Verdict {
 
 impl Pending {
     fn judge(record: Record, start: Start) -> Self {
-        let verdict = match &record.value {
-            None => Verdict::Done(Consumed::Tombstone),
+        let state = match &record.value {
+            None => MessageState::Done(Consumed::Tombstone),
             Some(value) => match OrderPlaced::parse(record.key.as_deref(), value) {
                 Ok(placed) => {
-                    Verdict::Order(Box::new(Incoming { placed, meta: Some(origin(&record)), start }))
+                    MessageState::Order(Box::new(Incoming { placed, meta: Some(origin(&record)), start }))
                 }
-                Err(reject) => Verdict::Rejected(reject),
+                Err(reject) => MessageState::Rejected(reject),
             },
         };
-        Self { record, verdict }
+        Self { record, state }
     }
 
     fn is_done(&self) -> bool {
-        matches!(self.verdict, Verdict::Done(_))
+        matches!(self.state, MessageState::Done(_))
     }
 
     /// What the database has said of this order; the error, if it waits.
@@ -71,7 +71,7 @@ impl Pending {
             }
             // Only then it is the message that is wrong.
             Err(StoreError::Refused(detail)) => {
-                self.verdict = Verdict::Rejected(Reject { reason: RejectReason::Refused, detail });
+                self.state = MessageState::Rejected(Reject { reason: RejectReason::Refused, detail });
             }
             Err(error) => {
                 self.waits(error.may_be_one());
@@ -83,19 +83,19 @@ impl Pending {
 
     /// One that may be the reason why it could not be admitted goes alone from now on; any other with all others.
     fn waits(&mut self, may_be_reason: bool) {
-        match &mut self.verdict {
-            Verdict::Order(incoming) if may_be_reason => {
-                self.verdict = Verdict::Alone(Box::new(Alone::new((**incoming).clone())));
+        match &mut self.state {
+            MessageState::Order(incoming) if may_be_reason => {
+                self.state = MessageState::Alone(Box::new(Alone::new((**incoming).clone())));
             }
-            Verdict::Alone(alone) if may_be_reason => alone.put_off(),
-            Verdict::Alone(alone) => self.verdict = Verdict::Order(Box::new(alone.incoming.clone())),
+            MessageState::Alone(alone) if may_be_reason => alone.put_off(),
+            MessageState::Alone(alone) => self.state = MessageState::Order(Box::new(alone.incoming.clone())),
             _ => {}
         }
     }
 
     /// Its place is all that is still needed.
     pub(super) fn done(&mut self, result: Consumed) {
-        self.verdict = Verdict::Done(result);
+        self.state = MessageState::Done(result);
         (self.record.key, self.record.value) = (None, None);
     }
 }
@@ -156,8 +156,8 @@ impl Queue {
 
     /// When one of those that go alone may be tried.
     pub(super) fn alone_at(&self) -> Option<Instant> {
-        let again_at = |pending: &Pending| match &pending.verdict {
-            Verdict::Alone(alone) => alone.again_at(),
+        let again_at = |pending: &Pending| match &pending.state {
+            MessageState::Alone(alone) => alone.again_at(),
             _ => None,
         };
         self.pending.iter().filter_map(again_at).min()
@@ -165,7 +165,8 @@ impl Queue {
 
     /// When there is something else to be tried.
     pub(super) fn try_at(&self) -> Option<Instant> {
-        let waits = |pending: &Pending| matches!(pending.verdict, Verdict::Order(_) | Verdict::Rejected(_));
+        let waits =
+            |pending: &Pending| matches!(pending.state, MessageState::Order(_) | MessageState::Rejected(_));
         let again_at = || self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.again_at);
         self.pending.iter().any(waits).then(again_at)
     }
@@ -180,7 +181,7 @@ impl Queue {
     /// Gives up the messages at the front that are done with. The trouble is over with the last that is not.
     pub(super) fn finished(&mut self) -> Vec<(Record, Consumed)> {
         let mut finished = Vec::new();
-        while let Some(Pending { verdict: Verdict::Done(result), .. }) = self.pending.front() {
+        while let Some(Pending { state: MessageState::Done(result), .. }) = self.pending.front() {
             let result = *result;
             finished.extend(self.pending.pop_front().map(|pending| (pending.record, result)));
         }

@@ -6,8 +6,9 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::{
-    super::{Outcome, StepError, pause, suspects::Part},
+    super::{Outcome, StepError, pause},
     LOOK_EVERY, Scheduler,
+    suspects::Part,
 };
 use crate::{
     order::OrderId,

@@ -6,7 +6,9 @@
 //! off, one by one; a third tries again those that were put off. So the first never waits for an order that can't be
 //! moved, but goes on after them, and whoever was in their company waits for no other that can't.
 
+mod held;
 mod isolation;
+mod suspects;
 
 use std::{
     sync::{
@@ -22,10 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, StepError, held::Held, pause, postponed::Postponed};
+use super::{Outcome, StepError, pause, postponed::Postponed};
 use crate::{
     order::{StageDelays, promises::OVERDUE_AFTER},
-    store::{Advance, Due, DueOrders, MOVED_AT_ONCE, OrderStore, Portion, StoreError, within},
+    store::{Advance, Due, DueOrders, MOVED_AT_ONCE, OrderStore, Portion, StoreError, moved_within},
     telemetry::{
         health::{Health, Issue, IssueKind, Issues},
         metrics::{Metrics, Step},
@@ -33,6 +35,7 @@ use crate::{
     time::{Alarm, Backoff},
     tracker::Transitions,
 };
+use held::Held;
 
 /// Longest time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -75,8 +78,8 @@ impl Scheduler {
             transitions,
             metrics,
             delays,
-            portion: Portion::given_up_after(MOVED_AT_ONCE, within(MOVED_AT_ONCE)),
-            overlooked: Portion::given_up_after(MOVED_AT_ONCE, within(MOVED_AT_ONCE)),
+            portion: Portion::given_up_after(MOVED_AT_ONCE, moved_within(MOVED_AT_ONCE)),
+            overlooked: Portion::given_up_after(MOVED_AT_ONCE, moved_within(MOVED_AT_ONCE)),
             held: Mutex::default(),
             moved: AtomicU64::default(),
             too_slow_alone: AtomicUsize::default(),

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     order::OrderId,
-    store::{Due, SOON, StoreError, within},
+    store::{Due, SOON, StoreError, moved_within},
 };
 
 /// Which orders can't be moved: no set with one of them is.
@@ -51,8 +51,8 @@ impl Stuck {
         };
         let (limit, error) = if any(&self.slow) {
             let limit = match due {
-                Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } => within(limit),
-                Due::Part(orders) => within(orders.len()),
+                Due::Soonest { limit, .. } | Due::Overlooked { limit, .. } => moved_within(limit),
+                Due::Part(orders) => moved_within(orders.len()),
                 Due::SecondChance(_) => SOON,
                 Due::Alone(_) => Duration::from_secs(2),
             };

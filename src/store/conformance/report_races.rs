@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     order::{Event, EventKind, OrderId, StageDelays, Status, Transition},
-    store::{Due, OrderReport, ReportOutcome as Outcome, Store},
+    store::{Due, OrderReport, ReportOutcome, Store},
 };
 
 /// How many report at once.
@@ -29,11 +29,11 @@ struct Outcomes {
 }
 
 /// Reports until it is decided; an answer says what to do then, as a client that is told 503 does.
-async fn decided(store: &dyn Store, report: OrderReport) -> Outcome {
+async fn decided(store: &dyn Store, report: OrderReport) -> ReportOutcome {
     loop {
         match store.report(std::slice::from_ref(&report), &rules()).await {
             Ok(mut answers) => match answers.remove(0).outcome {
-                Outcome::Contended => {}
+                ReportOutcome::Contended => {}
                 outcome => return outcome,
             },
             Err(error) => assert!(error.is_transient(), "{error}"),
@@ -52,7 +52,7 @@ impl Fixture {
         }
         let mut told = Outcomes::default();
         while let Some(outcome) = reporters.join_next().await {
-            if let Outcome::Applied(events, transitions) = outcome.expect("no panic") {
+            if let ReportOutcome::Applied(events, transitions) = outcome.expect("no panic") {
                 told.events.extend(events);
                 told.transitions.extend(transitions);
             }
@@ -115,7 +115,7 @@ pub(crate) async fn racing_ids_are_one_report(t: Fixture) {
     assert_eq!(told.events.len(), 1);
     t.assert_told(order_id, told).await;
     let again = decided(&*t.store, report).await;
-    assert!(matches!(&again, Outcome::Replayed(events, _) if events[0].seq == 3), "{again:?}");
+    assert!(matches!(&again, ReportOutcome::Replayed(events, _) if events[0].seq == 3), "{again:?}");
 }
 
 /// Undone by all at once, what was meant is taken back once: whoever names the step can't take back another.
@@ -152,8 +152,8 @@ pub(crate) async fn a_report_races_a_timer(t: Fixture) {
             let (store, other) = (Arc::clone(store), Arc::clone(other));
             racers.spawn(async move {
                 match decided(&*store, kitchen(order_id, EventKind::Reached(to))).await {
-                    Outcome::Applied(_, transitions) => transitions,
-                    Outcome::Ignored(_) => Vec::new(),
+                    ReportOutcome::Applied(_, transitions) => transitions,
+                    ReportOutcome::Ignored(_) => Vec::new(),
                     outcome => panic!("{outcome:?}"),
                 }
             });

@@ -14,7 +14,7 @@ use crate::{
         Status::{self, Cancelled, Cooking, Delivered, OutForDelivery, Placed, Preparing},
         Timestamp, Transition, not_accepted,
     },
-    store::{Due, OrderReport, ReportOutcome as Outcome},
+    store::{Due, OrderReport, ReportOutcome},
     time::Clock as _,
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn notes_lie_beside_their_events(t: Fixture) {
     t.applied(order_id, READY).await;
     t.assert_row(order_id, &rows(0)).await;
     let soft = noted("soft \u{1f95a}", kitchen(order_id, READY));
-    let Outcome::Applied(events, _) = t.report_one(soft.clone()).await else { panic!("is applied") };
+    let ReportOutcome::Applied(events, _) = t.report_one(soft.clone()).await else { panic!("is applied") };
     let shown = |note: Value| Some(json!({"source": "kitchen", "status": "PLACED", "note": note}));
     assert_eq!(events[0].meta, shown(json!("soft \u{1f95a}")));
     t.assert_row(order_id, &rows(1)).await;
@@ -160,16 +160,16 @@ pub(crate) async fn a_set_is_answered_again_as_it_was(t: Fixture) {
     t.passes(1);
     let again = t.store.report_again(&set, &rules(), Some(seconds(2))).await.expect("reports");
     let expected = first.into_iter().map(|outcome| match outcome {
-        Outcome::Applied(events, steps) => Outcome::Replayed(events, steps),
+        ReportOutcome::Applied(events, steps) => ReportOutcome::Replayed(events, steps),
         outcome => outcome,
     });
-    let again: Vec<Outcome> = again.into_iter().map(|answer| answer.outcome).collect();
+    let again: Vec<ReportOutcome> = again.into_iter().map(|answer| answer.outcome).collect();
     assert_eq!(again, expected.collect::<Vec<_>>());
     assert_eq!((t.kinds(one).await, t.kinds(other).await.len()), (kinds, 2));
 
     // Of what was written before that call nothing is told.
     let undone = t.store.report_again(&set[3..], &rules(), Some(seconds(0))).await.expect("reports");
-    assert!(matches!(undone[0].outcome, Outcome::Applied(..)), "{undone:?}");
+    assert!(matches!(undone[0].outcome, ReportOutcome::Applied(..)), "{undone:?}");
 }
 
 /// It is ready from when the kitchen says so until a delay or a step, whoever makes that.
@@ -215,7 +215,7 @@ pub(crate) async fn a_timer_goes_on_from_a_report(t: Fixture) {
     let (from, to, seq) = (Cooking, OutForDelivery, 6);
     assert_eq!(t.advance().await, [Transition { order_id, from, to, seq }]);
     let late = t.report_one(kitchen(order_id, reaches(OutForDelivery))).await;
-    assert!(matches!(late, Outcome::Ignored(_)), "{late:?}");
+    assert!(matches!(late, ReportOutcome::Ignored(_)), "{late:?}");
     // A timer's step can be taken back, too, and the timer starts anew.
     let reverted = t.applied(order_id, REVERTED).await;
     assert_eq!(reverted[0].meta.as_ref().expect("some")["reverts"], 6);

@@ -11,7 +11,7 @@ use crate::{
         Status::{self, Cancelled, Cooking, Delivered, OutForDelivery, Placed, Preparing},
         Transition, allowed,
     },
-    store::{FeedQuery, NewOrder, OrderReport, ReportOutcome as Outcome, Reported, Span},
+    store::{FeedQuery, NewOrder, OrderReport, ReportOutcome, Reported, Span},
     time::Clock as _,
 };
 
@@ -71,13 +71,13 @@ fn reverts(seq: u32, mut report: OrderReport) -> OrderReport {
 
 impl Fixture {
     /// Reports, and holds what is answered to what is stored.
-    pub(super) async fn report(&self, reports: &[OrderReport]) -> Vec<Outcome> {
+    pub(super) async fn report(&self, reports: &[OrderReport]) -> Vec<ReportOutcome> {
         let answers = self.store.report(reports, &rules()).await.expect("reports");
         assert_eq!(answers.len(), reports.len());
         let now = self.clock.now();
         for (at, (report, Reported { outcome, standing })) in reports.iter().zip(&answers).enumerate() {
             let Some(standing) = standing else {
-                assert_eq!(outcome, &Outcome::Unknown);
+                assert_eq!(outcome, &ReportOutcome::Unknown);
                 continue;
             };
             assert_eq!(standing.now, now);
@@ -92,13 +92,13 @@ impl Fixture {
         answers.into_iter().map(|answer| answer.outcome).collect()
     }
 
-    pub(super) async fn report_one(&self, report: OrderReport) -> Outcome {
+    pub(super) async fn report_one(&self, report: OrderReport) -> ReportOutcome {
         self.report(&[report]).await.remove(0)
     }
 
     /// What the kitchen says now, which happens.
     pub(super) async fn applied(&self, order_id: OrderId, event: EventKind) -> Vec<Event> {
-        let Outcome::Applied(events, _) = self.report_one(kitchen(order_id, event)).await else {
+        let ReportOutcome::Applied(events, _) = self.report_one(kitchen(order_id, event)).await else {
             panic!("{event} is applied")
         };
         events
@@ -181,7 +181,7 @@ pub(crate) async fn every_kind_of_report_is_stored(t: Fixture) {
         },
         ..kitchen(order_id, READY)
     };
-    let Outcome::Applied(events, transitions) = t.report_one(said).await else { panic!("is applied") };
+    let ReportOutcome::Applied(events, transitions) = t.report_one(said).await else { panic!("is applied") };
     let meta = json!({
         "source": "courier", "by": "Bo", "occurred_at": "2026-01-02T03:04:05.000Z", "reason": "undeliverable",
         "station": "bike",
@@ -197,7 +197,9 @@ pub(crate) async fn every_kind_of_report_is_stored(t: Fixture) {
 pub(crate) async fn a_skip_infers_what_lies_between(t: Fixture) {
     let order_id = t.place_one(new_order()).await;
     let report = kitchen(order_id, reaches(OutForDelivery));
-    let Outcome::Applied(events, transitions) = t.report_one(report).await else { panic!("is applied") };
+    let ReportOutcome::Applied(events, transitions) = t.report_one(report).await else {
+        panic!("is applied")
+    };
     let metas: Vec<Option<Value>> = events.into_iter().map(|event| event.meta).collect();
     let (said, inferred) = (json!({"source": "kitchen"}), json!({"source": "kitchen", "inferred": true}));
     assert_eq!(metas, [Some(inferred.clone()), Some(inferred), Some(said)]);
@@ -214,9 +216,9 @@ pub(crate) async fn what_is_ignored_or_refused_is_not_written(t: Fixture) {
     let [order_id, unknown] = [0, 1].map(|n| orders[n].order_id);
     t.place(&orders[..1]).await;
     let of = |event| kitchen(order_id, event);
-    let ignored = Outcome::Ignored;
-    let refused = Outcome::Refused;
-    assert_eq!(t.report_one(kitchen(unknown, READY)).await, Outcome::Unknown);
+    let ignored = ReportOutcome::Ignored;
+    let refused = ReportOutcome::Refused;
+    assert_eq!(t.report_one(kitchen(unknown, READY)).await, ReportOutcome::Unknown);
     assert_eq!(t.report_one(of(REVERTED)).await, refused(Conflict::NothingToRevert));
     t.applied(order_id, reaches(Cooking)).await;
     let (before, rows) = (t.find(order_id).await, t.told(order_id).await.len());
@@ -225,11 +227,11 @@ pub(crate) async fn what_is_ignored_or_refused_is_not_written(t: Fixture) {
         (of(reaches(Preparing)), ignored(Ignored::Late)),
         (named("x", noted("n", of(reaches(Preparing)))), ignored(Ignored::Late)),
         (reverts(3, of(REVERTED)), refused(Conflict::ChangedMeanwhile)),
-        (if_match(&[3, 5], of(READY)), Outcome::Moved),
-        (if_match(&[], of(reaches(Delivered))), Outcome::Moved),
+        (if_match(&[3, 5], of(READY)), ReportOutcome::Moved),
+        (if_match(&[], of(reaches(Delivered))), ReportOutcome::Moved),
         // Judged before it is looked at what it says.
-        (if_match(&[3], of(reaches(Cooking))), Outcome::Moved),
-        (kitchen(unknown, reaches(Cooking)), Outcome::Unknown),
+        (if_match(&[3], of(reaches(Cooking))), ReportOutcome::Moved),
+        (kitchen(unknown, reaches(Cooking)), ReportOutcome::Unknown),
     ] {
         assert_eq!(t.report_one(report.clone()).await, outcome, "{report:?}");
         assert_eq!(t.find(order_id).await, before);
@@ -240,14 +242,17 @@ pub(crate) async fn what_is_ignored_or_refused_is_not_written(t: Fixture) {
     assert_eq!(t.told(order_id).await.len(), rows);
     t.assert_row(order_id, "NOT EXISTS (SELECT 1 FROM order_reports)").await;
 
-    assert!(matches!(t.report_one(if_match(&[9, 4], of(reaches(Cancelled)))).await, Outcome::Applied(..)));
+    assert!(matches!(
+        t.report_one(if_match(&[9, 4], of(reaches(Cancelled)))).await,
+        ReportOutcome::Applied(..)
+    ));
     for event in MILESTONES.into_iter().chain([DELAYED, reaches(Delivered)]) {
         assert_eq!(t.report_one(of(event)).await, refused(Conflict::OrderFinished), "{event}");
     }
     assert_eq!(t.report_one(of(reaches(Cancelled))).await, ignored(Ignored::Same));
     assert_eq!(t.report_one(of(reaches(Cooking))).await, ignored(Ignored::Late));
     let again = reverts(5, of(REVERTED));
-    assert!(matches!(t.report_one(again.clone()).await, Outcome::Applied(..)));
+    assert!(matches!(t.report_one(again.clone()).await, ReportOutcome::Applied(..)));
     assert_eq!(t.report_one(again).await, ignored(Ignored::Same), "taken back already");
 }
 
@@ -256,11 +261,11 @@ pub(crate) async fn a_full_timeline_takes_what_moves_it(t: Fixture) {
     let order_id = t.place_one(by_people()).await;
     let many: Vec<OrderReport> = (2..MAX_EVENTS).map(|_| kitchen(order_id, READY)).collect();
     for part in many.chunks(100) {
-        assert!(t.report(part).await.iter().all(|outcome| matches!(outcome, Outcome::Applied(..))));
+        assert!(t.report(part).await.iter().all(|outcome| matches!(outcome, ReportOutcome::Applied(..))));
     }
     for event in [READY, DELAYED] {
         let outcome = t.report_one(kitchen(order_id, event)).await;
-        assert_eq!(outcome, Outcome::Refused(Conflict::TimelineFull));
+        assert_eq!(outcome, ReportOutcome::Refused(Conflict::TimelineFull));
     }
     for event in [reaches(Delivered), REVERTED, reaches(Cancelled)] {
         t.applied(order_id, event).await;
@@ -275,16 +280,20 @@ pub(crate) async fn a_report_is_known_by_its_id(t: Fixture) {
     let [order_id, other] = [0, 1].map(|n| orders[n].order_id);
     let skip = named("skip", noted("for Ada", kitchen(order_id, reaches(Cooking))));
     let ready = named("ready", kitchen(order_id, READY));
-    let Outcome::Applied(events, steps) = t.report_one(skip.clone()).await else { panic!("is applied") };
+    let ReportOutcome::Applied(events, steps) = t.report_one(skip.clone()).await else {
+        panic!("is applied")
+    };
     assert_eq!((events.len(), steps.len()), (2, 2), "what was skipped is one of its steps");
-    let skipped = Outcome::Replayed(events.clone(), steps);
+    let skipped = ReportOutcome::Replayed(events.clone(), steps);
     assert_eq!(events.last().and_then(|last| last.meta.clone()).expect("some")["note"], "for Ada");
-    let Outcome::Applied(events, steps) = t.report_one(ready.clone()).await else { panic!("is applied") };
-    let readied = Outcome::Replayed(events, steps);
+    let ReportOutcome::Applied(events, steps) = t.report_one(ready.clone()).await else {
+        panic!("is applied")
+    };
+    let readied = ReportOutcome::Replayed(events, steps);
     let before = t.find(order_id).await;
     for set in [vec![skip.clone()], vec![ready.clone(), skip.clone(), ready.clone()]] {
         let expected = set.iter().map(|report| if *report == skip { &skipped } else { &readied });
-        let expected: Vec<Outcome> = expected.cloned().collect();
+        let expected: Vec<ReportOutcome> = expected.cloned().collect();
         assert_eq!(t.report(&set).await, expected);
     }
     // Before 412, and though it would be refused now.
@@ -295,7 +304,7 @@ pub(crate) async fn a_report_is_known_by_its_id(t: Fixture) {
         named("skip", noted("for Ada", kitchen(order_id, reaches(Delivered)))),
         named("ready", noted("for Ada", kitchen(order_id, READY))),
     ] {
-        assert_eq!(t.report_one(other.clone()).await, Outcome::IdReused, "{other:?}");
+        assert_eq!(t.report_one(other.clone()).await, ReportOutcome::IdReused, "{other:?}");
     }
     assert_eq!(t.find(order_id).await, before);
     let end = named("end", kitchen(order_id, reaches(Cancelled)));
@@ -303,21 +312,21 @@ pub(crate) async fn a_report_is_known_by_its_id(t: Fixture) {
     let mut all = vec![ready, skip];
     let mut expected = vec![readied, skipped];
     for report in [end, back] {
-        let Outcome::Applied(events, steps) = t.report_one(report.clone()).await else {
+        let ReportOutcome::Applied(events, steps) = t.report_one(report.clone()).await else {
             panic!("is applied")
         };
         assert_eq!(steps.len(), 1);
         all.push(report);
-        expected.push(Outcome::Replayed(events, steps));
+        expected.push(ReportOutcome::Replayed(events, steps));
     }
     assert_eq!(t.report(&all).await, expected);
     let others = named("ready", kitchen(other, READY));
-    assert!(matches!(t.report_one(others).await, Outcome::Applied(..)), "an id is an order's own");
+    assert!(matches!(t.report_one(others).await, ReportOutcome::Applied(..)), "an id is an order's own");
     // What was not applied is judged anew.
     let late = named("late", kitchen(order_id, reaches(Preparing)));
-    assert_eq!(t.report_one(late.clone()).await, Outcome::Ignored(Ignored::Late));
+    assert_eq!(t.report_one(late.clone()).await, ReportOutcome::Ignored(Ignored::Late));
     t.applied(order_id, REVERTED).await;
-    assert!(matches!(t.report_one(late).await, Outcome::Applied(..)));
+    assert!(matches!(t.report_one(late).await, ReportOutcome::Applied(..)));
 }
 
 /// Each sees what those before it did, whatever else is in the set.

@@ -11,7 +11,7 @@ use std::{
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::{super::written_within, PgStore, STATEMENT_TIMEOUT, StoreError, errors, within};
+use super::{super::written_within, PgStore, STATEMENT_TIMEOUT, StoreError, errors, run_within};
 
 /// So many calls that are given up one after the other, while nothing moves, are the database's fault.
 const GIVEN_UP: u32 = 32;
@@ -84,7 +84,7 @@ impl PgStore {
         let pools = self.pools()?;
         let limit = least.map_or(STATEMENT_TIMEOUT, |least| call_limit.limit(least));
         let mut took = Duration::ZERO;
-        let call = within(limit, &pools.loops, errors::leaves_session, async |db| {
+        let call = run_within(limit, &pools.loops, errors::leaves_session, async |db| {
             let started = Instant::now();
             let answer = verb(db).await;
             took = started.elapsed();

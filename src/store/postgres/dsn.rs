@@ -22,7 +22,7 @@ use super::parameters::Parameters;
 #[derive(Clone)]
 pub struct PgDsn {
     target: Target,
-    /// Where it was read, and is read again when it leads nowhere any more.
+    /// Where it was read, and is read again when the server that it names does not answer.
     file: Option<PathBuf>,
 }
 

@@ -20,8 +20,8 @@ impl PgStore {
         let now = self.now();
         // How long a look takes says nothing of a few orders that are named.
         let (call_limit, usual) = match which {
-            Which::These(orders) => (&self.call_limits.sets, due::within(orders.len())),
-            Which::In(_) => (&self.call_limits.looks, least.unwrap_or_else(|| due::within(1))),
+            Which::These(orders) => (&self.call_limits.sets, due::moved_within(orders.len())),
+            Which::In(_) => (&self.call_limits.looks, least.unwrap_or_else(|| due::moved_within(1))),
         };
         let look = async |db: &mut PgConnection| timers::advance(db, which, now, delays).await;
         let has_moved = |looked: &Looked| !looked.advance.transitions.is_empty();
@@ -46,7 +46,7 @@ impl PgStore {
         let mark = self.low_water.mark();
         let among = Among { range: (mark, None), after, limit, except: &[] };
         // The first look of all may have much to walk past.
-        let looked = self.look(Which::In(among), mark.map(|_| due::within(limit)), delays).await;
+        let looked = self.look(Which::In(among), mark.map(|_| due::moved_within(limit)), delays).await;
         if let (Err(StoreError::Timeout(_)), None) = (&looked, mark) {
             let (pools, now) = (self.pools()?, self.now());
             let time = bounded(&pools.loops, async |db| timers::time(db, now).await).await?;
@@ -67,8 +67,9 @@ impl PgStore {
     ) -> Result<Advance, StoreError> {
         let Some(range) = self.low_water.below() else { return Ok(Advance::default()) };
         let started = Instant::now();
-        let looked =
-            self.look(Which::In(Among { range, ..among }), Some(due::within(among.limit)), delays).await;
+        let looked = self
+            .look(Which::In(Among { range, ..among }), Some(due::moved_within(among.limit)), delays)
+            .await;
         match &looked {
             Ok(Looked { full: false, .. }) => self.low_water.looked_below(started.elapsed()),
             Err(StoreError::Timeout(_)) => self.low_water.too_slow_below(started.elapsed()),

@@ -65,7 +65,7 @@ use session::Access;
 use settling::Settling;
 use timers::{Among, Looked, Which};
 
-use crate::time::deadlines::{CALL as CALL_TIMEOUT, STATEMENT as STATEMENT_TIMEOUT};
+use crate::time::deadlines::{CALL, STATEMENT as STATEMENT_TIMEOUT};
 
 /// How to reach the database.
 #[derive(Clone)]
@@ -138,22 +138,22 @@ impl PgStore {
     }
 }
 
-/// Runs a verb on a connection in time; gives up connections that lead nowhere.
+/// Runs a verb on a connection in time; gives up connections that only read, or get no answer.
 async fn bounded<T>(
     slot: &Slot,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
-    within(STATEMENT_TIMEOUT, slot, |_| false, verb).await
+    run_within(STATEMENT_TIMEOUT, slot, |_| false, verb).await
 }
 
 /// The same with another limit of each statement; a failure that is `contained` leaves its connection to the next call.
-async fn within<T>(
+async fn run_within<T>(
     limit: Duration,
     slot: &Slot,
     contained: impl Fn(&sqlx::Error) -> bool,
     verb: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
 ) -> Result<T, StoreError> {
-    let deadline = Instant::now() + CALL_TIMEOUT;
+    let deadline = Instant::now() + CALL;
     let mut lease = slot.lease(limit).await?;
     let era = lease.era();
     let call = async {
@@ -173,9 +173,9 @@ async fn within<T>(
             if let Some(sqlstate) = errors::questions_preconditions(&error) {
                 slot.preconditions.doubt_for(&sqlstate);
             }
-            let (nowhere, broken) = (errors::is_read_only(&error), errors::invalidates_pool(&error));
+            let (read_only, broken) = (errors::is_read_only(&error), errors::invalidates_pool(&error));
             let error = slot.access().error(error);
-            if nowhere {
+            if read_only {
                 slot.give_up(era, error.clone());
             }
             if broken {
@@ -184,9 +184,9 @@ async fn within<T>(
             Err(error)
         }
         Err(_) => {
-            let silence = format!("no answer within {CALL_TIMEOUT:?}, {}", slot.access().address());
+            let silence = format!("no answer within {CALL:?}, {}", slot.access().address());
             slot.give_up(era, StoreError::Unavailable(silence));
-            Err(StoreError::Timeout(CALL_TIMEOUT))
+            Err(StoreError::Timeout(CALL))
         }
     }
 }
@@ -219,7 +219,9 @@ impl OrderStore for PgStore {
             Due::Overlooked { limit, after, except } => {
                 self.advance_overlooked(Among { range: (None, None), after, limit, except }, delays).await
             }
-            Due::Part(orders) => self.advance_these(orders, Some(due::within(orders.len())), delays).await,
+            Due::Part(orders) => {
+                self.advance_these(orders, Some(due::moved_within(orders.len())), delays).await
+            }
             Due::SecondChance(orders) => self.advance_these(orders, Some(SOON), delays).await,
             Due::Alone(order_id) => self.advance_these(&[order_id], None, delays).await,
         }

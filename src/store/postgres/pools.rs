@@ -245,7 +245,7 @@ impl Slot {
     pub(super) fn give_up(&self, era: u64, why: StoreError) {
         let mut current = self.current();
         if current.era == era {
-            warn!(error = %why, "connections to the database lead nowhere and are replaced");
+            warn!(error = %why, "connections to the database are of no use and are replaced");
             current.era += 1;
             current.at_rest.clear();
         }

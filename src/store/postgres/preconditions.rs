@@ -15,7 +15,7 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::{sync::Notify, time::Instant};
 
-use super::{CALL_TIMEOUT, StoreError, causes::ConnectionFailure, rehearsal::Kind, session::Access};
+use super::{CALL, StoreError, causes::ConnectionFailure, rehearsal::Kind, session::Access};
 
 /// Whether they hold, as far as is known.
 pub(super) struct Preconditions {
@@ -197,7 +197,7 @@ impl Preconditions {
 
 /// Where the server says itself that time is up, a lock may be held; else nothing was heard of it.
 fn is_silence(error: &StoreError) -> bool {
-    matches!(error, StoreError::Timeout(limit) if *limit == CALL_TIMEOUT)
+    matches!(error, StoreError::Timeout(limit) if *limit == CALL)
 }
 
 /// A try to place orders of a kind; one that is given up before its end has had no answer either.
@@ -347,7 +347,7 @@ mod tests {
     fn only_what_commits_tells_that_commits_end_again() {
         let preconditions = Preconditions::new(String::new());
         let placing = || Kind::ALL.map(|kind| preconditions.placing(kind));
-        let (well, silence) = (Ok(()), Err::<(), _>(StoreError::Timeout(CALL_TIMEOUT)));
+        let (well, silence) = (Ok(()), Err::<(), _>(StoreError::Timeout(CALL)));
         preconditions.trial(Kind::Keyed).judge(&Err::<(), _>(StoreError::Timeout(Duration::from_secs(1))));
         preconditions.trial(Kind::Keyless).judge(&well);
         assert_eq!(placing(), [Placing::Failed, Placing::Well], "a lock is no silence");

@@ -5,7 +5,7 @@ use sqlx::Connection as _;
 use tokio::time::timeout;
 
 use super::{
-    CALL_TIMEOUT, PgSettings, PgStore, StoreError, bounded, outbox, preconditions,
+    CALL, PgSettings, PgStore, StoreError, bounded, outbox, preconditions,
     preconditions::{Placing, Unfit},
     rehearsal::Kind,
     schema,
@@ -61,7 +61,7 @@ impl PgStore {
 
     fn silence(&self) -> String {
         format!(
-            "no write has ended since one had no answer within {CALL_TIMEOUT:?}, {}: where others are answered, a \
+            "no write has ended since one had no answer within {CALL:?}, {}: where others are answered, a \
              standby that synchronous_standby_names names may be away",
             self.access.address()
         )
@@ -88,7 +88,7 @@ impl PgStore {
 
 /// What is asked before the first call has its deadline, too.
 async fn soon<T, E: From<StoreError>>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(StoreError::Timeout(CALL_TIMEOUT).into()))
+    timeout(CALL, call).await.unwrap_or_else(|_| Err(StoreError::Timeout(CALL).into()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The one reader of events: it looks how far they are settled, and rings for what became visible.
+//! The one reader of events: it looks how far they are settled, and wakes the followers of what became visible.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -125,7 +125,7 @@ impl EventReader {
             // Only cursors need it.
             Err(error) => {
                 if let Some(state) = state {
-                    self.ring(&mut state.unseen).await?;
+                    self.wake_followers(&mut state.unseen).await?;
                 }
                 return Err(error);
             }
@@ -143,7 +143,7 @@ impl EventReader {
             // Whoever comes next subscribes first and reads then, so what is visible by now is no news to him.
             state.unseen = Unseen::beyond(horizon);
         }
-        self.ring(&mut state.unseen).await?;
+        self.wake_followers(&mut state.unseen).await?;
         if state.unseen.settle(horizon.settled) || first {
             // What became visible while nobody looked is not told one by one.
             self.notifier.call_all();
@@ -163,8 +163,8 @@ impl EventReader {
         Ok(horizon)
     }
 
-    /// Rings for everything that has become visible, be it settled or not.
-    async fn ring(&self, unseen: &mut Unseen) -> Result<(), StoreError> {
+    /// Wakes the followers of everything that has become visible, be it settled or not.
+    async fn wake_followers(&self, unseen: &mut Unseen) -> Result<(), StoreError> {
         if !self.notifier.is_followed() {
             return Ok(());
         }

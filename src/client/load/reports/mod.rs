@@ -55,7 +55,7 @@ pub struct ReportPlan {
 pub struct ReportRun {
     plan: ReportPlan,
     recorder: Recorder,
-    tally: Mutex<OutcomeCounts>,
+    counts: Mutex<OutcomeCounts>,
     begun: AtomicU64,
     ended: AtomicU64,
     places: Semaphore,
@@ -75,7 +75,7 @@ impl ReportRun {
     pub fn new(plan: ReportPlan, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             recorder: Recorder::new(Instant::now()),
-            tally: Mutex::default(),
+            counts: Mutex::default(),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             places: Semaphore::new(MOST_LIVES),
@@ -92,7 +92,7 @@ impl ReportRun {
     /// From here on this order is worked on, unless too many are.
     pub fn take(self: &Arc<Self>, order_id: OrderId) {
         let Ok(place) = self.places.try_acquire() else {
-            self.tally().left_out += 1;
+            self.counts().left_out += 1;
             return;
         };
         place.forget();
@@ -115,7 +115,7 @@ impl ReportRun {
     /// What has become of reports so far.
     pub fn stats(&self) -> ReportStats {
         let (orders, _) = self.lives();
-        ReportStats::new(orders, self.plan.seed, &self.tally(), self.recorder.summary())
+        ReportStats::new(orders, self.plan.seed, &self.counts(), self.recorder.summary())
     }
 
     /// Waits until all lives have ended, or for the stop.
@@ -161,7 +161,7 @@ impl ReportRun {
             match answer.as_ref().map(Outcome::of) {
                 Ok(Ok(outcome)) => {
                     self.recorder.answered(begun.elapsed());
-                    self.tally().count(&outcome);
+                    self.counts().count(&outcome);
                     return Some(outcome);
                 }
                 Ok(Err(why)) => trouble = why,
@@ -176,8 +176,8 @@ impl ReportRun {
         None
     }
 
-    fn tally(&self) -> MutexGuard<'_, OutcomeCounts> {
-        self.tally.lock().expect("no holder panics")
+    fn counts(&self) -> MutexGuard<'_, OutcomeCounts> {
+        self.counts.lock().expect("no holder panics")
     }
 }
 

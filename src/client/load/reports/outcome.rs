@@ -108,9 +108,9 @@ pub struct ReportStats {
 }
 
 impl ReportStats {
-    pub(super) fn new(orders: u64, seed: u64, tally: &OutcomeCounts, summary: Summary) -> Self {
+    pub(super) fn new(orders: u64, seed: u64, counts: &OutcomeCounts, summary: Summary) -> Self {
         let Summary { good, failed, latency_ms, errors, .. } = summary;
-        let OutcomeCounts { applied, replayed, ignored, refused, left_out } = tally;
+        let OutcomeCounts { applied, replayed, ignored, refused, left_out } = counts;
         Self {
             seed,
             orders,

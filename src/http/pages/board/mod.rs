@@ -1,7 +1,7 @@
 //! `GET /`: the kitchen's board, and the forms on it: `POST /demo-orders` and `POST /report`.
 
+mod attention;
 mod buttons;
-mod looks;
 mod report;
 mod sheet;
 mod view;

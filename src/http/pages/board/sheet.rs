@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use maud::{Markup, html};
 
 use super::{
-    super::{moment, quoted, said::Said, still_json, words},
+    super::{harmless_json, moment, quoted, said::Said, words},
     Answer, Board,
     buttons::buttons,
     view::{close, lateness, span},
@@ -37,7 +37,7 @@ pub(super) fn one(tracked: &TrackedOrder, board: &Board) -> Markup {
             @if board.sight() == Sight::WHOLE {
                 details {
                     summary { "Raw JSON" }
-                    pre tabindex="0" { (still_json(&serde_json::to_string_pretty(&Shown::new(tracked, board.sight())).unwrap_or_default())) }
+                    pre tabindex="0" { (harmless_json(&serde_json::to_string_pretty(&Shown::new(tracked, board.sight())).unwrap_or_default())) }
                 }
             }
         }
@@ -129,7 +129,7 @@ fn timeline(tracked: &TrackedOrder, board: &Board) -> Markup {
 fn said(event: &Event, tracked: &TrackedOrder, board: &Board) -> Markup {
     let said = Said::of(event);
     if matches!(event.event, EventKind::Created | EventKind::Reached(crate::order::Status::FIRST)) {
-        return html! { @if let Some(meta) = &event.meta { code { (still_json(&meta.to_string())) } } };
+        return html! { @if let Some(meta) = &event.meta { code { (harmless_json(&meta.to_string())) } } };
     }
     let apart = said.occurred_at.filter(|at| (*at - event.timestamp).abs() > APART);
     let reverted = said.reverts.and_then(|seq| at(tracked, seq));

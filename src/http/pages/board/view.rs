@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     super::{assets, moment, quoted, words},
-    Board, Choice, Found, looks,
+    Board, Choice, Found, attention,
     sheet::one,
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) fn board(board: &Board) -> Markup {
             @if board.exposed {
                 p.exposed { "Everybody who reaches this address sees names and addresses and may change orders. Set " code { "AUTH=keys" } " to ask who they are." }
             }
-            (looks::health(board))
+            (attention::health(board))
             @match &board.reading.away {
                 None => {
                     (counts(board))

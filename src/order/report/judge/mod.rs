@@ -1,6 +1,6 @@
 //! What becomes of a report: the one place that knows what may happen to an order, and what it writes.
 
-mod moves;
+mod steps;
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use moves::Move;
-pub(in crate::order) use moves::Moves;
-pub use moves::{EventFacts, Steps};
+use steps::MadeStep;
+pub(in crate::order) use steps::MadeSteps;
+pub use steps::{EventFacts, Steps};
 
 use super::{
     super::{
@@ -126,13 +126,13 @@ pub fn events_of(events: &[Event], seq: u32) -> &[Event] {
 /// The steps that one report has made, of which the last is at this position.
 pub fn transitions_of(order_id: OrderId, events: &[Event], seq: u32) -> Vec<Transition> {
     let Some(first) = events_of(events, seq).first().map(|first| first.seq) else { return Vec::new() };
-    let mut moves = Moves::new();
+    let mut made = MadeSteps::new();
     let mut steps = Vec::new();
     for event in events.iter().take_while(|event| event.seq <= seq) {
-        let from = moves.status;
-        moves.follow(event);
-        if event.seq >= first && moves.status != from {
-            steps.push(Transition { order_id, from, to: moves.status, seq: event.seq });
+        let from = made.status;
+        made.follow(event);
+        if event.seq >= first && made.status != from {
+            steps.push(Transition { order_id, from, to: made.status, seq: event.seq });
         }
     }
     steps
@@ -148,7 +148,7 @@ enum Effect {
     /// Put off what comes next.
     Delay,
     /// Take this step back.
-    Revert(Move),
+    Revert(MadeStep),
 }
 
 /// What is there already, or stands against it.
@@ -161,14 +161,14 @@ enum No {
 /// An order as a report finds it.
 struct Scene<'a> {
     tracked: &'a TrackedOrder,
-    moves: Moves,
+    steps: MadeSteps,
     rules: &'a Rules,
     now: Timestamp,
 }
 
 impl<'a> Scene<'a> {
     fn new(tracked: &'a TrackedOrder, rules: &'a Rules, now: Timestamp) -> Self {
-        Self { tracked, moves: Moves::of(&tracked.events), rules, now }
+        Self { tracked, steps: MadeSteps::of(&tracked.events), rules, now }
     }
 
     fn effect(&self, event: EventKind, reverts: Option<u32>, role: Option<Role>) -> Result<Effect, No> {
@@ -179,7 +179,7 @@ impl<'a> Scene<'a> {
         match event {
             EventKind::Reverted => self.revert(reverts).map(Effect::Revert),
             EventKind::Reached(to) if to == status => Err(No::Ignored(Ignored::Same)),
-            EventKind::Reached(to) if self.moves.has_reached(to) => Err(No::Ignored(Ignored::Late)),
+            EventKind::Reached(to) if self.steps.has_reached(to) => Err(No::Ignored(Ignored::Late)),
             _ if status.is_final() => Err(No::Refused(Conflict::OrderFinished)),
             EventKind::Reached(to) => Ok(Effect::Step(to)),
             _ if self.tracked.events.len() >= MAX_EVENTS => Err(No::Refused(Conflict::TimelineFull)),
@@ -202,18 +202,18 @@ impl<'a> Scene<'a> {
             && match event {
                 EventKind::Reached(Status::Cancelled) => status.is_final() || role.may_cancel_in(status),
                 EventKind::Reverted => {
-                    let step = reverts.map_or_else(|| self.moves.latest(), |seq| self.moves.standing_at(seq));
+                    let step = reverts.map_or_else(|| self.steps.latest(), |seq| self.steps.standing_at(seq));
                     step.is_none_or(|step| role.may_take_back(step.to, step.source))
                 }
                 _ => true,
             }
     }
 
-    fn revert(&self, reverts: Option<u32>) -> Result<Move, No> {
-        if reverts.is_some_and(|seq| self.moves.has_taken_back(seq)) {
+    fn revert(&self, reverts: Option<u32>) -> Result<MadeStep, No> {
+        if reverts.is_some_and(|seq| self.steps.has_taken_back(seq)) {
             return Err(No::Ignored(Ignored::Same));
         }
-        let latest = self.moves.latest().ok_or(No::Refused(Conflict::NothingToRevert))?;
+        let latest = self.steps.latest().ok_or(No::Refused(Conflict::NothingToRevert))?;
         if reverts.is_some_and(|seq| seq != latest.seq) {
             return Err(No::Refused(Conflict::ChangedMeanwhile));
         }

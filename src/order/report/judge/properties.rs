@@ -75,7 +75,7 @@ impl World {
     fn check(&self) -> Result<(), TestCaseError> {
         // Whoever looks late does not make the story wrong.
         prop_assert_eq!(self.violations(at(-1_000_000)), []);
-        prop_assert_eq!(Moves::of(&self.tracked.events).status, self.tracked.order.status);
+        prop_assert_eq!(MadeSteps::of(&self.tracked.events).status, self.tracked.order.status);
         for role in [None].into_iter().chain(Role::ALL.map(Some)) {
             let applied = Report::KINDS.into_iter().filter(|kind| {
                 let report = Report { role, ..Report::of(*kind, role.map_or(Source::Api, Role::source)) };

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     super::{
-        ReportOutcome as Outcome,
+        ReportOutcome,
         columns::order_columns,
         reports::{
             Known, LAST_TEXT, OrderReport, Remembered, Reported, Written, judge_all, noted, put_notes,
@@ -99,7 +99,7 @@ pub(super) async fn report(
         written.iter().map(|row| row.order.order_id).filter(|id| !done.contains(id)).collect();
     for (report, answer) in reports.iter().zip(&mut answers) {
         if lost.contains(&report.order_id) {
-            *answer = Reported { outcome: Outcome::Contended, standing: None };
+            *answer = Reported { outcome: ReportOutcome::Contended, standing: None };
         }
     }
     Ok(answers)

@@ -16,8 +16,7 @@ use super::{
 use crate::{
     order::{EventKind, OrderId, Report, Rules, Source, Status},
     store::{
-        Maintenance as _, NewOrder, OrderReport, OrderStore as _, Outbox, ReportOutcome as Outcome,
-        conformance::start,
+        Maintenance as _, NewOrder, OrderReport, OrderStore as _, Outbox, ReportOutcome, conformance::start,
     },
     time::ManualClock,
 };
@@ -76,7 +75,8 @@ async fn report(store: &PgStore, orders: &[OrderId]) {
             let mut reports: Vec<OrderReport> = set.iter().copied().map(report).collect();
             reports.push(report(new_order().order_id));
             let answers = store.report(&reports, &Rules::default()).await.expect("reports");
-            let applied = answers.iter().filter(|answer| matches!(answer.outcome, Outcome::Applied(..)));
+            let applied =
+                answers.iter().filter(|answer| matches!(answer.outcome, ReportOutcome::Applied(..)));
             assert_eq!(applied.count(), if happens { SET } else { 0 }, "{answers:?}");
         }
     }

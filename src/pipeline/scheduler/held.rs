@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{postponed::Postponements, suspects::Suspects};
+use super::{super::postponed::Postponements, suspects::Suspects};
 use crate::{
     order::OrderId,
     store::{DueKey, DueOrders},

@@ -45,7 +45,7 @@ impl EventFacts {
 
 /// A step that can be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::order) struct Move {
+pub(in crate::order) struct MadeStep {
     /// The position of the event that was reported, or made by a timer.
     pub(in crate::order) seq: u32,
     /// That of the first event that was inferred with it; its own, if none was.
@@ -61,29 +61,29 @@ pub(in crate::order) struct Move {
 
 /// Where a timeline leads, its steps that are not taken back, and the positions of those that are.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::order) struct Moves {
+pub(in crate::order) struct MadeSteps {
     pub(in crate::order) status: Status,
-    standing: Vec<Move>,
+    standing: Vec<MadeStep>,
     taken_back: Vec<u32>,
     /// Where what was inferred begins, and where the order was before, until that was reported which it was inferred from.
     inferred: Option<(u32, Status)>,
 }
 
-impl Moves {
+impl MadeSteps {
     pub(in crate::order) const fn new() -> Self {
         Self { status: Status::FIRST, standing: Vec::new(), taken_back: Vec::new(), inferred: None }
     }
 
     pub(super) fn of(events: &[Event]) -> Self {
-        let mut moves = Self::new();
+        let mut steps = Self::new();
         for event in events {
-            moves.follow(event);
+            steps.follow(event);
         }
-        moves
+        steps
     }
 
     pub(super) fn follow(&mut self, Event { seq, event, timestamp, meta }: &Event) {
-        // Nothing else moves an order.
+        // Nothing else steps an order.
         if matches!(event, EventKind::Reached(_) | EventKind::Reverted) {
             self.add(*seq, *event, *timestamp, &EventFacts::of(meta.as_ref()));
         }
@@ -95,7 +95,7 @@ impl Moves {
             EventKind::Reached(to) if to != Status::FIRST => {
                 let (first, from) = *self.inferred.get_or_insert((seq, self.status));
                 if !facts.inferred {
-                    self.standing.push(Move { seq, first, from, at, to: event, source: facts.source });
+                    self.standing.push(MadeStep { seq, first, from, at, to: event, source: facts.source });
                     self.inferred = None;
                 }
                 self.status = to;
@@ -111,12 +111,12 @@ impl Moves {
     }
 
     /// The one that can be taken back next.
-    pub(in crate::order) fn latest(&self) -> Option<Move> {
+    pub(in crate::order) fn latest(&self) -> Option<MadeStep> {
         self.standing.last().copied()
     }
 
     /// The step at this position, if it still stands.
-    pub(super) fn standing_at(&self, seq: u32) -> Option<Move> {
+    pub(super) fn standing_at(&self, seq: u32) -> Option<MadeStep> {
         self.standing.iter().find(|step| step.seq == seq).copied()
     }
 
@@ -158,16 +158,16 @@ pub struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// Those of these events, as a report would find them.
     pub fn of(events: &'a [Event]) -> Self {
-        let moves = Moves::of(events);
+        let steps = MadeSteps::of(events);
         let stands = |event: &&Event| match event.event {
             EventKind::Reached(Status::FIRST) => true,
-            EventKind::Reached(_) => moves.stands(event.seq),
+            EventKind::Reached(_) => steps.stands(event.seq),
             _ => false,
         };
         let standing: Vec<&Event> = events.iter().filter(stands).collect();
-        let latest = moves.latest().map(|step| step.seq);
+        let latest = steps.latest().map(|step| step.seq);
         let latest = standing.iter().copied().rfind(|event| Some(event.seq) == latest);
-        Self { standing, latest, taken_back: moves.taken_back }
+        Self { standing, latest, taken_back: steps.taken_back }
     }
 }
 

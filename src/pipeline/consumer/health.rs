@@ -46,13 +46,13 @@ fn named(partitions: &[i32]) -> String {
 }
 
 /// Tells the health to those who ask, and each trouble of a series to the log once.
-pub(super) struct Reporter {
+pub(super) struct HealthReporter {
     health: watch::Sender<Health>,
     metrics: Arc<Metrics>,
     logged: BTreeSet<String>,
 }
 
-impl Reporter {
+impl HealthReporter {
     pub(super) fn new(health: watch::Sender<Health>, metrics: Arc<Metrics>) -> Self {
         Self { health, metrics, logged: BTreeSet::new() }
     }
