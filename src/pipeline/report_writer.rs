@@ -62,10 +62,24 @@ impl Attempt {
         self.in_doubt.lock().expect("no panic").extend(reports.iter().filter_map(named));
     }
 
-    /// How long ago it was begun, if an answer got lost since.
-    fn lost(&self) -> Option<Duration> {
+    /// When it was begun, if an answer got lost since.
+    fn in_doubt_since(&self) -> Option<Instant> {
         let in_doubt = !self.in_doubt.lock().expect("no panic").is_empty();
-        in_doubt.then(|| self.begun.elapsed())
+        in_doubt.then_some(self.begun)
+    }
+
+    /// Whether the order of a report that may be written already is just being changed: maybe by the call whose answer got
+    /// lost.
+    fn is_open(&self, reports: &[OrderReport], answers: &[Reported]) -> bool {
+        let in_doubt = self.in_doubt.lock().expect("no panic");
+        let doubted = |OrderReport { order_id, report, .. }: &OrderReport| {
+            report.id.as_ref().is_some_and(|id| in_doubt.contains(&(*order_id, id.clone())))
+        };
+        !in_doubt.is_empty()
+            && reports
+                .iter()
+                .zip(answers)
+                .any(|(report, reported)| reported.outcome == ReportOutcome::Contended && doubted(report))
     }
 
     /// What this attempt has written before its answer got lost is applied by it, and not by somebody before.
@@ -312,10 +326,18 @@ impl ReportWriter {
         let mut backoff = Backoff::default();
         let may_repeat = reports.iter().all(|report| report.report.id.is_some());
         loop {
-            let written = self.store.report_again(reports, &self.rules, attempt.lost()).await;
+            let written = self.store.report_again(reports, &self.rules, attempt.in_doubt_since()).await;
             if written.as_ref().is_err_and(StoreError::is_transient) {
                 attempt.doubt(reports);
             }
+            let written = written.and_then(|answers| {
+                if attempt.is_open(reports, &answers) {
+                    return Err(StoreError::Unavailable(
+                        "a write has not ended whose answer got lost".to_owned(),
+                    ));
+                }
+                Ok(answers)
+            });
             match written {
                 Ok(mut answers) => {
                     for (report, reported) in reports.iter().zip(&mut answers) {

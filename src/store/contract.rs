@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{
     Admission, Advance, Arrival, AuditPage, Backlog, Counts, Due, DueOrders, FeedPage, FeedQuery, Found,
@@ -49,13 +50,13 @@ pub trait OrderStore: Send + Sync + 'static {
         self.report_again(reports, rules, None).await
     }
 
-    /// The same, where an earlier call with these reports may have stored them: it began so long ago, and its answer got lost.
+    /// The same, where an earlier call with these reports may have stored them: it began then, and its answer got lost.
     /// What it did not apply of an order that it has changed is answered as it was then, not by what it wrote behind it.
     async fn report_again(
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError>;
 
     /// The orders that [`OrderStore::advance_due`] would take, most overdue first; nothing is moved.

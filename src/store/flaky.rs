@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Admission, Advance, AuditPage, Backlog, Counts, Due, DueOrders, Found, Incoming, Insight, LateOrders,
@@ -130,9 +130,9 @@ impl OrderStore for Flaky {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
-        self.inner.report_again(reports, rules, lost).await
+        self.inner.report_again(reports, rules, earlier).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

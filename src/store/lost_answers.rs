@@ -21,8 +21,7 @@ struct Stored {
     after: TimelineEnd,
 }
 
-/// What became of those that a call, begun then, did not apply to an order that it has changed; `None`: they are to be
-/// judged.
+/// For each report: what an earlier call, begun then, answered of it, where that can be told; `None`: it is judged now.
 pub(super) fn outcomes(
     reports: &[OrderReport],
     known: &HashMap<OrderId, Known>,

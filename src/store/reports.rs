@@ -1,11 +1,9 @@
 //! What all databases do with a set of reports: judge each by what was read of its order, and say what to write.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::lost_answers;
 use crate::order::{
@@ -115,15 +113,16 @@ pub(super) struct SaidRow {
 pub(super) const LAST_TEXT: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
 
 /// Judges reports one after the other: each sees what those before it have done. Answers what becomes of each, and what to
-/// write, by ids. Where an earlier call with them began so long ago, its answers count whose words got lost.
+/// write, by ids. Where an earlier call with them, begun then, may have stored them, what it answered counts.
 pub(super) fn judge_all(
     reports: &[OrderReport],
     mut known: HashMap<OrderId, Known>,
     rules: &Rules,
-    (now, lost): (Timestamp, Option<Duration>),
+    (now, earlier): (Timestamp, Option<Instant>),
 ) -> (Vec<Reported>, Vec<Written>) {
     let mut changed: BTreeMap<OrderId, Changed> = BTreeMap::new();
-    let begun = lost.map(|ago| to_millis(now - ago));
+    // Counted from when `now` was read: a call may have waited long for its connection.
+    let begun = earlier.map(|begun| to_millis(now - begun.elapsed()));
     let before: Vec<Option<ReportOutcome>> = match begun {
         Some(begun) => lost_answers::outcomes(reports, &known, rules, begun),
         None => Vec::new(),

@@ -104,9 +104,9 @@ impl OrderStore for Resilient {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
-        self.write(self.inner.report_again(reports, rules, lost)).await
+        self.write(self.inner.report_again(reports, rules, earlier)).await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

@@ -71,10 +71,11 @@ fn caller(state: &AppState, request: &Request) -> Result<Proved, Box<KeyedRespon
         Need::Key(action) | Need::Page(action) if !caller.may(action) => not_for_role(&caller, action),
         _ => return Ok((caller, renewed)),
     };
-    let response = match need {
+    let mut response = match need {
         Need::Page(_) => pages::not_for_role(&problem),
         _ => problem.into_response(),
     };
+    response.headers_mut().extend(renewed.map(|renewed| (header::SET_COOKIE, renewed)));
     Err(refused(response, caller.key().cloned()))
 }
 

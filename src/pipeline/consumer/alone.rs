@@ -1,14 +1,14 @@
 //! Messages with which no others could be admitted, or only too slowly. Each is tried alone, beside all others and after
 //! growing pauses, so that nobody waits for it but its own partition.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Consumer, PartitionOffset,
-    queue::{MessageState, Queue, Why},
+    queue::{MessageState, Pending, Queue, Why},
 };
 use crate::store::{Admission, Incoming, StoreError};
 
@@ -49,7 +49,8 @@ impl Alone {
 
 /// The one that is tried now; there is no other meanwhile.
 pub(super) struct Trial {
-    under_way: Option<BoxFuture<'static, AdmissionAnswer>>,
+    /// A task of its own: nobody else looks at it while a batch is written, and it may have what that needs.
+    under_way: Option<AbortOnDropHandle<AdmissionAnswer>>,
     began: Instant,
     /// None before.
     next_at: Instant,
@@ -64,7 +65,8 @@ impl Trial {
     /// Waits until it has ended; for ever if there is none.
     pub(super) async fn end(&mut self) -> AdmissionAnswer {
         let Some(trial) = &mut self.under_way else { return pending().await };
-        let answer = trial.await;
+        // A panic in it is one of the consumer.
+        let answer = trial.await.unwrap_or_else(|error| resume_unwind(error.into_panic()));
         self.under_way = None;
         self.next_at = Instant::now() + self.began.elapsed() * REST;
         answer
@@ -84,27 +86,29 @@ impl Consumer {
         Some(waiting.max(next_at))
     }
 
-    /// Begins to try the one that has waited longest.
+    /// Begins to try one: of the partition that was tried longest ago that which has waited longest.
     pub(super) fn try_alone(&mut self) {
         let now = Instant::now();
         if self.trial.next_at().is_none_or(|at| at > now) {
             return;
         }
-        let waiting = self.queues.iter_mut().flat_map(|(partition, queue)| {
-            let partition = *partition;
-            queue.pending.iter_mut().filter_map(move |pending| match &mut pending.state {
-                MessageState::Alone(alone) => {
-                    Some((alone.again_at?, (partition, pending.record.offset), alone))
-                }
-                _ => None,
-            })
+        let due = self.queues.iter_mut().filter(|(_, queue)| queue.alone_at().is_some_and(|at| at <= now));
+        let Some((partition, queue)) = due.min_by_key(|(_, queue)| queue.tried_alone_at) else { return };
+        queue.tried_alone_at = Some(now);
+        // Of copies of one order the first that came counts.
+        let mut orders = HashSet::new();
+        let waiting = queue.pending.iter_mut().filter_map(|Pending { record, state }| match state {
+            MessageState::Alone(alone) if orders.insert(alone.incoming.placed.order_id) => {
+                Some((alone.again_at?, record.offset, alone))
+            }
+            _ => None,
         });
-        let due = waiting.filter(|(at, ..)| *at <= now).min_by_key(|(at, place, _)| (*at, *place));
-        let Some((_, place, alone)) = due else { return };
+        let Some((_, offset, alone)) = waiting.min_by_key(|(at, offset, _)| (*at, *offset)) else { return };
         alone.again_at = None;
-        let (incoming, store) = (alone.incoming.clone(), Arc::clone(&self.store));
+        let (place, incoming, store) =
+            ((*partition, offset), alone.incoming.clone(), Arc::clone(&self.store));
         let trial = async move { (place, store.admit_alone(&incoming).await) };
-        (self.trial.under_way, self.trial.began) = (Some(trial.boxed()), now);
+        (self.trial.under_way, self.trial.began) = (Some(AbortOnDropHandle::new(tokio::spawn(trial))), now);
     }
 
     /// One that was tried alone has its answer.

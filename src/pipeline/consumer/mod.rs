@@ -120,6 +120,7 @@ impl Consumer {
             }
         };
         stop.run_until_cancelled(work).await;
+        drop(self.trial);
         self.subscription.close().await;
     }
 
@@ -276,7 +277,7 @@ impl Consumer {
             }
         }
         self.queues.retain(|_, queue| !queue.pending.is_empty());
-        let standing = self.queues.iter().filter(|(_, queue)| queue.trouble.is_some());
+        let standing = self.queues.iter().filter(|(_, queue)| queue.stands());
         let standing: BTreeSet<i32> = standing.map(|(partition, _)| *partition).collect();
         if standing != self.held_back {
             self.subscription.hold_back(&standing)?;

@@ -56,7 +56,7 @@ impl Pending {
         matches!(self.state, MessageState::Done(_))
     }
 
-    /// What the database has said of this order; the error, if it waits.
+    /// What the database has said of this order; the error, if it waits and not only to be tried alone.
     pub(super) fn answered(
         &mut self,
         answer: Result<Admission, StoreError>,
@@ -73,24 +73,23 @@ impl Pending {
             Err(StoreError::Refused(detail)) => {
                 self.state = MessageState::Rejected(Reject { reason: RejectReason::Refused, detail });
             }
-            Err(error) => {
-                self.waits(error.may_be_one());
-                return Some(error);
-            }
+            Err(error) => return self.waits(error),
         }
         None
     }
 
-    /// One that may be the reason why it could not be admitted goes alone from now on; any other with all others.
-    fn waits(&mut self, may_be_reason: bool) {
+    /// One that may be the reason why it could not be admitted goes alone from now on, whatever becomes of it there. That is
+    /// soon, so nothing is said of it until then.
+    fn waits(&mut self, error: StoreError) -> Option<StoreError> {
         match &mut self.state {
-            MessageState::Order(incoming) if may_be_reason => {
+            MessageState::Order(incoming) if error.may_be_one() => {
                 self.state = MessageState::Alone(Box::new(Alone::new((**incoming).clone())));
+                return None;
             }
-            MessageState::Alone(alone) if may_be_reason => alone.put_off(),
-            MessageState::Alone(alone) => self.state = MessageState::Order(Box::new(alone.incoming.clone())),
+            MessageState::Alone(alone) => alone.put_off(),
             _ => {}
         }
+        Some(error)
     }
 
     /// Its place is all that is still needed.
@@ -137,6 +136,8 @@ pub(super) struct Trouble {
 pub(super) struct Queue {
     pub(super) pending: VecDeque<Pending>,
     pub(super) trouble: Option<Trouble>,
+    /// When one of its messages was last tried alone.
+    pub(super) tried_alone_at: Option<Instant>,
 }
 
 impl Queue {
@@ -161,6 +162,12 @@ impl Queue {
             _ => None,
         };
         self.pending.iter().filter_map(again_at).min()
+    }
+
+    /// Whether no more is taken: something failed, or is tried alone.
+    pub(super) fn stands(&self) -> bool {
+        let alone = |pending: &Pending| matches!(pending.state, MessageState::Alone(_));
+        self.trouble.is_some() || self.pending.iter().any(alone)
     }
 
     /// When there is something else to be tried.

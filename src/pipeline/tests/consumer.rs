@@ -201,6 +201,8 @@ async fn a_message_that_the_database_cant_take_alone_holds_up_its_partition_only
     let mut bench = bench([batch], &[], 0).await;
     bench.handles(1).await;
     assert_eq!((bench.handled(), bench.held_back()), (vec![20], vec![1]));
+    assert_eq!(bench.consumer.health(), Health::Up, "nothing is said before it was tried alone");
+    bench.consumer.step().await.expect("works");
     assert!(bench.degraded().starts_with("partition 1: a message waits: "), "{}", bench.degraded());
     bench.troubled.locked.store(false, Ordering::Relaxed);
     bench.handles(3).await;

@@ -11,12 +11,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rand::{RngExt as _, rngs::StdRng};
 use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
+    sync::{MutexGuard, Notify},
+    time::{Instant, sleep, timeout},
 };
 
+pub(super) use super::fate::{Fate, WriteFailure};
 use super::stuck::{Stuck, narrowed};
 use crate::{
     broker::{Blame, BrokerError, Partitions, Publisher, Record, Refusal, Subscription},
@@ -28,49 +28,8 @@ use crate::{
         written_within,
     },
     telemetry::health::Health,
-    time::deadlines::STATEMENT,
+    time::deadlines::{GUARD, STATEMENT},
 };
-
-/// What happens to the next write.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum WriteFailure {
-    /// It never reaches the database.
-    NotDone,
-    /// It is committed and the answer gets lost.
-    AnswerLost,
-    /// It is committed, and nobody waits so long for the answer.
-    AnswerLate,
-}
-
-/// Decides what happens to each write.
-#[derive(Debug)]
-pub(super) enum Fate {
-    /// As written down, then nothing.
-    Script(VecDeque<WriteFailure>),
-    /// By chance, `wrong` times of a thousand, until the story is `until` milliseconds old.
-    Dice { random: Box<StdRng>, wrong: u32, begun: Instant, until: u128 },
-}
-
-impl Fate {
-    fn next(&mut self) -> Option<WriteFailure> {
-        match self {
-            Self::Script(script) => script.pop_front(),
-            Self::Dice { random, wrong, begun, until } => {
-                let strikes = begun.elapsed().as_millis() < *until && random.random_range(0..1_000) < *wrong;
-                strikes
-                    .then(|| if random.random() { WriteFailure::NotDone } else { WriteFailure::AnswerLost })
-            }
-        }
-    }
-
-    /// How long the database thinks, in milliseconds.
-    fn thinks(&mut self) -> u64 {
-        match self {
-            Self::Script(_) => 0,
-            Self::Dice { random, .. } => random.random_range(0..30),
-        }
-    }
-}
 
 /// A store whose writes meet their fate, and that refuses orders for "poison".
 pub(super) struct Troubled {
@@ -90,6 +49,8 @@ pub(super) struct Troubled {
     pub beats: AtomicUsize,
     /// Whether an order for "locked" can't be written in time, nor one for "slow", which takes all of it.
     pub locked: AtomicBool,
+    /// Whether one connection makes all writes, and what is tried alone keeps it for a while.
+    pub one_writer: Option<tokio::sync::Mutex<()>>,
     /// Whether the outbox can't be read from its beginning in time.
     pub dead: AtomicBool,
 }
@@ -110,8 +71,15 @@ impl Troubled {
             clearing_takes: Duration::ZERO,
             beats: AtomicUsize::new(0),
             locked: AtomicBool::new(true),
+            one_writer: None,
             dead: AtomicBool::new(false),
         }
+    }
+
+    /// The only connection that writes, if there is but one.
+    async fn writer(&self) -> Result<Option<MutexGuard<'_, ()>>, StoreError> {
+        let Some(writer) = &self.one_writer else { return Ok(None) };
+        timeout(GUARD, writer.lock()).await.map(Some).map_err(|_| StoreError::Timeout(GUARD))
     }
 
     /// A store that takes no more than `most` orders in time.
@@ -160,6 +128,10 @@ impl Troubled {
                 verb.await?;
                 Err(StoreError::Unavailable("the answer got lost".to_owned()))
             }
+            Some(WriteFailure::Waits(time)) => {
+                sleep(time).await;
+                verb.await
+            }
             Some(WriteFailure::AnswerLate) => {
                 verb.await?;
                 Err(StoreError::Timeout(Duration::from_millis(1)))
@@ -184,13 +156,22 @@ impl OrderStore for Troubled {
     }
 
     async fn admit(&self, incoming: &[Incoming]) -> Result<Vec<Admission>, StoreError> {
+        let _writer = self.writer().await?;
         let names = incoming.iter().map(|order| order.placed.details.customer_name.as_str());
         refuse_poison(names.clone())?;
-        self.meet_locked(&names.collect::<Vec<_>>(), written_within(incoming.len())).await?;
+        let (names, limit): (Vec<&str>, _) = (names.collect(), written_within(incoming.len()));
+        self.meet_locked(&names, limit).await?;
+        if names.contains(&"once") {
+            return Err(StoreError::Timeout(limit));
+        }
         self.write(self.inner.admit(incoming)).await
     }
 
     async fn admit_alone(&self, incoming: &Incoming) -> Result<Admission, StoreError> {
+        if let Some(_writer) = self.writer().await? {
+            sleep(Duration::from_millis(30)).await;
+            return self.inner.admit_alone(incoming).await;
+        }
         self.meet_locked(&[&incoming.placed.details.customer_name], STATEMENT).await?;
         self.write(self.inner.admit_alone(incoming)).await
     }
@@ -199,12 +180,12 @@ impl OrderStore for Troubled {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
         self.in_time(reports.len())?;
         let held = self.held.lock().expect("no panic").clone();
         let free: Vec<_> = reports.iter().filter(|r| !held.contains(&r.order_id)).cloned().collect();
-        let mut answers = self.write(self.inner.report_again(&free, rules, lost)).await?;
+        let mut answers = self.write(self.inner.report_again(&free, rules, earlier)).await?;
         answers.resize(reports.len(), Reported { outcome: ReportOutcome::Contended, standing: None });
         Ok(answers)
     }

@@ -6,6 +6,7 @@ mod batch_writer;
 mod consumer;
 mod doubles;
 mod events;
+mod fate;
 mod key_reader;
 mod outbox;
 mod partitions;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -203,7 +203,8 @@ async fn a_batch_whose_answer_got_lost_is_not_judged_by_what_it_wrote() {
             let mut t = Reporting::with([]).await;
             assert!(is_applied(&t.report(vec![t.cooking(0, "a")]).await[0]));
             tokio::time::advance(Duration::from_secs(1)).await;
-            t.store.script([failure]);
+            // The connection is lost too, and making another takes longer than the first write did.
+            t.store.script([failure, WriteFailure::Waits(Duration::from_millis(300))]);
             // Known already, and then taken back: what is known again then would be done again.
             let mut undo = t.ready(0, named.then_some("c"));
             undo.report.event = EventKind::Reverted;
@@ -230,6 +231,30 @@ async fn a_batch_whose_answer_got_lost_is_not_judged_by_what_it_wrote() {
             assert_eq!(kinds, [&steps[..], &added, &[EventKind::Reverted]].concat());
         }
     }
+}
+
+/// The write whose answer got lost may hold its rows when it is asked for again: what it does counts still.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_stays_so_while_its_order_is_changed() {
+    let mut t = Reporting::with([WriteFailure::AnswerLost]).await;
+    let held = |held: bool| {
+        let mut orders = t.store.held.lock().expect("no panic");
+        if held { orders.extend(t.orders[..1].to_vec()) } else { orders.clear() }
+    };
+    let holding = async {
+        sleep(Duration::from_millis(1)).await;
+        held(true);
+        sleep(Duration::from_millis(300)).await;
+        held(false);
+    };
+    let mut undo = t.ready(0, Some("b"));
+    undo.report.event = EventKind::Reverted;
+    let batch = t.queue.report(vec![t.cooking(0, "a"), t.ready(1, Some("a")), undo]);
+    let (answers, _, ()) = tokio::join!(batch, t.writer.step(), holding);
+    let outcomes: Vec<_> =
+        answers.expect("answers").into_iter().map(|answer| answer.map(|told| told.outcome)).collect();
+    assert!(outcomes.iter().all(is_applied), "{outcomes:?}");
+    assert_eq!([t.added(0).await, t.added(1).await], [3, 1]);
 }
 
 /// What was applied before is a repeat, though an answer got lost since.
@@ -281,7 +306,7 @@ async fn what_came_behind_one_without_an_id_is_not_written_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn trouble_that_lasts_is_answered_in_time() {
-    let mut t = Reporting::with([WriteFailure::NotDone; 1_000]).await;
+    let mut t = Reporting::with(std::iter::repeat_n(WriteFailure::NotDone, 1_000)).await;
     let begun = Instant::now();
     let answers = t.report(vec![t.ready(0, Some("a"))]).await;
     assert_eq!(answers, [Err(ReportError::Unavailable)]);

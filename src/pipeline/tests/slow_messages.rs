@@ -119,11 +119,18 @@ struct Rig {
 
 impl Rig {
     fn new(slow: usize, lasting: Duration) -> Self {
+        Self::on(slow, lasting, "Ada", |store| store)
+    }
+
+    /// The last of the first good ones is for this customer.
+    fn on(slow: usize, lasting: Duration, last: &str, wrap: impl FnOnce(Troubled) -> Troubled) -> Self {
         let good = FIRST + usize::try_from(lasting.as_millis() / EVERY.as_millis()).expect("few");
         let orders = new_orders((slow + good) as u64);
         let (slow, others) = orders.split_at(slow);
         let (handled, held_back) = (Arc::new(Handled::default()), Arc::default());
-        let good: Vec<Record> = others.iter().enumerate().map(|order| message(GOOD, order, "Ada")).collect();
+        let name = |at: usize| if at + 1 == FIRST { last } else { "Ada" };
+        let good = others.iter().enumerate().map(|order| message(GOOD, order, name(order.0)));
+        let good: Vec<Record> = good.collect();
         let mut first = good[..FIRST].to_vec();
         for order in slow.iter().enumerate() {
             first.insert((order.0 + 1) * FIRST / (slow.len() + 1), message(SLOW, order, "slow"));
@@ -137,7 +144,7 @@ impl Rig {
             held_back: Arc::clone(&held_back),
         };
         let memory = MemoryStore::new(Arc::default(), Arc::new(VirtualClock::new(start())), 1);
-        let store = Arc::new(Troubled::new(Arc::new(memory), []));
+        let store = Arc::new(wrap(Troubled::new(Arc::new(memory), [])));
         let (shared, metrics): (Arc<dyn crate::store::Store>, _) = (store.clone(), Arc::new(Metrics::new()));
         let consumer = Consumer::new(
             Box::new(topic),
@@ -190,4 +197,24 @@ async fn slow_messages_hold_up_their_partition_only() {
         assert_eq!(gone.len(), slow);
         assert_eq!((rig.held_back.lock().expect("no panic").len(), rig.consumer.health()), (0, Health::Up));
     }
+}
+
+/// Where one connection makes all writes, as with SQLite, one that is tried alone gives it back while a batch waits for it.
+#[tokio::test(start_paused = true)]
+async fn who_is_tried_alone_ends_while_others_wait() {
+    let one_writer = |store| Troubled { one_writer: Some(tokio::sync::Mutex::default()), ..store };
+    let mut rig = Rig::on(3, Duration::from_mins(1), "Ada", one_writer);
+    let (longest, _) = rig.longest().await;
+    assert!(longest < Duration::from_millis(1_500), "{longest:?}");
+    assert_eq!(rig.handled.slow.lock().expect("no panic").len(), 3);
+    assert_eq!((rig.held_back.lock().expect("no panic").len(), rig.consumer.health()), (0, Health::Up));
+}
+
+/// Partitions whose messages never go do not keep one of another from its turn.
+#[tokio::test(start_paused = true)]
+async fn partitions_have_turns_at_being_tried_alone() {
+    let mut rig = Rig::on(20, Duration::from_mins(2), "once", |store| store);
+    let (longest, _) = rig.longest().await;
+    assert!(longest < Duration::from_secs(15), "{longest:?}");
+    assert_eq!(*rig.held_back.lock().expect("no panic"), BTreeSet::from([SLOW]));
 }

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     DELAYS, Fixture, new_order,
@@ -158,7 +159,8 @@ pub(crate) async fn a_set_is_answered_again_as_it_was(t: Fixture) {
         assert!(word.starts_with(begin), "{words:#?}");
     }
     t.passes(1);
-    let again = t.store.report_again(&set, &rules(), Some(seconds(2))).await.expect("reports");
+    let again =
+        t.store.report_again(&set, &rules(), Instant::now().checked_sub(seconds(2))).await.expect("reports");
     let expected = first.into_iter().map(|outcome| match outcome {
         ReportOutcome::Applied(events, steps) => ReportOutcome::Replayed(events, steps),
         outcome => outcome,
@@ -168,7 +170,7 @@ pub(crate) async fn a_set_is_answered_again_as_it_was(t: Fixture) {
     assert_eq!((t.kinds(one).await, t.kinds(other).await.len()), (kinds, 2));
 
     // Of what was written before that call nothing is told.
-    let undone = t.store.report_again(&set[3..], &rules(), Some(seconds(0))).await.expect("reports");
+    let undone = t.store.report_again(&set[3..], &rules(), Some(Instant::now())).await.expect("reports");
     assert!(matches!(undone[0].outcome, ReportOutcome::Applied(..)), "{undone:?}");
 }
 

@@ -1,11 +1,9 @@
 //! The orders of the model.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -74,7 +72,7 @@ impl Database {
         transaction: &mut Transaction,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Vec<Reported> {
         let known = |order_id: &OrderId| {
             let tracked = self.orders.get(order_id)?.clone();
@@ -87,7 +85,7 @@ impl Database {
             Some((*order_id, Known { tracked, row_seq, reports: remembered.collect() }))
         };
         let known = reports.iter().filter_map(|report| known(&report.order_id)).collect();
-        let (answers, written) = judge_all(reports, known, rules, (transaction.now, lost));
+        let (answers, written) = judge_all(reports, known, rules, (transaction.now, earlier));
         for Written { order, events, said, .. } in written {
             let mut tracked = self.orders[&order.order_id].clone();
             let at = tracked.events.len();
@@ -177,10 +175,11 @@ impl OrderStore for MemoryStore {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
         let held = |locks: &Locks| reports.iter().any(|report| locks.hold(&report.order_id));
-        self.transact(held, |database, transaction| database.report(transaction, reports, rules, lost)).await
+        self.transact(held, |database, transaction| database.report(transaction, reports, rules, earlier))
+            .await
     }
 
     async fn due(&self, due: Due<'_>) -> Result<DueOrders, StoreError> {

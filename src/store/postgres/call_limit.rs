@@ -61,6 +61,15 @@ impl CallLimit {
         *self.state() = State { doubled, given_up: 0 };
     }
 
+    /// One that went alone, in its own time, has moved. If it took long that may be its own fault, so others have a bit more
+    /// at most.
+    fn moved_alone(&self, took: Duration, least: Duration) {
+        let before = self.state().doubled;
+        self.moved(took, least);
+        let mut state = self.state();
+        state.doubled = state.doubled.min(before + 1);
+    }
+
     /// A call was given up.
     pub(super) fn gave_up(&self) {
         let mut state = self.state();
@@ -93,7 +102,10 @@ impl PgStore {
         match call.await {
             Ok(answer) => {
                 if has_moved(&answer) {
-                    call_limit.moved(took, usual);
+                    match least {
+                        Some(_) => call_limit.moved(took, usual),
+                        None => call_limit.moved_alone(took, usual),
+                    }
                 }
                 Ok(answer)
             }
@@ -146,6 +158,10 @@ mod tests {
         call_limit.moved(FEW * 4, FEW);
         assert_eq!(limits(), [FEW * 8, STATEMENT_TIMEOUT]);
         call_limit.moved(MANY / SHARE, MANY);
+        assert_eq!(limits(), [FEW, MANY]);
+        call_limit.moved_alone(STATEMENT_TIMEOUT, FEW);
+        assert_eq!(limits(), [FEW * 2, MANY * 2], "one that is slow alone says little of others");
+        call_limit.moved_alone(FEW / SHARE, FEW);
         assert_eq!(limits(), [FEW, MANY]);
     }
 }

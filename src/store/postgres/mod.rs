@@ -231,11 +231,11 @@ impl OrderStore for PgStore {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
         let (pools, now) = (self.pools()?, self.now());
         let slot = &pools.reports;
-        let verb = async |db: &mut PgConnection| reports::report(db, reports, rules, (now, lost)).await;
+        let verb = async |db: &mut PgConnection| reports::report(db, reports, rules, (now, earlier)).await;
         let named = async |db: &mut PgConnection| rights::naming(db, rights::OF_REPORTS, verb).await;
         let reported = bounded(slot, named).await.and_then(|reported| reported);
         self.blamed(reported, (Kind::Reported, slot, reports.len())).await

@@ -288,10 +288,10 @@ impl OrderStore for SqliteStore {
         &self,
         reports: &[OrderReport],
         rules: &Rules,
-        lost: Option<Duration>,
+        earlier: Option<Instant>,
     ) -> Result<Vec<Reported>, StoreError> {
         let mut tx = self.begin().await?;
-        let answers = reports::report(&mut tx, reports, rules, (self.clock.now(), lost)).await?;
+        let answers = reports::report(&mut tx, reports, rules, (self.clock.now(), earlier)).await?;
         tx.commit().await?;
         Ok(answers)
     }

@@ -1,12 +1,10 @@
 //! The SQL of what is reported: orders are read and judged under the write lock, and written.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use sqlx::{FromRow as _, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use tokio::time::Instant;
 
 use super::{
     super::reports::{
@@ -45,10 +43,10 @@ pub(super) async fn report(
     tx: &mut SqliteConnection,
     reports: &[OrderReport],
     rules: &Rules,
-    (now, lost): (Timestamp, Option<Duration>),
+    (now, earlier): (Timestamp, Option<Instant>),
 ) -> Result<Vec<Reported>, StoreError> {
     let known = read(tx, reports).await?;
-    let (answers, written) = judge_all(reports, known, rules, (now, lost));
+    let (answers, written) = judge_all(reports, known, rules, (now, earlier));
     if !written.is_empty() {
         write(tx, &written).await?;
     }

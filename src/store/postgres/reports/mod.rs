@@ -6,11 +6,11 @@ mod tests;
 use std::{
     collections::{HashMap, HashSet},
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow, types::Json};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
@@ -89,10 +89,10 @@ pub(super) async fn report(
     db: &mut PgConnection,
     reports: &[OrderReport],
     rules: &Rules,
-    (now, lost): (Option<Timestamp>, Option<Duration>),
+    (now, earlier): (Option<Timestamp>, Option<Instant>),
 ) -> sqlx::Result<Vec<Reported>> {
     let (now, known) = read(db, reports, now).await?;
-    let (mut answers, written) = judge_all(reports, known, rules, (now, lost));
+    let (mut answers, written) = judge_all(reports, known, rules, (now, earlier));
     let done = write(db, &written).await?;
     // Judged by what was not so any more, and not written.
     let lost: HashSet<OrderId> =
