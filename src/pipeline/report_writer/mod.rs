@@ -1,11 +1,8 @@
 //! Group commit of reports: all that wait at one moment are judged and stored together.
 
-use std::{
-    collections::HashSet,
-    ops::Range,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod attempt;
+
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 use tokio::{
@@ -17,15 +14,16 @@ use tracing::{error, warn};
 
 use super::{Outcome, pause};
 use crate::{
-    order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition, to_millis},
-    store::{OrderReport, OrderStore, Portion, ReportOutcome, Reported, Standing, StoreError, in_portions},
+    order::{EventKind, OrderId, Reason, Rules, Status, Timestamp, Transition},
+    store::{OrderReport, OrderStore, Portion, ReportOutcome, Reported, StoreError, in_portions},
     telemetry::{
         RequestId,
         metrics::{Metrics, ReportResult, Step},
     },
-    time::{Backoff, deadlines::RETRY as RETRY_FOR},
+    time::Backoff,
     tracker::{ReportBatch, ReportBatches, ReportError, Transitions},
 };
+use attempt::Attempt;
 
 /// Most orders with reports in one transaction.
 const REPORTED_AT_ONCE: usize = 512;
@@ -37,66 +35,6 @@ const ANEW: usize = 3;
 /// Pauses before that.
 const PAUSES: [Duration; ANEW] =
     [Duration::from_millis(5), Duration::from_millis(30), Duration::from_millis(150)];
-
-/// One attempt at writing a set, however often parts of it are written again.
-struct Attempt {
-    begun: Instant,
-    give_up: Instant,
-    /// Reports that may have been written, since no answer came: by their orders and ids.
-    in_doubt: Mutex<HashSet<(OrderId, String)>>,
-}
-
-impl Attempt {
-    fn new() -> Self {
-        let begun = Instant::now();
-        Self { begun, give_up: begun + RETRY_FOR, in_doubt: Mutex::default() }
-    }
-
-    fn may_go_on(&self) -> bool {
-        Instant::now() < self.give_up
-    }
-
-    fn doubt(&self, reports: &[OrderReport]) {
-        let named =
-            |OrderReport { order_id, report, .. }: &OrderReport| Some((*order_id, report.id.clone()?));
-        self.in_doubt.lock().expect("no panic").extend(reports.iter().filter_map(named));
-    }
-
-    /// When it was begun, if an answer got lost since.
-    fn in_doubt_since(&self) -> Option<Instant> {
-        let in_doubt = !self.in_doubt.lock().expect("no panic").is_empty();
-        in_doubt.then_some(self.begun)
-    }
-
-    /// Whether the order of a report that may be written already is just being changed: maybe by the call whose answer got
-    /// lost.
-    fn is_open(&self, reports: &[OrderReport], answers: &[Reported]) -> bool {
-        let in_doubt = self.in_doubt.lock().expect("no panic");
-        let doubted = |OrderReport { order_id, report, .. }: &OrderReport| {
-            report.id.as_ref().is_some_and(|id| in_doubt.contains(&(*order_id, id.clone())))
-        };
-        !in_doubt.is_empty()
-            && reports
-                .iter()
-                .zip(answers)
-                .any(|(report, reported)| reported.outcome == ReportOutcome::Contended && doubted(report))
-    }
-
-    /// What this attempt has written before its answer got lost is applied by it, and not by somebody before.
-    fn resolve(&self, OrderReport { order_id, report, .. }: &OrderReport, reported: &mut Reported) {
-        let Some(id) = &report.id else { return };
-        let doubted = self.in_doubt.lock().expect("no panic").remove(&(*order_id, id.clone()));
-        let Reported { outcome, standing: Some(Standing { now, .. }) } = reported else { return };
-        // By the database's clock alone, which also stamped the events.
-        let begun = |now: Timestamp| to_millis(now - self.begun.elapsed());
-        if let ReportOutcome::Replayed(events, steps) = outcome
-            && doubted
-            && events.last().is_some_and(|last| last.timestamp >= begun(*now))
-        {
-            *outcome = ReportOutcome::Applied(std::mem::take(events), std::mem::take(steps));
-        }
-    }
-}
 
 /// Writes reports. Ends when every [`crate::tracker::ReportQueue`] is dropped and all are answered.
 pub struct ReportWriter {
